@@ -1,0 +1,1 @@
+"""Jobs of the `lift` command, one file each."""

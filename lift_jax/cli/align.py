@@ -1,0 +1,219 @@
+"""Fine-tunes CogVideoX on scored videos by reward-weighted likelihood (LiFT).
+
+usage: lift align --config=FILE.py[:variant] --workdir=DIR [--multihost]
+                  [--config.SECTION.FIELD=VALUE ...]
+
+Prepares what is not prepared yet (see lift prepare), then trains. DIR gets the
+checkpoints, metrics (TensorBoard and metrics.jsonl), the config, and at the end
+a diffusers folder (export/). The same command again resumes; SIGTERM saves and
+ends with status 0.
+
+example: lift align --config=configs/align_sample.py:smoke --workdir=runs/demo
+"""
+
+import functools
+import logging
+import pathlib
+
+import jax
+
+from lift_jax import distributed, partitioning
+from lift_jax.checkpoints import TrainCheckpoints
+from lift_jax.cli import job_flags
+from lift_jax.cli.align_config import AlignConfig
+from lift_jax.cli.prepare import ensure_prepared
+from lift_jax.data import pipeline
+from lift_jax.diffusion.schedule import Schedule
+from lift_jax.models.cogvideox import export, flops
+from lift_jax.models.cogvideox.choice import open_chosen
+from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.training import alignment, loop, metrics
+from lift_jax.training.optimizer import (
+  learning_rate_schedule,
+  make_optimizer,
+)
+from lift_jax.training.state import TrainState
+from lift_jax.training.step import Batch, StepConfig, make_train_step
+
+
+def main(argv: list[str]) -> int:
+  call = job_flags.parse(argv, AlignConfig, 'align')
+  distributed.initialize(call.multihost)
+  logger = distributed.start_logging()
+  job_flags.use_compilation_cache()
+  job_flags.write_config(call, 'align')
+  run(call.config, call.workdir, logger)
+  return 0
+
+
+def run(
+  config: AlignConfig, workdir: pathlib.Path, logger: logging.Logger
+) -> TrainState:
+  """The whole job; returns the last state."""
+  mesh = partitioning.make_mesh(config.mesh)
+  logger.info('align: %s', partitioning.describe(mesh))
+  folder = open_chosen(config.model, workdir)
+  batch_shards = mesh.shape['data'] * mesh.shape['fsdp']
+  batch_size = config.train.global_batch(mesh.size, batch_shards)
+  setup = alignment.make_setup(
+    folder, config.model, config.train.trainable, config.lora, mesh
+  )
+
+  cache, records = ensure_prepared(config, workdir, folder, logger)
+  scored = pipeline.join(cache, records)
+  num_steps = config.train.num_steps(len(scored), batch_size)
+  _describe(config, folder, setup, scored, batch_size, num_steps, logger)
+
+  tx = make_optimizer(config.optimizer, num_steps)
+  iterator = pipeline.make_iterator(
+    cache,
+    scored,
+    batch_size,
+    setup.batch_sharding,
+    config.train.seed,
+    config.train.num_threads,
+  )
+  checkpoints = TrainCheckpoints(
+    workdir / 'checkpoints',
+    config.checkpoint,
+    alignment.belongs_to(folder, config.train, config.lora, scored, batch_size),
+  )
+  state, frozen = _start(
+    config, folder, setup, tx, checkpoints, iterator, logger
+  )
+  null_text = jax.device_put(cache.null_text(), setup.replicated)
+  steps = _compiled_steps(config, folder, setup, tx, state, logger)
+  key = jax.device_put(jax.random.key(config.train.seed), setup.replicated)
+
+  def next_batch() -> Batch:
+    arrays = pipeline.to_global(
+      next(iterator), batch_size, setup.batch_sharding
+    )
+    return Batch(**arrays)
+
+  with (
+    jax.set_mesh(mesh),
+    metrics.MetricWriter(
+      workdir,
+      enabled=distributed.is_primary(),
+      wandb_project=config.train.wandb_project,
+      resume_step=int(state.step),
+    ) as writer,
+  ):
+    state = loop.run(
+      state,
+      lambda state, batch: steps(state, frozen, batch, null_text, key),
+      next_batch,
+      iterator.get_state,
+      num_steps=num_steps,
+      log_every=config.train.log_every,
+      learning_rate=learning_rate_schedule(config.optimizer, num_steps),
+      workload=loop.Workload(
+        batch_size,
+        functools.partial(_flops, folder, config.train.trainable),
+        mesh.size,
+        metrics.peak_flops(mesh.devices.flat[0]),
+        lambda: steps.seconds,
+      ),
+      checkpoints=checkpoints,
+      writer=writer,
+      logger=logger,
+      is_primary=distributed.is_primary(),
+    )
+  checkpoints.close()
+  if int(state.step) == num_steps and config.train.export:
+    target = workdir / 'export'
+    export.write(
+      folder,
+      target,
+      state.ema or state.trainable,
+      frozen,
+      config.lora if config.train.trainable == 'lora' else None,
+      config.train.export_dtype,
+    )
+    logger.info('align: done; for diffusers: %s', target)
+  return state
+
+
+def _describe(config, folder, setup, scored, batch_size, num_steps, logger):
+  """What is about to happen, before anything large is allocated."""
+  trainable, frozen = setup.split(setup.model.abstract_params)
+  logger.info(
+    'align: %s parameters train, %s are frozen',
+    f'{alignment.count(trainable):,}',
+    f'{alignment.count(frozen):,}',
+  )
+  for bucket in sorted({item.entry.bucket for item in scored}):
+    videos = sum(item.entry.bucket == bucket for item in scored)
+    logger.info(
+      'align: %d videos with latents %s, %s tokens each',
+      videos,
+      'x'.join(map(str, bucket)),
+      f'{folder.transformer.num_tokens(*bucket):,}',
+    )
+  logger.info(
+    'align: %d steps of %d videos (%d at a time), %d of %d videos are real',
+    num_steps,
+    batch_size,
+    batch_size // config.train.grad_accum,
+    sum(item.is_real for item in scored),
+    len(scored),
+  )
+
+
+def _start(
+  config: AlignConfig,
+  folder: ModelFolder,
+  setup: alignment.Setup,
+  tx,
+  checkpoints: TrainCheckpoints,
+  iterator,
+  logger: logging.Logger,
+):
+  """(state, frozen) to go on with: of the last checkpoint, or new."""
+  key = jax.random.key(config.train.seed)
+  trainable, frozen = alignment.load_base(
+    setup, folder, config.model.compute_dtype, jax.random.fold_in(key, 2**31)
+  )
+  with_ema = config.train.ema_decay > 0
+  abstract, places = alignment.abstract_state(setup, tx, with_ema)
+  latest = checkpoints.latest_step()
+  if latest is None:
+    create = jax.jit(
+      lambda params: TrainState.create(params, tx, with_ema),
+      out_shardings=places,
+      donate_argnums=0,
+    )
+    return create(trainable), frozen
+  del trainable
+  state, data_state = checkpoints.restore(latest, abstract, places)
+  iterator.set_state(data_state)
+  logger.info('align: resumed at step %d', latest)
+  return state, frozen
+
+
+def _compiled_steps(config, folder, setup, tx, state, logger):
+  """The jitted step: state donated, and laid out as it was."""
+  step = make_train_step(
+    setup.model,
+    Schedule(folder.schedule),
+    tx,
+    StepConfig(
+      scaling_factor=folder.vae.scaling_factor,
+      real_weight=config.train.real_weight,
+      caption_dropout=config.train.caption_dropout,
+      grad_accum=config.train.grad_accum,
+      ema_decay=config.train.ema_decay,
+    ),
+  )
+  places = jax.tree.map(lambda leaf: leaf.sharding, state)
+  jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+  return loop.CompiledSteps(jitted, logger)
+
+
+def _flops(folder: ModelFolder, trainable: str, batch: Batch) -> float:
+  videos, *latents, _ = batch.mean.shape
+  tokens = folder.transformer.num_tokens(*latents)
+  return videos * flops.training_flops(
+    folder.transformer, tokens, trains_kernels=trainable != 'lora'
+  )

@@ -1,0 +1,25 @@
+"""The config that `lift prepare` and `lift align` share."""
+
+import dataclasses
+
+from lift_jax.checkpoints import CheckpointConfig
+from lift_jax.data.prepare import DataConfig, PrepareConfig
+from lift_jax.models.cogvideox.choice import ModelConfig
+from lift_jax.models.lora import LoRAConfig
+from lift_jax.partitioning import MeshConfig
+from lift_jax.training.config import TrainConfig
+from lift_jax.training.optimizer import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignConfig:
+  """Sections of an alignment experiment."""
+
+  model: ModelConfig
+  data: DataConfig
+  prepare: PrepareConfig
+  mesh: MeshConfig
+  train: TrainConfig
+  lora: LoRAConfig
+  optimizer: OptimizerConfig
+  checkpoint: CheckpointConfig

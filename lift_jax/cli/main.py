@@ -1,0 +1,59 @@
+"""The `lift` command: `lift JOB --config=FILE.py[:variant] --workdir=DIR`."""
+
+import importlib
+import sys
+
+# One line per job; the module of the same name in this folder runs it. Nothing
+# heavy is imported here, so that `lift --help` answers at once.
+JOBS = {
+  'prepare': 'videos, captions and scores -> cached latents and embeddings',
+  'align': 'text-to-video model + prepared, scored videos -> aligned model',
+  'convert': 'diffusers folders <-> our checkpoints, both ways',
+}
+
+
+def usage() -> str:
+  lines = [
+    'usage: lift JOB [flags]        (lift JOB --help says more)',
+    '',
+    'Human feedback turned into better text-to-video models.',
+    '',
+    'jobs:',
+  ]
+  lines += [f'  {job:<9} {text}' for job, text in JOBS.items()]
+  return '\n'.join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs one job; returns the exit status: 0, or 2 for bad input."""
+  argv = sys.argv[1:] if argv is None else argv
+  if not argv or argv[0] in ('-h', '--help', 'help'):
+    print(usage())
+    return 0 if argv else 2
+  if argv[0] == '--version':
+    from lift_jax import __version__
+
+    print(__version__)
+    return 0
+  if argv[0] not in JOBS:
+    print(f'lift: no job {argv[0]!r}; see lift --help', file=sys.stderr)
+    return 2
+  job = importlib.import_module(f'lift_jax.cli.{argv[0]}')
+  if {'-h', '--help'} & set(argv[1:]):
+    print(job.__doc__.strip())
+    return 0
+
+  from absl import flags
+
+  from lift_jax.errors import UserError
+
+  try:
+    return job.main(argv[1:])
+  except (UserError, flags.Error) as error:
+    message = ' '.join(str(error).split())
+    print(f'lift {argv[0]}: error: {message}', file=sys.stderr)
+    return 2
+
+
+if __name__ == '__main__':
+  sys.exit(main())

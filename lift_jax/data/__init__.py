@@ -1,0 +1,1 @@
+"""Videos and records in, training batches out."""

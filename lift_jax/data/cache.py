@@ -1,0 +1,289 @@
+"""Encoded videos on disk: what `lift prepare` writes and `lift align` reads.
+
+  CACHE/made_by.json              everything that shaped the tensors
+  CACHE/shards/NAME.array_record  records: safetensors of one video each
+  CACHE/shards/NAME.json          the records of that shard, in order
+  CACHE/index.json                all records, once a run has ended
+  CACHE/skipped-HOST.json         records that were left out, and why
+  CACHE/null_text.safetensors     the embedding of the empty caption
+
+A shard counts from the moment its .json is there; both are written beside and
+renamed. So a killed run loses the shard it was filling and nothing else.
+Rewards are not kept here: they are read from the alignment files, so that new
+scores cost no new encoding.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from lift_jax import safetensors_files
+from lift_jax.data.records import AlignmentRecord
+from lift_jax.errors import UserError
+
+FORMAT = 1
+
+# Latent frames, rows and columns: all that a compiled step depends on.
+Bucket = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheEntry:
+  """Where one encoded video lies, and what it was encoded from.
+
+  Attributes:
+    key: of the video's path and caption, see `record_key`.
+    video: the path, for people.
+    bucket: latent frames, rows and columns.
+    shard: name of the shard.
+    position: of the record in the shard.
+    video_bytes: size of the mp4 file.
+    video_sha256: of its content.
+  """
+
+  key: str
+  video: str
+  bucket: Bucket
+  shard: str
+  position: int
+  video_bytes: int
+  video_sha256: str
+
+
+def record_key(record: AlignmentRecord) -> str:
+  """Names a video with a caption; neither its reward nor its file of origin."""
+  identity = json.dumps([record.video, record.caption])
+  return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes beside, then renames."""
+  partial = path.with_name(f'.{path.name}.partial')
+  partial.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
+  os.replace(partial, path)
+
+
+class Cache:
+  """One cache folder, made with one set of settings.
+
+  Args:
+    folder: need not exist.
+    made_by: flat dict of JSON values: hashes of the networks, sizes, rules.
+
+  Raises:
+    UserError: the folder was made with other settings.
+  """
+
+  def __init__(self, folder: pathlib.Path, made_by: Mapping[str, Any]):
+    self.folder = folder
+    self.made_by = json.loads(json.dumps({'format': FORMAT, **made_by}))
+    identity = json.dumps(self.made_by, sort_keys=True)
+    self.hash = hashlib.sha256(identity.encode()).hexdigest()
+    self._check()
+
+  def _check(self) -> None:
+    path = self.folder / 'made_by.json'
+    if not path.exists():
+      return
+    try:
+      found = json.loads(path.read_text(encoding='utf-8'))['made_by']
+    except (OSError, ValueError, KeyError) as error:
+      raise UserError(f'{path}: not readable ({error}); delete it') from None
+    stale = [
+      f'{key} was {found.get(key)!r} and is now {self.made_by.get(key)!r}'
+      for key in sorted(found.keys() | self.made_by.keys())
+      if found.get(key) != self.made_by.get(key)
+    ]
+    if stale:
+      raise UserError(
+        f'{self.folder} is stale: {"; ".join(stale)}; run lift prepare with '
+        'another data.cache, or delete this one'
+      )
+
+  def start(self) -> None:
+    """Makes the folder and clears what a killed run left; one host calls it."""
+    shards = self.folder / 'shards'
+    shards.mkdir(parents=True, exist_ok=True)
+    write_json(
+      self.folder / 'made_by.json',
+      {'hash': self.hash, 'made_by': self.made_by},
+    )
+    for path in shards.iterdir():
+      is_orphan = path.suffix == '.array_record' and not (
+        path.with_suffix('.json').exists()
+      )
+      if is_orphan or path.name.endswith('.partial'):
+        path.unlink()
+    for path in self.folder.glob('skipped-*.json'):
+      path.unlink()
+
+  def finished(self) -> dict[str, CacheEntry]:
+    """Every record that is safe on disk, by key; reads each shard's list."""
+    entries = {}
+    for path in sorted((self.folder / 'shards').glob('*.json')):
+      for entry in _read_entries(path):
+        if entry.key in entries:
+          raise UserError(
+            f'{path}: {entry.video} is also in {entries[entry.key].shard}; '
+            'delete this shard and its .json'
+          )
+        entries[entry.key] = entry
+    return entries
+
+  def write_index(self) -> None:
+    """Gathers the lists of all shards; one host calls it at the end."""
+    entries = sorted(self.finished().values(), key=lambda e: e.key)
+    write_json(
+      self.folder / 'index.json',
+      {
+        'hash': self.hash,
+        'records': [dataclasses.asdict(entry) for entry in entries],
+      },
+    )
+
+  def write_skipped(self, host: int, reasons: Mapping[str, str]) -> None:
+    """Lists the records that `host` left out: {key: what is wrong}."""
+    if reasons:
+      write_json(self.folder / f'skipped-{host:05}.json', dict(reasons))
+
+  def skipped(self) -> dict[str, str]:
+    """{key: what is wrong} of the records that the last run left out."""
+    reasons = {}
+    for path in sorted(self.folder.glob('skipped-*.json')):
+      reasons |= json.loads(path.read_text(encoding='utf-8'))
+    return reasons
+
+  def entries(self) -> dict[str, CacheEntry]:
+    """Every record of the index, by key; {} before a run has ended.
+
+    Raises:
+      UserError: the index belongs to other settings.
+    """
+    path = self.folder / 'index.json'
+    if not path.exists():
+      return {}
+    return {entry.key: entry for entry in _read_entries(path, self.hash)}
+
+  def write_shard(
+    self,
+    bucket: Bucket,
+    items: Sequence[tuple[AlignmentRecord, bytes, str, int]],
+  ) -> None:
+    """Writes one shard.
+
+    Args:
+      bucket: of all its records.
+      items: (record, packed tensors, sha256 of the video, its size in bytes).
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    size = 'x'.join(str(side) for side in bucket)
+    name = f'{size}-{record_key(items[0][0])}'
+    path = self.shard_path(name)
+    partial = path.with_name(f'.{path.name}.partial')
+    # One record a group: they are read one by one, in random order.
+    writer = ArrayRecordWriter(str(partial), 'group_size:1')
+    for _, data, _, _ in items:
+      writer.write(data)
+    writer.close()
+    os.replace(partial, path)
+    entries = [
+      CacheEntry(
+        record_key(record), record.video, bucket, name, position, size, digest
+      )
+      for position, (record, _, digest, size) in enumerate(items)
+    ]
+    write_json(
+      path.with_suffix('.json'),
+      {'records': [dataclasses.asdict(entry) for entry in entries]},
+    )
+
+  def shard_path(self, name: str) -> pathlib.Path:
+    return self.folder / 'shards' / f'{name}.array_record'
+
+  @property
+  def null_text_path(self) -> pathlib.Path:
+    return self.folder / 'null_text.safetensors'
+
+  def write_null_text(self, text_sd: np.ndarray) -> None:
+    """Keeps the embedding of the empty caption [S, D]."""
+    safetensors_files.write(
+      self.null_text_path,
+      [('text', text_sd.shape, text_sd.dtype, lambda: text_sd)],
+    )
+
+  def null_text(self) -> np.ndarray:
+    """The embedding of the empty caption [S, D]."""
+    return safetensors_files.open_tensors(self.null_text_path, 'null_text')[
+      'text'
+    ][:]
+
+
+def _read_entries(
+  path: pathlib.Path, wanted_hash: str | None = None
+) -> Iterable[CacheEntry]:
+  try:
+    content = json.loads(path.read_text(encoding='utf-8'))
+    records = content['records']
+    entries = [
+      CacheEntry(**{**record, 'bucket': tuple(record['bucket'])})
+      for record in records
+    ]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f'{path}: not readable as a list of records ({error}); delete it and '
+      'run lift prepare again'
+    ) from None
+  if wanted_hash is not None and content.get('hash') != wanted_hash:
+    raise UserError(
+      f'{path}: belongs to other settings than made_by.json beside it; '
+      'delete it and run lift prepare again'
+    )
+  return entries
+
+
+def check_unchanged(
+  cache: Cache, record: AlignmentRecord, entry: CacheEntry
+) -> None:
+  """Raises UserError if the video file is there and has another size."""
+  if record.path.exists() and record.path.stat().st_size != entry.video_bytes:
+    raise UserError(
+      f'{record.where}: the video has changed since it was encoded in '
+      f'{cache.folder}; run lift prepare with another data.cache'
+    )
+
+
+def pack(mean: np.ndarray, logvar: np.ndarray, text: np.ndarray) -> bytes:
+  """One encoded video as a record.
+
+  Args:
+    mean: of the posterior [F, h, w, C].
+    logvar: of the posterior [F, h, w, C].
+    text: embedded caption [S, D].
+  """
+  arrays = {'mean': mean, 'logvar': logvar, 'text': text}
+  specs = [(name, a.shape, a.dtype, None) for name, a in arrays.items()]
+  return safetensors_files.header_bytes(specs) + b''.join(
+    array.tobytes() for array in arrays.values()
+  )
+
+
+def unpack(data: bytes) -> dict[str, np.ndarray]:
+  """What `pack` was given, by name."""
+  start = 8 + int.from_bytes(data[:8], 'little')
+  arrays = {}
+  for name, entry in json.loads(data[8:start]).items():
+    if name != '__metadata__':
+      begin, end = entry['data_offsets']
+      flat = np.frombuffer(
+        memoryview(data)[start + begin : start + end],
+        safetensors_files.DTYPES[entry['dtype']],
+      )
+      arrays[name] = flat.reshape(entry['shape'])
+  return arrays

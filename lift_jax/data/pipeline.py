@@ -1,0 +1,187 @@
+"""Grain: from the cache to batches on the mesh.
+
+The order of the whole data set is drawn on every host alike; a host then reads
+the rows of a batch that its devices hold. So the n-th batch is the same on any
+number of hosts, and the position in the data is one number.
+"""
+
+import collections
+from collections.abc import Sequence
+import dataclasses
+
+import grain
+import jax
+import numpy as np
+
+from lift_jax.data import cache as cache_lib
+from lift_jax.data.records import AlignmentRecord
+from lift_jax.errors import UserError, listing
+
+READ_AHEAD = 4  # batches
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredEntry:
+  """An encoded video and what is known of its worth."""
+
+  entry: cache_lib.CacheEntry
+  reward: float
+  is_real: bool
+
+
+def join(
+  cache: cache_lib.Cache, records: Sequence[AlignmentRecord]
+) -> list[ScoredEntry]:
+  """The cached form of every record, with its reward.
+
+  Records that were skipped when the cache was made are left out.
+
+  Raises:
+    UserError: a record is not in the cache, or its video has changed since;
+      or none is left.
+  """
+  entries, skipped = cache.entries(), cache.skipped()
+  scored = []
+  for record in records:
+    key = cache_lib.record_key(record)
+    entry = entries.get(key)
+    if entry is None and key in skipped:
+      continue
+    if entry is None:
+      raise UserError(
+        f'{record.where}: not in the cache {cache.folder}; run lift prepare'
+      )
+    cache_lib.check_unchanged(cache, record, entry)
+    scored.append(ScoredEntry(entry, record.reward, record.is_real))
+  if not scored:
+    raise UserError(f'{cache.folder}: every record was skipped; mend the data')
+  return scored
+
+
+def local_rows(sharding: jax.sharding.Sharding, batch_size: int) -> np.ndarray:
+  """Rows of a batch that the devices of this host hold, ascending."""
+  indices = sharding.addressable_devices_indices_map((batch_size,))
+  rows = set()
+  for (part,) in indices.values():
+    rows.update(range(*part.indices(batch_size)))
+  return np.array(sorted(rows))
+
+
+class _ReadRows(grain.transforms.Map):
+  """A batch of record numbers to the arrays of the rows held here."""
+
+  def __init__(
+    self, reader: '_Reader', scored: Sequence[ScoredEntry], rows: np.ndarray
+  ):
+    self._reader = reader
+    self._scored = scored
+    self._rows = rows
+
+  def map(self, element: np.ndarray) -> dict[str, np.ndarray]:
+    chosen = [self._scored[index] for index in element[self._rows]]
+    tensors = [self._reader.read(scored.entry) for scored in chosen]
+    arrays = {
+      name: np.stack([tensor[name] for tensor in tensors])
+      for name in ('mean', 'logvar', 'text')
+    }
+    arrays['reward'] = np.array([s.reward for s in chosen], np.float32)
+    arrays['is_real'] = np.array([s.is_real for s in chosen], bool)
+    return arrays
+
+
+class _Reader:
+  """Random access to the records of a cache."""
+
+  def __init__(self, cache: cache_lib.Cache):
+    counts = collections.Counter(e.shard for e in cache.entries().values())
+    shards = sorted(counts)
+    self._first = dict(
+      zip(shards, np.cumsum([0, *(counts[s] for s in shards)]), strict=False)
+    )
+    paths = [cache.shard_path(shard) for shard in shards]
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+      raise UserError(
+        f'{cache.folder}/shards lacks {listing(missing)}, which the index '
+        'names; bring them back, or delete the cache and run lift prepare'
+      )
+    self._source = grain.sources.ArrayRecordDataSource(
+      [str(path) for path in paths]
+    )
+    if len(self._source) != sum(counts.values()):
+      raise UserError(
+        f'{cache.folder}/shards hold {len(self._source)} records, the index '
+        f'{sum(counts.values())}; delete the cache and run lift prepare'
+      )
+
+  def read(self, entry: cache_lib.CacheEntry) -> dict[str, np.ndarray]:
+    position = int(self._first[entry.shard]) + entry.position
+    return cache_lib.unpack(self._source[position])
+
+
+def make_iterator(
+  cache: cache_lib.Cache,
+  scored: Sequence[ScoredEntry],
+  batch_size: int,
+  sharding: jax.sharding.Sharding,
+  seed: int,
+  num_threads: int,
+) -> grain.DatasetIterator:
+  """Endless batches of one bucket each, buckets in proportion to their videos.
+
+  Every epoch of a bucket is shuffled anew. The iterator gives the rows that
+  this host holds; `to_global` makes the batch of them. Its state is the number
+  of batches drawn, the same on every host.
+
+  Args:
+    scored: records to train on.
+    batch_size: rows of a batch over all hosts.
+    sharding: of a batch along its first axis.
+    seed: of the order.
+    num_threads: that read records.
+  """
+  buckets = collections.defaultdict(list)
+  for item in scored:
+    buckets[item.entry.bucket].append(item)
+  reader = _Reader(cache)
+  rows = local_rows(sharding, batch_size)
+  datasets = [
+    grain.MapDataset.range(len(items))
+    .shuffle(seed=seed + number)
+    .repeat()
+    .batch(batch_size)
+    .map(_ReadRows(reader, items, rows))
+    for number, (_, items) in enumerate(sorted(buckets.items()))
+  ]
+  weights = [len(items) for _, items in sorted(buckets.items())]
+  mixed = (
+    datasets[0]
+    if len(datasets) == 1
+    else grain.MapDataset.mix(datasets, weights)
+  )
+  return iter(
+    mixed.to_iter_dataset(
+      grain.ReadOptions(
+        num_threads=num_threads, prefetch_buffer_size=READ_AHEAD
+      )
+    )
+  )
+
+
+def to_global(
+  arrays: dict[str, np.ndarray],
+  batch_size: int,
+  sharding: jax.sharding.Sharding,
+) -> dict[str, jax.Array]:
+  """The rows of every host as arrays [batch_size, ...] on the mesh."""
+  rows = local_rows(sharding, batch_size)
+
+  def place(array: np.ndarray) -> jax.Array:
+    def part(index):
+      wanted = range(*index[0].indices(batch_size))
+      return array[np.searchsorted(rows, wanted)]
+
+    shape = (batch_size, *array.shape[1:])
+    return jax.make_array_from_callback(shape, sharding, part)
+
+  return {name: place(array) for name, array in arrays.items()}

@@ -1,0 +1,289 @@
+"""Decoding and encoding every clip once.
+
+Each host takes its share of the records that are not done yet. Clips are
+decoded ahead in threads, gathered by size and length, encoded in full batches,
+and written in shards of one bucket.
+"""
+
+import collections
+from collections.abc import Callable, Iterator, Sequence
+import concurrent.futures
+import dataclasses
+import hashlib
+import logging
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from lift_jax import config_lib, distributed
+from lift_jax.data import cache as cache_lib
+from lift_jax.data import video
+from lift_jax.data.records import ON_BAD_RECORD, AlignmentRecord
+from lift_jax.errors import UserError, listing
+from lift_jax.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Which videos, and what of them is seen.
+
+  Attributes:
+    root: folder that paths in the JSON files are relative to; '' makes
+      `sample_clips` clips in the workdir.
+    synthetic: alignment files of scored videos.
+    real: alignment files of real videos, whose reward is 1.
+    on_bad_record: 'error' stops at the first; 'skip' lists them and goes on.
+    cache: folder of the encoded videos; '' is `cache` in the workdir.
+    sizes: (height, width) of the encoded videos; each takes the one whose
+      aspect ratio is nearest.
+    max_frames: most frames of a video.
+    fps: to resample to; None keeps the frames of the file.
+    resize: 'crop' keeps the aspect ratio, 'stretch' does not (reference).
+    sample_clips: how many clips are made where `root` is ''.
+  """
+
+  root: str
+  synthetic: tuple[str, ...]
+  real: tuple[str, ...]
+  on_bad_record: str
+  cache: str
+  sizes: tuple[tuple[int, int], ...]
+  max_frames: int
+  fps: float | None
+  resize: str
+  sample_clips: int
+
+  def __post_init__(self):
+    config_lib.check_choice(
+      'data.on_bad_record', self.on_bad_record, ON_BAD_RECORD
+    )
+    config_lib.check_choice('data.resize', self.resize, video.POLICIES)
+    if not self.sizes:
+      raise UserError('data.sizes is empty; give at least one (height, width)')
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareConfig:
+  """How the encoding is done.
+
+  Attributes:
+    batch_per_device: clips that a device encodes at a time.
+    records_per_shard: clips of a shard; a killed run loses at most one shard
+      of each bucket and host.
+    num_threads: that decode.
+    compute_dtype: of VAE and T5.
+    keep_dtype: of what is stored.
+    tiling: whether the VAE works in tiles, as the reference does.
+  """
+
+  batch_per_device: int
+  records_per_shard: int
+  num_threads: int
+  compute_dtype: str
+  keep_dtype: str
+  tiling: bool
+
+  def __post_init__(self):
+    for name in ('batch_per_device', 'records_per_shard', 'num_threads'):
+      if getattr(self, name) < 1:
+        raise UserError(f'prepare.{name} must be above 0')
+    types = ('float32', 'bfloat16')
+    config_lib.check_choice('prepare.compute_dtype', self.compute_dtype, types)
+    config_lib.check_choice('prepare.keep_dtype', self.keep_dtype, types)
+
+
+class Encoder(Protocol):
+  """What turns clips into tensors; see `models.cogvideox.encoding`."""
+
+  batch_size: int
+
+  def videos(
+    self, frames_bthw3: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]: ...
+
+  def captions(
+    self, captions: Sequence[str]
+  ) -> tuple[np.ndarray, list[bool]]: ...
+
+
+def identity(config: DataConfig) -> dict[str, object]:
+  """What decides the frames of a clip, for the cache to remember."""
+  return {
+    'sizes': [list(size) for size in config.sizes],
+    'max_frames': config.max_frames,
+    'fps': config.fps,
+    'resize': config.resize,
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clip:
+  record: AlignmentRecord
+  frames: np.ndarray
+  num_bytes: int
+  sha256: str
+
+
+def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
+  clip = video.decode(
+    record.path,
+    config.max_frames,
+    where=record.where,
+    fps=config.fps,
+    sizes=config.sizes,
+    policy=config.resize,
+  )
+  content = record.path.read_bytes()
+  digest = hashlib.sha256(content).hexdigest()
+  return _Clip(record, clip.frames, len(content), digest)
+
+
+def _decoded(
+  records: Sequence[AlignmentRecord], config: DataConfig, num_threads: int
+) -> Iterator[tuple[AlignmentRecord, _Clip | UserError]]:
+  """Clips in order, decoded a little ahead of who takes them."""
+  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+    waiting = collections.deque()
+    rest = iter(records)
+    try:
+      for record in rest:
+        waiting.append((record, pool.submit(_decode, record, config)))
+        if len(waiting) <= num_threads:
+          continue
+        yield _result(*waiting.popleft())
+      while waiting:
+        yield _result(*waiting.popleft())
+    finally:
+      for _, future in waiting:
+        future.cancel()
+
+
+def _result(record, future):
+  try:
+    return record, future.result()
+  except UserError as error:
+    return record, error
+
+
+def missing_from(
+  cache: cache_lib.Cache, records: Sequence[AlignmentRecord]
+) -> list[AlignmentRecord]:
+  """Records that neither are in the index nor were skipped on the way there."""
+  known = cache.entries().keys() | cache.skipped().keys()
+  return [r for r in records if cache_lib.record_key(r) not in known]
+
+
+def run(
+  cache: cache_lib.Cache,
+  records: Sequence[AlignmentRecord],
+  make_encoder: Callable[[], Encoder],
+  data: DataConfig,
+  config: PrepareConfig,
+  logger: logging.Logger,
+) -> None:
+  """Encodes what is not in the cache yet; every host must call it.
+
+  Args:
+    cache: where to; may be empty, half full or complete.
+    records: all of them, the same on every host.
+    make_encoder: called only if this host has something to encode.
+    data: how clips are read.
+    config: how they are encoded.
+    logger: speaks on the primary host.
+
+  Raises:
+    UserError: a clip cannot be used and `data.on_bad_record` is 'error'. What
+      was encoded before stays.
+  """
+  if distributed.is_primary():
+    cache.start()
+  distributed.barrier('cache is there')
+  finished = cache.finished()
+  todo = []
+  for record in records:
+    entry = finished.get(cache_lib.record_key(record))
+    if entry is None:
+      todo.append(record)
+    else:
+      cache_lib.check_unchanged(cache, record, entry)
+  logger.info(
+    'prepare: %d of %d clips are in %s', len(records) - len(todo),
+    len(records), cache.folder,
+  )  # fmt: skip
+  distributed.barrier('cache is read')
+  mine = todo[jax.process_index() :: jax.process_count()]
+  skipped = {}
+  if mine or not cache.null_text_path.exists():
+    encoder = make_encoder()
+    if distributed.is_primary():
+      cache.write_null_text(encoder.captions([''])[0][0])
+    skipped = _encode_all(cache, mine, encoder, data, config, logger)
+  cache.write_skipped(jax.process_index(), skipped)
+  distributed.barrier('all is encoded')
+  if distributed.is_primary():
+    cache.write_index()
+  distributed.barrier('index is written')
+
+
+def _encode_all(cache, records, encoder, data, config, logger):
+  """Encodes `records`; returns {key: reason} of those that were skipped."""
+  skipped, truncated = {}, []
+  pending = collections.defaultdict(list)  # frames, height, width: clips
+  encoded = collections.defaultdict(list)  # bucket: packed records
+  progress = Progress(
+    len(records),
+    'video',
+    logger=logger,
+    enabled=distributed.is_primary(),
+  )
+
+  def encode(clips: list[_Clip]) -> None:
+    mean, logvar = encoder.videos(np.stack([clip.frames for clip in clips]))
+    captions = [clip.record.caption for clip in clips]
+    text, is_cut = encoder.captions(captions)
+    for row, clip in enumerate(clips):
+      if is_cut[row]:
+        truncated.append(clip.record.where)
+      bucket = mean[row].shape[:3]
+      encoded[bucket].append(
+        (
+          clip.record,
+          cache_lib.pack(mean[row], logvar[row], text[row]),
+          clip.sha256,
+          clip.num_bytes,
+        )
+      )
+      if len(encoded[bucket]) == config.records_per_shard:
+        cache.write_shard(bucket, encoded.pop(bucket))
+    progress.update(len(clips))
+
+  with progress:
+    for record, clip in _decoded(records, data, config.num_threads):
+      if isinstance(clip, UserError):
+        if data.on_bad_record == 'error':
+          raise clip
+        skipped[cache_lib.record_key(record)] = str(clip)
+        progress.update(1)
+        continue
+      same = pending[clip.frames.shape[:3]]
+      same.append(clip)
+      if len(same) == encoder.batch_size:
+        encode(same)
+        same.clear()
+    for clips in pending.values():
+      if clips:
+        encode(clips)
+    for bucket, items in encoded.items():
+      cache.write_shard(bucket, items)
+  if truncated:
+    logger.warning(
+      '%d captions are longer than the model reads and were cut: %s',
+      len(truncated),
+      listing(truncated),
+    )
+  if skipped:
+    logger.warning(
+      '%d records were skipped, see %s', len(skipped), cache.folder
+    )
+  return skipped

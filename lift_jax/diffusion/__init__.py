@@ -1,0 +1,1 @@
+"""Noise schedules and what is computed from them."""

@@ -1,0 +1,1 @@
+"""Networks: declared in Flax NNX, executed as pure functions."""

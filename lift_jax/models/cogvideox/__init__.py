@@ -1,0 +1,1 @@
+"""CogVideoX transformer and causal video VAE."""

@@ -1,0 +1,77 @@
+"""Which CogVideoX a job works on."""
+
+import dataclasses
+import pathlib
+
+from lift_jax import config_lib
+from lift_jax.diffusion.schedule import ScheduleConfig
+from lift_jax.errors import UserError
+from lift_jax.models.attention import BACKENDS
+from lift_jax.models.cogvideox import folder
+from lift_jax.models.cogvideox.config import TransformerConfig
+from lift_jax.models.cogvideox.transformer import REMAT_POLICIES
+from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models.t5.config import T5Config
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomModelConfig:
+  """Sizes of a randomly initialised model.
+
+  Attributes:
+    seed: of its parameters.
+  """
+
+  transformer: TransformerConfig
+  vae: VAEConfig
+  text_encoder: T5Config
+  schedule: ScheduleConfig
+  seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """The model of a job.
+
+  Attributes:
+    path: folder of a diffusers model, or of one that `lift convert` wrote; ''
+      makes a random one in the workdir.
+    random: its sizes; read only where `path` is ''.
+    compute_dtype: of the transformer; its parameters are fp32.
+    remat: what the backward pass keeps, see `transformer.REMAT_POLICIES`.
+    attention: see `models.attention`.
+  """
+
+  path: str
+  random: RandomModelConfig | None
+  compute_dtype: str
+  remat: str
+  attention: str
+
+  def __post_init__(self):
+    config_lib.check_choice(
+      'model.compute_dtype', self.compute_dtype, ('float32', 'bfloat16')
+    )
+    config_lib.check_choice('model.remat', self.remat, REMAT_POLICIES)
+    config_lib.check_choice('model.attention', self.attention, BACKENDS)
+
+
+def open_chosen(
+  config: ModelConfig, workdir: pathlib.Path
+) -> folder.ModelFolder:
+  """Opens the model; makes `workdir/model` first where none is named.
+
+  Raises:
+    UserError: no model is named and there are no sizes to make one; or the
+      folder holds no CogVideoX.
+  """
+  if config.path:
+    return folder.open_model(config.path)
+  if config.random is None:
+    raise UserError(
+      'model.path is empty: give the folder of a CogVideoX model, '
+      'as --config.model.path=FOLDER'
+    )
+  made = workdir / 'model'
+  folder.make_random_model(made, **vars(config.random))
+  return folder.open_model(made)

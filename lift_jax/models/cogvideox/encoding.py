@@ -1,0 +1,123 @@
+"""Videos and captions to what the transformer is trained on, batch by batch."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+import numpy as np
+
+from lift_jax import partitioning
+from lift_jax.errors import UserError
+from lift_jax.models.cogvideox.folder import COMPONENTS, TOKENIZER, ModelFolder
+from lift_jax.models.cogvideox.sharding import BATCH
+from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+
+
+class ClipEncoder:
+  """VAE encoder and T5 on the devices of this host.
+
+  Both are compiled once for each shape; a batch that is not full is filled up
+  by repetition and cut again.
+
+  Args:
+    model: folder of the networks.
+    batch_per_device: videos, and captions, that a device takes at a time.
+    dtype: type of the computation and of the weights.
+    keep_dtype: type of the results.
+    tiling: whether the VAE works in tiles, as the reference does.
+  """
+
+  def __init__(
+    self,
+    model: ModelFolder,
+    *,
+    batch_per_device: int,
+    dtype,
+    keep_dtype,
+    tiling: bool,
+  ):
+    devices = jax.local_devices()
+    self._mesh = partitioning.make_mesh(
+      partitioning.MeshConfig(data=1, fsdp=-1, context=1, tensor=1), devices
+    )
+    self._sharding = NamedSharding(self._mesh, BATCH)
+    self.batch_size = batch_per_device * len(devices)
+    self._max_length = model.transformer.max_text_length
+    self._tokenizer = load_tokenizer(model.path / TOKENIZER)
+    self._vae, vae_params = self._load(model, 'vae', dtype)
+    self._t5, t5_params = self._load(model, 'text_encoder', dtype)
+    self._params = (vae_params, t5_params)
+
+    def encode_video(params, frames_bthw3):
+      video = frames_bthw3.astype(jnp.float32) / 255 * 2 - 1
+      posterior = self._vae(params, video, method='encode', tiling=tiling)
+      return jax.tree.map(lambda x: x.astype(keep_dtype), tuple(posterior))
+
+    def encode_text(params, tokens_bs):
+      return self._t5(params, tokens_bs).astype(keep_dtype)
+
+    self._encode_video = jax.jit(encode_video)
+    self._encode_text = jax.jit(encode_text)
+
+  def _load(self, model: ModelFolder, component: str, dtype):
+    network = model.declare(component, dtype=dtype)
+    shardings = partitioning.param_shardings(
+      COMPONENTS[component].rules, network.abstract_params, self._mesh
+    )
+    params = model.load(component, network, shardings, dtype)
+    return network, params
+
+  def _run(self, function, params, array: np.ndarray):
+    """`function` over one batch that may not be full."""
+    count = len(array)
+    array = np.concatenate(
+      [array, np.repeat(array[-1:], self.batch_size - count, axis=0)]
+    )
+    with jax.set_mesh(self._mesh):
+      result = function(params, jax.device_put(array, self._sharding))
+    return jax.tree.map(lambda x: np.asarray(x)[:count], result)
+
+  def videos(self, frames_bthw3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and log-variance of the latents, [B, F, h, w, C] each.
+
+    Args:
+      frames_bthw3: uint8 [B, T, H, W, 3], at most `batch_size` clips.
+    """
+    return self._run(self._encode_video, self._params[0], frames_bthw3)
+
+  def captions(self, captions: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
+    """Embeddings [B, S, D], and which captions were cut to the length S."""
+    tokens_bs, truncated = tokenize(self._tokenizer, captions, self._max_length)
+    return self._run(self._encode_text, self._params[1], tokens_bs), truncated
+
+
+def check_sizes(
+  model: ModelFolder, sizes: Sequence[tuple[int, int]], max_frames: int
+) -> None:
+  """Raises UserError if the model cannot take videos of a size."""
+  shrink = 2 ** (len(model.vae.block_out_channels) - 1)
+  multiple = shrink * model.transformer.patch_size
+  for height, width in sizes:
+    if height % multiple or width % multiple:
+      raise UserError(
+        f'data.sizes: {height} x {width} is not a multiple of {multiple} '
+        'pixels, as this model needs'
+      )
+  if max_frames < 1:
+    raise UserError(f'data.max_frames is {max_frames}; give at least 1')
+
+
+def identity(
+  model: ModelFolder, *, dtype, keep_dtype, tiling: bool
+) -> dict[str, object]:
+  """What decides the encoded form of a clip, for the cache to remember."""
+  return {
+    'vae': model.fingerprint('vae'),
+    'text_encoder': model.fingerprint('text_encoder'),
+    'tokenizer': model.fingerprint(TOKENIZER),
+    'max_text_length': model.transformer.max_text_length,
+    'compute_dtype': jnp.dtype(dtype).name,
+    'keep_dtype': jnp.dtype(keep_dtype).name,
+    'tiling': tiling,
+  }

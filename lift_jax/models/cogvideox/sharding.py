@@ -1,0 +1,35 @@
+"""Layout of CogVideoX on a mesh.
+
+Kernels are (layer, in, out). Parameters are split over 'fsdp' along the input
+and over 'tensor' along the output; what comes back to the width of a token is
+the other way round.
+"""
+
+from jax.sharding import PartitionSpec as P
+
+from lift_jax.partitioning import BATCH_AXES
+
+# Activations between blocks [B, N, D].
+TOKENS = P(BATCH_AXES, 'context', None)
+# Latents, text embeddings, weights: everything with a leading batch axis.
+BATCH = P(BATCH_AXES)
+
+TRANSFORMER_RULES = (
+  (r'patch/kernel', P(None, None, None, 'fsdp')),
+  (r'(text_proj|time/linear_[12])/kernel', P('fsdp', 'tensor')),
+  (r'(norm_out/linear|proj_out)/kernel', P('fsdp', None)),
+  (r'blocks/norm[12]/linear/kernel', P(None, 'fsdp', 'tensor')),
+  (r'blocks/attn/to_[qkv]/kernel', P(None, 'fsdp', 'tensor')),
+  (r'blocks/attn/to_out/kernel', P(None, 'tensor', 'fsdp')),
+  (r'blocks/ff/up/kernel', P(None, 'fsdp', 'tensor')),
+  (r'blocks/ff/down/kernel', P(None, 'tensor', 'fsdp')),
+  (r'.*/(bias|scale)', P()),
+)
+
+LORA_RULES = (
+  (r'.*/lora_a', P(None, 'fsdp', None)),
+  (r'.*/lora_b', P(None, None, 'fsdp')),
+)
+
+# The video autoencoder is small: each device holds all of it.
+VAE_RULES = ((r'.*', P()),)

@@ -1,0 +1,170 @@
+"""Sizes of the CogVideoX video autoencoder, as in its vae/config.json."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from lift_jax import errors
+
+_CLASS = 'AutoencoderKLCogVideoX'
+
+# Keys that name, store or load a checkpoint, and leave the maths as it is.
+_IGNORED = frozenset({'_diffusers_version', '_name_or_path', 'force_upcast'})
+
+# Keys whose other values ask for parts that no published CogVideoX has.
+_FIXED = {
+  '_class_name': _CLASS,
+  'act_fn': 'silu',
+  'norm_eps': 1e-6,
+  'shift_factor': None,
+  'latents_mean': None,
+  'latents_std': None,
+  'use_quant_conv': False,
+  'use_post_quant_conv': False,
+}
+
+_DOWN_BLOCK = 'CogVideoXDownBlock3D'
+_UP_BLOCK = 'CogVideoXUpBlock3D'
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEConfig:
+  """The autoencoder of CogVideoX-2B, unless told otherwise.
+
+  Attributes:
+    in_channels: colours of the video that goes in.
+    out_channels: colours of the video that comes out.
+    block_out_channels: widths of the encoder's blocks, from pixels to latents;
+      each block but the last halves height and width.
+    latent_channels: channels of a latent.
+    layers_per_block: residual layers per encoder block; the decoder has one
+      more in each.
+    norm_num_groups: groups of every GroupNorm.
+    temporal_compression_ratio: frames per latent frame, a power of two.
+    sample_height: pixels; tiles are half as high.
+    sample_width: pixels; tiles are half as wide. Tiles meet without a seam
+      where the height is a multiple of 12 and the width a multiple of 10
+      latents.
+    scaling_factor: the diffusion model sees latents times this number.
+    invert_scale_latents: whether image-to-video divides its image latents by
+      the factor instead; for callers.
+  """
+
+  in_channels: int = 3
+  out_channels: int = 3
+  block_out_channels: tuple[int, ...] = (128, 256, 256, 512)
+  latent_channels: int = 16
+  layers_per_block: int = 3
+  norm_num_groups: int = 32
+  temporal_compression_ratio: int = 4
+  sample_height: int = 480
+  sample_width: int = 720
+  scaling_factor: float = 1.15258426
+  invert_scale_latents: bool = False
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if not _has_type(value, field.type):
+        raise errors.UserError(
+          f'VAE config: {field.name} is {value!r}; give {field.type}'
+        )
+      if not all(number > 0 for number in _numbers(value)):
+        raise errors.UserError(
+          f'VAE config: {field.name} is {value!r}; give positive numbers'
+        )
+    for channels in self.block_out_channels:
+      if channels % self.norm_num_groups:
+        raise errors.UserError(
+          f'VAE config: block_out_channels has {channels}; give multiples of '
+          f'norm_num_groups {self.norm_num_groups}'
+        )
+    ratio = self.temporal_compression_ratio
+    if ratio & (ratio - 1) or ratio > self.spatial_ratio:
+      raise errors.UserError(
+        f'VAE config: temporal_compression_ratio is {ratio}; give a power of '
+        f'two up to {self.spatial_ratio}, as the blocks are'
+        f' {len(self.block_out_channels)}'
+      )
+
+  @property
+  def spatial_ratio(self) -> int:
+    """Pixels per latent, in height and in width."""
+    return 2 ** (len(self.block_out_channels) - 1)
+
+  @property
+  def num_time_levels(self) -> int:
+    """Blocks that also halve, or double, the number of frames."""
+    return self.temporal_compression_ratio.bit_length() - 1
+
+  @classmethod
+  def from_json(
+    cls, published: Mapping[str, Any], source: str = 'vae/config.json'
+  ) -> 'VAEConfig':
+    """Reads the published form; absent keys have the published defaults.
+
+    Args:
+      published: the content of a vae/config.json.
+      source: name of the file, for messages.
+
+    Raises:
+      UserError: a key is unknown, or its value is not supported.
+    """
+    names = {field.name for field in dataclasses.fields(cls)}
+    kwargs = {}
+    blocks = {}
+    for key, value in published.items():
+      if key in names:
+        kwargs[key] = tuple(value) if isinstance(value, list) else value
+      elif key in ('down_block_types', 'up_block_types'):
+        blocks[key] = value
+      elif key in _FIXED:
+        if value != _FIXED[key]:
+          raise errors.UserError(
+            f'{source}: {key} is {value!r}; only {_FIXED[key]!r} is supported'
+          )
+      elif key not in _IGNORED:
+        raise errors.UserError(
+          f'{source}: unknown key {key!r}; give the config of a CogVideoX VAE'
+        )
+    # Diffusers writes 4 as 4.0 in places, for its annotation is float.
+    ratio = kwargs.get('temporal_compression_ratio')
+    if isinstance(ratio, float) and ratio.is_integer():
+      kwargs['temporal_compression_ratio'] = int(ratio)
+    try:
+      config = cls(**kwargs)
+    except errors.UserError as error:
+      raise errors.UserError(f'{source}: {error}') from None
+    expected = config.to_json()
+    for key, value in blocks.items():
+      if list(value) != expected[key]:
+        raise errors.UserError(
+          f'{source}: {key} is {value!r}; only {expected[key]!r} is supported'
+        )
+    return config
+
+  def to_json(self) -> dict[str, Any]:
+    """The published form, for a vae/config.json that diffusers reads."""
+    num_blocks = len(self.block_out_channels)
+    return dataclasses.asdict(self) | {
+      **_FIXED,
+      'block_out_channels': list(self.block_out_channels),
+      'down_block_types': [_DOWN_BLOCK] * num_blocks,
+      'up_block_types': [_UP_BLOCK] * num_blocks,
+      'force_upcast': True,
+    }
+
+
+def _has_type(value: Any, wanted: type) -> bool:
+  if wanted in (int, bool):
+    return type(value) is wanted
+  if wanted is float:
+    return type(value) in (int, float)
+  return isinstance(value, tuple) and all(type(v) is int for v in value)
+
+
+def _numbers(value: Any) -> tuple[Any, ...]:
+  """What in `value` must be positive; an empty tuple fails as a zero does."""
+  if isinstance(value, bool):
+    return ()
+  return (value or (0,)) if isinstance(value, tuple) else (value,)

@@ -1,0 +1,268 @@
+"""Chunks of frames and tiles of pixels around the video autoencoder.
+
+Both bound memory, and both change the result (GroupNorm sees one chunk of one
+tile), so lengths, overlaps and the order of blending are those of the published
+pipeline (diffusers' AutoencoderKLCogVideoX).
+
+Shapes: B batch  T frames  H W height and width  C channels, of pixels or of
+latents.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lift_jax import errors
+from lift_jax.models.cogvideox.vae_config import VAEConfig
+
+# Frames per chunk; from the published pipeline, as trained.
+FRAMES_PER_CHUNK = 8
+LATENTS_PER_CHUNK = 2
+
+# Share of a tile that its successor covers again; from the published pipeline.
+OVERLAP_HEIGHT = 1 / 6
+OVERLAP_WIDTH = 1 / 5
+
+# run(x_bthwc, cache) -> (y_bthwc, cache), with the cache None at the start
+Run = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
+
+
+class Tiles(NamedTuple):
+  """Tiles along one axis; input and output may differ in scale.
+
+  Attributes:
+    size: length of a tile in the input; the last ones may be cut short.
+    stride: from one start to the next, in the input.
+    blend: length over which a tile fades in, in the output.
+    keep: length of each tile that goes into the result, in the output.
+  """
+
+  size: int
+  stride: int
+  blend: int
+  keep: int
+
+  def starts(self, length: int) -> tuple[int, ...]:
+    return tuple(range(0, length, self.stride))
+
+  def sizes(self, length: int) -> tuple[int, ...]:
+    return tuple(
+      min(self.size, length - start) for start in self.starts(length)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Tiles of a plane, by row and column.
+
+  Attributes:
+    rows: (start, size) of each row of tiles in the input.
+    columns: the same of each column.
+    groups: {(height, width): [(row, column), ...]}, tiles of one shape.
+  """
+
+  rows: tuple[tuple[int, int], ...]
+  columns: tuple[tuple[int, int], ...]
+  groups: dict[tuple[int, int], list[tuple[int, int]]]
+
+
+def _axis(sample: int, overlap: float, ratio: int) -> tuple[Tiles, Tiles]:
+  """(encode, decode) tiles of an axis of `sample` pixels.
+
+  The products are rounded down one by one, as the pipeline does it.
+  """
+  pixels = sample // 2
+  latents = pixels // ratio
+  pixel_blend, latent_blend = int(pixels * overlap), int(latents * overlap)
+  pixel_stride = int(pixels * (1 - overlap))
+  latent_stride = int(latents * (1 - overlap))
+  if latent_stride < 1:
+    raise errors.UserError(
+      f'VAE config: a sample side of {sample} pixels is too small for tiles; '
+      f'give at least {4 * ratio} or turn tiling off'
+    )
+  return (
+    Tiles(pixels, pixel_stride, latent_blend, latents - latent_blend),
+    Tiles(latents, latent_stride, pixel_blend, pixels - pixel_blend),
+  )
+
+
+def encode_tiles(config: VAEConfig) -> tuple[Tiles, Tiles]:
+  """(vertical, horizontal) tiles from pixels to latents."""
+  ratio = config.spatial_ratio
+  return (
+    _axis(config.sample_height, OVERLAP_HEIGHT, ratio)[0],
+    _axis(config.sample_width, OVERLAP_WIDTH, ratio)[0],
+  )
+
+
+def decode_tiles(config: VAEConfig) -> tuple[Tiles, Tiles]:
+  """(vertical, horizontal) tiles from latents to pixels."""
+  ratio = config.spatial_ratio
+  return (
+    _axis(config.sample_height, OVERLAP_HEIGHT, ratio)[1],
+    _axis(config.sample_width, OVERLAP_WIDTH, ratio)[1],
+  )
+
+
+def layout(vertical: Tiles, horizontal: Tiles, height: int, width: int):
+  """The `Layout` of a plane of height x width."""
+  rows = tuple(zip(vertical.starts(height), vertical.sizes(height)))
+  columns = tuple(zip(horizontal.starts(width), horizontal.sizes(width)))
+  groups = {}
+  for i, (_, tile_height) in enumerate(rows):
+    for j, (_, tile_width) in enumerate(columns):
+      groups.setdefault((tile_height, tile_width), []).append((i, j))
+  return Layout(rows, columns, groups)
+
+
+def run_chunks(run: Run, x_bthwc: jax.Array, chunk: int) -> jax.Array:
+  """Runs chunks of frames in order, each with its predecessor's cache.
+
+  The first chunk takes the remainder too; the equal ones after it are scanned,
+  so that a program holds the network twice whatever the length.
+
+  Args:
+    run: `run(x_bthwc, cache) -> (y_bthwc, cache)`.
+    x_bthwc: [B, T, H, W, C].
+    chunk: frames per chunk.
+  """
+  num_batch, num_frames = x_bthwc.shape[:2]
+  num_rest = max(num_frames // chunk, 1) - 1
+  num_first = num_frames - num_rest * chunk
+  first, cache = run(x_bthwc[:, :num_first], None)
+  if not num_rest:
+    return first
+
+  def step(cache, x_bthwc):
+    y_bthwc, cache = run(x_bthwc, cache)
+    return cache, y_bthwc
+
+  rest = x_bthwc[:, num_first:]
+  rest = rest.reshape(num_batch, num_rest, chunk, *rest.shape[2:])
+  _, rest = jax.lax.scan(step, cache, jnp.moveaxis(rest, 1, 0))
+  rest = jnp.moveaxis(rest, 0, 1)
+  rest = rest.reshape(num_batch, -1, *rest.shape[3:])
+  return jnp.concatenate([first, rest], axis=1)
+
+
+def run_tiles(
+  run: Callable[[jax.Array], jax.Array],
+  x_bthwc: jax.Array,
+  vertical: Tiles,
+  horizontal: Tiles,
+) -> jax.Array:
+  """Runs overlapping tiles one by one and joins them.
+
+  Tiles of one shape share one trace of the network.
+
+  Args:
+    run: `run(tile_bthwc) -> y_bthwc`, as for a video that ends there.
+    x_bthwc: [B, T, H, W, C].
+    vertical: tiles along H.
+    horizontal: tiles along W.
+  """
+  num_batch, num_frames, height, width, channels = x_bthwc.shape
+  plan = layout(vertical, horizontal, height, width)
+  tiles = {}
+  for (tile_height, tile_width), places in plan.groups.items():
+    size = (num_batch, num_frames, tile_height, tile_width, channels)
+
+    def run_at(start, size=size):
+      top, left = start
+      tile = jax.lax.dynamic_slice(x_bthwc, (0, 0, top, left, 0), size)
+      return run(tile)
+
+    tops = jnp.array([plan.rows[i][0] for i, _ in places])
+    lefts = jnp.array([plan.columns[j][0] for _, j in places])
+    results = jax.lax.map(run_at, (tops, lefts))
+    tiles |= {place: results[index] for index, place in enumerate(places)}
+
+  # In reading order, so that a tile fades in over neighbours already blended.
+  lines = []
+  for i in range(len(plan.rows)):
+    for j in range(len(plan.columns)):
+      tile = tiles[i, j]
+      if i:
+        tile = _fade(tiles[i - 1, j], tile, vertical.blend, axis=2)
+      if j:
+        tile = _fade(tiles[i, j - 1], tile, horizontal.blend, axis=3)
+      tiles[i, j] = tile
+    line = [
+      tiles[i, j][:, :, : vertical.keep, : horizontal.keep]
+      for j in range(len(plan.columns))
+    ]
+    lines.append(jnp.concatenate(line, axis=3))
+  return jnp.concatenate(lines, axis=2)
+
+
+def _fade(before: jax.Array, tile: jax.Array, blend: int, axis: int):
+  """Fades over from the end of `before` to the beginning of `tile`.
+
+  At step k of n the tile counts k / n and its neighbour the rest.
+  """
+  num = min(before.shape[axis], tile.shape[axis], blend)
+  if not num:
+    return tile
+  shape = [1] * tile.ndim
+  shape[axis] = num
+  share = (jnp.arange(num, dtype=tile.dtype) / num).reshape(shape)
+  length = before.shape[axis]
+  end = jax.lax.slice_in_dim(before, length - num, length, axis=axis)
+  beginning = jax.lax.slice_in_dim(tile, 0, num, axis=axis)
+  rest = jax.lax.slice_in_dim(tile, num, None, axis=axis)
+  mixed = end * (1 - share) + beginning * share
+  return jnp.concatenate([mixed, rest], axis=axis)
+
+
+def encode(
+  run: Run, video_bthwc: jax.Array, config: VAEConfig, *, tiling: bool
+) -> jax.Array:
+  """[B, T, H, W, 3] -> moments [B, F, h, w, 2 * C] by `run`, the encoder.
+
+  Raises:
+    UserError: the video, or a tile of it, is smaller than one latent.
+  """
+  height, width = video_bthwc.shape[2:4]
+  heights, widths = [height], [width]
+  tiles = _active_tiles(encode_tiles, config, height, width, tiling)
+  if tiles is not None:
+    heights, widths = tiles[0].sizes(height), tiles[1].sizes(width)
+  if min(*heights, *widths) < config.spatial_ratio:
+    raise errors.UserError(
+      f'video of {height}x{width}: a side of {min(*heights, *widths)} pixels is'
+      f' left to encode; give sizes that are multiples of '
+      f'{config.spatial_ratio}'
+    )
+  return _run(run, video_bthwc, FRAMES_PER_CHUNK, tiles)
+
+
+def decode(
+  run: Run, latents_bfhwc: jax.Array, config: VAEConfig, *, tiling: bool
+) -> jax.Array:
+  """[B, F, h, w, C] -> [B, T, H, W, 3] by `run`, the decoder."""
+  height, width = latents_bfhwc.shape[2:4]
+  tiles = _active_tiles(decode_tiles, config, height, width, tiling)
+  return _run(run, latents_bfhwc, LATENTS_PER_CHUNK, tiles)
+
+
+def _active_tiles(make_tiles, config, height, width, tiling):
+  """(vertical, horizontal) tiles, or None where one tile holds all."""
+  if not tiling:
+    return None
+  vertical, horizontal = make_tiles(config)
+  if height <= vertical.size and width <= horizontal.size:
+    return None
+  return vertical, horizontal
+
+
+def _run(run, x_bthwc, chunk, tiles):
+  def run_whole(x_bthwc):
+    return run_chunks(run, x_bthwc, chunk)
+
+  if tiles is None:
+    return run_whole(x_bthwc)
+  return run_tiles(run_whole, x_bthwc, *tiles)

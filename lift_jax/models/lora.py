@@ -1,0 +1,141 @@
+"""Low-rank adapters: y = x W + b + (alpha / rank) (x A) B.
+
+A and B are the only parameters of an adapted network that train. B starts at
+zero, so an adapter that has not been trained changes nothing (Hu et al.,
+arXiv 2106.09685).
+"""
+
+from collections.abc import Callable
+import dataclasses
+import re
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from lift_jax import conversion
+from lift_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+  """Which linear layers are adapted, and by how much.
+
+  Attributes:
+    rank: inner width of the adapter.
+    alpha: the update is scaled by alpha / rank.
+    targets: regular expressions; a linear layer is adapted if one of them
+      matches its whole path, such as 'blocks/attn/to_[qkv]'.
+  """
+
+  rank: int = 128
+  alpha: float = 128.0
+  targets: tuple[str, ...] = (r'blocks/attn/to_(q|k|v|out)',)
+
+  def __post_init__(self):
+    if self.rank < 1:
+      raise UserError(f'lora.rank is {self.rank}; give a positive number')
+
+  @property
+  def scale(self) -> float:
+    return self.alpha / self.rank
+
+
+class LoRALinear(nnx.Module):
+  """A linear layer with an adapter; its parameters keep their paths."""
+
+  def __init__(self, base: nnx.Linear, config: LoRAConfig, rngs: nnx.Rngs):
+    # A stacked layer has its layer axis in front: (layer, in, out).
+    *lead, inputs, outputs = base.kernel[...].shape
+    self.kernel = base.kernel
+    self.bias = base.bias
+    # Uniform within 1 / sqrt(in), as linear layers and PEFT adapters start.
+    self.lora_a = nnx.Param(
+      jax.random.uniform(
+        rngs.params(),
+        (*lead, inputs, config.rank),
+        minval=-(inputs**-0.5),
+        maxval=inputs**-0.5,
+      )
+    )
+    self.lora_b = nnx.Param(jnp.zeros((*lead, config.rank, outputs)))
+    self.scale = config.scale
+    self.dtype = base.dtype
+
+  def __call__(self, x):
+    x, kernel, a, b = (
+      jnp.asarray(value, self.dtype)
+      for value in (
+        x,
+        self.kernel[...],
+        self.lora_a[...],
+        self.lora_b[...],
+      )
+    )
+    y = x @ kernel + self.scale * ((x @ a) @ b)
+    if self.bias is None:
+      return y
+    bias = jnp.asarray(self.bias[...], self.dtype)
+    return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def adapted(
+  build: Callable[[nnx.Rngs], nnx.Module], config: LoRAConfig
+) -> Callable[[nnx.Rngs], nnx.Module]:
+  """`build` with an adapter on every target.
+
+  Raises:
+    UserError: when the network is built and a target matches no linear layer.
+  """
+
+  def build_adapted(rngs: nnx.Rngs) -> nnx.Module:
+    used = set()
+
+    def adapt(path, node):
+      name = '/'.join(str(part) for part in path)
+      hits = [t for t in config.targets if re.fullmatch(t, name)]
+      if not hits or not isinstance(node, nnx.Linear):
+        return node
+      used.update(hits)
+      return LoRALinear(node, config, rngs)
+
+    module = nnx.recursive_map(adapt, build(rngs))
+    unused = sorted(set(config.targets) - used)
+    if unused:
+      raise UserError(
+        f'lora.targets {unused} match no linear layer; '
+        "an example that does: 'blocks/attn/to_q'"
+      )
+    return module
+
+  return build_adapted
+
+
+def adapter_table(
+  table: conversion.Table, prefix: str = ''
+) -> conversion.Table:
+  """Published (PEFT) names of the adapters of a network's linear layers.
+
+  Args:
+    table: of the network itself.
+    prefix: before every published name.
+  """
+  rows = []
+  for row in table:
+    if row.transform is conversion.LINEAR:
+      layer = row.ours.removesuffix('/kernel')
+      name = prefix + row.published.removesuffix('.weight')
+      rows += [
+        conversion.Row(
+          f'{name}.lora_A.weight', f'{layer}/lora_a', conversion.LINEAR
+        ),
+        conversion.Row(
+          f'{name}.lora_B.weight', f'{layer}/lora_b', conversion.LINEAR
+        ),
+      ]
+  return tuple(rows)
+
+
+def is_adapter(name: str) -> bool:
+  """Whether a parameter belongs to an adapter."""
+  return name.rsplit('/', 1)[-1] in ('lora_a', 'lora_b')

@@ -1,0 +1,69 @@
+"""A bar on a terminal, plain lines elsewhere; both with rate and time left."""
+
+import logging
+import sys
+import time
+from typing import Self
+
+import tqdm
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+class Progress:
+  """Counts units of work; use it as a context manager.
+
+  Args:
+    total: units in all.
+    unit: their name, such as 'video'.
+    done: units that an earlier run has done.
+    logger: takes the plain lines.
+    enabled: False shows nothing: only one host should speak.
+  """
+
+  def __init__(
+    self,
+    total: int,
+    unit: str,
+    *,
+    done: int = 0,
+    logger: logging.Logger,
+    enabled: bool = True,
+  ):
+    self._total, self._unit, self._logger = total, unit, logger
+    self._done = self._first = done
+    self._start = self._last_line = time.monotonic()
+    self._lines = enabled and not sys.stderr.isatty()
+    self._bar = (
+      tqdm.tqdm(total=total, initial=done, unit=unit, smoothing=0.1)
+      if enabled and sys.stderr.isatty()
+      else None
+    )
+
+  def update(self, units: int, note: str = '') -> None:
+    """Counts `units` more; `note` stands behind the bar."""
+    self._done += units
+    if self._bar is not None:
+      self._bar.set_postfix_str(note, refresh=False)
+      self._bar.update(units)
+    elif self._lines:
+      now = time.monotonic()
+      is_last = self._done >= self._total
+      if is_last or now - self._last_line > _SECONDS_BETWEEN_LINES:
+        self._last_line = now
+        self._logger.info('%s', self._line(now))
+
+  def _line(self, now: float) -> str:
+    rate = (self._done - self._first) / max(now - self._start, 1e-9)
+    left = (self._total - self._done) / rate if rate > 0 else float('inf')
+    return (
+      f'{self._done}/{self._total} {self._unit}s, {rate:.3g} {self._unit}s/s, '
+      f'{left:.0f} s left'
+    )
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *exception) -> None:
+    if self._bar is not None:
+      self._bar.close()

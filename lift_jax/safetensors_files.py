@@ -1,0 +1,471 @@
+"""Reading and writing safetensors files, one slice at a time.
+
+The format (https://huggingface.co/docs/safetensors) is: the length of the
+header in eight little-endian bytes, the header as JSON
+`{name: {dtype, shape, data_offsets}}`, then the little-endian data. The numpy
+binding of the `safetensors` package can neither slice nor write bfloat16, nor
+write a file without holding all of it, hence this module.
+
+A large network is several such files and an index
+`{"metadata": {"total_size": n}, "weight_map": {tensor name: file name}}`, as
+Hugging Face writes them: `STEM-00001-of-00003.safetensors` and
+`STEM.safetensors.index.json`.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+import re
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from lift_jax import errors
+
+# The names of the format, https://github.com/huggingface/safetensors
+# (`Dtype` in safetensors/src/tensor.rs); those below one byte are left out.
+DTYPES: Mapping[str, np.dtype] = {
+  'BOOL': np.dtype(np.bool_),
+  'U8': np.dtype(np.uint8),
+  'I8': np.dtype(np.int8),
+  'F8_E5M2': np.dtype(ml_dtypes.float8_e5m2),
+  'F8_E4M3': np.dtype(ml_dtypes.float8_e4m3fn),
+  'I16': np.dtype(np.int16),
+  'U16': np.dtype(np.uint16),
+  'F16': np.dtype(np.float16),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+  'I32': np.dtype(np.int32),
+  'U32': np.dtype(np.uint32),
+  'F32': np.dtype(np.float32),
+  'F64': np.dtype(np.float64),
+  'I64': np.dtype(np.int64),
+  'U64': np.dtype(np.uint64),
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
+_EDGE_BYTES = 4096  # of each end of a tensor that its fingerprint covers
+_METADATA = {'format': 'pt'}  # transformers refuses a file without it
+
+# Hugging Face cuts at "5GB", counted in powers of ten.
+MAX_SHARD_BYTES = 5_000_000_000
+
+# A tensor to write: its name, shape, dtype, and what makes its values.
+TensorSpec = tuple[str, tuple[int, ...], Any, Callable[[], np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyTensor:
+  """A tensor in a file; indexing it reads the slice asked for.
+
+  Attributes:
+    name: the tensor's name in the file.
+    file: the file that holds it.
+    offset: position of its first byte in that file.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  file: pathlib.Path
+  offset: int
+
+  @property
+  def nbytes(self) -> int:
+    return math.prod(self.shape) * self.dtype.itemsize
+
+  def __getitem__(self, slices) -> np.ndarray:
+    """A copy of `tensor[slices]`, slices as for a numpy array."""
+    if not self.nbytes:  # an empty range cannot be mapped
+      return np.empty(self.shape, self.dtype)[slices]
+    # Mapped anew for each read, so that its pages do not stay with us.
+    mapped = np.memmap(
+      self.file, np.uint8, 'r', offset=self.offset, shape=(self.nbytes,)
+    )
+    whole = mapped.view(np.ndarray).view(self.dtype).reshape(self.shape)
+    return np.array(whole[slices])
+
+  def edges(self) -> bytes:
+    """The first and the last 4096 bytes of the data (fewer if small)."""
+    size = min(self.nbytes, _EDGE_BYTES)
+    with open(self.file, 'rb') as file:
+      file.seek(self.offset)
+      first = file.read(size)
+      file.seek(self.offset + self.nbytes - size)
+      return first + file.read(size)
+
+
+class _RepeatedKeyError(ValueError):
+  """A JSON object holds a key twice."""
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+  counts = collections.Counter(names)
+  return [name for name, count in counts.items() if count > 1]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  if repeated := _repeated(name for name, _ in pairs):
+    raise _RepeatedKeyError(errors.listing(repeated))
+  return dict(pairs)
+
+
+def _json_object(data: bytes, file: pathlib.Path) -> dict[str, Any]:
+  """Parses a JSON object, refusing keys that occur twice."""
+  try:
+    value = json.loads(data, object_pairs_hook=_unique)
+  except _RepeatedKeyError as error:
+    raise errors.UserError(
+      f'{file}: its JSON names {error} twice; fetch the file again'
+    ) from error
+  except (ValueError, RecursionError) as error:
+    raise errors.UserError(
+      f'{file}: its JSON cannot be parsed; fetch the file again'
+    ) from error
+  if not isinstance(value, dict):
+    raise errors.UserError(
+      f'{file}: its JSON is not an object; fetch the file again'
+    )
+  return value
+
+
+def _unreadable(file: pathlib.Path, error: OSError) -> errors.UserError:
+  return errors.UserError(
+    f'{file}: cannot be read ({error.strerror}); check the path'
+  )
+
+
+def _is_size(value: Any) -> bool:
+  return type(value) is int and value >= 0  # a bool is no size
+
+
+def _parse_tensor(
+  name: str, entry: Any, file: pathlib.Path, start: int, size: int
+) -> LazyTensor:
+  """One header entry; `size` bytes of data begin at byte `start`."""
+
+  def fail(problem):
+    raise errors.UserError(
+      f'{file}: tensor {name!r} {problem}; fetch the file again'
+    )
+
+  if not isinstance(entry, dict) or set(entry) != {
+    'dtype',
+    'shape',
+    'data_offsets',
+  }:
+    fail('needs exactly dtype, shape and data_offsets')
+  code, shape, offsets = entry['dtype'], entry['shape'], entry['data_offsets']
+  if not isinstance(code, str) or code not in DTYPES:
+    raise errors.UserError(
+      f'{file}: tensor {name!r} has dtype {code!r}; '
+      f'save it as one of {", ".join(DTYPES)}'
+    )
+  if not isinstance(shape, list) or not all(map(_is_size, shape)):
+    fail(f'has shape {shape!r}')
+  if (
+    not isinstance(offsets, list)
+    or len(offsets) != 2
+    or not all(map(_is_size, offsets))
+  ):
+    fail(f'has data_offsets {offsets!r}')
+  begin, end = offsets
+  if not begin <= end <= size:
+    fail(f'lies at bytes {begin} to {end} of {size}')
+  dtype = DTYPES[code]
+  if end - begin != math.prod(shape) * dtype.itemsize:
+    fail(f'has {end - begin} bytes for shape {shape} of {code}')
+  return LazyTensor(name, tuple(shape), dtype, file, start + begin)
+
+
+def _open_file(file: pathlib.Path) -> dict[str, LazyTensor]:
+  """The tensors of one file, by name."""
+  try:
+    with open(file, 'rb') as opened:
+      size = os.fstat(opened.fileno()).st_size
+      length = int.from_bytes(opened.read(8), 'little')
+      if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
+        raise errors.UserError(
+          f'{file}: not a safetensors file, or cut short ({size} bytes); '
+          'fetch the file again'
+        )
+      header = _json_object(opened.read(length), file)
+  except OSError as error:
+    raise _unreadable(file, error) from error
+  header.pop('__metadata__', None)
+  start = 8 + length
+  tensors = {
+    name: _parse_tensor(name, entry, file, start, size - start)
+    for name, entry in header.items()
+  }
+  # The data has no holes: each tensor begins where the one before it ends.
+  position = start
+  for tensor in sorted(tensors.values(), key=lambda t: (t.offset, t.nbytes)):
+    if tensor.offset != position:
+      raise errors.UserError(
+        f'{file}: tensor {tensor.name!r} begins at byte {tensor.offset}, not '
+        f'at {position} where the one before it ends; fetch the file again'
+      )
+    position += tensor.nbytes
+  if position != size:
+    raise errors.UserError(
+      f'{file}: {size} bytes, but its tensors end at {position}; '
+      'fetch the file again'
+    )
+  return tensors
+
+
+def _open_index(index: pathlib.Path) -> dict[str, LazyTensor]:
+  """The tensors of all the files that an index names."""
+  try:
+    content = _json_object(index.read_bytes(), index)
+  except OSError as error:
+    raise _unreadable(index, error) from error
+  weight_map = content.get('weight_map')
+  if not isinstance(weight_map, dict) or not all(
+    isinstance(value, str) for value in weight_map.values()
+  ):
+    raise errors.UserError(
+      f'{index}: weight_map does not map tensor names to file names; '
+      'fetch the file again'
+    )
+  tensors = {}
+  for shard in sorted(set(weight_map.values())):
+    path = pathlib.PurePosixPath(shard)
+    # By its words, not its target: a download cache is made of links.
+    if path.is_absolute() or '..' in path.parts or '\\' in shard:
+      raise errors.UserError(
+        f'{index}: the path {shard!r} leaves the folder; correct weight_map'
+      )
+    file = index.parent / path
+    if not file.is_file():
+      raise errors.UserError(
+        f'{index}: names {shard}, which is missing; fetch that file too'
+      )
+    held = _open_file(file)
+    if repeated := held.keys() & tensors.keys():
+      other = tensors[min(repeated)].file.name
+      raise errors.UserError(
+        f'{file}: holds {errors.listing(repeated)} a second time, '
+        f'after {other}; fetch the folder again'
+      )
+    listed = {name for name, value in weight_map.items() if value == shard}
+    if unlisted := held.keys() - listed:
+      raise errors.UserError(
+        f'{file}: holds {errors.listing(unlisted)}, which {index.name} does '
+        'not list there; fetch the folder again'
+      )
+    if missing := listed - held.keys():
+      raise errors.UserError(
+        f'{file}: lacks {errors.listing(missing)}, which {index.name} '
+        'lists there; fetch the folder again'
+      )
+    tensors.update(held)
+  return tensors
+
+
+def open_tensors(
+  folder_or_file: str | os.PathLike[str], stem: str
+) -> dict[str, LazyTensor]:
+  """The tensors of a network, by name; nothing but headers is read.
+
+  Args:
+    folder_or_file: a folder with `STEM.safetensors`, or with
+      `STEM.safetensors.index.json` and the files it names; or one file.
+    stem: 'diffusion_pytorch_model' for diffusers, 'model' for transformers.
+
+  Raises:
+    UserError: a file is missing, or not what the format or the index says.
+  """
+  path = pathlib.Path(folder_or_file)
+  if path.is_file():
+    return _open_file(path)
+  if not path.is_dir():
+    raise errors.UserError(f'{path}: no such file or folder; check the path')
+  single = path / f'{stem}.safetensors'
+  index = path / f'{stem}.safetensors.index.json'
+  if single.is_file() and index.is_file():
+    raise errors.UserError(
+      f'{path}: holds both {single.name} and {index.name}; remove one'
+    )
+  if single.is_file():
+    return _open_file(single)
+  if index.is_file():
+    return _open_index(index)
+  raise errors.UserError(
+    f'{path}: holds neither {single.name} nor {index.name}; give the folder '
+    'of the weights, in safetensors format'
+  )
+
+
+def fingerprint(folder: str | os.PathLike[str], stem: str) -> str:
+  """SHA-256 of what a network's weights are, however they are sharded.
+
+  Covers every tensor's name, dtype, shape, and the first and last 4096 bytes
+  of its data: cheap, and it tells published checkpoints and training runs
+  apart. It is no proof against someone who edits the middle of a tensor.
+  """
+  digest = hashlib.sha256()
+  for name, tensor in sorted(open_tensors(folder, stem).items()):
+    entry = [name, _CODES[tensor.dtype], tensor.shape]
+    digest.update(json.dumps(entry).encode() + b'\n')
+    digest.update(tensor.edges())
+  return digest.hexdigest()
+
+
+def _size(spec: TensorSpec) -> int:
+  _, shape, dtype, _ = spec
+  return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def header_bytes(
+  tensors: list[TensorSpec], metadata: Mapping[str, str] = _METADATA
+) -> bytes:
+  """The length and the header of a file of these tensors in this order."""
+  if repeated := _repeated(name for name, *_ in tensors):
+    raise ValueError(f'written twice: {errors.listing(repeated)}')
+  header: dict[str, Any] = {'__metadata__': dict(metadata)}
+  position = 0
+  for spec in tensors:
+    name, shape, dtype, _ = spec
+    if np.dtype(dtype) not in _CODES:
+      raise ValueError(f'tensor {name!r}: safetensors has no {dtype}')
+    end = position + _size(spec)
+    header[name] = {
+      'dtype': _CODES[np.dtype(dtype)],
+      'shape': list(shape),
+      'data_offsets': [position, end],
+    }
+    position = end
+  data = json.dumps(header, separators=(',', ':')).encode()
+  data += b' ' * (-len(data) % 8)  # the data begins at a multiple of eight
+  return len(data).to_bytes(8, 'little') + data
+
+
+@contextlib.contextmanager
+def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A name beside `path` to write to; what is left there is removed."""
+  partial = path.with_name(f'.{path.name}.partial')
+  try:
+    yield partial
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def _write_to(
+  path: pathlib.Path,
+  tensors: Iterable[TensorSpec],
+  metadata: Mapping[str, str],
+) -> None:
+  # Widest first: then each tensor begins at a multiple of its item size,
+  # which readers that map the file rely on.
+  ordered = sorted(tensors, key=lambda spec: -np.dtype(spec[2]).itemsize)
+  with open(path, 'wb') as file:
+    file.write(header_bytes(ordered, metadata))
+    for name, shape, dtype, values in ordered:
+      array = np.asarray(values())
+      if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
+        raise ValueError(
+          f'tensor {name!r} was announced as {np.dtype(dtype)}{list(shape)} '
+          f'and came as {array.dtype}{list(array.shape)}'
+        )
+      # As bytes: a buffer of bfloat16 is not one that a file accepts.
+      file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def write(
+  path: str | os.PathLike[str],
+  tensors: Iterable[TensorSpec],
+  metadata: Mapping[str, str] = _METADATA,
+) -> None:
+  """Writes one file, holding one tensor at a time.
+
+  Args:
+    path: the file; it appears once it is whole.
+    tensors: (name, shape, dtype, function that returns the array).
+    metadata: strings kept in the header.
+  """
+  path = pathlib.Path(path)
+  with _beside(path) as partial:
+    _write_to(partial, tensors, metadata)
+    os.replace(partial, path)
+
+
+def _shards(
+  specs: Iterable[TensorSpec], max_shard_bytes: int
+) -> list[list[TensorSpec]]:
+  """Cuts a list of tensors, in its order, at `max_shard_bytes` each."""
+  shards: list[list[TensorSpec]] = [[]]
+  filled = 0
+  for spec in specs:
+    if shards[-1] and filled + _size(spec) > max_shard_bytes:
+      shards.append([])
+      filled = 0
+    shards[-1].append(spec)
+    filled += _size(spec)
+  return shards
+
+
+def write_sharded(
+  folder: str | os.PathLike[str],
+  stem: str,
+  specs: Iterable[TensorSpec],
+  max_shard_bytes: float = MAX_SHARD_BYTES,
+) -> None:
+  """Writes a network as Hugging Face does: one file, or shards and an index.
+
+  What the folder held under this stem is replaced. The old index goes before
+  the new files come, and the new one comes last: a run that is killed leaves
+  a folder that does not open, and never a mixture of two networks.
+
+  Args:
+    folder: made if it does not exist.
+    stem: 'diffusion_pytorch_model' for diffusers, 'model' for transformers.
+    specs: (name, shape, dtype, function that returns the array).
+    max_shard_bytes: of tensor data in a file; one larger tensor may exceed it.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  specs = list(specs)
+  if repeated := _repeated(name for name, *_ in specs):
+    raise ValueError(f'written twice: {errors.listing(repeated)}')
+  shards = _shards(specs, max_shard_bytes)
+  single, index = f'{stem}.safetensors', f'{stem}.safetensors.index.json'
+  if len(shards) == 1:
+    contents = {single: shards[0]}
+  else:
+    contents = {
+      f'{stem}-{number:05}-of-{len(shards):05}.safetensors': shard
+      for number, shard in enumerate(shards, start=1)
+    }
+
+  with contextlib.ExitStack() as stack:
+    partials = {}
+    for name, shard in contents.items():
+      partials[name] = stack.enter_context(_beside(folder / name))
+      _write_to(partials[name], shard, _METADATA)
+    shard_name = re.compile(re.escape(stem) + r'-\d{5}-of-\d{5}\.safetensors')
+    for name in (index, single):
+      (folder / name).unlink(missing_ok=True)
+    for old in list(folder.iterdir()):
+      if shard_name.fullmatch(old.name):
+        old.unlink()
+    for name, partial in partials.items():
+      os.replace(partial, folder / name)
+    if len(shards) > 1:
+      index_content = {
+        'metadata': {'total_size': sum(map(_size, specs))},
+        'weight_map': {
+          spec[0]: name for name, shard in contents.items() for spec in shard
+        },
+      }
+      with _beside(folder / index) as partial:
+        partial.write_text(json.dumps(index_content, indent=2) + '\n')
+        os.replace(partial, folder / index)

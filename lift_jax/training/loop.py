@@ -1,0 +1,218 @@
+"""The loop around a compiled step: batches in, checkpoints and metrics out."""
+
+import collections
+from collections.abc import Callable
+import dataclasses
+import logging
+import math
+import signal
+import time
+from typing import Any
+
+import jax
+
+from lift_jax.checkpoints import TrainCheckpoints
+from lift_jax.errors import UserError
+from lift_jax.progress import Progress
+from lift_jax.training import metrics as metrics_lib
+from lift_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+  """What throughput is counted in.
+
+  Attributes:
+    batch_size: videos of a step.
+    flops: of a step, by the shapes of its batch.
+    num_devices: over all hosts.
+    peak_flops: of a device, or None.
+    compile_seconds: spent compiling so far, which is not step time.
+  """
+
+  batch_size: int
+  flops: Callable[[Any], float]
+  num_devices: int
+  peak_flops: float | None
+  compile_seconds: Callable[[], float]
+
+
+class CompiledSteps:
+  """A step, compiled once for each bucket and measured while at it."""
+
+  def __init__(self, jitted, logger: logging.Logger):
+    self._jitted = jitted
+    self._logger = logger
+    self._compiled = {}
+    self.seconds = 0.0  # spent compiling
+
+  def __call__(self, state, frozen, batch, null_text, key):
+    shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+    if shapes not in self._compiled:
+      start = time.monotonic()
+      self._compiled[shapes] = self._jitted.lower(
+        state, frozen, batch, null_text, key
+      ).compile()
+      seconds = time.monotonic() - start
+      self.seconds += seconds
+      self._logger.info(
+        'compiled the step for latents %s in %.1f s; %s',
+        'x'.join(str(side) for side in batch.mean.shape),
+        seconds,
+        _memory(self._compiled[shapes]),
+      )
+    return self._compiled[shapes](state, frozen, batch, null_text, key)
+
+
+def _memory(compiled) -> str:
+  """Bytes per device that a program holds, as XLA counts them."""
+  analysis = compiled.memory_analysis()
+  if analysis is None:
+    return 'memory per device unknown'
+  gib = 2.0**30
+  arguments = analysis.argument_size_in_bytes / gib
+  temporary = analysis.temp_size_in_bytes / gib
+  return (
+    f'memory per device {arguments + temporary:.3f} GiB '
+    f'(state and batch {arguments:.3f}, temporary {temporary:.3f})'
+  )
+
+
+class _StopSignal:
+  """Notes SIGTERM, so that the loop can end between two steps."""
+
+  def __enter__(self):
+    self.received = False
+    self._previous = signal.signal(signal.SIGTERM, self._note)
+    return self
+
+  def _note(self, number, frame):
+    self.received = True
+
+  def __exit__(self, *exception):
+    signal.signal(signal.SIGTERM, self._previous)
+
+  def everywhere(self, step: int) -> bool:
+    """Whether any host was asked to stop; all agree on the step."""
+    if jax.process_count() == 1:
+      return self.received
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+class _Interval:
+  """Metrics and clock between two entries of the log."""
+
+  def __init__(self, workload: Workload):
+    self._workload = workload
+    self.note = ''
+    self._reset()
+
+  def _reset(self):
+    self._steps, self._flops = [], 0.0
+    self.data_seconds = 0.0
+    self._start = time.monotonic()
+    self._compiling = self._workload.compile_seconds()
+
+  def add(self, step: int, metrics, flops: float, folder) -> None:
+    """Reads the metrics of a step, which waits until it is done.
+
+    Raises:
+      UserError: the loss or the gradient is NaN or infinite.
+    """
+    metrics = jax.device_get(metrics)
+    self._steps.append(metrics)
+    self._flops += flops
+    self.note = f'loss {metrics["loss"]:.4g}'
+    for name in ('loss', 'grad_norm'):
+      if not math.isfinite(metrics[name]):
+        raise UserError(
+          f'{name} is {metrics[name]} at step {step}: the run has stopped, its '
+          f'last good checkpoint is kept in {folder}; try a lower '
+          'learning rate, or model.compute_dtype = float32'
+        )
+
+  def close(self) -> dict[str, float]:
+    """Means and rates since the last entry; starts the next interval."""
+    load = self._workload
+    compiling = load.compile_seconds() - self._compiling
+    seconds = max(time.monotonic() - self._start - compiling, 1e-9)
+    per_second = len(self._steps) / seconds
+    summary = metrics_lib.summarize(self._steps) | {
+      'step_seconds': 1 / per_second,
+      'data_wait_seconds': self.data_seconds / len(self._steps),
+      'videos_per_second_per_chip': (
+        load.batch_size * per_second / load.num_devices
+      ),
+    }
+    if load.peak_flops is not None:
+      done = self._flops / seconds / load.num_devices
+      summary['mfu'] = done / load.peak_flops
+    self._reset()
+    return summary
+
+
+def run(
+  state: TrainState,
+  step_fn: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+  next_batch: Callable[[], Any],
+  data_state: Callable[[], dict[str, Any]],
+  *,
+  num_steps: int,
+  log_every: int,
+  learning_rate: Callable[[int], float],
+  workload: Workload,
+  checkpoints: TrainCheckpoints,
+  writer: metrics_lib.MetricWriter,
+  logger: logging.Logger,
+  is_primary: bool,
+) -> TrainState:
+  """Trains from `state.step` to `num_steps`, or until SIGTERM.
+
+  Args:
+    step_fn: `step_fn(state, batch) -> (state, metrics)`; donates the state.
+    next_batch: blocks until a batch is on the devices.
+    data_state: position of the data after the batches that were taken.
+    learning_rate: of a step, for the log.
+
+  Raises:
+    UserError: a loss or gradient is NaN or infinite, or a checkpoint cannot
+      be written.
+  """
+  step = first_step = int(state.step)
+  interval = _Interval(workload)
+  # Metrics are read one step late, so that the host never waits for the step it
+  # has just started; before a checkpoint all are read, so that it is good.
+  late = collections.deque()
+  progress = Progress(
+    num_steps, 'step', done=step, logger=logger, enabled=is_primary
+  )
+  with progress, _StopSignal() as stop:
+    while step < num_steps:
+      start = time.monotonic()
+      batch = next_batch()
+      interval.data_seconds += time.monotonic() - start
+      state, metrics = step_fn(state, batch)
+      late.append((step + 1, metrics, workload.flops(batch)))
+      step += 1
+      is_last = step == num_steps
+      stopping = stop.everywhere(step)
+      saving = checkpoints.is_due(step) or is_last or stopping
+      logging_now = step % log_every == 0 or is_last or stopping
+      while len(late) > (0 if saving or logging_now else 1):
+        interval.add(*late.popleft(), checkpoints.folder)
+      if step == first_step + 1:
+        jax.block_until_ready(metrics)
+        logger.info('first step took %.1f s', time.monotonic() - start)
+      progress.update(1, note=interval.note)
+      if logging_now:
+        rate = float(learning_rate(step - 1))
+        writer.write(step, interval.close() | {'learning_rate': rate})
+      if saving:
+        checkpoints.save(step, state, data_state())
+      if stopping:
+        logger.info('SIGTERM: saving step %d and stopping', step)
+        break
+    checkpoints.wait()
+  return state

@@ -1,0 +1,127 @@
+"""Metrics of a run: means over an interval, to TensorBoard and JSON lines."""
+
+from collections.abc import Mapping
+import json
+import logging
+import pathlib
+from typing import Any, Self
+
+import jax
+import numpy as np
+import tensorboardX
+
+# Dense bf16 peak of a chip in FLOP/s, by what JAX calls it (vendors' sheets).
+PEAK_FLOPS = {
+  'NVIDIA A100': 312e12,
+  'NVIDIA H100': 989e12,
+  'NVIDIA H200': 989e12,
+  'TPU v4': 275e12,
+  'TPU v5 lite': 197e12,
+  'TPU v5e': 197e12,
+  'TPU v5p': 459e12,
+  'TPU v5': 459e12,
+  'TPU v6 lite': 918e12,
+  'TPU v6e': 918e12,
+}
+
+
+def peak_flops(device: jax.Device) -> float | None:
+  """Peak of a device, or None where it is not known, as for CPUs."""
+  kind = device.device_kind
+  names = [name for name in PEAK_FLOPS if kind.startswith(name)]
+  return PEAK_FLOPS[max(names, key=len)] if names else None
+
+
+def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
+  """Means over the metrics of several steps.
+
+  'error_sum/X' and 'error_count/X' become the mean error of X over all samples
+  of the interval; X is left out if no sample was of its kind.
+  """
+  steps = jax.device_get(steps)
+  totals = {name: np.sum([s[name] for s in steps]) for name in steps[0]}
+  summary = {}
+  for name, total in totals.items():
+    if name.startswith('error_sum/'):
+      kind = name.removeprefix('error_sum/')
+      count = totals[f'error_count/{kind}']
+      if count:
+        summary[f'loss/{kind}'] = float(total / count)
+    elif not name.startswith('error_count/'):
+      summary[name] = float(total / len(steps))
+  return summary
+
+
+class MetricWriter:
+  """Writes scalars of the primary host; elsewhere it does nothing.
+
+  Args:
+    workdir: gets `tensorboard/` and `metrics.jsonl`.
+    enabled: whether this host writes.
+    wandb_project: also logs to Weights & Biases under this name; '' does not.
+    resume_step: lines of a later step, left by a killed run, are dropped.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    *,
+    enabled: bool,
+    wandb_project: str,
+    resume_step: int,
+  ):
+    self._enabled = enabled
+    self._wandb = None
+    if not enabled:
+      return
+    path = workdir / 'metrics.jsonl'
+    kept = _lines_up_to(path, resume_step)
+    self._lines = open(path, 'w', encoding='utf-8')  # noqa: SIM115
+    self._lines.writelines(kept)
+    self._tensorboard = tensorboardX.SummaryWriter(
+      str(workdir / 'tensorboard'), purge_step=resume_step + 1
+    )
+    if wandb_project:
+      import wandb  # an extra of the user's own
+
+      self._wandb = wandb.init(
+        project=wandb_project, name=workdir.name, resume='allow'
+      )
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    if not self._enabled:
+      return
+    for name, value in scalars.items():
+      self._tensorboard.add_scalar(name, value, step)
+    self._tensorboard.flush()
+    self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
+    self._lines.flush()
+    if self._wandb is not None:
+      self._wandb.log(dict(scalars), step=step)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *exception) -> None:
+    if not self._enabled:
+      return
+    self._tensorboard.close()
+    self._lines.close()
+    if self._wandb is not None:
+      self._wandb.finish()
+
+
+def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
+  """Whole lines of an earlier run, up to `step`."""
+  if not path.exists():
+    return []
+  kept = []
+  for line in path.read_text(encoding='utf-8').splitlines(keepends=True):
+    try:
+      is_kept = line.endswith('\n') and json.loads(line)['step'] <= step
+    except (ValueError, KeyError):
+      logging.getLogger('lift').warning('%s: dropped a torn line', path)
+      continue
+    if is_kept:
+      kept.append(line)
+  return kept

@@ -1,0 +1,75 @@
+"""AdamW behind a clipped gradient, and its learning rate."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import optax
+
+from lift_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """AdamW; LiFT's values stand in configs/align_cogvideox_2b.py.
+
+  Attributes:
+    learning_rate: its peak.
+    warmup_steps: linear rise from 0 to the peak.
+    cycles: cosine falls to 0 from there to the last step, after each of which
+      the rate starts again at the peak.
+    beta1: decay of the first moment.
+    beta2: decay of the second moment.
+    eps: added to the root of the second moment.
+    weight_decay: decoupled, times the learning rate.
+    clip_norm: largest norm of the whole gradient.
+  """
+
+  learning_rate: float
+  warmup_steps: int
+  cycles: int
+  beta1: float
+  beta2: float
+  eps: float
+  weight_decay: float
+  clip_norm: float
+
+  def __post_init__(self):
+    for name in ('learning_rate', 'clip_norm', 'cycles'):
+      if getattr(self, name) <= 0:
+        raise UserError(f'optimizer.{name} must be above 0')
+    if self.warmup_steps < 0:
+      raise UserError('optimizer.warmup_steps must not be below 0')
+
+
+def learning_rate_schedule(
+  config: OptimizerConfig, num_steps: int
+) -> optax.Schedule:
+  """Linear warm-up, then cosine with hard restarts down to 0."""
+  peak, warmup = config.learning_rate, config.warmup_steps
+
+  def rate(step):
+    step = jnp.asarray(step, jnp.float32)
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    phase = (config.cycles * progress) % 1.0
+    cosine = 0.5 * (1.0 + jnp.cos(math.pi * phase))
+    falling = jnp.where(progress >= 1.0, 0.0, cosine)
+    return peak * jnp.where(step < warmup, step / max(1, warmup), falling)
+
+  return rate
+
+
+def make_optimizer(
+  config: OptimizerConfig, num_steps: int
+) -> optax.GradientTransformation:
+  """The update of one step, `num_steps` of which are made in all."""
+  return optax.chain(
+    optax.clip_by_global_norm(config.clip_norm),
+    optax.adamw(
+      learning_rate_schedule(config, num_steps),
+      b1=config.beta1,
+      b2=config.beta2,
+      eps=config.eps,
+      weight_decay=config.weight_decay,
+    ),
+  )

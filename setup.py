@@ -1,0 +1,60 @@
+"""lift_jax: human feedback turned into better text-to-video models."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).resolve().parent
+
+# Read, not imported: building must not need JAX.
+VERSION = re.search(
+  r"^__version__ = '(.+)'$",
+  (ROOT / 'lift_jax' / '__init__.py').read_text(),
+  re.MULTILINE,
+).group(1)
+
+setuptools.setup(
+  name='lift_jax',
+  version=VERSION,
+  description=__doc__.strip(),
+  license='Apache-2.0',
+  packages=setuptools.find_packages(include=['lift_jax', 'lift_jax.*']),
+  python_requires='>=3.11',
+  entry_points={'console_scripts': ['lift=lift_jax.cli.main:main']},
+  # Lower bounds; constraints.txt has a set that is known to work.
+  install_requires=[
+    'absl-py>=2.1',
+    'array_record>=0.8.1',
+    'av>=15.0',
+    'etils[epath]>=1.12',
+    'flax>=0.12.8',
+    'grain>=0.2.16',
+    # tensorflow-datasets needs it where TensorFlow is absent.
+    'importlib_resources>=6.4',
+    'jax>=0.10.2',
+    'ml_collections>=1.1',
+    'ml_dtypes>=0.5',
+    'numpy>=2.0',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12',
+    'sentencepiece>=0.2.3',
+    'tensorboardX>=2.6.4',
+    'tensorflow-datasets>=4.9.9',
+    'tqdm>=4.66',
+    'transformers>=5.0',
+  ],
+  extras_require={
+    'tpu': ['jax[tpu]'],
+    'cuda': ['jax[cuda12]'],
+    # torch and what builds on it are what our networks are compared with.
+    'test': [
+      'accelerate>=1.10',
+      'diffusers>=0.42',
+      'peft>=0.19',
+      'pytest>=9.0',
+      'ruff>=0.14',
+      'torch>=2.13',
+    ],
+  },
+)

@@ -1,0 +1,21 @@
+"""Eight simulated devices, strict promotion, one compilation cache."""
+
+import os
+import pathlib
+
+# Before JAX starts: it reads these once.
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+)
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+
+import jax  # noqa: E402
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update(
+  'jax_compilation_cache_dir', str(REPOSITORY / '.cache' / 'jax')
+)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
