@@ -35,7 +35,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         'sample_width': 18,
       },
       'vae': {
-        'block_out_channels': [16, 16, 32, 32],
+        'block_out_channels': (16, 16, 32, 32),
         'layers_per_block': 1,
         'norm_num_groups': 8,
         'sample_height': 96,

@@ -48,10 +48,30 @@ def _targets(abstract: Any, shardings: Any, dtype: Any = None) -> Any:
   )
 
 
+@contextlib.contextmanager
+def _one_line(problem: str):
+  """What Orbax says of a full disk or a damaged file, as one line."""
+  try:
+    yield
+  except UserError:
+    raise
+  except (OSError, KeyError, ValueError, RuntimeError) as error:
+    reason = str(error).strip().split('\n')[0]
+    raise UserError(f'{problem} ({reason})') from error
+
+
 def save_params(path: pathlib.Path, params: Any) -> None:
-  """Writes a nested dict of arrays; every host must call it."""
-  with ocp.StandardCheckpointer() as checkpointer:
+  """Writes a nested dict of arrays; every host must call it.
+
+  Raises:
+    UserError: the parameters cannot be written there.
+  """
+  with (
+    _one_line(f'{path} cannot be written; make room, or choose another folder'),
+    ocp.StandardCheckpointer() as checkpointer,
+  ):
     checkpointer.save(path, params, force=True)
+    checkpointer.wait_until_finished()
 
 
 def load_params(
@@ -60,9 +80,12 @@ def load_params(
   """Reads what `save_params` wrote, each host its own part.
 
   Raises:
-    UserError: the parameters are of another model.
+    UserError: the parameters are of another model, or damaged.
   """
-  with ocp.StandardCheckpointer() as checkpointer:
+  with (
+    _one_line(f'{path} cannot be read; convert the model again'),
+    ocp.StandardCheckpointer() as checkpointer,
+  ):
     stored = checkpointer.metadata(path).item_metadata
     stored = getattr(stored, 'tree', stored)
     _check_same(path, stored, abstract_params)
@@ -75,6 +98,83 @@ def load_params(
     return checkpointer.restore(
       path, _targets(abstract_params, shardings, dtype)
     )
+
+
+def _open_run(folder: pathlib.Path) -> ocp.CheckpointManager:
+  """The checkpoints of a run that may still be going on; only to read."""
+  return ocp.CheckpointManager(
+    folder,
+    options=ocp.CheckpointManagerOptions(create=False),
+    item_handlers={
+      # Not the standard one, which restores a whole state or nothing.
+      'state': ocp.PyTreeCheckpointHandler(),
+      'data': ocp.JsonCheckpointHandler(),
+      'belongs_to': ocp.JsonCheckpointHandler(),
+    },
+  )
+
+
+def latest_of_run(folder: pathlib.Path) -> tuple[int, dict[str, Any]]:
+  """The last whole step of a training run, and what it belongs to.
+
+  Args:
+    folder: that of `TrainCheckpoints`.
+
+  Raises:
+    UserError: it holds no whole checkpoint.
+  """
+  with (
+    _one_line(f'{folder} cannot be read'),
+    _open_run(folder) as manager,
+  ):
+    step = manager.latest_step()
+    if step is None:
+      raise UserError(
+        f'{folder} holds no whole checkpoint; let the run save one first'
+      )
+    note = manager.restore(
+      step, args=ocp.args.Composite(belongs_to=ocp.args.JsonRestore())
+    )
+    return step, note['belongs_to']
+
+
+def load_of_run(
+  folder: pathlib.Path,
+  step: int,
+  field: str,
+  abstract_params: Any,
+  shardings: Any,
+) -> Any:
+  """One field of a saved state alone, such as 'trainable' or 'ema'.
+
+  Args:
+    folder: that of `TrainCheckpoints`.
+    step: one that is whole.
+    field: of the state.
+    abstract_params: what it holds.
+    shardings: where to put it.
+
+  Raises:
+    UserError: it holds parameters of another shape, or is damaged.
+  """
+  with (
+    _one_line(f'{folder}/{step} cannot be read'),
+    _open_run(folder) as manager,
+  ):
+    stored = manager.item_metadata(step)['state'].tree
+    _check_same(folder / str(step), stored[field], abstract_params)
+    item = {field: _targets(abstract_params, shardings)}
+    restored = manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.PyTreeRestore(
+          item=item,
+          restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+          partial_restore=True,
+        )
+      ),
+    )
+    return restored['state'][field]
 
 
 def _check_same(path: pathlib.Path, stored: Any, wanted: Any) -> None:

@@ -1,13 +1,18 @@
 """The flags that every job shares, and how a config file becomes a config."""
 
+from collections.abc import Sequence
 import dataclasses
+import difflib
+import importlib.util
+import os
 import pathlib
+import traceback
 from typing import Any
 
 from absl import flags
 import jax
 import ml_collections
-from ml_collections import config_flags
+from ml_collections.config_flags import config_flags
 
 from lift_jax import config_lib, distributed
 from lift_jax.errors import UserError
@@ -33,38 +38,123 @@ class Invocation:
 def parse(argv: list[str], config_class: type, job: str) -> Invocation:
   """Parses the flags of `lift JOB`.
 
+  `--config.SECTION.FIELD=VALUE` overrides a field of the config file; the value
+  None empties a field that may be empty.
+
   Raises:
     UserError: a missing flag, an unreadable config file, or a bad setting.
     absl.flags.Error: an unknown flag or a value that does not parse.
   """
+  is_override = [arg.lstrip('-').startswith('config.') for arg in argv]
+  overrides = [arg for arg, yes in zip(argv, is_override, strict=True) if yes]
   values = flags.FlagValues()
-  config_flag = config_flags.DEFINE_config_file(
-    'config', flag_values=values, sys_argv=[job, *argv]
-  )
-  workdir_flag = flags.DEFINE_string(
-    'workdir', None, 'Folder of the results.', flag_values=values
-  )
-  multihost_flag = flags.DEFINE_bool(
+  for name, text in (('config', 'Config file.'), ('workdir', 'Results.')):
+    flags.DEFINE_string(name, None, text, flag_values=values)
+  flags.DEFINE_bool(
     'multihost', False, 'Join the other hosts first.', flag_values=values
   )
-  try:
-    rest = values([job, *argv])[1:]
-  except (OSError, AttributeError, TypeError) as error:
-    # A file that is not there, or a field that the config has not.
-    raise UserError(f'--config: {error}') from error
+  own = [arg for arg, yes in zip(argv, is_override, strict=True) if not yes]
+  rest = values([job, *own])[1:]
   if rest:
     raise UserError(f'{rest[0]!r} is not a flag; see lift {job} --help')
-  if config_flag.value is None:
-    raise UserError(f'--config=FILE.py is missing; see lift {job} --help')
-  if not workdir_flag.value:
-    raise UserError(f'--workdir=DIR is missing; see lift {job} --help')
-  config = config_lib.resolve(config_flag.value, config_class)
-  workdir = pathlib.Path(workdir_flag.value).expanduser().resolve()
+  for name, value in (('config', 'FILE.py'), ('workdir', 'DIR')):
+    if not values[name].value:
+      raise UserError(f'--{name}={value} is missing; see lift {job} --help')
+  source = _load(values['config'].value)
+  _override(source, overrides)
+  config = config_lib.resolve(source, config_class)
+  workdir = pathlib.Path(values['workdir'].value).expanduser().resolve()
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f'--workdir={workdir}: {error.strerror}') from error
-  return Invocation(config, config_flag.value, workdir, multihost_flag.value)
+  if not os.access(workdir, os.W_OK):
+    raise UserError(f'--workdir={workdir}: this folder is not writable')
+  return Invocation(config, source, workdir, values['multihost'].value)
+
+
+def _load(text: str) -> ml_collections.ConfigDict:
+  """What `get_config` of FILE.py returns, for 'FILE.py' or 'FILE.py:variant'.
+
+  Raises:
+    UserError: no such file, or whatever goes wrong in it, with its line.
+  """
+  name, *variant = text.split(':', 1)
+  path = pathlib.Path(name).expanduser().resolve()
+  if path.suffix != '.py' or not path.is_file():
+    raise UserError(
+      f'--config={text}: {path} is no config file; give the path of a .py file'
+    )
+  spec = importlib.util.spec_from_file_location('lift_config', path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    config = module.get_config(*variant)
+  except UserError as error:  # such as an unknown variant
+    raise UserError(f'--config={text}: {error}') from error
+  except Exception as error:
+    raise UserError(
+      f'{path}, line {_line(error, path)}: {type(error).__name__}: '
+      f'{error}; correct the config file'
+    ) from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(
+      f'{path}: get_config returns {type(config).__name__}, not a ConfigDict'
+    )
+  return config.lock()
+
+
+def _line(error: Exception, path: pathlib.Path) -> int:
+  """The line of the config file where it went wrong."""
+  if isinstance(error, SyntaxError) and error.filename == str(path):
+    return error.lineno
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+  return lines[-1] if lines else 1
+
+
+def _override(
+  config: ml_collections.ConfigDict, overrides: Sequence[str]
+) -> None:
+  """Sets fields of `config` as the command line says."""
+  parsed = []
+  for override in overrides:
+    name, equals, value = override.lstrip('-').partition('=')
+    section, field = _find(config, name)
+    if not equals:
+      raise UserError(f'--{name} has no value; write --{name}=VALUE')
+    if value == 'None':
+      with section.ignore_type():
+        section[field] = None
+    else:
+      parsed.append(f'--{name}={value}')
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_dict(
+    'config', config, flag_values=values, sys_argv=['lift', *parsed]
+  )
+  try:
+    values(['lift', *parsed])
+  except config_flags.UnsupportedOperationError as error:
+    raise UserError(f'{error}; set it in the config file') from error
+
+
+def _find(
+  config: ml_collections.ConfigDict, name: str
+) -> tuple[ml_collections.ConfigDict, str]:
+  """The section of a field and its name there, for 'config.SECTION.FIELD'."""
+  section, path = config, 'config'
+  *sections, field = name.split('.')[1:]
+  for key in (*sections, field):
+    if not isinstance(section, ml_collections.ConfigDict):
+      raise UserError(f'--{name}: {path} is a value, it has no fields')
+    if key not in section:
+      near = difflib.get_close_matches(key, section.keys(), 1)
+      hint = f'did you mean {near[0]}?' if near else f'it has {list(section)}'
+      raise UserError(
+        f'--{name}: the config file sets no {key!r} in {path}; {hint}'
+      )
+    holder, section, path = section, section[key], f'{path}.{key}'
+  return holder, field
 
 
 def write_config(call: Invocation, job: str) -> None:

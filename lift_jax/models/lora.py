@@ -35,6 +35,17 @@ class LoRAConfig:
   def __post_init__(self):
     if self.rank < 1:
       raise UserError(f'lora.rank is {self.rank}; give a positive number')
+    if not self.targets:
+      raise UserError(
+        "lora.targets is empty; an example that adapts: 'blocks/attn/to_q'"
+      )
+    for target in self.targets:
+      try:
+        re.compile(target)
+      except re.error as error:
+        raise UserError(
+          f'lora.targets: {target!r} is no regular expression ({error})'
+        ) from None
 
   @property
   def scale(self) -> float:

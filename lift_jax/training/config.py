@@ -1,6 +1,7 @@
 """Settings of a fine-tuning run."""
 
 import dataclasses
+import math
 
 from lift_jax import config_lib
 from lift_jax.errors import UserError
@@ -13,7 +14,7 @@ class TrainConfig:
   """How long, on what batches, and which parameters.
 
   Attributes:
-    steps: optimizer steps in all; None takes them from `epochs`.
+    steps: optimizer steps in all; None takes `epochs`.
     epochs: passes over the data; None takes `steps`.
     batch_size: videos of an optimizer step; None takes `batch_per_device`.
     batch_per_device: the same for each device; None takes `batch_size`.
@@ -54,10 +55,13 @@ class TrainConfig:
       self.export_dtype,
       ('float32', 'bfloat16', 'float16'),
     )
-    if self.steps is None and self.epochs is None:
-      raise UserError('set train.steps or train.epochs')
-    if (self.batch_size is None) == (self.batch_per_device is None):
-      raise UserError('set one of train.batch_size and train.batch_per_device')
+    for one, other in (('steps', 'epochs'), ('batch_size', 'batch_per_device')):
+      given = getattr(self, one), getattr(self, other)
+      if (given[0] is None) == (given[1] is None):
+        raise UserError(
+          f'train.{one} is {given[0]} and train.{other} is {given[1]}; give '
+          'one of them, and None for the other'
+        )
     for name in ('steps', 'epochs', 'batch_size', 'batch_per_device',
                  'grad_accum', 'log_every', 'num_threads'):  # fmt: skip
       value = getattr(self, name)
@@ -85,7 +89,7 @@ class TrainConfig:
     return size
 
   def num_steps(self, num_records: int, batch_size: int) -> int:
-    """Optimizer steps in all; `steps` goes before `epochs`."""
+    """Optimizer steps in all; what `epochs` comes to is rounded up."""
     if self.steps is not None:
       return self.steps
-    return max(1, -(-round(self.epochs * num_records) // batch_size))
+    return max(1, math.ceil(round(self.epochs * num_records) / batch_size))

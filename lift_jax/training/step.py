@@ -181,7 +181,7 @@ def make_train_step(
     )
     metrics = {
       'loss': loss,
-      'grad_norm': optax.global_norm(grads),
+      'grad_norm': optax.tree.norm(grads),
       **_batch_metrics(batch, error_b, config.real_weight),
     }
     return TrainState(state.step + 1, trainable, opt_state, ema), metrics

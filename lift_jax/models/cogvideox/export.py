@@ -1,7 +1,6 @@
 """Trained parameters, in the form that diffusers loads."""
 
 import pathlib
-import shutil
 
 import jax.numpy as jnp
 
@@ -35,21 +34,13 @@ def write(
     lora: of adapters, in which case `target` gets one file of them; or None.
     dtype: of what is written.
   """
-  partial = target.with_name(f'.{target.name}.partial')
-  if distributed.is_primary():
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-  distributed.barrier('export folder is there')
-  if lora is not None:
-    _write_adapters(partial, trainable, lora, dtype)
-  else:
-    copy_rest(model, partial)
-    params = param_paths.merge(trainable, frozen)
-    folder_lib.save_component(partial, 'transformer', params, dtype)
-  if distributed.is_primary():
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-  distributed.barrier('export is written')
+  with folder_lib.writing_beside(target) as partial:
+    if lora is not None:
+      _write_adapters(partial, trainable, lora, dtype)
+    else:
+      copy_rest(model, partial)
+      params = param_paths.merge(trainable, frozen)
+      folder_lib.save_component(partial, 'transformer', params, dtype)
 
 
 def _write_adapters(
@@ -76,14 +67,7 @@ def _write_adapters(
 def copy_rest(model: ModelFolder, target: pathlib.Path) -> None:
   """Configs, tokenizer, VAE and text encoder of `model`, as published."""
   if distributed.is_primary():
-    folder_lib.write_configs(target, model)
+    folder_lib.copy_configs(model, target)
   for component in ('vae', 'text_encoder'):
-    source = model.path / component
-    if (source / folder_lib.PARAMS).is_dir():
-      network = model.declare(component)
-      params = model.load(component, network, shardings=None)
-      folder_lib.save_component(target, component, params)
-    elif distributed.is_primary():
-      for path in source.glob('*.safetensors*'):
-        shutil.copy2(path, target / component / path.name)
+    folder_lib.write_published(model, component, target)
   distributed.barrier('the rest is copied')

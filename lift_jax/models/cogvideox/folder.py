@@ -11,19 +11,28 @@ Weights are safetensors, as published, or in our form an Orbax folder `params`
 that all hosts of a pod read and write at once; the rest is the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from lift_jax import checkpoints, conversion, distributed, safetensors_files
+from lift_jax import (
+  checkpoints,
+  conversion,
+  distributed,
+  partitioning,
+  safetensors_files,
+)
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox.config import TransformerConfig
@@ -40,10 +49,14 @@ from lift_jax.models.t5.encoder import Encoder
 from lift_jax.models.t5.sharding import RULES as T5_RULES
 
 PARAMS = 'params'  # the Orbax folder of a component in our form
-# Beside it: the fingerprint of the weights it was made from, so that a cache
-# knows both forms as one model.
+# Beside it: the fingerprint that the weights have as safetensors, so that a
+# cache knows both forms as one model.
 FINGERPRINT = 'fingerprint.txt'
 TOKENIZER = 'tokenizer'
+
+T = TypeVar('T')
+
+_EDGE_BYTES = 4096  # of each end of a tensor, as `LazyTensor.edges`
 
 _INDEX = {
   '_class_name': 'CogVideoXPipeline',
@@ -53,6 +66,14 @@ _INDEX = {
   'tokenizer': ['transformers', 'T5Tokenizer'],
   'transformer': ['diffusers', 'CogVideoXTransformer3DModel'],
   'vae': ['diffusers', 'AutoencoderKLCogVideoX'],
+}
+
+
+_CONFIGS = {
+  'transformer': 'transformer/config.json',
+  'vae': 'vae/config.json',
+  'text_encoder': 'text_encoder/config.json',
+  'scheduler': 'scheduler/scheduler_config.json',
 }
 
 
@@ -125,11 +146,23 @@ class ModelFolder:
     return conversion.load(
       part.table,
       model.abstract_params,
-      safetensors_files.open_tensors(folder, part.stem),
+      self.tensors(component),
       shardings=shardings,
       dtype=dtype,
       aliases=part.aliases,
       where=str(folder),
+    )
+
+  def is_ours(self, component: str) -> bool:
+    """Whether its weights are in our form."""
+    return (self.path / component / PARAMS).is_dir()
+
+  def tensors(
+    self, component: str
+  ) -> dict[str, safetensors_files.LazyTensor]:
+    """Published weights by name; nothing but headers is read."""
+    return safetensors_files.open_tensors(
+      self.path / component, COMPONENTS[component].stem
     )
 
   def fingerprint(self, component: str) -> str:
@@ -138,14 +171,54 @@ class ModelFolder:
     if component == TOKENIZER:
       return _files_hash(folder)
     config = dataclasses.asdict(getattr(self, component))
-    if (folder / PARAMS).is_dir():
-      weights = (folder / FINGERPRINT).read_text().strip()
-    else:
-      weights = safetensors_files.fingerprint(
-        folder, COMPONENTS[component].stem
-      )
-    identity = json.dumps([config, weights], sort_keys=True)
+    identity = json.dumps(
+      [config, self.weights_fingerprint(component)], sort_keys=True
+    )
     return hashlib.sha256(identity.encode()).hexdigest()
+
+  def weights_fingerprint(self, component: str, dtype=None) -> str:
+    """Hash of a component's weights, the same in both forms.
+
+    That of `safetensors_files.fingerprint`, once tensors that may be stored
+    under two names are stored under one.
+
+    Args:
+      component: 'transformer', 'vae' or 'text_encoder'.
+      dtype: that floats are about to be cast to; only for published weights.
+    """
+    if self.is_ours(component):
+      path = self.path / component / FINGERPRINT
+      try:
+        return path.read_text().strip()
+      except OSError as error:
+        raise UserError(
+          f'{path} cannot be read ({error.strerror}); convert the model again'
+        ) from None
+    tensors = self.tensors(component)
+    for other, name in COMPONENTS[component].aliases:
+      if other in tensors:
+        tensors.setdefault(name, tensors.pop(other))
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+      code, edges = _ends(tensor, dtype)
+      digest.update(json.dumps([name, code, tensor.shape]).encode() + b'\n')
+      digest.update(edges)
+    return digest.hexdigest()
+
+
+def _ends(tensor: safetensors_files.LazyTensor, dtype) -> tuple[str, bytes]:
+  """Type of a tensor after a cast, and both ends of its data."""
+  codes = {kind: code for code, kind in safetensors_files.DTYPES.items()}
+  kept = tensor.dtype
+  if dtype is not None and jnp.issubdtype(kept, jnp.floating):
+    kept = np.dtype(dtype)
+  if kept == tensor.dtype:
+    return codes[kept], tensor.edges()
+  flat = dataclasses.replace(tensor, shape=(math.prod(tensor.shape),))
+  count = min(flat.shape[0], _EDGE_BYTES // kept.itemsize)
+  parts = flat[:count], flat[flat.shape[0] - count :]
+  with np.errstate(over='ignore'):  # the weights themselves are checked
+    return codes[kept], b''.join(part.astype(kept).tobytes() for part in parts)
 
 
 def open_model(path: str | pathlib.Path) -> ModelFolder:
@@ -162,37 +235,197 @@ def open_model(path: str | pathlib.Path) -> ModelFolder:
       f'{path}/model_index.json is of a {name}, not a CogVideoXPipeline; give '
       'the folder of a CogVideoX text-to-video model'
     )
-  return ModelFolder(
-    path,
-    index,
-    TransformerConfig.from_json(read_json(path / 'transformer/config.json')),
-    VAEConfig.from_json(read_json(path / 'vae/config.json')),
-    T5Config.from_json(read_json(path / 'text_encoder/config.json')),
-    ScheduleConfig.from_json(
-      read_json(path / 'scheduler/scheduler_config.json')
-    ),
-  )
+  configs = {
+    component: read_json(path / name) for component, name in _CONFIGS.items()
+  }
+  try:
+    return ModelFolder(
+      path,
+      index,
+      TransformerConfig.from_json(configs['transformer']),
+      VAEConfig.from_json(configs['vae']),
+      T5Config.from_json(configs['text_encoder']),
+      ScheduleConfig.from_json(configs['scheduler']),
+    )
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from None
 
 
 def write_configs(folder: pathlib.Path, model: ModelFolder) -> None:
-  """Writes every JSON file of `model`, and its tokenizer, to `folder`."""
-  files = {
+  """Writes every JSON file of `model` to `folder`."""
+  values = {
     'model_index.json': dict(model.index),
-    'transformer/config.json': model.transformer.to_json(),
-    'vae/config.json': model.vae.to_json(),
-    'text_encoder/config.json': model.text_encoder.to_json(),
-    'scheduler/scheduler_config.json': {
+    _CONFIGS['transformer']: model.transformer.to_json(),
+    _CONFIGS['vae']: model.vae.to_json(),
+    _CONFIGS['text_encoder']: model.text_encoder.to_json(),
+    _CONFIGS['scheduler']: {
       **model.schedule.to_json(),
       '_class_name': model.index['scheduler'][1],
     },
   }
-  for name, value in files.items():
-    target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
-  source, target = model.path / TOKENIZER, folder / TOKENIZER
-  if source.is_dir() and source != target:
-    shutil.copytree(source, target, dirs_exist_ok=True)
+  for name, value in values.items():
+    _write_json(folder / name, value)
+
+
+def copy_configs(
+  model: ModelFolder, target: pathlib.Path, dtype: str | None = None
+) -> None:
+  """Copies the JSON files and the tokenizer, as they are published.
+
+  Keys that this project does not read stay, such as those of sampling. Only
+  the type of the text encoder's weights is kept true, as transformers loads
+  them in the type that its config names.
+
+  Args:
+    model: the folder to copy from.
+    target: the folder to copy to.
+    dtype: of the text encoder's weights there; None: as they were.
+
+  Raises:
+    UserError: a file is missing.
+  """
+  if not (model.path / TOKENIZER).is_dir():
+    raise UserError(
+      f'{model.path / TOKENIZER}: no such folder; fetch the tokenizer of the '
+      'model too'
+    )
+  for name in ('model_index.json', *_CONFIGS.values()):
+    value = read_json(model.path / name)
+    if name == _CONFIGS['text_encoder'] and dtype is not None:
+      value |= {key: dtype for key in ('dtype', 'torch_dtype') if key in value}
+    _write_json(target / name, value)
+  shutil.copytree(
+    model.path / TOKENIZER, target / TOKENIZER, dirs_exist_ok=True
+  )
+
+
+def _write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  text = json.dumps(value, indent=2, ensure_ascii=False)
+  path.write_text(text + '\n', encoding='utf-8')
+
+
+@contextlib.contextmanager
+def writing_beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder for all hosts to fill, which becomes `target` once it is whole.
+
+  A folder that is there is replaced then; after an error nothing is left.
+  """
+  partial = target.with_name(f'.{target.name}.partial')
+  try:
+    if distributed.is_primary():
+      shutil.rmtree(partial, ignore_errors=True)
+      partial.mkdir(parents=True)
+    distributed.barrier(f'{partial} is there')
+    yield partial
+    distributed.barrier(f'{partial} is whole')
+    if distributed.is_primary():
+      shutil.rmtree(target, ignore_errors=True)
+      partial.rename(target)
+  except OSError as error:
+    raise UserError(
+      f'{target} cannot be written ({error}); make room, or choose another '
+      'folder'
+    ) from error
+  finally:
+    if distributed.is_primary():
+      shutil.rmtree(partial, ignore_errors=True)
+  distributed.barrier(f'{target} is written')
+
+
+def spread(place: Callable[[jax.sharding.Mesh], T]) -> T:
+  """`place(mesh)` on a mesh of all devices, cut into as many parts as fit.
+
+  For work that computes nothing and so has no mesh of the user's choice: 2B
+  cannot be cut into 256 parts, but a slice of 256 chips can still convert it.
+
+  Args:
+    place: raises UserError for a mesh that does not divide the parameters.
+  """
+  count = jax.device_count()
+  for fsdp in range(count, 0, -1):
+    if count % fsdp:
+      continue
+    config = partitioning.MeshConfig(data=count // fsdp, fsdp=fsdp)
+    try:
+      return place(partitioning.make_mesh(config))
+    except UserError:
+      if fsdp == 1:
+        raise
+  raise AssertionError('one part always fits')
+
+
+def _load_spread(model: ModelFolder, component: str, dtype=None) -> Params:
+  network = model.declare(component)
+  shardings = spread(
+    functools.partial(
+      partitioning.param_shardings,
+      COMPONENTS[component].rules,
+      network.abstract_params,
+    )
+  )
+  return model.load(component, network, shardings, dtype)
+
+
+def write_ours(
+  model: ModelFolder,
+  component: str,
+  target: pathlib.Path,
+  dtype: str | None = None,
+) -> None:
+  """Writes the weights of a published component in our form.
+
+  Every host must call it; the weights lie spread over all devices.
+
+  Args:
+    model: a diffusers folder.
+    component: 'transformer', 'vae' or 'text_encoder'.
+    target: the folder of a model.
+    dtype: of all parameters; None keeps the stored type.
+
+  Raises:
+    UserError: see `ModelFolder.load`.
+  """
+  kept = None if dtype is None else jnp.dtype(dtype)
+  params = _load_spread(model, component, kept)
+  checkpoints.save_params(target / component / PARAMS, params)
+  if distributed.is_primary():
+    fingerprint = model.weights_fingerprint(component, kept)
+    (target / component / FINGERPRINT).write_text(fingerprint + '\n')
+
+
+def write_published(
+  model: ModelFolder,
+  component: str,
+  target: pathlib.Path,
+  dtype: str | None = None,
+) -> None:
+  """Writes the weights of a component as diffusers loads them.
+
+  Every host must call it. Files are copied where nothing about them changes.
+
+  Args:
+    model: a folder in either form.
+    component: 'transformer', 'vae' or 'text_encoder'.
+    target: the folder of a model.
+    dtype: of all tensors; None keeps the stored type.
+
+  Raises:
+    UserError: see `ModelFolder.load`.
+  """
+  if model.is_ours(component) or dtype is not None:
+    params = _load_spread(model, component)
+    save_component(target, component, params, dtype)
+  elif distributed.is_primary():
+    source = model.path / component
+    files = {tensor.file for tensor in model.tensors(component).values()}
+    index = f'{COMPONENTS[component].stem}.safetensors.index.json'
+    if (source / index).is_file():
+      files.add(source / index)
+    for file in files:
+      copy = target / component / file.relative_to(source)
+      copy.parent.mkdir(parents=True, exist_ok=True)
+      shutil.copy2(file, copy)
 
 
 def make_random_model(

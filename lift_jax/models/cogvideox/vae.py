@@ -137,7 +137,9 @@ class Norm(nnx.Module):
     self.gain = nnx.Conv(*size, **options) if is_decoder else None
     self.shift = nnx.Conv(*size, **options) if is_decoder else None
 
-  def __call__(self, x_bthwc: jax.Array, z_bfhwc: jax.Array | None):
+  def __call__(
+    self, x_bthwc: jax.Array, z_bfhwc: jax.Array | None
+  ) -> jax.Array:
     """[B, T, H, W, C] in fp32; z are the latents of this chunk."""
     y_bthwc = self.group_norm(x_bthwc)
     if self.gain is None:

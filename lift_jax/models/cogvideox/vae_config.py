@@ -137,7 +137,7 @@ class VAEConfig:
       raise errors.UserError(f'{source}: {error}') from None
     expected = config.to_json()
     for key, value in blocks.items():
-      if list(value) != expected[key]:
+      if value not in (expected[key], tuple(expected[key])):
         raise errors.UserError(
           f'{source}: {key} is {value!r}; only {expected[key]!r} is supported'
         )

@@ -45,12 +45,11 @@ class Tiles(NamedTuple):
   blend: int
   keep: int
 
-  def starts(self, length: int) -> tuple[int, ...]:
-    return tuple(range(0, length, self.stride))
-
-  def sizes(self, length: int) -> tuple[int, ...]:
+  def spans(self, length: int) -> tuple[tuple[int, int], ...]:
+    """(start, size) of each tile of an axis of `length`."""
     return tuple(
-      min(self.size, length - start) for start in self.starts(length)
+      (start, min(self.size, length - start))
+      for start in range(0, length, self.stride)
     )
 
 
@@ -108,10 +107,12 @@ def decode_tiles(config: VAEConfig) -> tuple[Tiles, Tiles]:
   )
 
 
-def layout(vertical: Tiles, horizontal: Tiles, height: int, width: int):
+def layout(
+  vertical: Tiles, horizontal: Tiles, height: int, width: int
+) -> Layout:
   """The `Layout` of a plane of height x width."""
-  rows = tuple(zip(vertical.starts(height), vertical.sizes(height)))
-  columns = tuple(zip(horizontal.starts(width), horizontal.sizes(width)))
+  rows = vertical.spans(height)
+  columns = horizontal.spans(width)
   groups = {}
   for i, (_, tile_height) in enumerate(rows):
     for j, (_, tile_width) in enumerate(columns):
@@ -227,15 +228,15 @@ def encode(
     UserError: the video, or a tile of it, is smaller than one latent.
   """
   height, width = video_bthwc.shape[2:4]
-  heights, widths = [height], [width]
   tiles = _active_tiles(encode_tiles, config, height, width, tiling)
+  shortest = min(height, width)
   if tiles is not None:
-    heights, widths = tiles[0].sizes(height), tiles[1].sizes(width)
-  if min(*heights, *widths) < config.spatial_ratio:
+    spans = (*tiles[0].spans(height), *tiles[1].spans(width))
+    shortest = min(size for _, size in spans)
+  if shortest < config.spatial_ratio:
     raise errors.UserError(
-      f'video of {height}x{width}: a side of {min(*heights, *widths)} pixels is'
-      f' left to encode; give sizes that are multiples of '
-      f'{config.spatial_ratio}'
+      f'video of {height}x{width}: a side of {shortest} pixels is left to '
+      f'encode; give sizes that are multiples of {config.spatial_ratio}'
     )
   return _run(run, video_bthwc, FRAMES_PER_CHUNK, tiles)
 

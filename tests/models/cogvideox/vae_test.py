@@ -236,6 +236,25 @@ class PosteriorTest(absltest.TestCase):
 
 
 class PrecisionTest(parameterized.TestCase):
+  def test_norm_is_fp32_with_the_published_epsilon(self):
+    norm = vae_lib.Norm(
+      TINY,
+      4,
+      False,
+      dtype=jnp.bfloat16,
+      param_dtype=jnp.float32,
+      rngs=nnx.Rngs(0),
+    )
+    # Two groups of two channels, with a variance near epsilon.
+    x = (1e-3 * uniform(1, 3, 4, 5, 4)).astype(jnp.bfloat16)
+    groups = np.asarray(x, np.float64).reshape(60, 2, 2)
+    centred = groups - groups.mean(axis=(0, 2), keepdims=True)
+    variance = (centred**2).mean(axis=(0, 2), keepdims=True)
+    expected = (centred / np.sqrt(variance + 1e-6)).reshape(x.shape)
+    actual = norm(x, None)
+    self.assertEqual(actual.dtype, jnp.float32)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+
   @parameterized.parameters(
     ('encode', (2, 5, 16, 24, 3)), ('decode', (2, 1, 2, 3, 3))
   )
@@ -388,6 +407,7 @@ class ConfigTest(parameterized.TestCase):
     ({'use_quant_conv': True}, 'use_quant_conv'),
     ({'latents_mean': [0.0] * 16}, 'latents_mean'),
     ({'down_block_types': ['DownBlock'] * 4}, 'down_block_types'),
+    ({'up_block_types': None}, 'up_block_types'),
     ({'z_dim': 16}, "unknown key 'z_dim'"),
     ({'layers_per_block': 'three'}, "layers_per_block is 'three'"),
     ({'latent_channels': 0}, 'latent_channels is 0'),

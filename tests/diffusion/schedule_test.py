@@ -1,0 +1,84 @@
+"""The noise schedule, to the digits that the reference prints."""
+
+from absl.testing import parameterized
+import numpy as np
+import pytest
+
+from lift_jax.diffusion.schedule import Schedule, ScheduleConfig, alpha_bars
+from lift_jax.errors import UserError
+
+# alpha-bar of diffusers' CogVideoX schedulers, SNR shift 3 (2B) and 1 (5B).
+TABLE_2B = {
+  0: '0.9974543276',
+  19: '0.9465729792',
+  249: '0.3908897413',
+  499: '0.0959695617',
+  749: '0.0109658909',
+  979: '0.0000271944',
+  998: '6.23e-08',
+  999: '0.0',
+}
+TABLE_5B = {
+  0: '0.9991500000',
+  19: '0.9810104569',
+  249: '0.6541890065',
+  499: '0.2423591666',
+  749: '0.0331714828',
+  979: '0.0000857878',
+  998: '1.968e-07',
+  999: '0.0',
+}
+
+
+class ScheduleTest(parameterized.TestCase):
+  @parameterized.parameters((3.0, TABLE_2B), (1.0, TABLE_5B))
+  def test_printed_digits(self, shift, table):
+    a = alpha_bars(ScheduleConfig(snr_shift_scale=shift))
+    self.assertEqual(a.dtype, np.float64)
+    for timestep, printed in table.items():
+      mantissa, _, exponent = printed.partition('e')
+      digits = len(mantissa.partition('.')[2])
+      style = 'e' if exponent else 'f'
+      self.assertEqual(
+        float(f'{a[timestep]:.{digits}{style}}'), float(printed), timestep
+      )
+
+  @parameterized.parameters(3.0, 1.0)
+  def test_equals_diffusers(self, shift):
+    from diffusers import CogVideoXDDIMScheduler
+
+    config = ScheduleConfig(snr_shift_scale=shift)
+    theirs = CogVideoXDDIMScheduler.from_config(config.to_json())
+    np.testing.assert_allclose(
+      alpha_bars(config), theirs.alphas_cumprod.numpy(), rtol=1e-9, atol=1e-15
+    )
+    self.assertEqual(ScheduleConfig.from_json(theirs.config), config)
+
+  def test_noise_velocity_and_back(self):
+    schedule = Schedule(ScheduleConfig())
+    rng = np.random.default_rng(0)
+    x0, noise = rng.normal(size=(2, 4, 3, 2)).astype(np.float32)
+    t = np.array([0, 500, 998, 999])
+    noisy = schedule.add_noise(x0, noise, t)
+    velocity = schedule.velocity(x0, noise, t)
+    np.testing.assert_allclose(
+      schedule.clean(noisy, velocity, t), x0, rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_array_equal(noisy[3], noise[3])  # pure noise
+    np.testing.assert_array_equal(velocity[3], -x0[3])
+
+  @parameterized.parameters(
+    ({'prediction_type': 'epsilon'}, "prediction_type='epsilon'"),
+    ({'rescale_betas_zero_snr': False}, 'rescale_betas_zero_snr'),
+    ({'beta': 1}, r'beta \(unknown\)'),
+  )
+  def test_another_schedule(self, change, message):
+    published = {**ScheduleConfig().to_json(), **change}
+    with pytest.raises(UserError, match=message):
+      ScheduleConfig.from_json(published)
+
+  def test_missing_key(self):
+    published = ScheduleConfig().to_json()
+    del published['snr_shift_scale']
+    with pytest.raises(UserError, match=r'snr_shift_scale \(missing\)'):
+      ScheduleConfig.from_json(published)
