@@ -32,14 +32,14 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         'text_embed_dim': 64,
         'max_text_length': 64,
         'sample_height': 12,
-        'sample_width': 18,
+        'sample_width': 20,
       },
       'vae': {
         'block_out_channels': (16, 16, 32, 32),
         'layers_per_block': 1,
         'norm_num_groups': 8,
         'sample_height': 96,
-        'sample_width': 144,
+        'sample_width': 160,
       },
       'text_encoder': {
         'vocab_size': 384,  # of the byte tokenizer
@@ -58,7 +58,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'real': (),
     'on_bad_record': 'error',
     'cache': '',
-    'sizes': ((48, 64),) if is_smoke else ((96, 144),),
+    'sizes': ((48, 64),) if is_smoke else ((96, 160),),
     'max_frames': 9 if is_smoke else 49,
     'fps': config_dict.placeholder(float),
     'resize': 'crop',

@@ -7,8 +7,11 @@ writes beside and renames, so a step either is whole or is not there.
 
 import contextlib
 import dataclasses
+import functools
+import logging
 import pathlib
-from typing import Any
+import sys
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -87,6 +90,8 @@ def load_params(
     ocp.StandardCheckpointer() as checkpointer,
   ):
     stored = checkpointer.metadata(path).item_metadata
+    if stored is None:
+      raise UserError(f'{path} holds no parameters; convert the model again')
     stored = getattr(stored, 'tree', stored)
     _check_same(path, stored, abstract_params)
     if dtype is None:
@@ -192,8 +197,26 @@ def _check_same(path: pathlib.Path, stored: Any, wanted: Any) -> None:
     )
 
 
+@functools.cache
+def _report_once() -> None:
+  """Leaves it to us to say that a save has failed.
+
+  Orbax logs each fault at length before it raises it, and the writes that are
+  still under way fail after the event loop they belong to is gone.
+  """
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+  previous = sys.unraisablehook
+
+  def hook(unraisable) -> None:
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      previous(unraisable)
+
+  sys.unraisablehook = hook
+
+
 class TrainCheckpoints:
-  """The checkpoints of one run.
+  """The checkpoints of one run; use it as a context manager.
 
   Args:
     folder: made if it does not exist.
@@ -210,12 +233,14 @@ class TrainCheckpoints:
     self.folder = folder
     self.config = config
     self.belongs_to = belongs_to
+    _report_once()
     self._manager = ocp.CheckpointManager(
       folder,
       options=ocp.CheckpointManagerOptions(
         max_to_keep=config.keep,
         enable_async_checkpointing=True,
         create=True,
+        cleanup_tmp_directories=True,  # that a killed run was writing
       ),
     )
 
@@ -256,10 +281,38 @@ class TrainCheckpoints:
       yield
     except (OSError, ValueError, RuntimeError) as error:
       reason = str(error).strip().split('\n')[0]
+      # The manager counts the step that failed; the folder does not.
+      whole = ocp.utils.checkpoint_steps(self.folder)
+      resume = f'goes on from step {max(whole)}' if whole else 'starts anew'
       raise UserError(
         f'{self.folder}: a checkpoint could not be written ({reason}); make '
-        'room and run the same command again, which goes on from step '
-        f'{self.latest_step()}'
+        f'room and run the same command again, which {resume}'
+      ) from error
+
+  def check(self, step: int) -> None:
+    """Raises UserError if the checkpoint of a step is of another run."""
+    with self._reading(step):
+      note = self._manager.restore(
+        step, args=ocp.args.Composite(belongs_to=ocp.args.JsonRestore())
+      )['belongs_to']
+    for key in sorted(self.belongs_to.keys() | note.keys()):
+      if self.belongs_to.get(key) != note.get(key):
+        raise UserError(
+          f'{self.folder}/{step} is of another run: {key} is '
+          f'{note.get(key)!r} there and {self.belongs_to.get(key)!r} here; '
+          'give another --workdir, or the config it was made with'
+        )
+
+  @contextlib.contextmanager
+  def _reading(self, step: int):
+    """A file that is gone or damaged, in one line."""
+    try:
+      yield
+    except (OSError, ValueError, RuntimeError) as error:
+      reason = str(error).strip().split('\n')[0]
+      raise UserError(
+        f'{self.folder}/{step}: this checkpoint cannot be read ({reason}); '
+        'delete it, and the run goes on from the one before'
       ) from error
 
   def restore(
@@ -268,30 +321,21 @@ class TrainCheckpoints:
     """(state, data_state) of a step, laid out as `shardings`.
 
     Raises:
-      UserError: the checkpoint is of another run.
+      UserError: the checkpoint cannot be read.
     """
-    note = self._manager.restore(
-      step, args=ocp.args.Composite(belongs_to=ocp.args.JsonRestore())
-    )['belongs_to']
-    for key in self.belongs_to.keys() | note.keys():
-      if self.belongs_to.get(key) != note.get(key):
-        raise UserError(
-          f'{self.folder}/{step} is of another run: {key} is '
-          f'{note.get(key)!r} there and {self.belongs_to.get(key)!r} here; '
-          'give another --workdir, or the config it was made with'
-        )
     fields = {
       field.name: _targets(
         getattr(abstract_state, field.name), getattr(shardings, field.name)
       )
       for field in dataclasses.fields(abstract_state)
     }
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(fields), data=ocp.args.JsonRestore()
-      ),
-    )
+    with self._reading(step):
+      restored = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(fields), data=ocp.args.JsonRestore()
+        ),
+      )
     return type(abstract_state)(**restored['state']), restored['data']
 
   def wait(self) -> None:
@@ -299,5 +343,15 @@ class TrainCheckpoints:
     with self._writing():
       self._manager.wait_until_finished()
 
-  def close(self) -> None:
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind, *exception) -> None:
+    """What was started still becomes whole, also after an error."""
+    if kind is None:
+      self.wait()
+    else:
+      # The error on its way says more than one of a save that it left behind.
+      with contextlib.suppress(UserError):
+        self.wait()
     self._manager.close()

@@ -1,32 +1,54 @@
 """Several hosts, and who of them speaks."""
 
 import logging
+import os
 import sys
 
 import jax
+import numpy as np
 
 from lift_jax.errors import UserError
+
+# Longest message that one host passes on to the others, in bytes.
+_MESSAGE_BYTES = 2048
 
 
 def initialize(multihost: bool) -> None:
   """Joins the other hosts; must run before any device is touched.
 
-  Cloud TPU, SLURM and Kubernetes are recognised by JAX; anything else names
-  the coordinator in JAX's own environment variables.
+  JAX recognises Cloud TPU, SLURM and Kubernetes. Elsewhere three variables say
+  who is who: JAX_COORDINATOR_ADDRESS (host:port of the first process),
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID. JAX itself reads only the first, so the
+  other two are passed on here; where they are set they go before what JAX
+  recognises.
 
   Raises:
     UserError: `--multihost` was given and the hosts do not meet.
   """
   if not multihost:
     return
+  num_processes = _number('JAX_NUM_PROCESSES')
+  process_id = _number('JAX_PROCESS_ID')
   try:
-    jax.distributed.initialize()
+    jax.distributed.initialize(
+      num_processes=num_processes, process_id=process_id
+    )
   except (ValueError, RuntimeError) as error:
     raise UserError(
       f'--multihost: the hosts did not meet ({error}); on machines that JAX '
       'does not recognise set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and '
       'JAX_PROCESS_ID'
     ) from error
+
+
+def _number(name: str) -> int | None:
+  """A number from the environment, or None where it is not set."""
+  text = os.environ.get(name)
+  if text is None:
+    return None
+  if not text.isdecimal():
+    raise UserError(f'--multihost: {name} is {text!r}; set it to a number')
+  return int(text)
 
 
 def is_primary() -> bool:
@@ -52,3 +74,30 @@ def barrier(name: str) -> None:
     from jax.experimental import multihost_utils
 
     multihost_utils.sync_global_devices(name)
+
+
+def raise_together(error: UserError | None) -> None:
+  """A barrier at which the error of one host becomes that of all.
+
+  Otherwise the others would wait for a host that has stopped.
+
+  Args:
+    error: what went wrong on this host, or None.
+
+  Raises:
+    UserError: that of the first host that has one.
+  """
+  if jax.process_count() == 1:
+    if error is not None:
+      raise error
+    return
+  from jax.experimental import multihost_utils
+
+  message = np.zeros(_MESSAGE_BYTES, np.uint8)
+  if error is not None:
+    text = np.frombuffer(str(error).encode()[:_MESSAGE_BYTES], np.uint8)
+    message[: len(text)] = text
+  for row in multihost_utils.process_allgather(message):
+    text = bytes(row).rstrip(b'\0').decode(errors='ignore')
+    if text:
+      raise UserError(text)

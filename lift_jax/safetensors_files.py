@@ -24,6 +24,7 @@ import pathlib
 import re
 from typing import Any
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
@@ -305,19 +306,37 @@ def open_tensors(
   )
 
 
-def fingerprint(folder: str | os.PathLike[str], stem: str) -> str:
+def fingerprint(tensors: Mapping[str, LazyTensor], dtype: Any = None) -> str:
   """SHA-256 of what a network's weights are, however they are sharded.
 
   Covers every tensor's name, dtype, shape, and the first and last 4096 bytes
   of its data: cheap, and it tells published checkpoints and training runs
   apart. It is no proof against someone who edits the middle of a tensor.
+
+  Args:
+    tensors: by name.
+    dtype: that floats are about to be cast to.
   """
   digest = hashlib.sha256()
-  for name, tensor in sorted(open_tensors(folder, stem).items()):
-    entry = [name, _CODES[tensor.dtype], tensor.shape]
+  for name, tensor in sorted(tensors.items()):
+    is_float = jnp.issubdtype(tensor.dtype, jnp.floating)
+    kept = np.dtype(dtype) if dtype is not None and is_float else tensor.dtype
+    entry = [name, _CODES[kept], tensor.shape]
     digest.update(json.dumps(entry).encode() + b'\n')
-    digest.update(tensor.edges())
+    digest.update(_ends(tensor, kept))
   return digest.hexdigest()
+
+
+def _ends(tensor: LazyTensor, dtype: np.dtype) -> bytes:
+  """What `tensor.edges()` would be of the same values in another type."""
+  if dtype == tensor.dtype:
+    return tensor.edges()
+  size = math.prod(tensor.shape)
+  flat = dataclasses.replace(tensor, shape=(size,))
+  count = min(size, _EDGE_BYTES // dtype.itemsize)
+  parts = flat[:count], flat[size - count :]
+  with np.errstate(over='ignore'):  # the weights themselves are checked
+    return b''.join(part.astype(dtype).tobytes() for part in parts)
 
 
 def _size(spec: TensorSpec) -> int:

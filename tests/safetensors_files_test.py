@@ -230,7 +230,9 @@ class ShardsTest(parameterized.TestCase):
         [spec(*item) for item in arrays.items()],
         max_shard_bytes,
       )
-      return safetensors_files.fingerprint(self.folder, 'net')
+      return safetensors_files.fingerprint(
+        safetensors_files.open_tensors(self.folder, 'net')
+      )
 
     whole = fingerprint(arrays)
     assert len(whole) == 64

@@ -13,7 +13,6 @@ example: lift align --config=configs/align_sample.py:smoke --workdir=runs/demo
 
 import functools
 import logging
-import pathlib
 
 import jax
 
@@ -21,9 +20,10 @@ from lift_jax import distributed, partitioning
 from lift_jax.checkpoints import TrainCheckpoints
 from lift_jax.cli import job_flags
 from lift_jax.cli.align_config import AlignConfig
-from lift_jax.cli.prepare import ensure_prepared
+from lift_jax.cli.prepare import ensure_prepared, read_records
 from lift_jax.data import pipeline
 from lift_jax.diffusion.schedule import Schedule
+from lift_jax.errors import UserError
 from lift_jax.models.cogvideox import export, flops
 from lift_jax.models.cogvideox.choice import open_chosen
 from lift_jax.models.cogvideox.folder import ModelFolder
@@ -41,26 +41,25 @@ def main(argv: list[str]) -> int:
   distributed.initialize(call.multihost)
   logger = distributed.start_logging()
   job_flags.use_compilation_cache()
-  job_flags.write_config(call, 'align')
-  run(call.config, call.workdir, logger)
+  run(call, logger)
   return 0
 
 
-def run(
-  config: AlignConfig, workdir: pathlib.Path, logger: logging.Logger
-) -> TrainState:
+def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
   """The whole job; returns the last state."""
+  config, workdir = call.config, call.workdir
   mesh = partitioning.make_mesh(config.mesh)
   logger.info('align: %s', partitioning.describe(mesh))
-  folder = open_chosen(config.model, workdir)
   batch_shards = mesh.shape['data'] * mesh.shape['fsdp']
   batch_size = config.train.global_batch(mesh.size, batch_shards)
+  found = read_records(config.data, workdir)
+  folder = open_chosen(config.model, workdir)
   setup = alignment.make_setup(
     folder, config.model, config.train.trainable, config.lora, mesh
   )
 
-  cache, records = ensure_prepared(config, workdir, folder, logger)
-  scored = pipeline.join(cache, records)
+  cache = ensure_prepared(config, workdir, folder, found, logger)
+  scored = pipeline.join(cache, found.records)
   num_steps = config.train.num_steps(len(scored), batch_size)
   _describe(config, folder, setup, scored, batch_size, num_steps, logger)
 
@@ -78,49 +77,54 @@ def run(
     config.checkpoint,
     alignment.belongs_to(folder, config.train, config.lora, scored, batch_size),
   )
-  state, frozen = _start(
-    config, folder, setup, tx, checkpoints, iterator, logger
-  )
-  null_text = jax.device_put(cache.null_text(), setup.replicated)
-  steps = _compiled_steps(config, folder, setup, tx, state, logger)
-  key = jax.device_put(jax.random.key(config.train.seed), setup.replicated)
-
-  def next_batch() -> Batch:
-    arrays = pipeline.to_global(
-      next(iterator), batch_size, setup.batch_sharding
+  with checkpoints:
+    resume_step = _resume_step(checkpoints, num_steps)
+    job_flags.write_config(call, 'align')
+    state, frozen = _start(
+      config, folder, setup, tx, checkpoints, resume_step, iterator, logger
     )
-    return Batch(**arrays)
+    null_text = jax.device_put(cache.null_text(), setup.replicated)
+    steps = _compiled_steps(config, folder, setup, tx, state, logger)
+    # Made on all devices: a key of one host could not be put on the others.
+    key = jax.jit(
+      lambda: jax.random.key(config.train.seed), out_shardings=setup.replicated
+    )()
 
-  with (
-    jax.set_mesh(mesh),
-    metrics.MetricWriter(
-      workdir,
-      enabled=distributed.is_primary(),
-      wandb_project=config.train.wandb_project,
-      resume_step=int(state.step),
-    ) as writer,
-  ):
-    state = loop.run(
-      state,
-      lambda state, batch: steps(state, frozen, batch, null_text, key),
-      next_batch,
-      iterator.get_state,
-      num_steps=num_steps,
-      log_every=config.train.log_every,
-      learning_rate=learning_rate_schedule(config.optimizer, num_steps),
-      workload=loop.Workload(
-        batch_size,
-        functools.partial(_flops, folder, config.train.trainable),
-        mesh.size,
-        metrics.peak_flops(mesh.devices.flat[0]),
-        lambda: steps.seconds,
-      ),
-      checkpoints=checkpoints,
-      writer=writer,
-      logger=logger,
-      is_primary=distributed.is_primary(),
-    )
-  checkpoints.close()
+    def next_batch() -> Batch:
+      arrays = pipeline.to_global(
+        next(iterator), batch_size, setup.batch_sharding
+      )
+      return Batch(**arrays)
+
+    with (
+      jax.set_mesh(mesh),
+      metrics.MetricWriter(
+        workdir,
+        enabled=distributed.is_primary(),
+        wandb_project=config.train.wandb_project,
+        resume_step=resume_step or 0,
+      ) as writer,
+    ):
+      state = loop.run(
+        state,
+        lambda state, batch: steps(state, frozen, batch, null_text, key),
+        next_batch,
+        iterator.get_state,
+        num_steps=num_steps,
+        log_every=config.train.log_every,
+        learning_rate=learning_rate_schedule(config.optimizer, num_steps),
+        workload=loop.Workload(
+          batch_size,
+          functools.partial(_flops, folder, config.train.trainable),
+          mesh.size,
+          metrics.peak_flops(mesh.devices.flat[0]),
+          lambda: steps.seconds,
+        ),
+        checkpoints=checkpoints,
+        writer=writer,
+        logger=logger,
+        is_primary=distributed.is_primary(),
+      )
   if int(state.step) == num_steps and config.train.export:
     target = workdir / 'export'
     export.write(
@@ -161,24 +165,42 @@ def _describe(config, folder, setup, scored, batch_size, num_steps, logger):
   )
 
 
+def _resume_step(checkpoints: TrainCheckpoints, num_steps: int) -> int | None:
+  """The step of the last checkpoint, or None where there is none.
+
+  Raises:
+    UserError: it is of another run, or of a longer one.
+  """
+  latest = checkpoints.latest_step()
+  if latest is None:
+    return None
+  checkpoints.check(latest)
+  if latest > num_steps:
+    raise UserError(
+      f'{checkpoints.folder}/{latest} is past the {num_steps} steps asked for; '
+      'raise train.steps or give another --workdir'
+    )
+  return latest
+
+
 def _start(
   config: AlignConfig,
   folder: ModelFolder,
   setup: alignment.Setup,
   tx,
   checkpoints: TrainCheckpoints,
+  resume_step: int | None,
   iterator,
   logger: logging.Logger,
 ):
-  """(state, frozen) to go on with: of the last checkpoint, or new."""
+  """(state, frozen) to go on with: of a checkpoint, or new."""
   key = jax.random.key(config.train.seed)
   trainable, frozen = alignment.load_base(
     setup, folder, config.model.compute_dtype, jax.random.fold_in(key, 2**31)
   )
   with_ema = config.train.ema_decay > 0
   abstract, places = alignment.abstract_state(setup, tx, with_ema)
-  latest = checkpoints.latest_step()
-  if latest is None:
+  if resume_step is None:
     create = jax.jit(
       lambda params: TrainState.create(params, tx, with_ema),
       out_shardings=places,
@@ -186,9 +208,9 @@ def _start(
     )
     return create(trainable), frozen
   del trainable
-  state, data_state = checkpoints.restore(latest, abstract, places)
+  state, data_state = checkpoints.restore(resume_step, abstract, places)
   iterator.set_state(data_state)
-  logger.info('align: resumed at step %d', latest)
+  logger.info('align: resumed at step %d', resume_step)
   return state, frozen
 
 

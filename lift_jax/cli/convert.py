@@ -168,9 +168,7 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
   logger.info('convert: done, for diffusers: %s', call.target)
 
 
-def _frozen(
-  setup: alignment.Setup, model: folder_lib.ModelFolder
-) -> Params:
+def _frozen(setup: alignment.Setup, model: folder_lib.ModelFolder) -> Params:
   """What a whole transformer has beside what was trained, as stored."""
   _, frozen = setup.split(setup.model.abstract_params)
   if not frozen or setup.trainable == 'lora':

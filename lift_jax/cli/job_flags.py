@@ -161,7 +161,10 @@ def write_config(call: Invocation, job: str) -> None:
   """Keeps the config of a run beside its results, on the primary host."""
   if distributed.is_primary():
     text = call.source.to_json_best_effort(indent=1, sort_keys=True)
-    (call.workdir / f'{job}_config.json').write_text(text + '\n')
+    path = call.workdir / f'{job}_config.json'
+    partial = path.with_name(f'.{path.name}.partial')
+    partial.write_text(text + '\n')
+    os.replace(partial, path)
 
 
 def use_compilation_cache() -> None:

@@ -1,5 +1,6 @@
 """The `lift` command: `lift JOB --config=FILE.py[:variant] --workdir=DIR`."""
 
+import errno
 import importlib
 import sys
 
@@ -10,6 +11,20 @@ JOBS = {
   'align': 'text-to-video model + prepared, scored videos -> aligned model',
   'convert': 'diffusers folders <-> our checkpoints, both ways',
 }
+
+# Faults of the machine that any file may meet, and that a user can mend.
+_FILE_FAULTS = frozenset(
+  (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+  )
+)
 
 
 def usage() -> str:
@@ -50,9 +65,16 @@ def main(argv: list[str] | None = None) -> int:
   try:
     return job.main(argv[1:])
   except (UserError, flags.Error) as error:
-    message = ' '.join(str(error).split())
-    print(f'lift {argv[0]}: error: {message}', file=sys.stderr)
-    return 2
+    message = str(error)
+  except OSError as error:
+    if error.errno not in _FILE_FAULTS:
+      raise
+    message = f'{error.filename or "a file"}: {error.strerror}'
+  except KeyboardInterrupt:
+    print(f'lift {argv[0]}: interrupted', file=sys.stderr)
+    return 130  # as shells say of SIGINT
+  print(f'lift {argv[0]}: error: {" ".join(message.split())}', file=sys.stderr)
+  return 2
 
 
 if __name__ == '__main__':

@@ -6,7 +6,8 @@ usage: lift prepare --config=FILE.py[:variant] --workdir=DIR [--multihost]
 Reads the alignment files that the config names, decodes the videos, encodes
 them with the model's VAE and their captions with its T5, and writes the cache
 (DIR/cache unless data.cache says otherwise). Run it again to go on after a
-kill; what is done is not done again.
+kill; what is done is not done again. DIR/skipped.json lists the records that
+were left out where data.on_bad_record is 'skip'.
 
 example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/demo
 """
@@ -18,8 +19,8 @@ from lift_jax import distributed
 from lift_jax.cli import job_flags
 from lift_jax.cli.align_config import AlignConfig
 from lift_jax.data import prepare as prepare_lib
-from lift_jax.data.cache import Cache
-from lift_jax.data.records import AlignmentRecord, read_alignment
+from lift_jax.data.cache import Cache, record_key, write_json
+from lift_jax.data.records import ReadResult, read_alignment
 from lift_jax.data.sample_clips import make_sample_clips
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox import encoding
@@ -31,8 +32,11 @@ def main(argv: list[str]) -> int:
   call = job_flags.parse(argv, AlignConfig, 'prepare')
   distributed.initialize(call.multihost)
   logger = distributed.start_logging()
+  job_flags.use_compilation_cache()
+  records = read_records(call.config.data, call.workdir)
   model = open_chosen(call.config.model, call.workdir)
-  cache, _ = ensure_prepared(call.config, call.workdir, model, logger)
+  job_flags.write_config(call, 'prepare')
+  cache = ensure_prepared(call.config, call.workdir, model, records, logger)
   entries = cache.entries().values()
   buckets = sorted({entry.bucket for entry in entries})
   logger.info(
@@ -44,20 +48,39 @@ def main(argv: list[str]) -> int:
   return 0
 
 
+def read_records(
+  data: prepare_lib.DataConfig, workdir: pathlib.Path
+) -> ReadResult:
+  """The records of the alignment files, checked but for their videos.
+
+  Raises:
+    UserError: a bad file or record.
+  """
+  # Encoded clips may live on without their videos.
+  return read_alignment(
+    data.root or _sample_data(data, workdir),
+    data.synthetic,
+    data.real,
+    data.on_bad_record,
+    require_files=False,
+  )
+
+
 def ensure_prepared(
   config: AlignConfig,
   workdir: pathlib.Path,
   model: ModelFolder,
+  found: ReadResult,
   logger: logging.Logger,
-) -> tuple[Cache, list[AlignmentRecord]]:
+) -> Cache:
   """The cache with every record in it; encodes only what is missing.
 
   Raises:
-    UserError: a bad record or clip, or a cache of other settings.
+    UserError: a bad clip, one that has changed since it was encoded, or a
+      cache of other settings.
   """
   data = config.data
-  encoding.check_sizes(model, data.sizes, data.max_frames)
-  root = pathlib.Path(data.root) if data.root else _sample_data(data, workdir)
+  encoding.check_sizes(model, data.sizes)
   folder = pathlib.Path(data.cache) if data.cache else workdir / 'cache'
   kept = {
     'dtype': config.prepare.compute_dtype,
@@ -68,26 +91,40 @@ def ensure_prepared(
     folder.expanduser().resolve(),
     encoding.identity(model, **kept) | prepare_lib.identity(data),
   )
-  # Encoded clips may live on without their videos.
-  result = read_alignment(
-    root, data.synthetic, data.real, data.on_bad_record, require_files=False
-  )
-  for where, reason in result.skipped:
-    logger.warning('skipped %s: %s', where, reason)
-  missing = prepare_lib.missing_from(cache, result.records)
-  if not missing:
-    return cache, result.records
-  prepare_lib.run(
-    cache,
-    result.records,
-    lambda: encoding.ClipEncoder(
-      model, batch_per_device=config.prepare.batch_per_device, **kept
-    ),
-    data,
-    config.prepare,
-    logger,
-  )
-  return cache, result.records
+  if prepare_lib.missing_from(cache, found.records, data.on_bad_record):
+    prepare_lib.run(
+      cache,
+      found.records,
+      lambda: encoding.ClipEncoder(
+        model, batch_per_device=config.prepare.batch_per_device, **kept
+      ),
+      data,
+      config.prepare,
+      logger,
+    )
+  _list_skipped(workdir / 'skipped.json', found, cache, logger)
+  return cache
+
+
+def _list_skipped(
+  path: pathlib.Path, found: ReadResult, cache: Cache, logger: logging.Logger
+) -> None:
+  """Counts and lists the records that were left out, on the primary host."""
+  if not distributed.is_primary():
+    return
+  skipped = cache.skipped()
+  keys = [record_key(record) for record in found.records]
+  reasons = [f'{where}: {reason}' for where, reason in found.skipped]
+  reasons += [skipped[key].reason for key in keys if key in skipped]
+  path.unlink(missing_ok=True)
+  if reasons:
+    write_json(path, reasons)
+    logger.warning(
+      '%d of %d records were skipped, listed in %s',
+      len(reasons),
+      len(found.records) + len(found.skipped),
+      path,
+    )
 
 
 def _sample_data(

@@ -4,7 +4,7 @@
   CACHE/shards/NAME.array_record  records: safetensors of one video each
   CACHE/shards/NAME.json          the records of that shard, in order
   CACHE/index.json                all records, once a run has ended
-  CACHE/skipped-HOST.json         records that were left out, and why
+  CACHE/skipped-HOST.json         videos that could not be used, and why
   CACHE/null_text.safetensors     the embedding of the empty caption
 
 A shard counts from the moment its .json is there; both are written beside and
@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,20 @@ FORMAT = 1
 Bucket = tuple[int, int, int]
 
 
+# Size in bytes and time of the last change in ns: a file that keeps both is
+# taken to be the same file.
+Stamp = tuple[int, int]
+
+
+def stamp(path: pathlib.Path) -> Stamp | None:
+  """The stamp of a file, or None if there is none."""
+  try:
+    status = path.stat()
+  except FileNotFoundError:
+    return None
+  return status.st_size, status.st_mtime_ns
+
+
 @dataclasses.dataclass(frozen=True)
 class CacheEntry:
   """Where one encoded video lies, and what it was encoded from.
@@ -43,7 +57,7 @@ class CacheEntry:
     bucket: latent frames, rows and columns.
     shard: name of the shard.
     position: of the record in the shard.
-    video_bytes: size of the mp4 file.
+    video_stamp: of the mp4 file.
     video_sha256: of its content.
   """
 
@@ -52,8 +66,20 @@ class CacheEntry:
   bucket: Bucket
   shard: str
   position: int
-  video_bytes: int
+  video_stamp: Stamp
   video_sha256: str
+
+
+class Skipped(NamedTuple):
+  """A record that was left out.
+
+  Attributes:
+    reason: what is wrong, with the file and the record.
+    video_stamp: of the video at that time; None if there was none.
+  """
+
+  reason: str
+  video_stamp: Stamp | None
 
 
 def record_key(record: AlignmentRecord) -> str:
@@ -65,8 +91,11 @@ def record_key(record: AlignmentRecord) -> str:
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes beside, then renames."""
   partial = path.with_name(f'.{path.name}.partial')
-  partial.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
-  os.replace(partial, path)
+  try:
+    partial.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
 
 
 class Cache:
@@ -88,6 +117,8 @@ class Cache:
     self._check()
 
   def _check(self) -> None:
+    if self.folder.exists() and not self.folder.is_dir():
+      raise UserError(f'{self.folder} is a file; give a folder as data.cache')
     path = self.folder / 'made_by.json'
     if not path.exists():
       return
@@ -120,8 +151,6 @@ class Cache:
       )
       if is_orphan or path.name.endswith('.partial'):
         path.unlink()
-    for path in self.folder.glob('skipped-*.json'):
-      path.unlink()
 
   def finished(self) -> dict[str, CacheEntry]:
     """Every record that is safe on disk, by key; reads each shard's list."""
@@ -147,17 +176,25 @@ class Cache:
       },
     )
 
-  def write_skipped(self, host: int, reasons: Mapping[str, str]) -> None:
-    """Lists the records that `host` left out: {key: what is wrong}."""
-    if reasons:
-      write_json(self.folder / f'skipped-{host:05}.json', dict(reasons))
+  def write_skipped(self, host: int, skipped: Mapping[str, Skipped]) -> None:
+    """Lists the records that `host` left out, by key."""
+    if skipped:
+      content = {key: skip._asdict() for key, skip in skipped.items()}
+      write_json(self.folder / f'skipped-{host:05}.json', content)
 
-  def skipped(self) -> dict[str, str]:
-    """{key: what is wrong} of the records that the last run left out."""
-    reasons = {}
+  def skipped(self) -> dict[str, Skipped]:
+    """The records that the last run left out, by key."""
+    skipped = {}
     for path in sorted(self.folder.glob('skipped-*.json')):
-      reasons |= json.loads(path.read_text(encoding='utf-8'))
-    return reasons
+      for key, skip in json.loads(path.read_text(encoding='utf-8')).items():
+        found = skip['video_stamp']
+        skipped[key] = Skipped(skip['reason'], found and tuple(found))
+    return skipped
+
+  def forget_skipped(self) -> None:
+    """The next run tries them again; one host calls it."""
+    for path in self.folder.glob('skipped-*.json'):
+      path.unlink()
 
   def entries(self) -> dict[str, CacheEntry]:
     """Every record of the index, by key; {} before a run has ended.
@@ -173,13 +210,16 @@ class Cache:
   def write_shard(
     self,
     bucket: Bucket,
-    items: Sequence[tuple[AlignmentRecord, bytes, str, int]],
+    items: Sequence[tuple[AlignmentRecord, bytes, Stamp, str]],
   ) -> None:
     """Writes one shard.
 
     Args:
       bucket: of all its records.
-      items: (record, packed tensors, sha256 of the video, its size in bytes).
+      items: (record, packed tensors, stamp and sha256 of the video).
+
+    Raises:
+      UserError: the disk is full, or otherwise refuses.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -187,22 +227,29 @@ class Cache:
     name = f'{size}-{record_key(items[0][0])}'
     path = self.shard_path(name)
     partial = path.with_name(f'.{path.name}.partial')
-    # One record a group: they are read one by one, in random order.
-    writer = ArrayRecordWriter(str(partial), 'group_size:1')
-    for _, data, _, _ in items:
-      writer.write(data)
-    writer.close()
-    os.replace(partial, path)
     entries = [
       CacheEntry(
-        record_key(record), record.video, bucket, name, position, size, digest
+        record_key(record), record.video, bucket, name, position, found, digest
       )
-      for position, (record, _, digest, size) in enumerate(items)
+      for position, (record, _, found, digest) in enumerate(items)
     ]
-    write_json(
-      path.with_suffix('.json'),
-      {'records': [dataclasses.asdict(entry) for entry in entries]},
-    )
+    try:
+      # One record a group: they are read one by one, in random order.
+      writer = ArrayRecordWriter(str(partial), 'group_size:1')
+      for _, data, _, _ in items:
+        writer.write(data)
+      writer.close()
+      os.replace(partial, path)
+      write_json(
+        path.with_suffix('.json'),
+        {'records': [dataclasses.asdict(entry) for entry in entries]},
+      )
+    except (OSError, RuntimeError, ValueError) as error:
+      partial.unlink(missing_ok=True)
+      raise UserError(
+        f'{path}: could not be written ({error}); make room and run the same '
+        'command again, which goes on from here'
+      ) from error
 
   def shard_path(self, name: str) -> pathlib.Path:
     return self.folder / 'shards' / f'{name}.array_record'
@@ -230,10 +277,15 @@ def _read_entries(
 ) -> Iterable[CacheEntry]:
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
-    records = content['records']
     entries = [
-      CacheEntry(**{**record, 'bucket': tuple(record['bucket'])})
-      for record in records
+      CacheEntry(
+        **record
+        | {
+          'bucket': tuple(record['bucket']),
+          'video_stamp': tuple(record['video_stamp']),
+        }
+      )
+      for record in content['records']
     ]
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(
@@ -251,12 +303,28 @@ def _read_entries(
 def check_unchanged(
   cache: Cache, record: AlignmentRecord, entry: CacheEntry
 ) -> None:
-  """Raises UserError if the video file is there and has another size."""
-  if record.path.exists() and record.path.stat().st_size != entry.video_bytes:
+  """Raises UserError if the video file is there and is another one.
+
+  Its content is read only where its size is the same and its time is not, as
+  after a copy.
+  """
+  now = stamp(record.path)
+  if now is None or now == entry.video_stamp:
+    return
+  if (
+    now[0] != entry.video_stamp[0]
+    or file_sha256(record.path) != entry.video_sha256
+  ):
     raise UserError(
       f'{record.where}: the video has changed since it was encoded in '
       f'{cache.folder}; run lift prepare with another data.cache'
     )
+
+
+def file_sha256(path: pathlib.Path) -> str:
+  """Hash of what a file holds."""
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def pack(mean: np.ndarray, logvar: np.ndarray, text: np.ndarray) -> bytes:

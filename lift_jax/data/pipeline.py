@@ -37,8 +37,7 @@ def join(
   Records that were skipped when the cache was made are left out.
 
   Raises:
-    UserError: a record is not in the cache, or its video has changed since;
-      or none is left.
+    UserError: a record is not in the cache, or none is left.
   """
   entries, skipped = cache.entries(), cache.skipped()
   scored = []
@@ -51,7 +50,6 @@ def join(
       raise UserError(
         f'{record.where}: not in the cache {cache.folder}; run lift prepare'
       )
-    cache_lib.check_unchanged(cache, record, entry)
     scored.append(ScoredEntry(entry, record.reward, record.is_real))
   if not scored:
     raise UserError(f'{cache.folder}: every record was skipped; mend the data')

@@ -9,7 +9,7 @@ import collections
 from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import dataclasses
-import hashlib
+import functools
 import logging
 from typing import Protocol
 
@@ -61,6 +61,16 @@ class DataConfig:
     config_lib.check_choice('data.resize', self.resize, video.POLICIES)
     if not self.sizes:
       raise UserError('data.sizes is empty; give at least one (height, width)')
+    for height, width in self.sizes:
+      if height < 1 or width < 1 or height % 2 or width % 2:
+        raise UserError(
+          f'data.sizes: {height} x {width} is no size of a video; both must '
+          'be even'
+        )
+    if self.max_frames < 1:
+      raise UserError(f'data.max_frames is {self.max_frames}; give at least 1')
+    if self.fps is not None and self.fps <= 0:
+      raise UserError(f'data.fps is {self.fps}; it must be above 0, or None')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +106,6 @@ class PrepareConfig:
 class Encoder(Protocol):
   """What turns clips into tensors; see `models.cogvideox.encoding`."""
 
-  batch_size: int
-
   def videos(
     self, frames_bthw3: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]: ...
@@ -121,11 +129,13 @@ def identity(config: DataConfig) -> dict[str, object]:
 class _Clip:
   record: AlignmentRecord
   frames: np.ndarray
-  num_bytes: int
+  stamp: cache_lib.Stamp
   sha256: str
 
 
 def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
+  _check_there(record)
+  stamp = cache_lib.stamp(record.path)
   clip = video.decode(
     record.path,
     config.max_frames,
@@ -134,9 +144,16 @@ def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
     sizes=config.sizes,
     policy=config.resize,
   )
-  content = record.path.read_bytes()
-  digest = hashlib.sha256(content).hexdigest()
-  return _Clip(record, clip.frames, len(content), digest)
+  digest = cache_lib.file_sha256(record.path)
+  return _Clip(record, clip.frames, stamp, digest)
+
+
+def _check_there(record: AlignmentRecord) -> None:
+  if not record.path.is_file():
+    raise UserError(
+      f'{record.where}: no such video below the data root; put it there or '
+      'delete the record'
+    )
 
 
 def _decoded(
@@ -167,11 +184,31 @@ def _result(record, future):
 
 
 def missing_from(
-  cache: cache_lib.Cache, records: Sequence[AlignmentRecord]
+  cache: cache_lib.Cache,
+  records: Sequence[AlignmentRecord],
+  on_bad_record: str,
 ) -> list[AlignmentRecord]:
-  """Records that neither are in the index nor were skipped on the way there."""
-  known = cache.entries().keys() | cache.skipped().keys()
-  return [r for r in records if cache_lib.record_key(r) not in known]
+  """Records that a run has yet to look at.
+
+  Those are the ones that neither are in the index nor were skipped on the way
+  there, by a run that could not use the same video.
+
+  Raises:
+    UserError: a video in the index has changed since.
+  """
+  entries, skipped = cache.entries(), cache.skipped()
+  missing = []
+  for record in records:
+    key = cache_lib.record_key(record)
+    if key in entries:
+      cache_lib.check_unchanged(cache, record, entries[key])
+    elif (
+      on_bad_record == 'error'
+      or key not in skipped
+      or skipped[key].video_stamp != cache_lib.stamp(record.path)
+    ):
+      missing.append(record)
+  return missing
 
 
 def run(
@@ -187,14 +224,15 @@ def run(
   Args:
     cache: where to; may be empty, half full or complete.
     records: all of them, the same on every host.
-    make_encoder: called only if this host has something to encode.
+    make_encoder: called once this host has a batch to encode, so that a bad
+      clip among the first is found before any network is loaded.
     data: how clips are read.
     config: how they are encoded.
     logger: speaks on the primary host.
 
   Raises:
-    UserError: a clip cannot be used and `data.on_bad_record` is 'error'. What
-      was encoded before stays.
+    UserError: a clip cannot be used and `data.on_bad_record` is 'error', on
+      this host or another. The shards that are full by then stay.
   """
   if distributed.is_primary():
     cache.start()
@@ -211,14 +249,22 @@ def run(
     'prepare: %d of %d clips are in %s', len(records) - len(todo),
     len(records), cache.folder,
   )  # fmt: skip
+  if data.on_bad_record == 'error':
+    for record in todo:
+      _check_there(record)
   distributed.barrier('cache is read')
+  make_encoder = functools.cache(make_encoder)
   mine = todo[jax.process_index() :: jax.process_count()]
-  skipped = {}
-  if mine or not cache.null_text_path.exists():
-    encoder = make_encoder()
+  error = None
+  try:
     if distributed.is_primary():
-      cache.write_null_text(encoder.captions([''])[0][0])
-    skipped = _encode_all(cache, mine, encoder, data, config, logger)
+      cache.forget_skipped()
+    skipped = _encode_all(cache, mine, make_encoder, data, config, logger)
+    if distributed.is_primary() and not cache.null_text_path.exists():
+      cache.write_null_text(make_encoder().captions([''])[0][0])
+  except UserError as raised:
+    error = raised
+  distributed.raise_together(error)
   cache.write_skipped(jax.process_index(), skipped)
   distributed.barrier('all is encoded')
   if distributed.is_primary():
@@ -226,9 +272,10 @@ def run(
   distributed.barrier('index is written')
 
 
-def _encode_all(cache, records, encoder, data, config, logger):
-  """Encodes `records`; returns {key: reason} of those that were skipped."""
+def _encode_all(cache, records, make_encoder, data, config, logger):
+  """Encodes `records`; returns those that were skipped, by key."""
   skipped, truncated = {}, []
+  batch_size = config.batch_per_device * jax.local_device_count()
   pending = collections.defaultdict(list)  # frames, height, width: clips
   encoded = collections.defaultdict(list)  # bucket: packed records
   progress = Progress(
@@ -239,6 +286,7 @@ def _encode_all(cache, records, encoder, data, config, logger):
   )
 
   def encode(clips: list[_Clip]) -> None:
+    encoder = make_encoder()
     mean, logvar = encoder.videos(np.stack([clip.frames for clip in clips]))
     captions = [clip.record.caption for clip in clips]
     text, is_cut = encoder.captions(captions)
@@ -250,8 +298,8 @@ def _encode_all(cache, records, encoder, data, config, logger):
         (
           clip.record,
           cache_lib.pack(mean[row], logvar[row], text[row]),
+          clip.stamp,
           clip.sha256,
-          clip.num_bytes,
         )
       )
       if len(encoded[bucket]) == config.records_per_shard:
@@ -263,12 +311,14 @@ def _encode_all(cache, records, encoder, data, config, logger):
       if isinstance(clip, UserError):
         if data.on_bad_record == 'error':
           raise clip
-        skipped[cache_lib.record_key(record)] = str(clip)
+        skipped[cache_lib.record_key(record)] = cache_lib.Skipped(
+          str(clip), cache_lib.stamp(record.path)
+        )
         progress.update(1)
         continue
       same = pending[clip.frames.shape[:3]]
       same.append(clip)
-      if len(same) == encoder.batch_size:
+      if len(same) == batch_size:
         encode(same)
         same.clear()
     for clips in pending.values():
@@ -281,9 +331,5 @@ def _encode_all(cache, records, encoder, data, config, logger):
       '%d captions are longer than the model reads and were cut: %s',
       len(truncated),
       listing(truncated),
-    )
-  if skipped:
-    logger.warning(
-      '%d records were skipped, see %s', len(skipped), cache.folder
     )
   return skipped

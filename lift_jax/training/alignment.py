@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import optax
 
 from lift_jax import param_paths, partitioning
 from lift_jax.data.pipeline import ScoredEntry
+from lift_jax.errors import UserError
 from lift_jax.models import lora
 from lift_jax.models.cogvideox.choice import ModelConfig
 from lift_jax.models.cogvideox.folder import ModelFolder
@@ -71,7 +73,17 @@ def make_setup(
   lora_config: lora.LoRAConfig,
   mesh: jax.sharding.Mesh,
 ) -> Setup:
-  """Declares the network of a run; allocates nothing."""
+  """Declares the network of a run; allocates nothing.
+
+  Raises:
+    UserError: the mesh does not divide the heads or a parameter.
+  """
+  heads, parts = folder.transformer.num_heads, mesh.shape['tensor']
+  if heads % parts:
+    raise UserError(
+      f'mesh.tensor is {parts}, which does not divide the {heads} attention '
+      'heads; choose another mesh'
+    )
 
   def build(rngs):
     return Transformer(
@@ -88,8 +100,15 @@ def make_setup(
   adapters, base = param_paths.partition(model.abstract_params, lora.is_adapter)
   shardings = partitioning.param_shardings(TRANSFORMER_RULES, base, mesh)
   if adapters:
+    # Not every place of the network has adapters.
+    names = param_paths.flatten(adapters)
+    rules = [
+      rule
+      for rule in LORA_RULES
+      if any(re.fullmatch(rule[0], name) for name in names)
+    ]
     shardings = param_paths.merge(
-      shardings, partitioning.param_shardings(LORA_RULES, adapters, mesh)
+      shardings, partitioning.param_shardings(rules, adapters, mesh)
     )
   return Setup(model, mesh, shardings, trainable)
 

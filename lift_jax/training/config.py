@@ -14,10 +14,11 @@ class TrainConfig:
   """How long, on what batches, and which parameters.
 
   Attributes:
-    steps: optimizer steps in all; None takes `epochs`.
-    epochs: passes over the data; None takes `steps`.
-    batch_size: videos of an optimizer step; None takes `batch_per_device`.
-    batch_per_device: the same for each device; None takes `batch_size`.
+    steps: optimizer steps in all; goes before `epochs`, so that a flag alone
+      shortens a run. None takes `epochs`.
+    epochs: passes over the data.
+    batch_size: videos of an optimizer step; goes before `batch_per_device`.
+    batch_per_device: the same for each device.
     grad_accum: parts a batch is worked through in, one after the other.
     seed: of everything random.
     trainable: 'blocks' (every parameter of the transformer blocks, as LiFT),
@@ -56,12 +57,8 @@ class TrainConfig:
       ('float32', 'bfloat16', 'float16'),
     )
     for one, other in (('steps', 'epochs'), ('batch_size', 'batch_per_device')):
-      given = getattr(self, one), getattr(self, other)
-      if (given[0] is None) == (given[1] is None):
-        raise UserError(
-          f'train.{one} is {given[0]} and train.{other} is {given[1]}; give '
-          'one of them, and None for the other'
-        )
+      if getattr(self, one) is None and getattr(self, other) is None:
+        raise UserError(f'give train.{one} or train.{other}')
     for name in ('steps', 'epochs', 'batch_size', 'batch_per_device',
                  'grad_accum', 'log_every', 'num_threads'):  # fmt: skip
       value = getattr(self, name)

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import jax
+import optax
 
 from lift_jax.checkpoints import TrainCheckpoints
 from lift_jax.errors import UserError
@@ -83,18 +84,22 @@ class _StopSignal:
 
   def __enter__(self):
     self.received = False
-    self._previous = signal.signal(signal.SIGTERM, self._note)
+    # Among several hosts JAX listens, and passes the word on.
+    self._is_mine = jax.process_count() == 1
+    if self._is_mine:
+      self._previous = signal.signal(signal.SIGTERM, self._note)
     return self
 
   def _note(self, number, frame):
     self.received = True
 
   def __exit__(self, *exception):
-    signal.signal(signal.SIGTERM, self._previous)
+    if self._is_mine:
+      signal.signal(signal.SIGTERM, self._previous)
 
   def everywhere(self, step: int) -> bool:
     """Whether any host was asked to stop; all agree on the step."""
-    if jax.process_count() == 1:
+    if self._is_mine:
       return self.received
     from jax.experimental import multihost_utils
 
@@ -127,11 +132,7 @@ class _Interval:
     self.note = f'loss {metrics["loss"]:.4g}'
     for name in ('loss', 'grad_norm'):
       if not math.isfinite(metrics[name]):
-        raise UserError(
-          f'{name} is {metrics[name]} at step {step}: the run has stopped, its '
-          f'last good checkpoint is kept in {folder}; try a lower '
-          'learning rate, or model.compute_dtype = float32'
-        )
+        raise _diverged(name, metrics[name], step, folder)
 
   def close(self) -> dict[str, float]:
     """Means and rates since the last entry; starts the next interval."""
@@ -151,6 +152,24 @@ class _Interval:
       summary['mfu'] = done / load.peak_flops
     self._reset()
     return summary
+
+
+def _diverged(name: str, value: float, step: int, folder) -> UserError:
+  return UserError(
+    f'{name} is {value} at step {step}: the run has stopped, its last good '
+    f'checkpoint is kept in {folder}; try a lower learning rate, or '
+    'model.compute_dtype = float32'
+  )
+
+
+_norm = jax.jit(optax.tree.norm)
+
+
+def _check_finite(state: TrainState, step: int, folder) -> None:
+  """Raises UserError if a step with a finite loss has spoilt the parameters."""
+  norm = float(_norm(state.trainable))
+  if not math.isfinite(norm):
+    raise _diverged('the norm of the parameters', norm, step, folder)
 
 
 def run(
@@ -177,8 +196,8 @@ def run(
     learning_rate: of a step, for the log.
 
   Raises:
-    UserError: a loss or gradient is NaN or infinite, or a checkpoint cannot
-      be written.
+    UserError: a loss, gradient or parameter is NaN or infinite, or a
+      checkpoint cannot be written.
   """
   step = first_step = int(state.step)
   interval = _Interval(workload)
@@ -210,6 +229,7 @@ def run(
         rate = float(learning_rate(step - 1))
         writer.write(step, interval.close() | {'learning_rate': rate})
       if saving:
+        _check_finite(state, step, checkpoints.folder)
         checkpoints.save(step, state, data_state())
       if stopping:
         logger.info('SIGTERM: saving step %d and stopping', step)

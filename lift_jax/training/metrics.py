@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import json
 import logging
+import os
 import pathlib
 from typing import Any, Self
 
@@ -75,9 +76,10 @@ class MetricWriter:
     if not enabled:
       return
     path = workdir / 'metrics.jsonl'
-    kept = _lines_up_to(path, resume_step)
-    self._lines = open(path, 'w', encoding='utf-8')  # noqa: SIM115
-    self._lines.writelines(kept)
+    partial = path.with_name(f'.{path.name}.partial')
+    partial.write_text(''.join(_lines_up_to(path, resume_step)), 'utf-8')
+    os.replace(partial, path)
+    self._lines = open(path, 'a', encoding='utf-8')  # noqa: SIM115
     self._tensorboard = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'), purge_step=resume_step + 1
     )

@@ -178,9 +178,9 @@ class TorchTest(parameterized.TestCase):
     key = jax.random.fold_in(jax.random.key(3), 0)
     draws = step_lib.draw(key, batch, 1000, 0.0)
     draws = draws._replace(timesteps=np.array([999, 0, 310, 720]))
-    self.enter_context(
-      pytest.MonkeyPatch.context()
-    ).setattr(step_lib, 'draw', lambda *_: draws)
+    self.enter_context(pytest.MonkeyPatch.context()).setattr(
+      step_lib, 'draw', lambda *_: draws
+    )
 
     ours, (metrics,), state = run_step(model, params, batch)
 

@@ -63,7 +63,7 @@ def open_chosen(
 
   Raises:
     UserError: no model is named and there are no sizes to make one; or the
-      folder holds no CogVideoX.
+      folder holds no CogVideoX, or a random one of other sizes.
   """
   if config.path:
     return folder.open_model(config.path)
@@ -74,4 +74,20 @@ def open_chosen(
     )
   made = workdir / 'model'
   folder.make_random_model(made, **vars(config.random))
-  return folder.open_model(made)
+  model = folder.open_model(made)
+  _check_sizes(model, config.random)
+  return model
+
+
+def _check_sizes(model: folder.ModelFolder, wanted: RandomModelConfig) -> None:
+  """A model made by an earlier run must be the one that is asked for."""
+  for section in ('transformer', 'vae', 'text_encoder', 'schedule'):
+    there, here = getattr(model, section), getattr(wanted, section)
+    for field in dataclasses.fields(here):
+      values = getattr(there, field.name), getattr(here, field.name)
+      if values[0] != values[1]:
+        raise UserError(
+          f'{model.path} was made with model.random.{section}.{field.name} = '
+          f'{values[0]!r}, which is now {values[1]!r}; give another --workdir, '
+          'or delete this model'
+        )

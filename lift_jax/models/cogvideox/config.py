@@ -101,9 +101,17 @@ class TransformerConfig:
       UserError: an unknown key, or a value that CogVideoX 1.0 has not.
     """
     values, strangers = {}, []
+    types = {field.name: field.type for field in dataclasses.fields(cls)}
     for key, value in published.items():
       if key in _FIELDS:
         values[_FIELDS[key]] = value
+        kinds = (
+          (float, int)
+          if types[_FIELDS[key]] is float
+          else (types[_FIELDS[key]],)
+        )
+        if type(value) not in kinds:
+          strangers.append(f'{key}={value!r} (not of type {kinds[0].__name__})')
       elif key in _FIXED:
         if value != _FIXED[key]:
           strangers.append(f'{key}={value!r} (only {_FIXED[key]!r})')

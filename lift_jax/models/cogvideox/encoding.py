@@ -43,6 +43,7 @@ class ClipEncoder:
     )
     self._sharding = NamedSharding(self._mesh, BATCH)
     self.batch_size = batch_per_device * len(devices)
+    self._shrink = model.vae.spatial_ratio
     self._max_length = model.transformer.max_text_length
     self._tokenizer = load_tokenizer(model.path / TOKENIZER)
     self._vae, vae_params = self._load(model, 'vae', dtype)
@@ -83,8 +84,23 @@ class ClipEncoder:
 
     Args:
       frames_bthw3: uint8 [B, T, H, W, 3], at most `batch_size` clips.
+
+    Raises:
+      UserError: the VAE's tiles do not fit together at this size.
     """
-    return self._run(self._encode_video, self._params[0], frames_bthw3)
+    moments = self._run(self._encode_video, self._params[0], frames_bthw3)
+    height, width = frames_bthw3.shape[2:4]
+    expected = (height // self._shrink, width // self._shrink)
+    if moments[0].shape[2:4] != expected:
+      # Overlaps are rounded down to whole latents, so that tiles of some sizes
+      # cover a row or column twice.
+      raise UserError(
+        f'data.sizes: {height} x {width} pixels encode to '
+        f'{moments[0].shape[2:4]} latents instead of {expected}: the tiles of '
+        'this VAE do not meet there; choose another size, or set '
+        'prepare.tiling = False'
+      )
+    return moments
 
   def captions(self, captions: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
     """Embeddings [B, S, D], and which captions were cut to the length S."""
@@ -93,19 +109,16 @@ class ClipEncoder:
 
 
 def check_sizes(
-  model: ModelFolder, sizes: Sequence[tuple[int, int]], max_frames: int
+  model: ModelFolder, sizes: Sequence[tuple[int, int]]
 ) -> None:
   """Raises UserError if the model cannot take videos of a size."""
-  shrink = 2 ** (len(model.vae.block_out_channels) - 1)
-  multiple = shrink * model.transformer.patch_size
+  multiple = model.vae.spatial_ratio * model.transformer.patch_size
   for height, width in sizes:
     if height % multiple or width % multiple:
       raise UserError(
         f'data.sizes: {height} x {width} is not a multiple of {multiple} '
         'pixels, as this model needs'
       )
-  if max_frames < 1:
-    raise UserError(f'data.max_frames is {max_frames}; give at least 1')
 
 
 def identity(

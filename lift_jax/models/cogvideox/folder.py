@@ -17,14 +17,12 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import pathlib
 import shutil
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lift_jax import (
   checkpoints,
@@ -56,7 +54,6 @@ TOKENIZER = 'tokenizer'
 
 T = TypeVar('T')
 
-_EDGE_BYTES = 4096  # of each end of a tensor, as `LazyTensor.edges`
 
 _INDEX = {
   '_class_name': 'CogVideoXPipeline',
@@ -157,9 +154,7 @@ class ModelFolder:
     """Whether its weights are in our form."""
     return (self.path / component / PARAMS).is_dir()
 
-  def tensors(
-    self, component: str
-  ) -> dict[str, safetensors_files.LazyTensor]:
+  def tensors(self, component: str) -> dict[str, safetensors_files.LazyTensor]:
     """Published weights by name; nothing but headers is read."""
     return safetensors_files.open_tensors(
       self.path / component, COMPONENTS[component].stem
@@ -198,27 +193,7 @@ class ModelFolder:
     for other, name in COMPONENTS[component].aliases:
       if other in tensors:
         tensors.setdefault(name, tensors.pop(other))
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-      code, edges = _ends(tensor, dtype)
-      digest.update(json.dumps([name, code, tensor.shape]).encode() + b'\n')
-      digest.update(edges)
-    return digest.hexdigest()
-
-
-def _ends(tensor: safetensors_files.LazyTensor, dtype) -> tuple[str, bytes]:
-  """Type of a tensor after a cast, and both ends of its data."""
-  codes = {kind: code for code, kind in safetensors_files.DTYPES.items()}
-  kept = tensor.dtype
-  if dtype is not None and jnp.issubdtype(kept, jnp.floating):
-    kept = np.dtype(dtype)
-  if kept == tensor.dtype:
-    return codes[kept], tensor.edges()
-  flat = dataclasses.replace(tensor, shape=(math.prod(tensor.shape),))
-  count = min(flat.shape[0], _EDGE_BYTES // kept.itemsize)
-  parts = flat[:count], flat[flat.shape[0] - count :]
-  with np.errstate(over='ignore'):  # the weights themselves are checked
-    return codes[kept], b''.join(part.astype(kept).tobytes() for part in parts)
+    return safetensors_files.fingerprint(tensors, dtype)
 
 
 def open_model(path: str | pathlib.Path) -> ModelFolder:

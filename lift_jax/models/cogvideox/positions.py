@@ -1,11 +1,18 @@
 """Where a token stands: the sin-cos table of 2B and the rotations of 5B.
 
-N video tokens in the order frame, row, column.
+Each table is made of three small ones, for frame, row and column, computed in
+fp64 on the host and spread over the grid on the device: at full size the whole
+table of 2B is 135 MB, which must not become a constant of the program.
+
+F frames  R rows  C columns  N = F * R * C video tokens in this order
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 _THETA = 10_000.0
+_FRAME, _ROW, _COLUMN = range(3)
 
 
 def sincos_table(
@@ -15,8 +22,8 @@ def sincos_table(
   width: int,
   spatial_scale: float,
   temporal_scale: float,
-) -> np.ndarray:
-  """Fixed position embeddings [N, width] in fp32, built in fp64.
+) -> jax.Array:
+  """Fixed position embeddings [N, width] in fp32.
 
   The first quarter of the width tells the frame, the next three eighths the
   column, the last three eighths the row; each part is [sin, cos] of
@@ -25,34 +32,26 @@ def sincos_table(
 
   def part(positions, size):
     rates = _THETA ** (-np.arange(size // 2, dtype=np.float64) / (size // 2))
-    angles = positions[:, None].astype(np.float64) * rates[None, :]
+    angles = positions[:, None] * rates[None, :]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
-  temporal, spatial = width // 4, width * 3 // 4
-  frame, row, column = np.meshgrid(
-    np.arange(frames) / temporal_scale,
-    np.arange(rows) / spatial_scale,
-    np.arange(columns) / spatial_scale,
-    indexing='ij',
+  temporal, spatial = width // 4, width * 3 // 8
+  return _spread(
+    (frames, rows, columns),
+    (_FRAME, part(np.arange(frames) / temporal_scale, temporal)),
+    (_COLUMN, part(np.arange(columns) / spatial_scale, spatial)),
+    (_ROW, part(np.arange(rows) / spatial_scale, spatial)),
   )
-  return np.concatenate(
-    [
-      part(frame.ravel(), temporal),
-      part(column.ravel(), spatial // 2),
-      part(row.ravel(), spatial // 2),
-    ],
-    axis=1,
-  ).astype(np.float32)
 
 
-def rotary_table(
+def rotary_tables(
   frames: int,
   rows: int,
   columns: int,
   head_dim: int,
   base_rows: int,
   base_columns: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[jax.Array, jax.Array]:
   """Cosines and sines [N, head_dim] of rotary embeddings in fp32.
 
   A quarter of the dimensions turns with the frame, three eighths with the row,
@@ -61,23 +60,42 @@ def rotary_table(
   new grid is fitted into it, aspect kept, and centred.
   """
   (top, left), (bottom, right) = _fitted(rows, columns, base_rows, base_columns)
-  frame, row, column = np.meshgrid(
-    np.arange(frames, dtype=np.float64),
-    np.linspace(top, bottom * (rows - 1) / rows, rows),
-    np.linspace(left, right * (columns - 1) / columns, columns),
-    indexing='ij',
-  )
 
   def part(positions, size):
     rates = _THETA ** (-np.arange(0, size, 2, dtype=np.float64) / size)
-    return np.repeat(positions.ravel()[:, None] * rates[None, :], 2, axis=1)
+    return np.repeat(positions[:, None] * rates[None, :], 2, axis=1)
 
-  spatial = head_dim // 8 * 3
-  angles = np.concatenate(
-    [part(frame, head_dim // 4), part(row, spatial), part(column, spatial)],
-    axis=1,
+  spatial = head_dim * 3 // 8
+  row_positions = np.linspace(top, bottom * (rows - 1) / rows, rows)
+  column_positions = np.linspace(
+    left, right * (columns - 1) / columns, columns
   )
-  return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+  angles = (
+    (_FRAME, part(np.arange(frames), head_dim // 4)),
+    (_ROW, part(row_positions, spatial)),
+    (_COLUMN, part(column_positions, spatial)),
+  )
+  cos, sin = (
+    _spread(
+      (frames, rows, columns), *((axis, of(angle)) for axis, angle in angles)
+    )
+    for of in (np.cos, np.sin)
+  )
+  return cos, sin
+
+
+def _spread(
+  grid: tuple[int, int, int], *parts: tuple[int, np.ndarray]
+) -> jax.Array:
+  """Tables of one axis each, side by side for every token of the grid."""
+  spread = []
+  for axis, table in parts:
+    shape = [1, 1, 1, table.shape[1]]
+    shape[axis] = table.shape[0]
+    small = jnp.asarray(table, jnp.float32).reshape(shape)
+    spread.append(jnp.broadcast_to(small, (*grid, table.shape[1])))
+  whole = jnp.concatenate(spread, axis=-1)
+  return whole.reshape(-1, whole.shape[-1])
 
 
 def _fitted(rows: int, columns: int, base_rows: int, base_columns: int):

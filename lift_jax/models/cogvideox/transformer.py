@@ -242,7 +242,7 @@ class Transformer(nnx.Module):
     patches = self.patch(latents_bfhwc.reshape(-1, *latents_bfhwc.shape[2:]))
     video_bnd = patches.reshape(batch, -1, config.width)
     if table is not None:
-      video_bnd = video_bnd + jnp.asarray(table, self.dtype)[None]
+      video_bnd = video_bnd + table.astype(self.dtype)[None]
     x_bnd = jnp.concatenate([self.text_proj(text_bsd), video_bnd], axis=1)
     x_bnd = self._run_blocks(
       constrain(x_bnd, TOKENS), time_bt, is_text_n, rotation
@@ -267,7 +267,7 @@ class Transformer(nnx.Module):
         config.temporal_scale,
       )
       return table, None, is_text_n
-    cos, sin = positions.rotary_table(
+    cos, sin = positions.rotary_tables(
       frames,
       rows,
       columns,

@@ -257,6 +257,8 @@ class BehaviourTest(parameterized.TestCase):
     ({'num_layer': 3}, r'num_layer \(unknown\)'),
     ({'ofs_embed_dim': 512}, 'ofs_embed_dim'),
     ({'activation_fn': 'geglu'}, 'geglu'),
+    ({'num_layers': '2'}, r"num_layers='2' \(not of type int\)"),
+    ({'norm_eps': None}, r'norm_eps=None \(not of type float\)'),
   )
   def test_config_of_another_model(self, change, message):
     with pytest.raises(UserError, match=message):

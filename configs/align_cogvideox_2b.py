@@ -1,0 +1,127 @@
+"""LiFT's fine-tuning of CogVideoX-2B at full size.
+
+Values of the released training script (LiFT, CogVideo/finetune): 49 frames at
+480 x 720, 8 videos per chip, every parameter of the transformer blocks, AdamW
+at 1e-5 after 200 steps of warm-up, 20 epochs. Its 60,000 clips are about 40,000
+generated and scored ones and 20,000 real ones.
+
+  lift align --config=configs/align_cogvideox_2b.py --workdir=DIR \
+    --config.model.path=FOLDER --config.data.root=FOLDER
+"""
+
+from ml_collections import config_dict
+
+from lift_jax import config_lib
+
+
+def get_config(arg: str | None = None) -> config_dict.ConfigDict:
+  """`:smoke` keeps the recipe and shrinks model, clips and steps."""
+  is_smoke = 'smoke' in config_lib.parse_arg(arg)
+  config = config_dict.ConfigDict()
+
+  config.model = {
+    'path': '',
+    'compute_dtype': 'bfloat16',
+    'remat': 'full',
+    'attention': 'auto',
+    'random': None,  # a published model, always
+  }
+  config.data = {
+    'root': '',
+    'synthetic': ('alignment.json',),
+    'real': (),
+    'on_bad_record': 'error',
+    'cache': '',
+    'sizes': ((480, 720),),
+    'max_frames': 49,
+    'fps': config_dict.placeholder(float),
+    'resize': 'crop',
+    'sample_clips': 0,
+  }
+  config.prepare = {
+    'batch_per_device': 1,
+    'records_per_shard': 16,
+    'num_threads': 16,
+    'compute_dtype': 'bfloat16',
+    'keep_dtype': 'bfloat16',
+    'tiling': True,
+  }
+  config.mesh = {'data': 1, 'fsdp': -1, 'context': 1, 'tensor': 1}
+  config.train = {
+    'steps': config_dict.placeholder(int),
+    'epochs': 20.0,
+    'batch_size': config_dict.placeholder(int),
+    'batch_per_device': 8,
+    'grad_accum': 1,
+    'seed': 42,
+    'trainable': 'blocks',
+    'real_weight': 1.0,
+    'caption_dropout': 0.0,
+    'ema_decay': 0.0,
+    'log_every': 10,
+    'num_threads': 16,
+    'wandb_project': '',
+    'export': True,
+    'export_dtype': 'bfloat16',
+  }
+  config.lora = {
+    'rank': 128,
+    'alpha': 128.0,
+    'targets': ('blocks/attn/to_(q|k|v|out)',),
+  }
+  config.optimizer = {
+    'learning_rate': 1e-5,
+    'warmup_steps': 200,
+    'cycles': 1,
+    'beta1': 0.9,
+    'beta2': 0.95,
+    'eps': 1e-8,
+    'weight_decay': 1e-4,
+    'clip_norm': 1.0,
+  }
+  config.checkpoint = {'every_steps': 500, 'keep': 3}
+  if is_smoke:
+    _shrink(config)
+  return config
+
+
+def _shrink(config: config_dict.ConfigDict) -> None:
+  """A model of two layers, made on the spot, on clips made on the spot."""
+  config.model.random = {
+    'seed': 0,
+    'transformer': {
+      'num_layers': 2,
+      'num_heads': 2,
+      'head_dim': 64,
+      'time_embed_dim': 64,
+      'text_embed_dim': 64,
+      'max_text_length': 32,
+      'sample_height': 6,
+      'sample_width': 8,
+    },
+    'vae': {
+      'block_out_channels': [16, 16, 32, 32],
+      'layers_per_block': 1,
+      'norm_num_groups': 8,
+      'sample_height': 96,
+      'sample_width': 160,
+    },
+    'text_encoder': {
+      'vocab_size': 384,  # of the byte tokenizer
+      'd_model': 64,
+      'd_kv': 16,
+      'd_ff': 128,
+      'num_layers': 2,
+      'num_heads': 4,
+    },
+    'schedule': {'snr_shift_scale': 3.0},
+  }
+  config.data.sample_clips = 8
+  config.data.sizes = ((48, 64),)
+  config.data.max_frames = 9
+  config.prepare.num_threads = 2
+  config.train.steps = 6
+  config.train.num_threads = 2
+  config.train.log_every = 2
+  config.optimizer.warmup_steps = 2
+  config.checkpoint.every_steps = 3

@@ -1,0 +1,131 @@
+"""What we write after training, as diffusers computes with it."""
+
+from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
+import jax
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from lift_jax import conversion, param_paths, partitioning
+from lift_jax.models.cogvideox import export, folder
+from lift_jax.models.cogvideox.choice import ModelConfig
+from lift_jax.models.lora import LoRAConfig
+from lift_jax.training import alignment
+from tests.models.cogvideox.tiny_pipeline import TRANSFORMER, make_pipeline
+from tests.models.cogvideox.transformer_test import TINY, run_reference
+from tests.torch_weights import scaled_error
+
+TOLERANCE = 1e-4  # of the output's scale, as for the network itself
+ADAPTERS = LoRAConfig(
+  rank=2,
+  alpha=3.0,
+  targets=('blocks/attn/to_(q|out)', 'blocks/ff/.*', 'blocks/norm1/linear'),
+)
+CONFIG = ModelConfig(
+  path='',
+  random=None,
+  compute_dtype='float32',
+  remat='none',
+  attention='auto',
+)
+
+
+@pytest.fixture(scope='module', params=[False, True], ids=['2B', '5B'])
+def model(request, tmp_path_factory):
+  path = tmp_path_factory.mktemp('base')
+  make_pipeline(rotary=request.param).save_pretrained(path)
+  return folder.open_model(path)
+
+
+def setup_of(model, trainable):
+  """A run of the model on eight devices, and its first parameters."""
+  mesh = partitioning.make_mesh(partitioning.MeshConfig(tensor=2))
+  setup = alignment.make_setup(model, CONFIG, trainable, ADAPTERS, mesh)
+  trained, frozen = alignment.load_base(
+    setup, model, CONFIG.compute_dtype, jax.random.key(0)
+  )
+  return setup, trained, frozen
+
+
+def changed(params, std):
+  """`params` after training, so to say."""
+  rng = np.random.default_rng(5)
+  return jax.tree.map(
+    lambda leaf: jax.device_put(
+      leaf + std * rng.normal(size=leaf.shape).astype(leaf.dtype), leaf.sharding
+    ),
+    params,
+  )
+
+
+def inputs():
+  rng = np.random.default_rng(1)
+  latents = rng.normal(size=(2, 3, 8, 12, 16)).astype(np.float32)
+  text = rng.normal(
+    size=(2, TINY['max_text_seq_length'], TRANSFORMER['text_embed_dim'])
+  )
+  return latents, text.astype(np.float32), np.array([999, 37])
+
+
+def run_ours(setup, trained, frozen):
+  params = jax.device_get(param_paths.merge(trained, frozen))
+  return np.asarray(jax.jit(setup.model)(params, *inputs()))
+
+
+def run_torch(module):
+  with torch.no_grad():
+    return run_reference(module.eval(), *inputs()).numpy()
+
+
+@pytest.mark.parametrize('trainable', ['blocks', 'all'])
+def test_transformer_computes_the_same(model, trainable, tmp_path):
+  setup, trained, frozen = setup_of(model, trainable)
+  assert bool(frozen) == (trainable == 'blocks')
+  trained = changed(trained, 0.05)
+  target = tmp_path / 'export'
+  export.write(model, target, trained, frozen, None, 'float32')
+  module = CogVideoXTransformer3DModel.from_pretrained(target / 'transformer')
+  ours, theirs = run_ours(setup, trained, frozen), run_torch(module)
+  assert scaled_error(ours, theirs) < TOLERANCE
+  base = CogVideoXTransformer3DModel.from_pretrained(model.path / 'transformer')
+  assert scaled_error(run_torch(base), theirs) > 0.01
+  # What was not trained is taken over byte by byte.
+  for part in ('vae', 'text_encoder', 'tokenizer', 'scheduler'):
+    for path in (model.path / part).iterdir():
+      copy = target / part / path.name
+      if path.suffix == '.json':
+        continue
+      assert copy.read_bytes() == path.read_bytes(), copy
+  assert list(tmp_path.iterdir()) == [target]
+
+
+def test_adapters_compute_the_same(model, tmp_path):
+  setup, trained, frozen = setup_of(model, 'lora')
+  trained = changed(trained, 0.3)
+  target = tmp_path / 'export'
+  export.write(model, target, trained, frozen, ADAPTERS, 'float32')
+  pipeline = CogVideoXPipeline.from_pretrained(model.path)
+  before = run_torch(pipeline.transformer)
+  pipeline.load_lora_weights(target)
+  after = run_torch(pipeline.transformer)
+  assert scaled_error(run_ours(setup, trained, frozen), after) < TOLERANCE
+  assert scaled_error(before, after) > 0.03
+  assert len(pipeline.transformer.peft_config) == 1
+
+
+def test_dtype_and_replaced_target(model, tmp_path):
+  _, trained, frozen = setup_of(model, 'lora')
+  target = tmp_path / 'export'
+  for dtype in (torch.float32, torch.bfloat16):
+    name = str(dtype).removeprefix('torch.')
+    export.write(model, target, trained, frozen, ADAPTERS, name)
+    (file,) = target.iterdir()
+    tensors = safetensors.torch.load_file(file)
+    assert {tensor.dtype for tensor in tensors.values()} == {dtype}
+  sources = conversion.resolve(
+    export.adapter_table(export.TRANSFORMER_TABLE, 'transformer.'), trained
+  )
+  names = {name for source in sources.values() for name in source.names}
+  # Two linear layers of attention, two after it, one before; A and B.
+  assert tensors.keys() == names and len(names) == TINY['num_layers'] * 5 * 2

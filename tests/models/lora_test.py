@@ -1,0 +1,153 @@
+"""Low-rank adapters: what they change, and what they are called."""
+
+from absl.testing import parameterized
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lift_jax import conversion, param_paths
+from lift_jax.errors import UserError
+from lift_jax.models import lora
+from lift_jax.models.functional import functional, stack
+
+LAYERS, WIDTH = 3, 4
+
+
+class Block(nnx.Module):
+  def __init__(self, rngs):
+    self.up = nnx.Linear(WIDTH, 2 * WIDTH, rngs=rngs)
+    self.down = nnx.Linear(2 * WIDTH, WIDTH, use_bias=False, rngs=rngs)
+    self.norm = nnx.LayerNorm(WIDTH, rngs=rngs)
+
+  def __call__(self, x):
+    return x + self.down(jax.nn.silu(self.up(self.norm(x))))
+
+
+class Network(nnx.Module):
+  """Linear layers with a bias and without, stacked and not."""
+
+  def __init__(self, rngs):
+    self.blocks = stack(Block, LAYERS, rngs)
+    self.head = nnx.Linear(WIDTH, 5, rngs=rngs)
+
+  def __call__(self, x):
+    graphdef, layers = nnx.split(self.blocks)
+
+    def body(x, layer):
+      return nnx.merge(graphdef, layer)(x), None
+
+    return self.head(jax.lax.scan(body, x, layers)[0])
+
+
+TABLE = (
+  *conversion.linear('layer.{i}.up', 'blocks/up'),
+  *conversion.linear('layer.{i}.down', 'blocks/down', bias=False),
+  *conversion.norm('layer.{i}.norm', 'blocks/norm'),
+  *conversion.linear('head', 'head'),
+)
+CONFIG = lora.LoRAConfig(rank=2, alpha=6.0, targets=('blocks/.*', 'head'))
+
+
+def random_like(params, seed):
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda x: rng.normal(size=x.shape).astype(x.dtype), params
+  )
+
+
+def inputs():
+  return np.random.default_rng(0).normal(size=(2, WIDTH)).astype(np.float32)
+
+
+class LoRATest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.plain = functional(Network)
+    cls.adapted = functional(lora.adapted(Network, CONFIG))
+    adapters, base = param_paths.partition(
+      cls.adapted.abstract_params, lora.is_adapter
+    )
+    cls.adapter_shapes = adapters
+    cls.base_shapes = base
+
+  def test_fresh_adapter_changes_nothing(self):
+    params = jax.jit(self.adapted.init)(jax.random.key(0))
+    adapters, base = param_paths.partition(params, lora.is_adapter)
+    x = inputs()
+    np.testing.assert_array_equal(self.adapted(params, x), self.plain(base, x))
+    for name, leaf in param_paths.flatten(adapters).items():
+      assert np.any(leaf) == name.endswith('/lora_a'), name
+
+  def test_equals_merged_weights(self):
+    base = random_like(self.base_shapes, 1)
+    adapters = random_like(self.adapter_shapes, 2)
+    flat = param_paths.flatten(adapters)
+
+    def merged(name, kernel):
+      layer, _, leaf = name.rpartition('/')
+      if leaf != 'kernel':
+        return kernel
+      a, b = flat[f'{layer}/lora_a'], flat[f'{layer}/lora_b']
+      return kernel + 6.0 / 2 * np.einsum('...ir,...ro->...io', a, b)
+
+    x = inputs()
+    ours = self.adapted(param_paths.merge(base, adapters), x)
+    expected = self.plain(param_paths.map_named(merged, base), x)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+    assert np.abs(ours - self.plain(base, x)).max() > 1
+
+  def test_base_parameters_keep_their_paths(self):
+    shapes = lambda tree: {  # noqa: E731
+      name: leaf.shape for name, leaf in param_paths.flatten(tree).items()
+    }
+    assert shapes(self.base_shapes) == shapes(self.plain.abstract_params)
+    assert shapes(self.adapter_shapes) == {
+      'blocks/up/lora_a': (LAYERS, WIDTH, 2),
+      'blocks/up/lora_b': (LAYERS, 2, 2 * WIDTH),
+      'blocks/down/lora_a': (LAYERS, 2 * WIDTH, 2),
+      'blocks/down/lora_b': (LAYERS, 2, WIDTH),
+      'head/lora_a': (WIDTH, 2),
+      'head/lora_b': (2, 5),
+    }
+
+  def test_published_names(self):
+    table = lora.adapter_table(TABLE, prefix='net.')
+    sources = conversion.resolve(table, self.adapter_shapes)
+    shapes = {n: s.shape for s in sources.values() for n in s.names}
+    layers = {'head': (WIDTH, 5)}
+    for i in range(LAYERS):
+      layers[f'layer.{i}.up'] = (WIDTH, 2 * WIDTH)
+      layers[f'layer.{i}.down'] = (2 * WIDTH, WIDTH)
+    assert shapes == {
+      f'net.{name}.lora_{half}.weight': (2, size) if half == 'A' else (size, 2)
+      for name, sizes in layers.items()
+      for half, size in zip('AB', sizes, strict=True)
+    }
+
+  def test_compute_dtype(self):
+    def build(rngs):
+      return nnx.Linear(WIDTH, 5, dtype=jnp.bfloat16, rngs=rngs)
+
+    config = lora.LoRAConfig(rank=2, alpha=2.0, targets=('',))
+    model = functional(lora.adapted(build, config))
+    params = random_like(model.abstract_params, 3)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
+    assert model(params, inputs()).dtype == jnp.bfloat16
+
+  @parameterized.parameters('blocks/upp', 'blocks', 'up', 'blocks/norm')
+  def test_target_that_matches_nothing(self, target):
+    config = lora.LoRAConfig(targets=('blocks/down', target))
+    with pytest.raises(UserError, match=rf"\['{target}'\] match no linear"):
+      functional(lora.adapted(Network, config))
+
+  @parameterized.parameters(
+    ({'rank': 0}, 'rank is 0'),
+    ({'targets': ()}, 'targets is empty'),
+    ({'targets': ('(',)}, 'no regular expression'),
+  )
+  def test_bad_config(self, fields, message):
+    with pytest.raises(UserError, match=message):
+      lora.LoRAConfig(**fields)

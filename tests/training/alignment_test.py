@@ -1,0 +1,97 @@
+"""What trains and where it lies, for every choice of `train.trainable`."""
+
+import jax
+import pytest
+
+from lift_jax import param_paths, partitioning
+from lift_jax.diffusion.schedule import ScheduleConfig
+from lift_jax.errors import UserError
+from lift_jax.models.cogvideox.choice import ModelConfig
+from lift_jax.models.cogvideox.config import COGVIDEOX_2B
+from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models.lora import LoRAConfig
+from lift_jax.models.t5.config import T5Config
+from lift_jax.training import alignment
+from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
+
+FOLDER = ModelFolder(
+  path=None,
+  index={},
+  transformer=COGVIDEOX_2B,
+  vae=VAEConfig(),
+  text_encoder=T5Config(),
+  schedule=ScheduleConfig(),
+)
+MODEL = ModelConfig(
+  path='',
+  random=None,
+  compute_dtype='bfloat16',
+  remat='full',
+  attention='auto',
+)
+
+
+def setup_of(trainable, lora=None, **axes):
+  mesh = partitioning.make_mesh(partitioning.MeshConfig(**axes))
+  return alignment.make_setup(
+    FOLDER, MODEL, trainable, lora or LoRAConfig(), mesh
+  )
+
+
+@pytest.mark.parametrize(
+  ('trainable', 'count'),
+  [
+    # Every parameter of the 30 blocks of 2B, as the LiFT script trains.
+    ('blocks', 1_682_446_080),
+    ('all', 1_693_783_872),
+    # 30 layers of four d x d products, A and B of rank 128 each.
+    ('lora', 30 * 4 * 2 * 1920 * 128),
+  ],
+)
+def test_what_trains_at_full_size(trainable, count):
+  setup = setup_of(trainable)
+  first, second = setup.split(setup.model.abstract_params)
+  assert alignment.count(first) == count
+  base = {
+    name: leaf
+    for name, leaf in param_paths.flatten(setup.model.abstract_params).items()
+    if 'lora_' not in name
+  }
+  assert alignment.count(base) == 1_693_783_872
+  total = 1_693_783_872 + (count if trainable == 'lora' else 0)
+  assert alignment.count(first) + alignment.count(second) == total
+
+
+def test_optimizer_lies_where_parameters_lie():
+  setup = setup_of('blocks', fsdp=4, tensor=2)
+  tx = make_optimizer(
+    OptimizerConfig(1e-5, 200, 1, 0.9, 0.95, 1e-8, 1e-4, 1.0), 1000
+  )
+  abstract, places = alignment.abstract_state(setup, tx, with_ema=True)
+  specs = {
+    name: place.spec
+    for name, place in param_paths.flatten(places).items()
+    if name.endswith('blocks/ff/up/kernel')
+  }
+  assert len(specs) == 4  # the parameter, two moments, the average
+  assert set(specs.values()) == {jax.P(None, 'fsdp', 'tensor')}
+  assert set(abstract.ema) == {'blocks'}
+
+
+def test_adapters_outside_the_blocks():
+  lora = LoRAConfig(rank=4, targets=('proj_out', 'blocks/ff/up'))
+  setup = setup_of('lora', lora)
+  first, _ = setup.split(setup.shardings)
+  specs = {n: s.spec for n, s in param_paths.flatten(first).items()}
+  assert specs == {
+    'blocks/ff/up/lora_a': jax.P(None, 'fsdp', None),
+    'blocks/ff/up/lora_b': jax.P(None, None, 'fsdp'),
+    'proj_out/lora_a': jax.P('fsdp', None),
+    'proj_out/lora_b': jax.P(),
+  }
+
+
+def test_heads_that_do_not_divide():
+  with pytest.raises(UserError, match='does not divide the 30 attention heads'):
+    setup_of('blocks', fsdp=2, tensor=4)
