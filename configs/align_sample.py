@@ -30,7 +30,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         'head_dim': 32,
         'time_embed_dim': 64,
         'text_embed_dim': 64,
-        'max_text_length': 64,
+        'max_text_length': 80,
         'sample_height': 12,
         'sample_width': 20,
       },

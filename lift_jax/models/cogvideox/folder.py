@@ -431,7 +431,13 @@ def make_random_model(
     key = jax.random.fold_in(jax.random.key(seed), number)
     # Each host makes the same weights for itself; the first one writes them.
     with jax.default_device(jax.local_devices()[0]):
-      params = jax.jit(model.declare(component).init)(key)
+      # Runs once, on hundreds of small draws: XLA takes minutes to optimise it
+      # with jax 0.12 and seconds to compile it as it is.
+      init = jax.jit(
+        model.declare(component).init,
+        compiler_options={'xla_backend_optimization_level': 0},
+      )
+      params = init(key)
     save_component(partial, component, params)
   if distributed.is_primary():
     partial.rename(folder)

@@ -1,0 +1,280 @@
+"""From noise to latents in a few steps: DDIM and CogVideoX's stochastic DPM.
+
+A step goes from alpha-bar a (at timestep t) to alpha-bar p (at the next, lower
+one, or p = 1 after the last). The network's velocity v gives an estimate of the
+clean latents, and the step is linear in what is known:
+
+  x0  = sqrt(a) x - sqrt(1 - a) v
+  x'  = A x + B x0 + C x0_before + D noise
+
+so both samplers are one loop over a table of numbers. With
+
+  rho = a (1 - p) / (p (1 - a)),   1 - rho = (p - a) / (p (1 - a))
+
+which is exp(-2 h), h being the step in half log signal-to-noise ratio:
+
+  DDIM  A = sqrt((1 - p) / (1 - a))              B = sqrt(p) - sqrt(a) A
+  DPM   A = sqrt((1 - p) / (1 - a)) sqrt(rho)    B = sqrt(p) (1 - rho) (1 + c)
+        C = -sqrt(p) (1 - rho) c                 D = sqrt((1 - p) (1 - rho))
+
+where c = h / (2 h_before) makes the DPM step second-order; it is 0 at the first
+step, which has no predecessor, at the second, as h_before is infinite after
+a = 0, and at the last. Written with rho nothing is infinite: a = 0 and p = 1
+both give rho = 0. (DDIM: arXiv 2010.02502. DPM: SDE-DPM-Solver++(2M), arXiv
+2211.01095.)
+
+The tables are made on the host in float64 and rounded once.
+
+B clips  N steps
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lift_jax.diffusion import guidance
+from lift_jax.diffusion.schedule import ScheduleConfig, alpha_bars
+from lift_jax.errors import UserError
+
+SAMPLERS = ('ddim', 'dpm')
+CARRY_DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerConfig:
+  """How clips are sampled; the defaults are the published ones of 2B.
+
+  Attributes:
+    name: 'ddim', deterministic, or 'dpm', which draws noise at every step.
+    num_steps: calls of the network.
+    guidance_scale: of classifier-free guidance; 1 leaves it out, and with it
+      half of the work.
+    dynamic_guidance: 'none', 'timestep' or 'step'; see `guidance`.
+    reference: step as diffusers does, from t to t - 1000 // num_steps. Unless
+      num_steps divides 1000 that is not the next timestep, and the last step
+      may leave noise.
+    carry_dtype: type that latents are rounded to after each step; the published
+      pipelines round to the type of the network.
+  """
+
+  name: str = 'ddim'
+  num_steps: int = 50
+  guidance_scale: float = 6.0
+  dynamic_guidance: str = 'none'
+  reference: bool = False
+  carry_dtype: str = 'float32'
+
+  def __post_init__(self):
+    for field, choices in (
+      ('name', SAMPLERS),
+      ('dynamic_guidance', guidance.DYNAMICS),
+      ('carry_dtype', CARRY_DTYPES),
+      ('reference', (False, True)),
+    ):
+      value = getattr(self, field)
+      if not any(value is choice or value == choice for choice in choices):
+        raise UserError(
+          f'sampler: {field} is {value!r}; give one of '
+          + ', '.join(map(str, choices))
+        )
+    if type(self.num_steps) is not int or self.num_steps < 1:
+      raise UserError(
+        f'sampler: num_steps is {self.num_steps!r}; give a whole number from 1'
+      )
+    scale = self.guidance_scale
+    if type(scale) not in (int, float) or not 1 <= scale < float('inf'):
+      raise UserError(
+        f'sampler: guidance_scale is {scale!r}; give a number from 1, which '
+        'means no guidance'
+      )
+
+  @property
+  def is_guided(self) -> bool:
+    """Whether a negative text takes part."""
+    return self.guidance_scale > 1
+
+  @property
+  def is_stochastic(self) -> bool:
+    """Whether each step draws noise."""
+    return self.name == 'dpm'
+
+
+class Steps(NamedTuple):
+  """Tables over the steps [N], or one row of them.
+
+  Attributes:
+    index: 0, 1, ..., int32.
+    timestep: what the network is told, int32.
+    guidance: scale of guidance, fp32 like all below.
+    signal: x0 = signal x - noise v.
+    noise: see `signal`.
+    from_x: x' = from_x x + from_x0 x0 + from_before x0_before
+      + from_noise noise.
+    from_x0: see `from_x`.
+    from_before: see `from_x`.
+    from_noise: see `from_x`.
+  """
+
+  index: np.ndarray
+  timestep: np.ndarray
+  guidance: np.ndarray
+  signal: np.ndarray
+  noise: np.ndarray
+  from_x: np.ndarray
+  from_x0: np.ndarray
+  from_before: np.ndarray
+  from_noise: np.ndarray
+
+
+def trailing_timesteps(
+  num_steps: int, num_train_timesteps: int, reference: bool = False
+) -> np.ndarray:
+  """Timesteps from the last one down in equal strides, int64 [num_steps].
+
+  Args:
+    num_steps: at most `num_train_timesteps`.
+    num_train_timesteps: of the schedule.
+    reference: keep the surplus timestep -1 with which rounding ends diffusers'
+      series for some numbers, 61 the first of them.
+
+  Raises:
+    UserError: more steps than timesteps.
+  """
+  if num_steps > num_train_timesteps:
+    raise UserError(
+      f'sampler: num_steps is {num_steps}; the schedule has '
+      f'{num_train_timesteps} timesteps'
+    )
+  series = np.arange(num_train_timesteps, 0, -num_train_timesteps / num_steps)
+  series = np.round(series).astype(np.int64) - 1
+  return series if reference else series[:num_steps]
+
+
+def make_steps(schedule: ScheduleConfig, config: SamplerConfig) -> Steps:
+  """The tables of a sampler, all finite.
+
+  Raises:
+    UserError: more steps than the schedule has timesteps.
+  """
+  total, num_steps = schedule.num_train_timesteps, config.num_steps
+  t = trailing_timesteps(num_steps, total, config.reference)
+  t_next = np.append(t[1:], -1)
+  if config.reference:
+    t_next = t - total // num_steps
+  bars = alpha_bars(schedule)
+  a = bars[t]
+  p = np.where(t_next < 0, 1.0, bars[t_next])
+
+  rates = {'signal': np.sqrt(a), 'noise': np.sqrt(1 - a)}
+  shrink = np.sqrt((1 - p) / (1 - a))
+  if config.name == 'ddim':
+    rates['from_x'] = shrink
+    rates['from_x0'] = np.sqrt(p) - np.sqrt(a) * shrink
+    rates['from_before'] = rates['from_noise'] = np.zeros_like(a)
+  else:
+    rest = (p - a) / (p * (1 - a))  # 1 - rho, without cancellation
+    c = _second_order(a, p)
+    rates['from_x'] = shrink * np.sqrt(_rho(a, p))
+    rates['from_x0'] = np.sqrt(p) * rest * (1 + c)
+    rates['from_before'] = -np.sqrt(p) * rest * c
+    rates['from_noise'] = np.sqrt((1 - p) * rest)
+  rates['guidance'] = guidance.guidance_scales(
+    config.guidance_scale, config.dynamic_guidance, t, num_steps
+  )
+  return Steps(
+    index=np.arange(len(t), dtype=np.int32),
+    timestep=t.astype(np.int32),
+    **{name: table.astype(np.float32) for name, table in rates.items()},
+  )
+
+
+def _rho(a, p):
+  """exp(-2 h) of steps from alpha-bar a to alpha-bar p."""
+  return a * (1 - p) / (p * (1 - a))
+
+
+def _second_order(a, p):
+  """c = h / (2 h_before) of each step, 0 where a step is first-order.
+
+  h_before is the step from the timestep before to this one, even where that
+  step had aimed elsewhere (`SamplerConfig.reference`).
+  """
+  c = np.zeros_like(a)
+  before, now, after = a[:-1], a[1:], p[1:]
+  # Where a = 0 or p = 1 a step has no finite h.
+  finite = (before > 0) & (now > 0) & (after < 1)
+  before, now, after = before[finite], now[finite], after[finite]
+  c[1:][finite] = np.log(_rho(now, after)) / (2 * np.log(_rho(before, now)))
+  return c
+
+
+def clip_keys(seeds: Sequence[int]) -> np.ndarray:
+  """Random keys of clips, uint32 [B, 2], from seeds in [0, 2^64)."""
+  if any(not 0 <= seed < 2**64 for seed in seeds):
+    raise UserError(f'sampler: seeds {list(seeds)}; give some in [0, 2^64)')
+  halves = [divmod(seed, 2**32) for seed in seeds]
+  return np.array(halves, np.uint32).reshape(-1, 2)
+
+
+def clip_noise(
+  keys_b2: jax.Array, draw: jax.Array | int, shape: tuple[int, ...]
+) -> jax.Array:
+  """Standard normal noise fp32 [B, *shape], each clip's from its own key.
+
+  Neither the other clips of the batch, their number, nor the mesh changes it:
+  bits are counted within a clip, and the generator is fixed here, as others
+  (rbg) draw differently in a batch.
+
+  Args:
+    keys_b2: uint32 [B, 2], see `clip_keys`.
+    draw: 0 for the noise that sampling starts from, i + 1 for that of step i.
+    shape: of one clip.
+  """
+
+  def one(key_2):
+    key = jax.random.wrap_key_data(key_2, impl='threefry2x32')
+    return jax.random.normal(jax.random.fold_in(key, draw), shape)
+
+  return jax.vmap(one)(keys_b2)
+
+
+def sample(
+  velocity: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  steps: Steps,
+  x_b: jax.Array,
+  draw: Callable[[jax.Array], jax.Array] | None = None,
+  carry_dtype=jnp.float32,
+) -> jax.Array:
+  """Runs all steps under one scan.
+
+  Args:
+    velocity: `velocity(x_b, timestep, guidance)`, the network's prediction
+      with guidance applied, in fp32.
+    steps: tables from `make_steps`.
+    x_b: noise to start from [B, ...].
+    draw: `draw(index)`, the noise [B, ...] of a step; None for a sampler that
+      needs none.
+    carry_dtype: type that latents are rounded to after each step.
+
+  Returns:
+    Clean latents [B, ...] in fp32.
+  """
+
+  def step(carry, row):
+    x_b, before_b = carry
+    v_b = velocity(x_b, row.timestep, row.guidance)
+    x_b = x_b.astype(jnp.float32)
+    x0_b = row.signal * x_b - row.noise * v_b
+    x_b = row.from_x * x_b + row.from_x0 * x0_b
+    if draw is not None:
+      noise_b = draw(row.index).astype(jnp.float32)
+      x_b = x_b + row.from_before * before_b + row.from_noise * noise_b
+    return (x_b.astype(carry_dtype), x0_b), None
+
+  start = (x_b.astype(carry_dtype), jnp.zeros(x_b.shape, jnp.float32))
+  (x_b, _), _ = jax.lax.scan(step, start, jax.tree.map(jnp.asarray, steps))
+  return x_b.astype(jnp.float32)

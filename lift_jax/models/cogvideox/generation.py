@@ -1,0 +1,142 @@
+"""Text embeddings to latents, and latents to videos.
+
+The two are separate programs, so that transformer and autoencoder need not be
+in memory together; each is compiled once for each shape. Under a mesh
+(`jax.set_mesh`) `denoise` spreads clips over 'data' and 'fsdp', and
+`decode_latents` spreads them over all devices where their number allows it.
+
+B clips  F latent frames  h w height and width in latents  C channels  S text
+tokens  D width of their embeddings  N steps  T H W frames, height and width of
+videos
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from lift_jax.diffusion import guidance, sampler
+from lift_jax.diffusion.sampler import SamplerConfig
+from lift_jax.diffusion.schedule import ScheduleConfig
+from lift_jax.models.cogvideox.sharding import BATCH
+from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.partitioning import AXES, BATCH_AXES, constrain
+
+
+@functools.partial(
+  jax.jit, static_argnames=('model', 'schedule', 'config', 'latent_shape')
+)
+def denoise(
+  model: FunctionalModel,
+  params: Params,
+  schedule: ScheduleConfig,
+  config: SamplerConfig,
+  text_bsd: jax.Array,
+  negative_text_sd: jax.Array | None = None,
+  *,
+  latent_shape: tuple[int, int, int, int],
+  keys_b2: jax.Array | None = None,
+  initial_noise: jax.Array | None = None,
+  step_noise: jax.Array | None = None,
+) -> jax.Array:
+  """Scaled latents [B, F, h, w, C] in fp32.
+
+  Noise comes from the keys; what is given as an array is not drawn.
+
+  Args:
+    model: the transformer; pass the same object for the same program.
+    params: its parameters.
+    schedule: the noise schedule that it was trained with.
+    config: sampler.
+    text_bsd: text embeddings [B, S, D].
+    negative_text_sd: embeddings of the negative prompt [S, D]; not read where
+      `config` has no guidance.
+    latent_shape: (F, h, w, C).
+    keys_b2: uint32 [B, 2], see `sampler.clip_keys`.
+    initial_noise: [B, F, h, w, C].
+    step_noise: noises of a stochastic sampler [N, B, F, h, w, C].
+
+  Raises:
+    ValueError: something that `config` needs is missing, or has another shape.
+  """
+  clips_shape = (text_bsd.shape[0], *latent_shape)
+  steps = sampler.make_steps(schedule, config)
+  draws_noise = config.is_stochastic and step_noise is None
+  if keys_b2 is None and (initial_noise is None or draws_noise):
+    raise ValueError('give keys, or all noises')
+  if config.is_guided and negative_text_sd is None:
+    raise ValueError('guidance needs the embeddings of a negative prompt')
+  steps_shape = (len(steps.index), *clips_shape)
+  for name, noise, shape in (
+    ('initial_noise', initial_noise, clips_shape),
+    ('step_noise', step_noise, steps_shape),
+  ):
+    if noise is not None and noise.shape != shape:
+      raise ValueError(f'{name} has shape {noise.shape}, not {shape}')
+
+  def network(x_bfhwc, text_bsd, t_b):
+    velocity = model(params, constrain(x_bfhwc, BATCH), text_bsd, t_b)
+    return constrain(velocity, BATCH)
+
+  def draw(index):
+    if step_noise is not None:
+      return step_noise[index]
+    return sampler.clip_noise(keys_b2, index + 1, latent_shape)
+
+  if initial_noise is None:
+    initial_noise = sampler.clip_noise(keys_b2, 0, latent_shape)
+  return sampler.sample(
+    guidance.guided(
+      network, text_bsd, negative_text_sd if config.is_guided else None
+    ),
+    steps,
+    constrain(initial_noise, BATCH),
+    draw if config.is_stochastic else None,
+    config.carry_dtype,
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('vae', 'scaling_factor', 'tiling'))
+def decode_latents(
+  vae: FunctionalModel,
+  params: Params,
+  latents_bfhwc: jax.Array,
+  scaling_factor: float,
+  tiling: bool,
+) -> jax.Array:
+  """Videos uint8 [B, T, H, W, 3] of scaled latents.
+
+  Each device decodes one clip after the other, so that memory does not grow
+  with the batch but for the results.
+
+  Args:
+    vae: the autoencoder; pass the same object for the same program.
+    params: its parameters, whole on each device.
+    latents_bfhwc: [B, F, h, w, C]; under a mesh B is a multiple of its 'data'
+      times 'fsdp', and if also of its size, all devices take part.
+    scaling_factor: of the autoencoder's config.
+    tiling: see `vae.VAE.decode`.
+  """
+
+  def decode_one(latents_fhwc, params):
+    latents = latents_fhwc[None].astype(jnp.float32) / scaling_factor
+    video = vae(params, latents, method='decode', tiling=tiling)[0]
+    # [-1, 1] to [0, 255], as the published pipelines write frames.
+    video = jnp.clip(video.astype(jnp.float32) / 2 + 0.5, 0, 1)
+    return jnp.round(video * 255).astype(jnp.uint8)
+
+  def decode_all(params, latents_bfhwc):
+    return jax.lax.map(lambda x: decode_one(x, params), latents_bfhwc)
+
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return decode_all(params, latents_bfhwc)
+  spread = AXES if latents_bfhwc.shape[0] % mesh.size == 0 else BATCH_AXES
+  return jax.shard_map(
+    decode_all,
+    mesh=mesh,
+    in_specs=(P(), P(spread)),
+    out_specs=P(spread),
+    check_vma=False,
+  )(params, latents_bfhwc)

@@ -1,0 +1,444 @@
+"""Sampling and decoding against diffusers' pipeline, on any mesh."""
+
+import functools
+import json
+
+from absl.testing import parameterized
+import diffusers
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+import pytest
+import torch
+
+from lift_jax import partitioning
+from lift_jax.diffusion import sampler
+from lift_jax.diffusion.sampler import SamplerConfig
+from lift_jax.diffusion.schedule import ScheduleConfig
+from lift_jax.models.cogvideox.config import TransformerConfig
+from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
+from lift_jax.models.cogvideox.generation import decode_latents, denoise
+from lift_jax.models.cogvideox.sharding import BATCH, TRANSFORMER_RULES
+from lift_jax.models.cogvideox.transformer import Transformer
+from lift_jax.models.cogvideox.vae import VAE
+from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models.cogvideox.vae_convert import VAE_TABLE
+from lift_jax.models.functional import functional
+from tests.models.cogvideox import transformer_test
+from tests.torch_weights import params_from_torch, scaled_error
+
+LATENT_SHAPE = (3, 8, 12, 16)
+DRAWS = 'diffusers.schedulers.scheduling_dpm_cogvideox.randn_tensor'
+
+
+@functools.cache
+def pipeline(rotary):
+  """The published pipeline around tiny networks.
+
+  The autoencoder makes four frames of a latent, as published, but 4 x 4 pixels
+  in place of 8 x 8, which compiles faster; its tiles are 4 x 6 latents.
+  """
+  torch.manual_seed(1)
+  config = VAEConfig(
+    block_out_channels=(4, 8, 8),
+    layers_per_block=1,
+    norm_num_groups=2,
+    sample_height=32,
+    sample_width=48,
+  )
+  vae = diffusers.AutoencoderKLCogVideoX.from_config(config.to_json()).eval()
+  with torch.no_grad():
+    for parameter in vae.parameters():
+      parameter.add_(0.1 * torch.randn_like(parameter))
+    # Frames are then seldom clipped to black or white.
+    vae.decoder.conv_out.conv.weight.mul_(0.5)
+  pipe = diffusers.CogVideoXPipeline(
+    tokenizer=None,
+    text_encoder=None,
+    vae=vae,
+    transformer=transformer_test.reference(
+      rotary, time_embed_dim=16, text_embed_dim=32
+    ),
+    scheduler=diffusers.CogVideoXDDIMScheduler(),
+  )
+  pipe.set_progress_bar_config(disable=True)
+  return pipe
+
+
+@functools.cache
+def networks(rotary):
+  """((transformer, its parameters), (autoencoder, its parameters))."""
+  pipe = pipeline(rotary)
+  config = TransformerConfig.from_json(pipe.transformer.config)
+  transformer = functional(lambda rngs: Transformer(config, rngs=rngs))
+  vae_config = VAEConfig.from_json(json.loads(pipe.vae.to_json_string()))
+  vae = functional(lambda rngs: VAE(vae_config, rngs=rngs))
+  return (
+    (
+      transformer,
+      params_from_torch(
+        TRANSFORMER_TABLE, transformer.abstract_params, pipe.transformer
+      ),
+    ),
+    (vae, params_from_torch(VAE_TABLE, vae.abstract_params, pipe.vae)),
+  )
+
+
+def texts(batch):
+  rng = np.random.default_rng(0)
+  text = rng.normal(size=(batch, 7, 32)).astype(np.float32)
+  return text, rng.normal(size=(7, 32)).astype(np.float32)
+
+
+def noise_of(latent_shape, batch):
+  rng = np.random.default_rng(1)
+  return rng.normal(size=(batch, *latent_shape)).astype(np.float32)
+
+
+def video_size(latent_shape):
+  frames, height, width, _ = latent_shape
+  size = {'height': 4 * height, 'width': 4 * width}
+  return size | {'num_frames': 4 * frames - 3}
+
+
+def channels_second(x_bfhwc):
+  return torch.tensor(np.array(x_bfhwc)).permute(0, 1, 4, 2, 3)
+
+
+def run_diffusers(rotary, config, latent_shape, batch, monkeypatch):
+  """Initial noise, noises of the steps and latents of the published pipeline.
+
+  The noise of a step is the last one that its scheduler draws in it.
+  """
+  pipe = pipeline(rotary)
+  kinds = {
+    'ddim': diffusers.CogVideoXDDIMScheduler,
+    'dpm': diffusers.CogVideoXDPMScheduler,
+  }
+  schedule = ScheduleConfig(snr_shift_scale=1.0 if rotary else 3.0)
+  pipe.scheduler = kinds[config.name].from_config(
+    schedule.to_json() | {'trained_betas': None}
+  )
+  text, negative = texts(batch)
+  start = noise_of(latent_shape, batch)
+  drawn, used = [], []
+  draw = diffusers.utils.torch_utils.randn_tensor
+
+  def record(*args, **kwargs):
+    drawn.append(draw(*args, **kwargs))
+    return drawn[-1]
+
+  def end_of_step(*_):
+    used.extend(x.permute(0, 1, 3, 4, 2).numpy() for x in drawn[-1:])
+    return {}
+
+  monkeypatch.setattr(DRAWS, record)
+  latents = pipe(
+    prompt_embeds=torch.tensor(text),
+    negative_prompt_embeds=torch.tensor(negative).expand(batch, -1, -1),
+    num_inference_steps=config.num_steps,
+    guidance_scale=config.guidance_scale,
+    use_dynamic_cfg=config.dynamic_guidance == 'timestep',
+    latents=channels_second(start),
+    generator=torch.Generator().manual_seed(2),
+    callback_on_step_end=end_of_step,
+    output_type='latent',
+    **video_size(latent_shape),
+  ).frames
+  noises = np.stack(used) if used else None
+  return start, noises, latents.permute(0, 1, 3, 4, 2).numpy()
+
+
+def frames_of_diffusers(rotary, latents, tiling):
+  pipe = pipeline(rotary)
+  pipe.vae.use_tiling = tiling
+  with torch.no_grad():
+    video = pipe.decode_latents(channels_second(latents))
+  return pipe.video_processor.postprocess_video(video, output_type='np')
+
+
+def run_ours(rotary, config, latent_shape, batch, **noises):
+  model, params = networks(rotary)[0]
+  schedule = ScheduleConfig(snr_shift_scale=1.0 if rotary else 3.0)
+  return denoise(
+    model,
+    params,
+    schedule,
+    config,
+    *texts(batch),
+    latent_shape=latent_shape,
+    **noises,
+  )
+
+
+DPM = SamplerConfig('dpm', dynamic_guidance='timestep')
+DDIM = SamplerConfig('ddim')
+
+
+class PipelineTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _monkeypatch(self, monkeypatch):
+    self.monkeypatch = monkeypatch
+
+  # Frames 9, 13 and 49; the size of training, others, and a width of latents
+  # that takes one and two thirds of a tile.
+  @parameterized.named_parameters(
+    ('ddim_2b', False, DDIM, (3, 8, 12, 16), False),
+    ('ddim_5b', True, DDIM, (4, 4, 6, 16), False),
+    ('dpm_2b_tiled', False, DPM, (3, 2, 10, 16), True),
+    ('dpm_5b', True, DPM, (4, 8, 12, 16), False),
+    ('dpm_5b_49_frames', True, DPM, (13, 2, 4, 16), False),
+  )
+  def test_latents_and_frames(self, rotary, config, latent_shape, tiling):
+    start, noises, expected = run_diffusers(
+      rotary, config, latent_shape, 2, self.monkeypatch
+    )
+    self.assertEqual(noises is None, config.name == 'ddim')
+    latents = run_ours(
+      rotary,
+      config,
+      latent_shape,
+      2,
+      initial_noise=start,
+      step_noise=noises,
+    )
+    self.assertEqual(latents.dtype, jnp.float32)
+    self.assertLess(scaled_error(latents, expected), 1e-3)
+
+    vae, params = networks(rotary)[1]
+    factor = pipeline(rotary).vae.config.scaling_factor
+    video = decode_latents(vae, params, latents, factor, tiling)
+    self.assertEqual(video.dtype, jnp.uint8)
+    frames = 255 * frames_of_diffusers(rotary, expected, tiling)
+    # The case says something: frames are neither flat nor all clipped.
+    self.assertGreater(frames.std(), 20)
+    self.assertLess(np.mean((frames == 0) | (frames == 255)), 0.3)
+    self.assertEqual(video.shape, frames.shape)
+    self.assertLessEqual(np.abs(video - frames).max(), 2)
+
+  @parameterized.parameters(
+    SamplerConfig('ddim', 7, reference=True),
+    SamplerConfig('dpm', 30, dynamic_guidance='timestep', reference=True),
+    SamplerConfig('dpm', 7, guidance_scale=1.0, reference=True),
+  )
+  def test_other_numbers_of_steps(self, config):
+    shape = (3, 4, 6, 16)
+    start, noises, expected = run_diffusers(
+      False, config, shape, 1, self.monkeypatch
+    )
+    latents = run_ours(
+      False, config, shape, 1, initial_noise=start, step_noise=noises
+    )
+    self.assertLess(scaled_error(latents, expected), 1e-3)
+
+
+def place(mesh, batch):
+  """Parameters and inputs of a batch on a mesh, as a job lays them out."""
+  model, params = networks(False)[0]
+  shardings = partitioning.param_shardings(
+    TRANSFORMER_RULES, model.abstract_params, mesh
+  )
+  params = jax.tree.map(jax.device_put, params, shardings)
+  text, negative = texts(batch)
+  rows = NamedSharding(mesh, BATCH)
+  return (
+    params,
+    jax.device_put(text, rows),
+    jax.device_put(negative, NamedSharding(mesh, P())),
+    jax.device_put(sampler.clip_keys(range(batch)), rows),
+  )
+
+
+class LayoutTest(parameterized.TestCase):
+  shape = (3, 4, 6, 16)
+  config = DPM
+
+  def alone(self, chosen):
+    """Latents of clips sampled one by one on one device."""
+    model, params = networks(False)[0]
+    text, negative = texts(8)
+    return np.concatenate(
+      [
+        denoise(
+          model,
+          params,
+          ScheduleConfig(),
+          self.config,
+          text[i : i + 1],
+          negative,
+          latent_shape=self.shape,
+          keys_b2=sampler.clip_keys([i]),
+        )
+        for i in chosen
+      ]
+    )
+
+  def test_batch_and_order(self):
+    model, params = networks(False)[0]
+    text, negative = texts(8)
+    chosen = [6, 0, 3, 1]
+    ours = denoise(
+      model,
+      params,
+      ScheduleConfig(),
+      self.config,
+      text[chosen],
+      negative,
+      latent_shape=self.shape,
+      keys_b2=sampler.clip_keys(chosen),
+    )
+    self.assertLess(scaled_error(ours, self.alone(chosen)), 1e-5)
+
+  @parameterized.parameters(
+    ({'data': 8},),
+    ({'data': 2, 'fsdp': 2, 'tensor': 2},),
+    ({'fsdp': 2, 'context': 4},),
+    ({'context': 4, 'tensor': 2},),
+  )
+  def test_mesh(self, axes):
+    sizes = {'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 1} | axes
+    mesh = partitioning.make_mesh(partitioning.MeshConfig(**sizes))
+    model = networks(False)[0][0]
+    params, text, negative, keys = place(mesh, 8)
+    with jax.set_mesh(mesh):
+      ours = denoise(
+        model,
+        params,
+        ScheduleConfig(),
+        self.config,
+        text,
+        negative,
+        latent_shape=self.shape,
+        keys_b2=keys,
+      )
+    self.assertLess(scaled_error(ours, self.alone(range(8))), 1e-5)
+
+  def test_decode(self):
+    """Clips spread over all devices, and over the batch axes alone."""
+    vae, params = networks(False)[1]
+    latents = noise_of((1, 2, 3, 16), 8)
+    one_by_one = np.concatenate(
+      [decode_latents(vae, params, x[None], 1.0, False) for x in latents]
+    )
+    mesh = partitioning.make_mesh(
+      partitioning.MeshConfig(data=2, fsdp=1, context=2, tensor=2)
+    )
+    with jax.set_mesh(mesh):
+      for batch, devices in ((8, 8), (4, 2)):
+        video = decode_latents(vae, params, latents[:batch], 1.0, False)
+        shards = {str(shard.index) for shard in video.addressable_shards}
+        self.assertLen(shards, devices)
+        # Another order of sums may turn a rounding.
+        difference = np.abs(np.int32(video) - one_by_one[:batch])
+        self.assertLessEqual(difference.max(), 1)
+        self.assertLess(np.mean(difference > 0), 1e-3)
+
+  def test_memory_of_decode_does_not_grow_with_the_batch(self):
+    vae, params = networks(False)[1]
+
+    def temporary_bytes(batch):
+      latents = noise_of((1, 2, 3, 16), batch)
+      program = decode_latents.lower(vae, params, latents, 1.0, False).compile()
+      return program.memory_analysis().temp_size_in_bytes
+
+    one, eight = temporary_bytes(1), temporary_bytes(8)
+    self.assertLess(eight, 1.2 * one)
+
+
+class ProgramTest(parameterized.TestCase):
+  shape = (2, 2, 2, 16)
+
+  def arguments(self, config, seed):
+    model, params = networks(False)[0]
+    text, negative = texts(2)
+    fixed = (model, params, ScheduleConfig(), config)
+    return fixed + (text + np.float32(seed), negative), {
+      'latent_shape': self.shape,
+      'keys_b2': sampler.clip_keys([seed, seed + 1]),
+    }
+
+  def test_compiled_once(self):
+    """Also for a schedule and a sampler that are equal, but other objects."""
+
+    def run(seed):
+      config = SamplerConfig('dpm', 3, dynamic_guidance='step')
+      args, kwargs = self.arguments(config, seed)
+      return jax.block_until_ready(denoise(*args, **kwargs))
+
+    with jax.log_compiles():
+      with self.assertLogs('jax', 'WARNING') as logs:
+        first = run(0)
+      self.assertLen(
+        [x for x in logs.output if 'Compiling jit(denoise)' in x], 1
+      )
+      with self.assertNoLogs('jax', 'WARNING'):
+        second = run(5)
+    self.assertGreater(scaled_error(first, second), 0.1)
+
+  def test_scan_is_independent_of_the_number_of_steps(self):
+    """The network stands in the program once."""
+
+    def size(num_steps):
+      args, kwargs = self.arguments(SamplerConfig('dpm', num_steps), 0)
+      return len(denoise.lower(*args, **kwargs).as_text().splitlines())
+
+    self.assertEqual(size(4), size(40))
+
+  def test_guidance_one_takes_half_of_the_batch(self):
+    batches = []
+    model, params = networks(False)[0]
+
+    class Spy:
+      def __call__(self, params, x, text, t):
+        batches.append((x.shape[0], text.shape[0], t.shape[0]))
+        return model(params, x, text, t)
+
+    for scale in (1.0, 6.0):
+      config = SamplerConfig('dpm', 2, scale)
+      args, kwargs = self.arguments(config, 0)
+      denoise.eval_shape(Spy(), *args[1:], **kwargs)
+    self.assertEqual(batches, [(2, 2, 2), (4, 4, 4)])
+
+  def test_latents_in_the_type_of_the_network(self):
+    shape = (3, 4, 6, 16)
+    noises = {'initial_noise': noise_of(shape, 1)}
+    ours, half = (
+      run_ours(
+        False, SamplerConfig('ddim', carry_dtype=dtype), shape, 1, **noises
+      )
+      for dtype in ('float32', 'bfloat16')
+    )
+    self.assertEqual(half.dtype, jnp.float32)
+    np.testing.assert_array_equal(half, half.astype(jnp.bfloat16))
+    self.assertBetween(scaled_error(half, ours), 1e-4, 0.05)
+
+  def test_given_noise_is_the_drawn_noise(self):
+    args, kwargs = self.arguments(SamplerConfig('dpm', 3), 4)
+    drawn = [
+      sampler.clip_noise(kwargs['keys_b2'], i, self.shape) for i in range(4)
+    ]
+    given = denoise(
+      *args,
+      latent_shape=self.shape,
+      initial_noise=drawn[0],
+      step_noise=jnp.stack(drawn[1:]),
+    )
+    self.assertLess(scaled_error(denoise(*args, **kwargs), given), 1e-6)
+    mixed = denoise(*args, **kwargs, initial_noise=drawn[0])
+    self.assertLess(scaled_error(mixed, given), 1e-6)
+
+  @parameterized.parameters(
+    ({'keys_b2': None}, 'give keys, or all noises'),
+    ({'negative_text_sd': None}, 'guidance needs the embeddings'),
+    ({'initial_noise': (2, 2, 2, 2, 3)}, r'initial_noise has shape \(2, 2, 2'),
+    ({'step_noise': (2, 2, 2, 2, 2, 16)}, 'step_noise has shape'),
+  )
+  def test_missing_or_misshapen(self, change, message):
+    args, kwargs = self.arguments(SamplerConfig('dpm', 3), 0)
+    kwargs['negative_text_sd'] = args[5]
+    for name, value in change.items():
+      kwargs[name] = np.zeros(value) if isinstance(value, tuple) else value
+    with pytest.raises(ValueError, match=message):
+      denoise(*args[:5], **kwargs)
