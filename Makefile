@@ -15,7 +15,7 @@ demo: .venv/runtime.stamp
 
 test: .venv/test.stamp
 	$(BIN)/ruff check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Each stamp is newer than what its step was made from, so that nothing is
 # installed twice.

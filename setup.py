@@ -53,6 +53,7 @@ setuptools.setup(
       'diffusers>=0.42',
       'peft>=0.19',
       'pytest>=9.0',
+      'pytest-xdist>=3.8',
       'ruff>=0.14',
       'torch>=2.13',
     ],

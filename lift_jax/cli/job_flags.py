@@ -117,15 +117,14 @@ def _override(
   config: ml_collections.ConfigDict, overrides: Sequence[str]
 ) -> None:
   """Sets fields of `config` as the command line says."""
-  parsed = []
+  parsed, emptied = [], []
   for override in overrides:
     name, equals, value = override.lstrip('-').partition('=')
     section, field = _find(config, name)
     if not equals:
       raise UserError(f'--{name} has no value; write --{name}=VALUE')
     if value == 'None':
-      with section.ignore_type():
-        section[field] = None
+      emptied.append((section, field))
     else:
       parsed.append(f'--{name}={value}')
   values = flags.FlagValues()
@@ -136,6 +135,9 @@ def _override(
     values(['lift', *parsed])
   except config_flags.UnsupportedOperationError as error:
     raise UserError(f'{error}; set it in the config file') from error
+  for section, field in emptied:
+    with section.ignore_type():
+      section[field] = None
 
 
 def _find(

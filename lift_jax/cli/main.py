@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import os
 import sys
 
 # One line per job; the module of the same name in this folder runs it. Nothing
@@ -57,6 +58,10 @@ def main(argv: list[str] | None = None) -> int:
   if {'-h', '--help'} & set(argv[1:]):
     print(job.__doc__.strip())
     return 0
+
+  # transformers would say at each start that it lacks PyTorch, which it need
+  # not have for tokenizers.
+  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 
   from absl import flags
 

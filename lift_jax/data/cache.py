@@ -123,8 +123,8 @@ class Cache:
     if not path.exists():
       return
     try:
-      found = json.loads(path.read_text(encoding='utf-8'))['made_by']
-    except (OSError, ValueError, KeyError) as error:
+      found = dict(json.loads(path.read_text(encoding='utf-8'))['made_by'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
       raise UserError(f'{path}: not readable ({error}); delete it') from None
     stale = [
       f'{key} was {found.get(key)!r} and is now {self.made_by.get(key)!r}'

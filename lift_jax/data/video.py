@@ -139,7 +139,12 @@ def decode(
   with _opened(where, path) as (_, stream):
     num_stated = stream.frames
     source_fps = _rate(stream)
-    size = nearest_size(stream.height, stream.width, sizes) if sizes else None
+    codec = stream.codec_context  # None if unknown, which decoding tells
+    size = None
+    if codec is not None and sizes:
+      if not (codec.height and codec.width):  # as long as no frame has come
+        raise _unusable(where, path, 'holds no frames')
+      size = nearest_size(codec.height, codec.width, sizes)
   if fps is not None and source_fps == 0:
     raise _unusable(where, path, f'states no frame rate to resample to {fps}')
 

@@ -1,0 +1,188 @@
+"""From ConfigDicts to dataclasses; and that every setting is read."""
+
+import ast
+import dataclasses
+import typing
+
+from absl.testing import parameterized
+import ml_collections
+
+from lift_jax import config_lib
+from lift_jax.cli.align_config import AlignConfig
+from lift_jax.errors import UserError
+from lift_jax.training.config import TrainConfig
+from tests.cli import jobs
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inner:
+  size: tuple[int, int]
+  names: tuple[str, ...]
+  rate: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outer:
+  inner: _Inner
+  other: _Inner | None
+  count: int
+  fps: float | None
+  flag: bool
+
+
+def _section(**changes):
+  inner = {'size': [1, 2], 'names': ['a']}
+  return {
+    'inner': inner, 'other': None, 'count': 3, 'fps': None, 'flag': True,
+  } | changes  # fmt: skip
+
+
+class ResolveTest(parameterized.TestCase):
+  @parameterized.parameters(dict, ml_collections.ConfigDict)
+  def test_values(self, kind):
+    config = config_lib.resolve(kind(_section(fps=4)), _Outer)
+    self.assertEqual(
+      config, _Outer(_Inner((1, 2), ('a',), 0.5), None, 3, 4.0, True)
+    )
+    self.assertIsInstance(config.fps, float)
+
+  def test_optional_section(self):
+    inner = {'size': (3, 4), 'names': (), 'rate': 1}
+    config = config_lib.resolve(_section(other=inner), _Outer)
+    self.assertEqual(config.other, _Inner((3, 4), (), 1.0))
+
+  @parameterized.parameters(
+    ({'cuont': 1}, 'config.cuont is not a setting; did you mean count?'),
+    ({'zzz': 1}, "config.zzz is not a setting; known: ['inner', 'other'"),
+    ({'count': 1.5}, 'config.count is 1.5; it must be of type int'),
+    ({'count': True}, 'config.count is True; it must be of type int'),
+    ({'count': None}, 'config.count is None; it must be of type int'),
+    ({'count': '1'}, "config.count is '1'; it must be of type int"),
+    ({'flag': 1}, 'config.flag is 1; it must be of type bool'),
+    ({'fps': True}, 'config.fps is True; it must be of type float'),
+    ({'inner': 3}, 'config.inner is 3, not a section'),
+    ({'inner': {'size': [1, 2]}}, 'config.inner lacks names'),
+    (
+      {'inner': {'size': [1], 'names': []}},
+      'config.inner.size is [1]; it must have 2 items',
+    ),
+    (
+      {'inner': {'size': 'ab', 'names': []}},
+      "config.inner.size is 'ab'; it must be a list",
+    ),
+    (
+      {'inner': {'size': [1, 2], 'names': ['a', 2]}},
+      'config.inner.names[1] is 2; it must be of type str',
+    ),
+  )
+  def test_refused(self, changes, message):
+    with self.assertRaises(UserError) as raised:
+      config_lib.resolve(_section(**changes), _Outer)
+    self.assertStartsWith(str(raised.exception), message)
+
+  def test_missing(self):
+    section = _section()
+    del section['count'], section['flag']
+    with self.assertRaisesRegex(UserError, 'config lacks count, flag'):
+      config_lib.resolve(section, _Outer)
+
+  def test_variants(self):
+    self.assertEqual(config_lib.parse_arg(None), set())
+    self.assertEqual(config_lib.parse_arg('smoke'), {'smoke'})
+    with self.assertRaisesRegex(UserError, r"\['tiny'\] is unknown"):
+      config_lib.parse_arg('smoke,tiny')
+
+
+def _dataclasses(cls: type):
+  """A config class and those of its sections, at any depth."""
+  yield cls
+  for kind in typing.get_type_hints(cls).values():
+    for choice in (kind, *typing.get_args(kind)):
+      if dataclasses.is_dataclass(choice):
+        yield from _dataclasses(choice)
+
+
+def _attributes_read() -> set[str]:
+  """Every name that the package reads from an object.
+
+  Reads within `__post_init__` do not count: they check a value, and do nothing
+  with it.
+  """
+  names = set()
+  for path in (jobs.REPOSITORY / 'lift_jax').rglob('*.py'):
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    for node in ast.walk(tree):
+      if isinstance(node, ast.FunctionDef) and node.name == '__post_init__':
+        node.body = []
+    names |= {
+      node.attr
+      for node in ast.walk(tree)
+      if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+  return names
+
+
+class DeadFieldTest(parameterized.TestCase):
+  def test_every_field_is_read(self):
+    sections = list(_dataclasses(AlignConfig))
+    self.assertGreater(len(sections), 8)
+    read = _attributes_read()
+    dead = [
+      f'{section.__name__}.{field.name}'
+      for section in sections
+      for field in dataclasses.fields(section)
+      if field.name not in read
+      and section.__name__ not in _READ_AS_A_WHOLE
+      and f'{section.__name__}.{field.name}' not in _PASSED_ON
+    ]
+    self.assertEqual(dead, [])
+
+
+# Their fields are reached by name: vars(config) or getattr(config, axis).
+_READ_AS_A_WHOLE = ('RandomModelConfig', 'MeshConfig')
+
+# Published settings that mean nothing here, but belong into an export.
+_PASSED_ON = (
+  'TransformerConfig.sample_frames',
+  'TransformerConfig.temporal_compression',
+  'VAEConfig.invert_scale_latents',
+)
+
+
+class TrainLengthTest(parameterized.TestCase):
+  def config(self, **changes) -> TrainConfig:
+    fields = {
+      'steps': None, 'epochs': None, 'batch_size': None,
+      'batch_per_device': None, 'grad_accum': 1, 'seed': 0,
+      'trainable': 'blocks', 'real_weight': 1.0, 'caption_dropout': 0.0,
+      'ema_decay': 0.0, 'log_every': 1, 'num_threads': 1, 'wandb_project': '',
+      'export': False, 'export_dtype': 'float32',
+    }  # fmt: skip
+    return TrainConfig(**fields | changes)
+
+  @parameterized.parameters(
+    # (epochs, records, batch size, steps)
+    (1.0, 8, 4, 2), (1.0, 9, 4, 3), (2.0, 9, 4, 5), (0.5, 8, 4, 1),
+    (0.01, 8, 4, 1), (1.0, 3, 8, 1), (0.1, 30, 1, 3),
+  )  # fmt: skip
+  def test_epochs(self, epochs, num_records, batch_size, num_steps):
+    config = self.config(epochs=epochs, batch_size=batch_size)
+    self.assertEqual(config.num_steps(num_records, batch_size), num_steps)
+
+  def test_steps_go_first(self):
+    config = self.config(epochs=5.0, steps=3, batch_size=8)
+    self.assertEqual(config.num_steps(100, 8), 3)
+
+  @parameterized.parameters(
+    ({'batch_size': 8}, 4, 2, 8),
+    ({'batch_per_device': 2}, 4, 2, 8),
+    ({'batch_per_device': 2, 'grad_accum': 2}, 4, 4, 8),
+  )
+  def test_batch(self, sizes, num_devices, num_shards, batch_size):
+    config = self.config(steps=1, **sizes)
+    self.assertEqual(config.global_batch(num_devices, num_shards), batch_size)
+
+  def test_batch_does_not_divide(self):
+    config = self.config(steps=1, batch_size=8, grad_accum=2)
+    with self.assertRaisesRegex(UserError, 'batch of 8 videos .* 16 parts'):
+      config.global_batch(8, 8)

@@ -1,0 +1,198 @@
+"""Batches: what is in them, in which order, and from where they go on."""
+
+import collections
+import pathlib
+from unittest import mock
+
+from absl.testing import parameterized
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+import pytest
+
+from lift_jax.data import cache as cache_lib
+from lift_jax.data import pipeline
+from lift_jax.data.records import AlignmentRecord
+from lift_jax.errors import UserError
+
+# How many records lie in each bucket.
+_COUNTS = {(1, 2, 2): 12, (2, 2, 2): 4}
+_BATCH = 4
+
+
+def _record(index: int) -> AlignmentRecord:
+  name = f'{index}.mp4'
+  return AlignmentRecord(
+    name, pathlib.Path('/none') / name, f'caption {index}', index / 100,
+    index % 3 == 0, 'a.json', index,
+  )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory) -> cache_lib.Cache:
+  """Records whose every value is their number, in shards of three."""
+  cache = cache_lib.Cache(tmp_path_factory.mktemp('cache'), {})
+  cache.start()
+  index = 0
+  for bucket, count in _COUNTS.items():
+    items = []
+    for _ in range(count):
+      latents = np.full((*bucket, 16), index, np.float32)
+      text = np.full((3, 5), index, np.float32)
+      data = cache_lib.pack(latents, -latents, text)
+      items.append((_record(index), data, (1, 1), 'sum'))
+      index += 1
+    for start in range(0, count, 3):
+      cache.write_shard(bucket, items[start : start + 3])
+  cache.write_index()
+  return cache
+
+
+class _PipelineTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _cache(self, cache):
+    self.cache = cache
+    self.records = [_record(index) for index in range(sum(_COUNTS.values()))]
+    self.scored = pipeline.join(cache, self.records)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ('data',))
+    self.sharding = NamedSharding(mesh, PartitionSpec('data'))
+
+  def iterator(self, scored=None, seed=0):
+    return pipeline.make_iterator(
+      self.cache, scored or self.scored, _BATCH, self.sharding, seed, 2
+    )
+
+  def numbers(self, batches) -> list[list[int]]:
+    """Which records are in each of the batches."""
+    return [[int(n) for n in batch['text'][:, 0, 0]] for batch in batches]
+
+  def take(self, iterator, count):
+    return [next(iterator) for _ in range(count)]
+
+
+class BatchTest(_PipelineTest):
+  def test_contents(self):
+    """Tensors, reward and origin of a row are of one record."""
+    for batch in self.take(self.iterator(), 8):
+      self.assertEqual(
+        sorted(batch), ['is_real', 'logvar', 'mean', 'reward', 'text']
+      )
+      self.assertIn(batch['mean'].shape[1:4], _COUNTS)
+      for row, number in enumerate(self.numbers([batch])[0]):
+        self.assertTrue(np.all(batch['mean'][row] == number))
+        self.assertTrue(np.all(batch['logvar'][row] == -number))
+        np.testing.assert_allclose(batch['reward'][row], number / 100)
+        self.assertEqual(batch['is_real'][row], number % 3 == 0)
+
+  def test_proportions(self):
+    """Buckets take turns in proportion to their videos: 12 to 4."""
+    shapes = [b['mean'].shape[1:4] for b in self.take(self.iterator(), 16)]
+    for start in range(0, 16, 4):
+      count = collections.Counter(shapes[start : start + 4])
+      self.assertEqual(count, {(1, 2, 2): 3, (2, 2, 2): 1})
+
+  def test_epochs(self):
+    """Each record once in an epoch; no two epochs in the same order."""
+    batches = self.take(self.iterator(), 16)
+    drawn = {bucket: [] for bucket in _COUNTS}
+    for batch, numbers in zip(batches, self.numbers(batches), strict=True):
+      drawn[batch['mean'].shape[1:4]] += numbers
+    first = 0
+    for bucket, count in _COUNTS.items():
+      epochs = [
+        drawn[bucket][start : start + count]
+        for start in range(0, len(drawn[bucket]), count)
+      ]
+      self.assertLen(epochs, 4)
+      for epoch in epochs:
+        self.assertEqual(sorted(epoch), list(range(first, first + count)))
+      self.assertLen({tuple(epoch) for epoch in epochs}, 4)
+      first += count
+
+  def test_seed(self):
+    one, same, other = (
+      self.numbers(self.take(self.iterator(seed=seed), 4)) for seed in (0, 0, 1)
+    )
+    self.assertEqual(one, same)
+    self.assertNotEqual(one, other)
+
+  def test_bucket_smaller_than_a_batch(self):
+    scored = pipeline.join(self.cache, self.records[-3:])
+    numbers = sum(self.numbers(self.take(self.iterator(scored), 3)), [])
+    self.assertEqual(collections.Counter(numbers), {13: 4, 14: 4, 15: 4})
+
+  def test_order_of_records_decides(self):
+    """Not the order of the shards, which a resumed run writes otherwise."""
+    half = self.records[::2]
+    one = self.numbers(
+      self.take(self.iterator(pipeline.join(self.cache, half)), 4)
+    )
+    backwards = pipeline.join(self.cache, half[::-1])
+    other = self.numbers(self.take(self.iterator(backwards), 4))
+    self.assertNotEqual(one, other)
+
+
+class ResumeTest(_PipelineTest):
+  @parameterized.parameters(0, 1, 5)
+  def test_state(self, taken):
+    iterator = self.iterator()
+    self.take(iterator, taken)
+    state = iterator.get_state()
+    wanted = self.take(iterator, 8)
+    for resumed in (self.iterator(), iterator):
+      resumed.set_state(state)
+      for batch, again in zip(wanted, self.take(resumed, 8), strict=True):
+        for name, array in batch.items():
+          np.testing.assert_array_equal(array, again[name])
+
+
+class HostsTest(_PipelineTest):
+  @parameterized.parameters(1, 2, 4)
+  def test_rows(self, num_hosts):
+    """Hosts read their rows of the batches that one host would read."""
+    wanted = self.take(self.iterator(), 8)
+    parts = []
+    for host in range(num_hosts):
+      rows = np.arange(_BATCH).reshape(num_hosts, -1)[host]
+      with mock.patch.object(pipeline, 'local_rows', return_value=rows):
+        parts.append(self.take(self.iterator(), 8))
+    for step, batch in enumerate(wanted):
+      for name, array in batch.items():
+        np.testing.assert_array_equal(
+          array, np.concatenate([part[step][name] for part in parts])
+        )
+
+  def test_local_rows(self):
+    np.testing.assert_array_equal(
+      pipeline.local_rows(self.sharding, 8), np.arange(8)
+    )
+
+  def test_to_global(self):
+    batch = next(self.iterator())
+    placed = pipeline.to_global(batch, _BATCH, self.sharding)
+    for name, array in batch.items():
+      self.assertEqual(placed[name].sharding.spec, PartitionSpec('data'))
+      np.testing.assert_array_equal(np.asarray(placed[name]), array)
+
+
+class JoinTest(_PipelineTest):
+  def test_rewards_are_of_the_records(self):
+    """New scores cost no new encoding."""
+    self.assertEqual(
+      [s.reward for s in self.scored], [r.reward for r in self.records]
+    )
+
+  def test_not_encoded(self):
+    with self.assertRaisesRegex(UserError, 'record 99 .*not in the cache'):
+      pipeline.join(self.cache, [_record(99)])
+
+  def test_skipped(self):
+    key = cache_lib.record_key(_record(99))
+    self.cache.write_skipped(0, {key: cache_lib.Skipped('bad', None)})
+    try:
+      joined = pipeline.join(self.cache, [*self.records, _record(99)])
+      self.assertLen(joined, len(self.records))
+      with self.assertRaisesRegex(UserError, 'every record was skipped'):
+        pipeline.join(self.cache, [_record(99)])
+    finally:
+      self.cache.forget_skipped()

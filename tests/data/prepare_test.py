@@ -1,0 +1,277 @@
+"""What is encoded, by whom and how often; the encoder is a stand-in."""
+
+import json
+import logging
+import pathlib
+import threading
+from unittest import mock
+
+from absl.testing import parameterized
+import jax
+import numpy as np
+import pytest
+
+from lift_jax.data import cache as cache_lib
+from lift_jax.data import prepare
+from lift_jax.data.records import read_alignment
+from lift_jax.errors import UserError
+from tests.data import clips
+
+_LOGGER = logging.getLogger('prepare_test')
+_COUNT = 7
+
+
+class _Encoder:
+  """Latents are the mean colour; it notes the sizes of its batches."""
+
+  def __init__(self):
+    self.batches = []
+    self.num_captions = 0
+
+  def videos(self, frames_bthw3):
+    self.batches.append(frames_bthw3.shape)
+    b, t, h, w, _ = frames_bthw3.shape
+    colour = frames_bthw3.mean(axis=(1, 2, 3, 4), dtype=np.float32)
+    mean = np.broadcast_to(
+      colour[:, None, None, None, None], (b, (t + 3) // 4, h // 8, w // 8, 2)
+    )
+    return mean, -mean
+
+  def captions(self, captions):
+    self.num_captions += len(captions)
+    lengths = [len(caption) for caption in captions]
+    text = np.array(lengths, np.float32)[:, None, None]
+    return np.broadcast_to(text, (len(captions), 3, 4)), [
+      length > 8 for length in lengths
+    ]
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory) -> pathlib.Path:
+  """Clips of two shapes that alternate, and one of another length."""
+  root = tmp_path_factory.mktemp('root')
+  items = []
+  for index in range(_COUNT):
+    height, width = ((16, 32), (32, 16))[index % 2]
+    frames = 1 if index == 6 else 5
+    name = f'{index}.mp4'
+    clips.write_clip(root / name, frames, height, width, seed=index)
+    items.append({'video': name, 'caption': f'c{index}', 'score': 0.5})
+  (root / 'a.json').write_text(json.dumps(items))
+  return root
+
+
+class _PrepareTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, videos, tmp_path):
+    self.root, self.folder = videos, tmp_path
+    self.records = read_alignment(videos, ['a.json']).records
+    # So many clips are in a batch.
+    devices = mock.patch.object(jax, 'local_device_count', return_value=2)
+    devices.start()
+    self.addCleanup(devices.stop)
+
+  def data(self, **changes) -> prepare.DataConfig:
+    fields = {
+      'root': str(self.root), 'synthetic': ('a.json',), 'real': (),
+      'on_bad_record': 'error', 'cache': '', 'sizes': ((16, 32), (32, 16)),
+      'max_frames': 5, 'fps': None, 'resize': 'crop', 'sample_clips': 0,
+    }  # fmt: skip
+    return prepare.DataConfig(**fields | changes)
+
+  def cache(self, name='cache') -> cache_lib.Cache:
+    return cache_lib.Cache(self.folder / name, {})
+
+  def run_with(self, encoder, records=None, name='cache', **changes):
+    config = prepare.PrepareConfig(1, 2, 2, 'float32', 'float32', True)
+    prepare.run(
+      self.cache(name), records or self.records, lambda: encoder,
+      self.data(**changes), config, _LOGGER,
+    )  # fmt: skip
+
+  def bad_record(self, index):
+    """The records, one of which has a file that is no video."""
+    path = self.folder / 'bad.mp4'
+    path.write_text('x')
+    records = list(self.records)
+    records[index] = read_alignment(
+      self.write([{'video': 'bad.mp4', 'caption': 'bad', 'score': 0}]),
+      ['b.json'],
+    ).records[0]
+    return records
+
+  def write(self, items) -> pathlib.Path:
+    (self.folder / 'b.json').write_text(json.dumps(items))
+    return self.folder
+
+
+class RunTest(_PrepareTest):
+  def test_batches(self):
+    """Full ones of one shape, and at the end what is left."""
+    encoder = _Encoder()
+    self.run_with(encoder)
+    self.assertEqual(
+      encoder.batches,
+      [
+        (2, 5, 16, 32, 3), (2, 5, 32, 16, 3),
+        (1, 5, 16, 32, 3), (1, 5, 32, 16, 3), (1, 1, 16, 32, 3),
+      ],
+    )  # fmt: skip
+    self.assertEqual(encoder.num_captions, _COUNT + 1)  # and the empty one
+    cache = self.cache()
+    self.assertLen(cache.entries(), _COUNT)
+    np.testing.assert_array_equal(cache.null_text(), np.zeros((3, 4)))
+
+  def test_again(self):
+    self.run_with(_Encoder())
+    self.assertEqual(
+      prepare.missing_from(self.cache(), self.records, 'error'), []
+    )
+    self.run_with(None)
+
+  def test_after_a_fault(self):
+    """Full shards stay, and only the rest is encoded."""
+    with self.assertRaisesRegex(UserError, r'b.json record 0 \(bad.mp4\)'):
+      self.run_with(_Encoder(), self.bad_record(6))
+    cache = self.cache()
+    self.assertEqual(cache.entries(), {})
+    self.assertLen(cache.finished(), 4)
+    encoder = _Encoder()
+    self.run_with(encoder)
+    self.assertEqual(sum(shape[0] for shape in encoder.batches), 3)
+    self.assertLen(cache.entries(), _COUNT)
+
+  def test_fault_before_the_encoder(self):
+    def make_encoder():
+      raise AssertionError('an encoder is made')
+
+    config = prepare.PrepareConfig(1, 2, 2, 'float32', 'float32', True)
+    with self.assertRaisesRegex(UserError, 'b.json record 0'):
+      prepare.run(
+        self.cache(), self.bad_record(1), make_encoder, self.data(), config,
+        _LOGGER,
+      )  # fmt: skip
+
+  def test_video_is_gone(self):
+    """That is seen before the first clip is decoded."""
+    records = self.bad_record(6)
+    records[6].path.unlink()
+    with (
+      mock.patch.object(prepare.video, 'decode', side_effect=AssertionError),
+      self.assertRaisesRegex(UserError, 'b.json record 0 .*no such video'),
+    ):
+      self.run_with(_Encoder(), records)
+
+  def test_truncated_captions(self):
+    items = [{'video': '0.mp4', 'caption': 'x' * 9, 'score': 1}]
+    (self.root / 'long.json').write_text(json.dumps(items))
+    records = read_alignment(self.root, ['long.json']).records
+    with self.assertLogs(_LOGGER, 'WARNING') as logs:
+      self.run_with(_Encoder(), records)
+    self.assertIn('1 captions are longer', logs.output[0])
+    self.assertIn('long.json record 0 (0.mp4)', logs.output[0])
+
+
+class SkipTest(_PrepareTest):
+  def test_skip(self):
+    records = self.bad_record(3)
+    self.run_with(_Encoder(), records, on_bad_record='skip')
+    cache = self.cache()
+    self.assertLen(cache.entries(), _COUNT - 1)
+    ((key, skipped),) = cache.skipped().items()
+    self.assertEqual(key, cache_lib.record_key(records[3]))
+    self.assertIn('b.json record 0 (bad.mp4)', skipped.reason)
+    self.assertEqual(prepare.missing_from(cache, records, 'skip'), [])
+    self.assertEqual(
+      prepare.missing_from(cache, records, 'error'), [records[3]]
+    )
+    records[3].path.write_text('another file')
+    self.assertEqual(prepare.missing_from(cache, records, 'skip'), [records[3]])
+
+
+class HostsTest(_PrepareTest):
+  @parameterized.parameters(2, 3)
+  def test_shares(self, num_hosts):
+    """Hosts split the work, and together make the cache of one."""
+    self.run_with(_Encoder(), name='one')
+    gate = threading.Barrier(num_hosts)
+    index = threading.local()
+
+    def raise_together(error):
+      gate.wait()
+      assert error is None
+
+    encoders = [_Encoder() for _ in range(num_hosts)]
+    errors = []
+
+    def host(number):
+      index.value = number
+      try:
+        self.run_with(encoders[number], name='many')
+      except BaseException as error:
+        errors.append(error)
+        gate.abort()
+
+    with (
+      mock.patch.multiple(
+        prepare.distributed,
+        is_primary=lambda: index.value == 0,
+        barrier=lambda name: gate.wait(),
+        raise_together=raise_together,
+      ),
+      mock.patch.multiple(
+        jax,
+        process_index=lambda: index.value,
+        process_count=lambda: num_hosts,
+      ),
+    ):
+      threads = [
+        threading.Thread(target=host, args=(n,)) for n in range(num_hosts)
+      ]
+      for thread in threads:
+        thread.start()
+      for thread in threads:
+        thread.join()
+    self.assertEqual(errors, [])
+    shares = [sum(s[0] for s in encoder.batches) for encoder in encoders]
+    self.assertEqual(sum(shares), _COUNT)
+    self.assertLessEqual(max(shares) - min(shares), 1)
+    self.assertEqual(self.contents('many'), self.contents('one'))
+
+  def contents(self, name) -> dict[str, bytes]:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    cache = self.cache(name)
+    contents = {}
+    for key, entry in cache.entries().items():
+      reader = ArrayRecordReader(str(cache.shard_path(entry.shard)))
+      contents[key] = reader.read([entry.position])
+      reader.close()
+    return contents
+
+
+class ConfigTest(_PrepareTest):
+  @parameterized.parameters(
+    ({'sizes': ()}, 'data.sizes is empty'),
+    ({'sizes': ((16, 31),)}, '16 x 31'),
+    ({'sizes': ((0, 32),)}, '0 x 32'),
+    ({'max_frames': 0}, 'data.max_frames is 0'),
+    ({'fps': -1.0}, 'data.fps is -1.0'),
+    ({'resize': 'pad'}, "data.resize is 'pad'"),
+    ({'on_bad_record': ''}, 'data.on_bad_record'),
+  )
+  def test_data(self, changes, message):
+    with self.assertRaisesRegex(UserError, message):
+      self.data(**changes)
+
+  @parameterized.parameters(
+    (0, 1, 1, 'float32', 'float32', 'prepare.batch_per_device'),
+    (1, 0, 1, 'float32', 'float32', 'prepare.records_per_shard'),
+    (1, 1, 0, 'float32', 'float32', 'prepare.num_threads'),
+    (1, 1, 1, 'float64', 'float32', 'prepare.compute_dtype'),
+    (1, 1, 1, 'float32', 'int8', 'prepare.keep_dtype'),
+  )
+  def test_prepare(self, *values_and_message):
+    *values, message = values_and_message
+    with self.assertRaisesRegex(UserError, message):
+      prepare.PrepareConfig(*values, True)

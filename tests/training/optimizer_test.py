@@ -1,0 +1,61 @@
+"""The learning rate against diffusers' schedule; the limits of the config."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from lift_jax.errors import UserError
+from lift_jax.training.optimizer import (
+  OptimizerConfig,
+  learning_rate_schedule,
+)
+
+LIFT = OptimizerConfig(
+  learning_rate=1e-5,
+  warmup_steps=200,
+  cycles=1,
+  beta1=0.9,
+  beta2=0.95,
+  eps=1e-8,
+  weight_decay=1e-4,
+  clip_norm=1.0,
+)
+
+
+@pytest.mark.parametrize(
+  ('cycles', 'warmup', 'num_steps'),
+  [(1, 200, 1000), (3, 10, 100), (1, 0, 50), (2, 60, 50)],
+)
+def test_cosine_with_hard_restarts(cycles, warmup, num_steps):
+  from diffusers.optimization import (
+    get_cosine_with_hard_restarts_schedule_with_warmup,
+  )
+
+  config = dataclasses.replace(LIFT, cycles=cycles, warmup_steps=warmup)
+  optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
+  theirs = get_cosine_with_hard_restarts_schedule_with_warmup(
+    optimizer, warmup, num_steps, num_cycles=cycles
+  ).lr_lambdas[0]
+  steps = range(num_steps + 1)
+  np.testing.assert_allclose(
+    [learning_rate_schedule(config, num_steps)(step) for step in steps],
+    [config.learning_rate * theirs(step) for step in steps],
+    rtol=1e-4,
+    atol=1e-12,
+  )
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
+    ({'clip_norm': -1.0}, 'clip_norm must be above 0'),
+    ({'cycles': 0}, 'cycles must be above 0'),
+    ({'warmup_steps': -1}, 'warmup_steps must not be below 0'),
+  ],
+)
+def test_bad_values(change, message):
+  with pytest.raises(UserError, match=message):
+    dataclasses.replace(LIFT, **change)
