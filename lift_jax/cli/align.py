@@ -155,6 +155,8 @@ def _describe(config, folder, setup, scored, batch_size, num_steps, logger):
       'x'.join(map(str, bucket)),
       f'{folder.transformer.num_tokens(*bucket):,}',
     )
+  if config.train.steps is not None and config.train.epochs is not None:
+    logger.info('align: train.steps is given, so train.epochs is not read')
   logger.info(
     'align: %d steps of %d videos (%d at a time), %d of %d videos are real',
     num_steps,

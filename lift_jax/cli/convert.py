@@ -16,8 +16,9 @@ Weights keep the type they are stored in, and those of a run get its
 train.export_dtype, unless --dtype names another (for a run: of the transformer
 or the adapters). DIR must be empty or not there.
 
-example, of the run that the example of `lift align --help` makes:
-  lift convert --from=runs/demo --to=runs/demo_diffusers
+With the run that the example of `lift align --help` makes:
+
+example: lift convert --from=runs/demo --to=runs/demo_diffusers
 """
 
 import dataclasses

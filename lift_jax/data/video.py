@@ -320,11 +320,6 @@ def _divide(numerator: int, denominator: int) -> int:
   return (2 * numerator + denominator) // (2 * denominator)
 
 
-def to_unit(frames_uint8: np.ndarray) -> np.ndarray:
-  """uint8 to float32 in [-1, 1]: x / 255 * 2 - 1."""
-  return frames_uint8.astype(np.float32) / 255 * 2 - 1
-
-
 def nearest_size(
   height: int, width: int, sizes: Sequence[tuple[int, int]]
 ) -> tuple[int, int]:

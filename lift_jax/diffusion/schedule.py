@@ -140,8 +140,3 @@ class Schedule:
     """v = sqrt(a) noise - sqrt(1 - a) x0."""
     signal_rate, noise_rate = self._rates(t_b, x0.ndim)
     return signal_rate * noise - noise_rate * x0
-
-  def clean(self, x_t, velocity, t_b) -> jax.Array:
-    """x0 = sqrt(a) x_t - sqrt(1 - a) v."""
-    signal_rate, noise_rate = self._rates(t_b, x_t.ndim)
-    return signal_rate * x_t - noise_rate * velocity

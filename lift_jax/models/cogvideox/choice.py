@@ -81,6 +81,12 @@ def open_chosen(
 
 def _check_sizes(model: folder.ModelFolder, wanted: RandomModelConfig) -> None:
   """A model made by an earlier run must be the one that is asked for."""
+  seed = model.index.get(folder.RANDOM_SEED)
+  if seed != wanted.seed:
+    raise UserError(
+      f'{model.path} was made with model.random.seed = {seed}, which is now '
+      f'{wanted.seed}; give another --workdir, or delete this model'
+    )
   for section in ('transformer', 'vae', 'text_encoder', 'schedule'):
     there, here = getattr(model, section), getattr(wanted, section)
     for field in dataclasses.fields(here):

@@ -55,6 +55,9 @@ TOKENIZER = 'tokenizer'
 T = TypeVar('T')
 
 
+# In the index of a random model; diffusers passes over such keys.
+RANDOM_SEED = '_random_seed'
+
 _INDEX = {
   '_class_name': 'CogVideoXPipeline',
   '_diffusers_version': '0.30.0',
@@ -419,7 +422,11 @@ def make_random_model(
   if (folder / 'model_index.json').is_file():
     return
   partial = folder.with_name(f'.{folder.name}.partial')
-  index = {**_INDEX, 'tokenizer': ['transformers', 'ByT5Tokenizer']}
+  index = {
+    **_INDEX,
+    'tokenizer': ['transformers', 'ByT5Tokenizer'],
+    RANDOM_SEED: seed,
+  }
   model = ModelFolder(partial, index, transformer, vae, text_encoder, schedule)
   if distributed.is_primary():
     from transformers import ByT5Tokenizer

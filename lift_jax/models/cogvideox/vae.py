@@ -49,11 +49,6 @@ class Posterior(NamedTuple):
   mean: jax.Array
   logvar: jax.Array
 
-  def sample(self, key: jax.Array) -> jax.Array:
-    """mean + exp(logvar / 2) * noise, [B, F, h, w, C]."""
-    noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-    return self.mean + jnp.exp(0.5 * self.logvar) * noise
-
 
 def resize_nearest(
   x_bthwc: jax.Array, num_frames: int, height: int, width: int
