@@ -1,0 +1,97 @@
+"""Which model a job opens: one that is named, or a random one of its own."""
+
+import dataclasses
+import json
+from unittest import mock
+
+import pytest
+
+from lift_jax.diffusion.schedule import ScheduleConfig
+from lift_jax.errors import UserError
+from lift_jax.models.cogvideox import choice, folder
+from lift_jax.models.cogvideox.config import TransformerConfig
+from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models.t5.config import T5Config
+
+RANDOM = choice.RandomModelConfig(
+  transformer=TransformerConfig(num_layers=2),
+  vae=VAEConfig(),
+  text_encoder=T5Config(),
+  schedule=ScheduleConfig(),
+  seed=7,
+)
+CONFIG = choice.ModelConfig(
+  path='', random=RANDOM, compute_dtype='float32', remat='none', attention='xla'
+)
+
+
+def open_again(tmp_path, **changes):
+  """Opens a workdir whose model was made by `CONFIG`, under another config."""
+  made = tmp_path / 'model'
+  index = {
+    '_class_name': 'CogVideoXPipeline',
+    'scheduler': ['diffusers', 'CogVideoXDDIMScheduler'],
+    folder.RANDOM_SEED: RANDOM.seed,
+  }
+  model = folder.ModelFolder(
+    made,
+    index,
+    RANDOM.transformer,
+    RANDOM.vae,
+    RANDOM.text_encoder,
+    RANDOM.schedule,
+  )
+  folder.write_configs(made, model)
+  wanted = dataclasses.replace(RANDOM, **changes)
+  # The configs are enough to be asked for: no weight is made.
+  with mock.patch.object(folder, 'save_component', side_effect=AssertionError):
+    return choice.open_chosen(
+      dataclasses.replace(CONFIG, random=wanted), tmp_path
+    )
+
+
+def test_the_same_model_is_opened_again(tmp_path):
+  assert open_again(tmp_path).transformer == RANDOM.transformer
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'seed': 8}, 'model.random.seed = 7, which is now 8'),
+    (
+      {'transformer': TransformerConfig(num_layers=3)},
+      'model.random.transformer.num_layers = 2, which is now 3',
+    ),
+    (
+      {'schedule': ScheduleConfig(snr_shift_scale=1.0)},
+      'model.random.schedule.snr_shift_scale = 3.0, which is now 1.0',
+    ),
+  ],
+)
+def test_another_random_model_is_refused(tmp_path, changes, message):
+  with pytest.raises(UserError, match=message):
+    open_again(tmp_path, **changes)
+
+
+def test_no_model_is_named(tmp_path):
+  with pytest.raises(UserError, match='model.path is empty'):
+    choice.open_chosen(dataclasses.replace(CONFIG, random=None), tmp_path)
+
+
+def test_a_model_of_another_kind(tmp_path):
+  index = tmp_path / 'model_index.json'
+  index.write_text(json.dumps({'_class_name': 'WanPipeline'}))
+  with pytest.raises(UserError, match='of a WanPipeline, not a CogVideoX'):
+    choice.open_chosen(
+      dataclasses.replace(CONFIG, path=str(tmp_path)), tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+  'change',
+  [{'compute_dtype': 'float16'}, {'remat': 'some'}, {'attention': 'flash'}],
+)
+def test_unknown_choices(change):
+  (name,) = change
+  with pytest.raises(UserError, match=f'model.{name} is'):
+    dataclasses.replace(CONFIG, **change)
