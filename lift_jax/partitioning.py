@@ -17,7 +17,6 @@ parameter.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import functools
 import math
 import re
 from typing import Any
@@ -201,21 +200,14 @@ def like(
   return param_paths.map_named(shard, abstract_tree)
 
 
-@functools.partial(jax.jit, static_argnums=1, inline=True)
-def _constrain(x: jax.Array, spec: jax.sharding.PartitionSpec) -> jax.Array:
-  return jax.lax.with_sharding_constraint(x, spec)
-
-
 def constrain(x: jax.Array, spec: jax.sharding.PartitionSpec) -> jax.Array:
   """Lays `x` out as `spec` on the mesh of `jax.set_mesh`.
 
   Without a mesh it returns `x`, so that single-device code needs no branch.
 
-  A dimension that its axes do not divide is fine: XLA pads it, and masks the
-  padding, inside a compiled program. Outside of one JAX would refuse it
-  (IndivisibleError); there this function compiles a program of its own, whose
-  result is replicated along such a dimension.
+  It is meant for compiled programs. There a dimension that its axes do not
+  divide is fine: XLA pads it and masks the padding.
   """
   if jax.sharding.get_abstract_mesh().empty:
     return x
-  return _constrain(x, spec)
+  return jax.lax.with_sharding_constraint(x, spec)
