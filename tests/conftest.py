@@ -1,4 +1,4 @@
-"""Eight simulated devices, strict promotion, one compilation cache."""
+"""Eight simulated devices, strict promotion, a cache of compiled programs."""
 
 import os
 import pathlib
@@ -20,7 +20,10 @@ import jax  # noqa: E402
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# One for each worker of pytest-xdist: JAX does not write an entry in one go,
+# and another process might read half of it.
+WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'main')
 jax.config.update(
-  'jax_compilation_cache_dir', str(REPOSITORY / '.cache' / 'jax')
+  'jax_compilation_cache_dir', str(REPOSITORY / '.cache' / 'jax' / WORKER)
 )
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import resource
 import shutil
 import signal
 import socket
@@ -202,18 +201,16 @@ class StopTest(_AlignTest):
     self.assertEqual(jobs.checkpoints_of(self.workdir), [])
 
   def test_disk_full(self):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill():
+    def fill_after_the_first_checkpoint():
       while not (self.workdir / 'checkpoints' / '2').exists():
         time.sleep(0.01)
-      resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+      fill(20_000)
 
-    try:
-      with _after_step(3, fill):
-        outcome = self.align()
-    finally:
-      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+      jobs.full_disk() as fill,
+      _after_step(3, fill_after_the_first_checkpoint),
+    ):
+      outcome = self.align()
     self.assert_refused(
       outcome, 'checkpoints', 'could not be written', 'make room',
       'goes on from step 2',

@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import re
+import resource
 import subprocess
 import sys
 
@@ -117,7 +118,8 @@ def start(
     | {
       'XLA_FLAGS': xla_flags,
       'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3',
+      # It reads the cache and does not write: it may be killed while it does.
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1e9',
     }
     | environment,
     stdout=subprocess.PIPE,
@@ -195,6 +197,26 @@ def records_of(cache: pathlib.Path) -> dict[str, tuple]:
     assert record['video'] not in records
     records[record['video']] = (tuple(record['bucket']), data)
   return records
+
+
+@contextlib.contextmanager
+def full_disk():
+  """A disk that a test may fill: `fill(num_bytes)` limits every later file.
+
+  The limit is the whole process's, so meanwhile nothing is put into the cache
+  of compiled programs: a cut entry there would spoil the tests that follow.
+  """
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  least_seconds = 'jax_persistent_cache_min_compile_time_secs'
+  before = getattr(jax.config, least_seconds)
+  jax.config.update(least_seconds, 1e9)
+  try:
+    yield lambda num_bytes: resource.setrlimit(
+      resource.RLIMIT_FSIZE, (num_bytes, limits[1])
+    )
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    jax.config.update(least_seconds, before)
 
 
 def steps_of(workdir: pathlib.Path) -> list[int]:

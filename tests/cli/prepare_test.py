@@ -4,7 +4,6 @@ import collections
 import json
 import os
 import pathlib
-import resource
 import shutil
 import signal
 from unittest import mock
@@ -180,12 +179,9 @@ class CacheTest(_PrepareTest):
       self.assertEqual(self.run_job(data__root=root).status, 0)
 
   def test_disk_full(self):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-      resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, hard))
+    with jobs.full_disk() as fill:
+      fill(6_000)
       outcome = self.run_job()
-    finally:
-      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     self.assert_refused(outcome, 'could not be written', 'make room')
     self.assertFalse((self.cache / 'index.json').exists())
 
