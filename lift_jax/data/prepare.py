@@ -19,7 +19,8 @@ import numpy as np
 from lift_jax import config_lib, distributed
 from lift_jax.data import cache as cache_lib
 from lift_jax.data import video
-from lift_jax.data.records import ON_BAD_RECORD, AlignmentRecord
+from lift_jax.data.json_records import ON_BAD_RECORD
+from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
 from lift_jax.progress import Progress
 

@@ -1,0 +1,554 @@
+"""Human feedback: how questions are found, what is read, what faults say."""
+
+import json
+import pathlib
+import random
+
+from absl.testing import parameterized
+import pytest
+
+from lift_jax.data import hra
+from lift_jax.errors import UserError
+
+SHARED = pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'
+PROMPTS = 'critic_prompts.json'
+VIDGEN = 'vidgen-data.json'
+
+QUESTIONS = {
+  'semantic': ' Does this video show what the text says? Name what is missing '
+  'or wrong, and judge the semantic match.',
+  'motion': ' Does everything move as it would? Judge the motion.',
+  'fidelity': ' Does this video look real? Judge the fidelity.',
+}
+# Three that end alike, as questions that say how to answer do.
+ALIKE = [
+  f' How good is the {what} of this video? Answer with Good, Normal or Bad, '
+  'and then give your reason.'
+  for what in ('motion', 'fidelity', 'semantic match')
+]
+CAPTIONS = (
+  'A crane stands in a pond.',
+  'A panda wipes a panel in a space suit.',
+  'Slow motion: rain falls on a tin roof!',
+  'Leaves drift over a pond.',
+)
+
+
+def _entry(
+  caption=CAPTIONS[0],
+  dimension='motion',
+  answer='Good. It moves well.',
+  video='videos/a.mp4',
+):
+  return {
+    'video': video,
+    'conversations': [
+      {
+        'from': 'human',
+        'value': f'<video>\n {caption}{QUESTIONS[dimension]}',
+      },
+      {'from': 'gpt', 'value': answer},
+    ],
+  }
+
+
+def _entries():
+  return [
+    _entry(caption, dimension, video=f'videos/{name}.mp4')
+    for name, caption in zip('abcd', CAPTIONS, strict=True)
+    for dimension in hra.DIMENSIONS
+  ]
+
+
+class FindQuestionsTest(parameterized.TestCase):
+  def assert_found(self, captions, questions):
+    texts = [
+      f'\n {caption}{question}'
+      for caption in captions
+      for question in questions
+    ]
+    self.assertEqual(hra.find_questions(texts), tuple(questions))
+    random.Random(0).shuffle(texts)
+    self.assertCountEqual(hra.find_questions(texts), questions)
+
+  @parameterized.product(
+    questions=(
+      tuple(QUESTIONS.values()),
+      ALIKE,
+      (' Rate the motion issues.', ' Rate the fidelity issues.'),
+      (' Motion?', ' Fidelity?', ' Semantic?'),
+      (' Look closely. Rate motion.', ' Look closely. Rate fidelity.'),
+      (QUESTIONS['motion'],),
+    ),
+    num_captions=(3, 4),
+  )
+  def test_questions(self, questions, num_captions):
+    self.assert_found(CAPTIONS[:num_captions], questions)
+
+  def test_two_captions(self):
+    self.assert_found(CAPTIONS[:2], list(QUESTIONS.values()))
+
+  def test_shared_last_words(self):
+    # Enough of them that each ending would pay for itself, were it not for the
+    # others.
+    captions = [
+      f'A {animal} {action} in the {place}.'
+      for animal in ('crane', 'panda', 'cat')
+      for action in ('stands', 'sleeps', 'jumps')
+      for place in ('snow', 'wood')
+    ]
+    self.assert_found(captions, list(QUESTIONS.values()))
+
+  def test_all_captions_end_alike(self):
+    captions = [f'A {name} is seen in the snow.' for name in ('cat', 'dog')]
+    self.assert_found(captions, list(QUESTIONS.values()))
+
+  def test_captions_end_in_space(self):
+    captions = [f'{caption} ' for caption in CAPTIONS]
+    self.assert_found(captions, list(QUESTIONS.values()))
+
+  def test_short_questions(self):
+    # Shorter than what captions share: the endings found are too long at first.
+    captions = [f'A {name}. The sky is blue.' for name in 'abcdefghij']
+    captions += [f'One {name} looks at all the rest of it.' for name in 'abcd']
+    self.assert_found(captions, (' Motion?', ' Fidelity?', ' Semantic?'))
+
+  def test_texts_end_in_space(self):
+    texts = [caption + text for caption in CAPTIONS for text in ALIKE]
+    texts = [text + ' \n' * (index % 3) for index, text in enumerate(texts)]
+    self.assertEqual(hra.find_questions(texts), tuple(ALIKE))
+
+  def test_captions_without_full_stop(self):
+    captions = ('a crane in a pond', 'a panda in space', 'rain "on a roof"')
+    self.assert_found(captions, list(QUESTIONS.values()))
+
+  def test_one_question_each(self):
+    # No caption is asked about twice.
+    texts = [
+      f'Clip {index} shows thing {index}.{ALIKE[index % 3]}'
+      for index in range(24)
+    ]
+    self.assertEqual(hra.find_questions(texts), tuple(ALIKE))
+
+  def test_line_break_before(self):
+    questions = ['\nRate the motion.', '\nRate the fidelity.']
+    self.assert_found(CAPTIONS, questions)
+
+  def test_stray_text(self):
+    texts = [caption + text for caption in CAPTIONS for text in ALIKE]
+    strays = ['A tram. Answer with a reason.', 'A tram.', 'Give your reason.']
+    self.assertEqual(hra.find_questions(texts + strays), tuple(ALIKE))
+
+  @parameterized.parameters([[]], [['one']], [['one', 'two']])
+  def test_nothing_in_common(self, texts):
+    self.assertEqual(hra.find_questions(texts), ())
+
+  def test_long_texts(self):
+    # Each shares one word more with the next: the deepest search there can be.
+    words = [f'w{index}' for index in range(600)]
+    texts = [
+      f'u{index} {" ".join(words[-index:])} Rate the motion.'
+      for index in range(1, 600)
+    ]
+    (question,) = hra.find_questions(texts)
+    self.assertLen(question.split(), 200)
+
+
+class _FolderTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _folder(self, tmp_path):
+    self.root = tmp_path
+    (self.root / 'videos').mkdir()
+    for name in 'abcd':
+      (self.root / 'videos' / f'{name}.mp4').write_bytes(b'x')
+
+  def write(self, content, name='hra.json'):
+    text = content if isinstance(content, str) else json.dumps(content)
+    (self.root / name).write_text(text, encoding='utf-8')
+
+  def read(self, files=('hra.json',), **kwargs):
+    return hra.read_hra(self.root, files, **kwargs)
+
+  def assert_error(self, call, *words):
+    with self.assertRaises(UserError) as raised:
+      call()
+    message = str(raised.exception)
+    self.assertLen(message.splitlines(), 1)
+    for word in words:
+      self.assertIn(word, message)
+
+
+class ReadTest(_FolderTest):
+  def test_fields(self):
+    self.write(_entries())
+    result = self.read()
+    self.assertEqual(result.skipped, [])
+    self.assertLen(result.records, 12)
+    record = result.records[4]
+    self.assertEqual(
+      record,
+      hra.HRARecord(
+        'videos/b.mp4',
+        CAPTIONS[1],
+        QUESTIONS['motion'],
+        'motion',
+        'Good',
+        'It moves well.',
+        'hra.json',
+        4,
+      ),
+    )
+    self.assertEqual(record.where, 'hra.json record 4 (videos/b.mp4)')
+    self.assertEqual(
+      [record.dimension for record in result.records[:3]],
+      list(hra.DIMENSIONS),
+    )
+    self.assertEqual(
+      [record.caption for record in result.records[::3]], list(CAPTIONS)
+    )
+
+  @parameterized.parameters(
+    ('Good. There are no. Problems. ', 'Good', 'There are no. Problems.'),
+    ('Bad', 'Bad', ''),
+    ('Normal.', 'Normal', ''),
+    (' Normal.Bad hands', 'Normal', 'Bad hands'),
+  )
+  def test_answer(self, answer, label, rationale):
+    entry = _entry(answer=answer, video='videos/d.mp4')
+    self.write([*_entries()[:6], entry])
+    record = self.read(questions=QUESTIONS).records[-1]
+    self.assertEqual((record.label, record.rationale), (label, rationale))
+
+  def test_caption_kept(self):
+    caption = 'Zwei  Kraniche\nim "Schilf", ü <video>'
+    self.write([*_entries(), _entry(f' {caption}\t', video='videos/b.mp4')])
+    self.assertEqual(self.read().records[-1].caption, caption)
+
+  def test_questions_given(self):
+    # Nothing to compare with: only one record.
+    self.write([_entry()])
+    (record,) = self.read(questions=QUESTIONS).records
+    self.assertEqual(
+      (record.caption, record.dimension),
+      (
+        CAPTIONS[0],
+        'motion',
+      ),
+    )
+
+  def test_question_within_question(self):
+    self.write([_entry()])
+    more = {'semantic': ' Judge the motion.', 'fidelity': ' Is it real?'}
+    (record,) = self.read(questions=more | QUESTIONS).records
+    self.assertEqual(record.caption, CAPTIONS[0])
+    (record,) = self.read(questions=QUESTIONS | more).records
+    self.assertEqual(record.caption, CAPTIONS[0])
+
+  def test_dimension_given(self):
+    questions = dict(
+      zip(
+        hra.DIMENSIONS,
+        (' Was fehlt?', ' Ruckelt es?', ' Ist es echt?'),
+        strict=True,
+      )
+    )
+    entry = _entry()
+    for index, dimension in enumerate(hra.DIMENSIONS):
+      entry['conversations'][0]['value'] = (
+        f'<video>\n Ein Kranich.{questions[dimension]} '
+      )
+      self.write([entry], f'{index}.json')
+    records = self.read(['0.json', '1.json', '2.json'], questions=questions)
+    self.assertEqual(
+      [record.dimension for record in records.records], list(hra.DIMENSIONS)
+    )
+
+  def test_emotion_is_no_motion(self):
+    # A word of the caption is no dimension, and 'emotion' is not 'motion'.
+    entries = _entries()
+    for entry in entries:
+      turn = entry['conversations'][0]
+      turn['value'] = turn['value'].replace('look real', 'show emotion')
+    self.write(entries)
+    self.assertEqual(self.read().records[2].dimension, 'fidelity')
+
+  def test_questions_found_over_files(self):
+    entries = _entries()
+    for index, entry in enumerate(entries):
+      self.write([entry], f'{index}.json')
+    files = [f'{index}.json' for index in range(len(entries))]
+    self.assertLen(self.read(files).records, len(entries))
+
+  def test_several_annotators(self):
+    again = _entry(answer='Good. Smooth.')
+    other = _entry(dimension='fidelity', answer='Bad. Blurred.')
+    # The semantic label is about the caption too.
+    caption = _entry(CAPTIONS[3], 'semantic', 'Bad. No leaves.')
+    self.write([*_entries(), again, caption])
+    records = self.read().records
+    self.assertLen(records, 14)
+    self.assertEqual(records[12].rationale, 'Smooth.')
+    self.write([*_entries(), other])
+    self.assert_error(
+      self.read,
+      'hra.json record 12',
+      'Bad for the fidelity',
+      'hra.json record 2 (videos/a.mp4) says Good',
+      'delete one',
+    )
+    result = self.read(on_bad_record='skip')
+    self.assertLen(result.records, 12)
+    self.assertLen(result.skipped, 1)
+
+  def test_disagreement_over_captions_and_links(self):
+    (self.root / 'more').symlink_to('videos')
+    other = _entry(CAPTIONS[3], 'motion', 'Bad. It jerks.', 'more/a.mp4')
+    self.write([*_entries(), other])
+    self.assert_error(self.read, 'record 12', 'record 1 (videos/a.mp4)')
+
+  def test_without_files(self):
+    self.write(
+      [entry | {'video': 'videos/gone.mp4'} for entry in _entries()[:6]]
+    )
+    self.assert_error(self.read, 'hra.json record 0', 'no video file')
+    self.assertLen(self.read(require_files=False).records, 6)
+
+
+def _turns(*turns):
+  return {
+    'video': 'videos/a.mp4',
+    'conversations': [
+      {'from': speaker, 'value': value} for speaker, value in turns
+    ],
+  }
+
+
+_HUMAN = ('human', f'<video>\n {CAPTIONS[0]}{QUESTIONS["motion"]}')
+_GPT = ('gpt', 'Good. It moves well.')
+_BAD_RECORDS = {
+  'number': (3, 'a number, not an object', 'write'),
+  'no video': ({'conversations': []}, 'no "video"', 'add it'),
+  'outside': (_entry(video='../a.mp4'), '".."', 'below the data root'),
+  'missing': (_entry(video='videos/x.mp4'), 'no video file', 'put it there'),
+  'no turns': ({'video': 'videos/a.mp4'}, 'no "conversations"', 'add'),
+  'text turns': (
+    {'video': 'videos/a.mp4', 'conversations': 'x'},
+    '"conversations" is a text',
+    'write a list',
+  ),
+  'number turn': (
+    {'video': 'videos/a.mp4', 'conversations': [3]},
+    'a number, not an object',
+    '{"from", "value"}',
+  ),
+  'no human': (_turns(_GPT), 'no human turn', 'write one'),
+  'no gpt': (_turns(_HUMAN), 'no gpt turn', 'write one'),
+  'two gpt': (_turns(_HUMAN, _GPT, _GPT), '2 gpt turns', 'write one'),
+  'null answer': (_turns(_HUMAN, ('gpt', None)), 'gpt turn', 'is null'),
+  'empty question': (_turns(('human', ' '), _GPT), 'human turn', 'is empty'),
+  'half answer': (
+    _turns(_HUMAN, ('gpt', 'Good. \ud800')),
+    'the gpt turn',
+    'surrogate',
+  ),
+  'no tag': (
+    _turns(('human', 'A crane.' + QUESTIONS['motion']), _GPT),
+    'does not begin with <video>',
+    'write "<video>',
+  ),
+  'no caption': (_entry('  '), 'no caption', 'add it'),
+  'unknown label': (_entry(answer='Fine. \n'), "'Fine.'", 'write one of Good'),
+  'small label': (_entry(answer='good.'), "'good.'", 'write one of Good'),
+  'longer label': (_entry(answer='Badly. It jerks'), "'Badly", 'full stop'),
+  'no full stop': (_entry(answer='Good it is'), "'Good it is'", 'full stop'),
+  'other question': (
+    _turns(('human', '<video>\n A crane. How is the motion?'), _GPT),
+    "'\\n A crane. How is the motion?' does not end in a question",
+    'prompt JSON',
+  ),
+}
+
+
+class BadRecordTest(_FolderTest):
+  @parameterized.named_parameters(
+    (name.replace(' ', '_'), *case) for name, case in _BAD_RECORDS.items()
+  )
+  def test_fault(self, item, *words):
+    self.write([*_entries(), item])
+    self.assert_error(self.read, 'hra.json record 12: ', *words)
+    result = self.read(on_bad_record='skip')
+    self.assertLen(result.records, 12)
+    ((where, reason),) = result.skipped
+    self.assertEqual(where, 'hra.json record 12')
+    for word in words:
+      self.assertIn(word, reason)
+
+  def test_repeated_key(self):
+    self.write('[{"video": "videos/a.mp4", "video": "videos/b.mp4"}]')
+    self.assert_error(self.read, "'video' stands twice", 'keep one')
+
+  def test_unknown_dimension(self):
+    text = json.dumps(_entries()).replace('Judge the fidelity', 'Judge that')
+    self.write(text)
+    self.assert_error(
+      self.read,
+      'hra.json record 2',
+      "Judge that.' names no dimension",
+      'prompt JSON',
+    )
+
+  def test_two_dimensions(self):
+    text = json.dumps(_entries()).replace('the fidelity', 'motion fidelity')
+    self.write(text)
+    self.assert_error(
+      self.read, 'record 2', 'names motion and fidelity', 'prompt JSON'
+    )
+
+  def test_other_questions_given(self):
+    self.write(_entries())
+    questions = dict(zip(hra.DIMENSIONS, ALIKE, strict=True))
+    self.assert_error(
+      lambda: self.read(questions=questions),
+      'hra.json record 0',
+      'does not end in a question',
+      'prompt JSON',
+    )
+
+
+class BadFileTest(_FolderTest):
+  @parameterized.product(
+    case=(
+      ('[\n {"video": "a"},\n]', 'line 3 column 1', 'comma'),
+      ('{"video": "a"}', 'an object, not a list', '"conversations"'),
+      ('[]', 'no usable record', 'list at least one'),
+      ('[3]', 'a number, not an object', 'write'),
+    ),
+    on_bad_record=('error', 'skip'),
+  )
+  def test_content(self, case, on_bad_record):
+    text, *words = case
+    self.write(text)
+    self.assert_error(
+      lambda: self.read(on_bad_record=on_bad_record), 'hra.json', *words
+    )
+
+  def test_no_list(self):
+    self.assert_error(lambda: self.read('hra.json'), 'hra.json', 'give a list')
+    self.assert_error(lambda: self.read([]), 'no HRA file', 'list at least')
+    self.assert_error(self.read, 'hra.json', 'no such file', 'correct')
+
+  def test_listed_twice(self):
+    self.write(_entries())
+    self.assert_error(
+      lambda: self.read(['hra.json', './hra.json']),
+      './hra.json',
+      'listed twice (also as hra.json)',
+      'list a file once',
+    )
+
+  def test_missing_root(self):
+    with self.assertRaisesRegex(UserError, 'nowhere: no such folder; set'):
+      hra.read_hra(self.root / 'nowhere', ['hra.json'])
+
+
+class ReadQuestionsTest(_FolderTest):
+  def read_questions(self, content):
+    self.write(content, 'prompts.json')
+    return hra.read_questions(self.root / 'prompts.json')
+
+  @parameterized.parameters(
+    [hra.DIMENSIONS],
+    [('semantic consistency', 'motion issues', 'fidelity issues')],
+    [('Semantic Consistency', 'Motion Smoothness', 'Video Fidelity')],
+  )
+  def test_names(self, names):
+    questions = dict(zip(names, QUESTIONS.values(), strict=True))
+    self.assertEqual(
+      self.read_questions({'questions': questions, 'labels': []}), QUESTIONS
+    )
+
+  @parameterized.parameters(
+    ('[]', 'a list, not an object', 'write {"questions"'),
+    ('{"questions": 3}', 'a number, not an object', 'write {"questions"'),
+    ('{}', 'no "questions"', 'write {"questions"'),
+    ('{"questions": {"semantic": " a"}}', 'no question for fidelity, motion'),
+    ('{"questions": {"colour": " a"}}', "'colour' names no dimension"),
+    (
+      '{"questions": {"motion": " a", "motion issues": " b"}}',
+      "'motion issues' is a second motion question",
+      'keep one',
+    ),
+    ('{"questions": {"motion": "a"}}', '"motion"', 'begin it with one space'),
+    ('{"questions": {"motion": "  a"}}', '"motion"', 'begin it with one space'),
+    ('{"questions": {"motion": " a "}}', '"motion"', 'end it with none'),
+    ('{"questions": {"motion": null}}', '"motion" is null', 'write a text'),
+    ('{"questions": {"motion": " \\ud800"}}', '"motion"', 'surrogate'),
+    (
+      '{"questions": {"motion": " a", "semantic": " a", "fidelity": " b"}}',
+      'same question',
+      'word them differently',
+    ),
+    ('{', 'line 1', 'invalid JSON'),
+  )
+  def test_fault(self, content, *words):
+    self.assert_error(
+      lambda: self.read_questions(content), 'prompts.json: ', *words
+    )
+
+  def test_missing(self):
+    self.assert_error(
+      lambda: hra.read_questions(self.root / 'gone.json'),
+      'gone.json: no such file',
+      'correct',
+    )
+
+
+@pytest.mark.skipif(
+  not SHARED.is_dir(), reason='the published files are not here'
+)
+class PublishedFilesTest(parameterized.TestCase):
+  def test_vidgen(self):
+    questions = hra.read_questions(SHARED / PROMPTS)
+    found = hra.read_hra(SHARED, [VIDGEN], require_files=False)
+    given = hra.read_hra(SHARED, [VIDGEN], questions, require_files=False)
+    self.assertEqual(found, given)
+    self.assertEqual(found.skipped, [])
+    count = [record.dimension for record in found.records].count
+    self.assertEqual([count(name) for name in hra.DIMENSIONS], [352, 333, 315])
+    self.assertLen({record.caption for record in found.records}, 711)
+    self.assertEqual({record.label for record in found.records}, {'Good'})
+    for record in found.records:
+      self.assertEqual(record.question, questions[record.dimension])
+      self.assertNotIn('Please identify', record.caption)
+
+  def test_sample(self):
+    root = SHARED / 'lift_sample'
+    found = hra.read_hra(root, ['hra.json'])
+    questions = hra.read_questions(SHARED / PROMPTS)
+    self.assertEqual(found, hra.read_hra(root, ['hra.json'], questions))
+    self.assertLen(found.records, 36)
+    self.assertLen({record.video for record in found.records}, 12)
+    rated = json.loads((root / 'alignment.json').read_text())
+    self.assertEqual(
+      {record.video: record.caption for record in found.records},
+      {item['video']: item['caption'] for item in rated},
+    )
+    # LiFT's reward: the mean over the dimensions, rounded to 2 decimals.
+    points = {'Good': 0.9, 'Normal': 0.2, 'Bad': 0.05}
+    for item in rated:
+      labels = [
+        points[record.label]
+        for record in found.records
+        if record.video == item['video']
+      ]
+      self.assertEqual(round(sum(labels) / 3, 2), item['score'])
+
+  def test_few_entries(self):
+    # Of a handful of entries too, nothing but whole questions is found.
+    items = json.loads((SHARED / VIDGEN).read_text())
+    texts = [hra.human_text(item) for item in items]
+    questions = set(hra.read_questions(SHARED / PROMPTS).values())
+    generator = random.Random(0)
+    for number in range(2, 40):
+      found = hra.find_questions(generator.sample(texts, number))
+      self.assertLessEqual(set(found), questions)
