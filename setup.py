@@ -38,6 +38,7 @@ setuptools.setup(
     'numpy>=2.0',
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',
+    'pillow>=11',
     'sentencepiece>=0.2.3',
     'tensorboardX>=2.6.4',
     'tensorflow-datasets>=4.9.9',

@@ -108,8 +108,9 @@ def decode(
   fps: float | None = None,
   sizes: Sequence[tuple[int, int]] = (),
   policy: str = 'crop',
+  choose: Callable[[int, int], Sequence[int]] = choose_frames,
 ) -> VideoClip:
-  """Decodes the frames of a clip that training sees.
+  """Decodes the frames of a clip that training sees, or others.
 
   Frames are decoded in order, once; those chosen are scaled as they come, the
   others let go. The number of frames is the number that decode. If the file
@@ -119,13 +120,15 @@ def decode(
 
   Args:
     path: an mp4 file (or another of the formats listed above).
-    max_frames: see `choose_frames`.
+    max_frames: how many frames at most.
     where: names the record in messages.
     fps: if given, the clip is first resampled to this rate; None keeps the
       frames of the file, as the reference does.
     sizes: (height, width) that the result may have, see `nearest_size`; none
       keeps the size of the file.
     policy: 'crop' or 'stretch', see `resize`.
+    choose: from the number of frames and `max_frames`, the ascending indices
+      of those wanted.
 
   Raises:
     UserError: the file is missing, not a video, without frames, damaged, or
@@ -148,11 +151,11 @@ def decode(
   if fps is not None and source_fps == 0:
     raise _unusable(where, path, f'states no frame rate to resample to {fps}')
 
-  def choose(num_frames: int) -> list[int]:
+  def chosen_of(num_frames: int) -> Sequence[int]:
     if fps is None:
-      return choose_frames(num_frames, max_frames)
+      return choose(num_frames, max_frames)
     resampled = resample_indices(num_frames, source_fps, fps)
-    return [resampled[i] for i in choose_frames(len(resampled), max_frames)]
+    return [resampled[i] for i in choose(len(resampled), max_frames)]
 
   reformatter = VideoReformatter()
 
@@ -162,12 +165,12 @@ def decode(
   num_expected = num_stated or _num_packets(where, path)
   if num_expected == 0:
     raise _unusable(where, path, 'holds no frames')
-  chosen = choose(num_expected)
+  chosen = chosen_of(num_expected)
   kept, num_frames = _read(where, path, num_stated, set(chosen), fit)
   if num_frames == 0:
     raise _unusable(where, path, 'holds no frames')
   if num_frames != num_expected:
-    chosen = choose(num_frames)
+    chosen = chosen_of(num_frames)
     kept, _ = _read(where, path, num_stated, set(chosen), fit)
   if len({image_hw3.shape for image_hw3 in kept.values()}) > 1:
     raise _unusable(where, path, 'changes its frame size on the way')
@@ -355,7 +358,8 @@ def write_mp4(
       f'{frames_thw3.dtype} {frames_thw3.shape}'
     )
   path = pathlib.Path(path)
-  partial = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.partial')
+  # Without the name, which may be as long as the system allows.
+  partial = path.with_name(f'.{uuid.uuid4().hex}.partial')
   try:
     # The index in front lets a browser start before the end has come.
     with av.open(

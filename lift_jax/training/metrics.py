@@ -1,6 +1,7 @@
 """Metrics of a run: means over an interval, to TensorBoard and JSON lines."""
 
 from collections.abc import Mapping
+import io
 import json
 import logging
 import os
@@ -10,6 +11,9 @@ from typing import Any, Self
 import jax
 import numpy as np
 import tensorboardX
+from tensorboardX.proto.summary_pb2 import Summary
+
+from lift_jax.data import gif
 
 # Dense bf16 peak of a chip in FLOP/s, by what JAX calls it (vendors' sheets).
 PEAK_FLOPS = {
@@ -54,7 +58,7 @@ def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class MetricWriter:
-  """Writes scalars of the primary host; elsewhere it does nothing.
+  """Writes scalars and clips of the primary host; elsewhere it does nothing.
 
   Args:
     workdir: gets `tensorboard/` and `metrics.jsonl`.
@@ -100,6 +104,43 @@ class MetricWriter:
     self._lines.flush()
     if self._wandb is not None:
       self._wandb.log(dict(scalars), step=step)
+
+  def write_videos(
+    self, step: int, videos: Mapping[str, np.ndarray], fps: float
+  ) -> None:
+    """Writes clips as animated GIFs, in the size they have.
+
+    TensorBoard shows them among its images; tensorboardX's own way needs
+    moviepy, and so does that of W&B for arrays.
+
+    Args:
+      step: the training step.
+      videos: uint8 [T, H, W, 3] by name.
+      fps: frames per second.
+    """
+    if not self._enabled:
+      return
+    encoded = {
+      name: gif.encode_gif(frames_thw3, fps)
+      for name, frames_thw3 in videos.items()
+    }
+    values = []
+    for name, data in encoded.items():
+      height, width = videos[name].shape[1:3]
+      image = Summary.Image(
+        height=height, width=width, colorspace=3, encoded_image_string=data
+      )
+      values.append(Summary.Value(tag=name, image=image))
+    self._tensorboard.file_writer.add_summary(Summary(value=values), step)
+    self._tensorboard.flush()
+    if self._wandb is not None:
+      import wandb
+
+      clips = {
+        name: wandb.Video(io.BytesIO(data), format='gif')
+        for name, data in encoded.items()
+      }
+      self._wandb.log(clips, step=step)
 
   def __enter__(self) -> Self:
     return self

@@ -1,4 +1,4 @@
-"""Clips: frame choice, decoding of whole and broken files, scaling, writing."""
+"""Clips: frame choice, decoding of whole and broken files, scaling."""
 
 import fractions
 import json
@@ -119,6 +119,17 @@ class DecodeTest(_FolderTest):
     self.assertEqual(
       clips.frame_numbers(clip.frames), list(range(0, 54, 6))
     )
+
+  def test_own_choice(self):
+
+    def choose(num_frames, max_frames):
+      return [0, max_frames, num_frames - 1]
+
+    clips.write_clip(self.folder / 'a.mp4', 40, 16, 20, fps=24)
+    clip = self.decode('a.mp4', max_frames=7, choose=choose)
+    self.assertEqual(clips.frame_numbers(clip.frames), [0, 7, 39])
+    clip = self.decode('a.mp4', max_frames=7, fps=8, choose=choose)
+    self.assertEqual(clips.frame_numbers(clip.frames), [0, 21, 39])
 
   def test_resampled(self):
     clips.write_clip(self.folder / 'a.mp4', 40, 16, 20, fps=24)
@@ -437,61 +448,6 @@ class NearestSizeTest(parameterized.TestCase):
     self.assertEqual(video.nearest_size(10, 14, sizes), (1, 1))
     self.assertEqual(video.nearest_size(15, 10, sizes), (2, 1))
     self.assertEqual(video.nearest_size(10, 15, sizes), (1, 2))
-
-
-class WriteTest(_FolderTest):
-
-  def test_round_trip(self):
-    frames = clips.moving_square(5, 48, 64)
-    path = self.folder / 'a.mp4'
-    video.write_mp4(path, frames, crf=1)
-    clip = video.decode(path, where=WHERE)
-    self.assertEqual(clip.fps, 8)
-    error = np.abs(clip.frames.astype(int) - frames)
-    self.assertLess(error.mean(), 4)
-    self.assertEqual([p.name for p in self.folder.iterdir()], ['a.mp4'])
-    with av.open(str(path)) as container:
-      stream = container.streams.video[0]
-      self.assertEqual(stream.codec_context.name, 'h264')
-      self.assertEqual(stream.codec_context.pix_fmt, 'yuv420p')
-
-  @parameterized.parameters(
-    (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0),
-    (200, 30, 60),
-  )
-  def test_colour(self, *colour):
-    frames = np.full((2, 32, 32, 3), colour, np.uint8)
-    video.write_mp4(self.folder / 'a.mp4', frames, crf=1)
-    clip = video.decode(self.folder / 'a.mp4', where=WHERE)
-    # A wrong matrix or range is off by ten levels and more.
-    error = np.abs(clip.frames[0].astype(int) - colour)
-    self.assertLess(error.max(), 5)
-
-  def test_rate(self):
-    frames = clips.moving_square(3, 16, 16)
-    video.write_mp4(self.folder / 'a.mp4', frames, fps=12.5)
-    self.assertEqual(
-      video.decode(self.folder / 'a.mp4', where=WHERE).fps, 12.5
-    )
-
-  @parameterized.parameters(
-    ((0, 16, 16, 3), np.uint8), ((2, 15, 16, 3), np.uint8),
-    ((2, 16, 15, 3), np.uint8), ((2, 16, 16, 3), np.float32),
-  )
-  def test_bad_frames(self, shape, dtype):
-    with self.assertRaisesRegex(ValueError, 'uint8 frames of even size'):
-      video.write_mp4(self.folder / 'a.mp4', np.zeros(shape, dtype))
-    self.assertEmpty(list(self.folder.iterdir()))
-
-  def test_nothing_half_written(self):
-    path = self.folder / 'a.mp4'
-    path.write_bytes(b'old')
-    frames = mock.MagicMock(shape=(2, 16, 16, 3), dtype=np.uint8)
-    frames.__iter__.side_effect = KeyboardInterrupt
-    with self.assertRaises(KeyboardInterrupt):
-      video.write_mp4(path, frames)
-    self.assertEqual([p.name for p in self.folder.iterdir()], ['a.mp4'])
-    self.assertEqual(path.read_bytes(), b'old')
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason='the sample is not here')

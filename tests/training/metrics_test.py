@@ -1,13 +1,18 @@
 """Means over an interval, and the files they go to."""
 
+import io
 import json
+import struct
 from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
+from PIL import Image
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from lift_jax.training import metrics
+from tests.data import clips
 
 
 class SummarizeTest(parameterized.TestCase):
@@ -59,6 +64,64 @@ class WriterTest(parameterized.TestCase):
     )
     self.assertLen(list((self.folder / 'tensorboard').iterdir()), 1)
 
+  def events(self):
+    """What TensorBoard would read: length, its CRC, event, its CRC."""
+    (path,) = (self.folder / 'tensorboard').iterdir()
+    data = path.read_bytes()
+    events, offset = [], 0
+    while offset < len(data):
+      (length,) = struct.unpack_from('<Q', data, offset)
+      offset += 12
+      events.append(Event.FromString(data[offset : offset + length]))
+      offset += length + 4
+    return events
+
+  def test_videos(self):
+    videos = {
+      'samples/a cat': clips.moving_square(9, 24, 40),
+      'samples/a dog': clips.moving_square(5, 32, 32, seed=1),
+    }
+    with self.writer() as writer:
+      writer.write_videos(7, videos, fps=8)
+    images = [
+      (event.step, value.tag, value.image)
+      for event in self.events()
+      for value in event.summary.value
+    ]
+    self.assertEqual([tag for _, tag, _ in images], list(videos))
+    for step, tag, summary in images:
+      num_frames, height, width, _ = videos[tag].shape
+      self.assertEqual(step, 7)
+      self.assertEqual(
+        (summary.height, summary.width, summary.colorspace), (height, width, 3)
+      )
+      with Image.open(io.BytesIO(summary.encoded_image_string)) as image:
+        self.assertEqual(image.format, 'GIF')
+        self.assertEqual(image.n_frames, num_frames)
+        self.assertEqual(image.size, (width, height))
+        for index in range(num_frames):
+          image.seek(index)
+          frame_hw3 = np.asarray(image.convert('RGB')).astype(int)
+          error = np.abs(frame_hw3 - videos[tag][index])
+          self.assertLessEqual(error.max(), 2)
+
+  def test_videos_to_wandb(self):
+    wandb = mock.Mock()
+    with (
+      mock.patch.dict('sys.modules', wandb=wandb),
+      metrics.MetricWriter(
+        self.folder, enabled=True, wandb_project='lift', resume_step=0
+      ) as writer,
+    ):
+      writer.write_videos(7, {'a': clips.moving_square(3, 16, 16)}, fps=8)
+    wandb.init.return_value.log.assert_called_once_with(
+      {'a': wandb.Video.return_value}, step=7
+    )
+    (data,), options = wandb.Video.call_args
+    self.assertEqual(options, {'format': 'gif'})
+    with Image.open(data) as image:
+      self.assertEqual(image.n_frames, 3)
+
   def test_resumed(self):
     """Lines after the checkpoint go; so does a torn one."""
     with self.writer() as writer:
@@ -85,4 +148,5 @@ class WriterTest(parameterized.TestCase):
   def test_other_hosts_write_nothing(self):
     with self.writer(enabled=False) as writer:
       writer.write(1, {'loss': 1.0})
+      writer.write_videos(1, {'a': np.zeros((1, 8, 8, 3), np.uint8)}, fps=8)
     self.assertEqual(list(self.folder.iterdir()), [])
