@@ -1,6 +1,8 @@
 """Attention backends against the formula written out."""
 
+import functools
 import math
+from unittest import mock
 
 from absl.testing import parameterized
 import jax
@@ -93,3 +95,180 @@ class AttentionTest(parameterized.TestCase):
   def test_unknown_backend(self):
     with pytest.raises(ValueError, match="'flash' is not one of"):
       attention(*inputs(), backend='flash')
+
+
+def masked_formula(q, k, v, seen_bnm):
+  """The formula query by query, of the keys it sees; for shared key heads."""
+  out = np.empty_like(q)
+  shared = q.shape[2] // k.shape[2]
+  for batch, query, head in np.ndindex(*q.shape[:3]):
+    seen = seen_bnm[batch, query]
+    one = (batch, slice(query, query + 1), slice(head, head + 1))
+    keys = (batch, seen, slice(head // shared, head // shared + 1))
+    out[one] = formula(q[one][None], k[keys][None], v[keys][None])[0]
+  return out
+
+
+QUERIES, KEYS = 11, 29
+STARTS = np.array([0, 18, 7], np.int32)
+SEGMENTS = np.array(
+  [[1] * 4 + [2] * 5 + [0] * 2, [0] + [3] * 10, [7] * 11], np.int32
+)
+
+
+def masked_inputs(heads, key_heads, num_keys):
+  q, _, _ = inputs(queries=QUERIES, heads=heads, batch=3)
+  _, k, v = inputs(keys=num_keys, heads=key_heads, batch=3)
+  return q, k, v
+
+
+def masked_case(name, heads=4, key_heads=4):
+  """Arrays, mask arguments, and what each query sees [B, N, M]."""
+  num_keys = KEYS if name == 'starts' else QUERIES
+  arrays = masked_inputs(heads, key_heads, num_keys)
+  n, m = np.arange(QUERIES)[None, :, None], np.arange(num_keys)[None, None, :]
+  causal = np.broadcast_to(m <= n, (3, QUERIES, num_keys))
+  same = SEGMENTS[:, :, None] == SEGMENTS[:, None, :]
+  if name == 'causal':
+    return arrays, {'is_causal': True}, causal
+  if name == 'starts':
+    starts = m <= STARTS[:, None, None] + n
+    return arrays, {'is_causal': True, 'starts_b': STARTS}, starts
+  if name == 'segments':
+    return arrays, {'segment_ids_bn': SEGMENTS}, same
+  if name == 'packed':
+    mask = {'is_causal': True, 'segment_ids_bn': SEGMENTS}
+    return arrays, mask, causal & same
+  return arrays, {}, np.ones_like(causal)
+
+
+class MaskTest(parameterized.TestCase):
+  @parameterized.product(
+    name=('none', 'causal', 'starts', 'segments', 'packed'),
+    heads=((4, 4), (6, 2)),
+    query_chunk=(64, 4),
+  )
+  def test_forward(self, name, heads, query_chunk):
+    arrays, mask, seen = masked_case(name, *heads)
+    out = attention(*arrays, **mask, query_chunk=query_chunk)
+    np.testing.assert_allclose(
+      out, masked_formula(*arrays, seen), rtol=1e-5, atol=1e-6
+    )
+
+  @parameterized.parameters('causal', 'starts', 'packed')
+  def test_gradients_of_chunks(self, name):
+    """Padded queries of the last chunk see nothing of their segment."""
+    arrays, mask, _ = masked_case(name, 6, 2)
+
+    def loss(arrays, query_chunk):
+      out = attention(*arrays, **mask, query_chunk=query_chunk)
+      return jnp.sum(jnp.sin(out))
+
+    grads = jax.jit(jax.grad(loss), static_argnums=1)
+    for chunked, whole in zip(grads(arrays, 4), grads(arrays, 64), strict=True):
+      np.testing.assert_allclose(chunked, whole, rtol=1e-4, atol=1e-6)
+
+  def test_unseen_keys_get_no_gradient(self):
+    arrays, mask, seen = masked_case('packed', 6, 2)
+
+    def loss(k, v):
+      out = attention(arrays[0], k, v, **mask, query_chunk=4)
+      return jnp.sum(jnp.sin(out[:, 6]))
+
+    for grad in jax.grad(loss, (0, 1))(*arrays[1:]):
+      touched = np.any(np.asarray(grad) != 0, axis=(2, 3))
+      np.testing.assert_array_equal(touched, seen[:, 6])
+
+  @parameterized.product(
+    name=('causal', 'starts', 'packed'),
+    axes=(
+      {'context': 8},  # 11 queries: padded to 16
+      {'context': 2, 'tensor': 2, 'fsdp': 2},
+      {'tensor': 2, 'data': 4},
+    ),
+  )
+  def test_mesh(self, name, axes):
+    arrays, mask, seen = masked_case(name, 8, 2)
+    expected = masked_formula(*arrays, seen)
+    # A batch that every mesh divides: the three rows, and one of them again.
+    repeat = functools.partial(
+      jnp.take, indices=jnp.array([0, 1, 2, 0]), axis=0
+    )
+    arrays = [repeat(x) for x in arrays]
+    mask = {
+      key: value if key == 'is_causal' else repeat(value)
+      for key, value in mask.items()
+    }
+    mesh = partitioning.make_mesh(partitioning.MeshConfig(**{'fsdp': 1} | axes))
+    is_causal = mask.pop('is_causal')
+    run = functools.partial(attention, is_causal=is_causal, query_chunk=3)
+    with jax.set_mesh(mesh):
+      out = jax.jit(run)(*arrays, **mask)
+    np.testing.assert_allclose(out[:3], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(out[3], expected[0], rtol=1e-5, atol=1e-6)
+
+  def test_memory_does_not_grow_with_the_square(self):
+    """As without a mask: 4,096 tokens stay far below the 64 MiB of one matrix
+    of scores, also where two heads share a key head."""
+    shapes = [
+      jax.ShapeDtypeStruct((1, 4096, heads, 8), jnp.float32)
+      for heads in (2, 1, 1)
+    ]
+    segments = jax.ShapeDtypeStruct((1, 4096), jnp.int32)
+
+    def loss(q, k, v, segments):
+      out = attention(
+        q, k, v, is_causal=True, segment_ids_bn=segments, query_chunk=32
+      )
+      return jnp.sum(out)
+
+    lowered = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*shapes, segments)
+    temporary = lowered.compile().memory_analysis().temp_size_in_bytes
+    self.assertLess(temporary, 16 * 2**20)
+
+  @parameterized.parameters(
+    ('none', {}, True),
+    ('causal', {}, True),
+    ('causal', {'context': 8}, False),
+    ('causal', {'data': 2, 'tensor': 2}, True),
+    ('starts', {}, False),
+    ('segments', {}, False),
+    ('packed', {}, False),
+  )
+  def test_what_the_fused_kernel_is_left(self, name, axes, is_fused):
+    """With JAX's own formula in place of the kernel, which needs a GPU."""
+    arrays, mask, seen = masked_case(name, 8, 2)
+    expected = masked_formula(*arrays, seen)
+    arrays = [x[:2] for x in arrays]
+    mask = {k: v if k == 'is_causal' else v[:2] for k, v in mask.items()}
+    plain = jax.nn.dot_product_attention
+
+    def kernel(*args, implementation, **kwargs):
+      self.assertEqual(implementation, 'cudnn')
+      return plain(*args, implementation='xla', **kwargs)
+
+    run = functools.partial(attention, **mask, backend='cudnn')
+    with mock.patch.object(
+      jax.nn, 'dot_product_attention', side_effect=kernel
+    ) as called:
+      if axes:
+        sizes = {'fsdp': -1} | axes
+        mesh = partitioning.make_mesh(
+          partitioning.MeshConfig(**sizes),
+          jax.devices()[: math.prod(axes.values())],
+        )
+        with jax.set_mesh(mesh):
+          out = jax.jit(run)(*arrays)
+      else:
+        out = run(*arrays)
+    self.assertEqual(called.called, is_fused)
+    np.testing.assert_allclose(out, expected[:2], rtol=1e-5, atol=1e-6)
+
+  def test_arguments_that_do_not_agree(self):
+    q, k, v = masked_inputs(4, 4, KEYS)
+    with pytest.raises(ValueError, match='set is_causal'):
+      attention(q, k, v, starts_b=STARTS)
+    with pytest.raises(ValueError, match='11 queries and 29 keys'):
+      attention(q, k, v, is_causal=True)
+    with pytest.raises(ValueError, match='11 queries and 29 keys'):
+      attention(q, k, v, segment_ids_bn=SEGMENTS)

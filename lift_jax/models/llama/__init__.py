@@ -1,0 +1,1 @@
+"""Llama decoder: the language model of the critic."""

@@ -1,0 +1,228 @@
+"""Sizes of a Llama decoder, and its published config.json."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, Self
+
+from lift_jax import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+  """Sizes of the decoder; the defaults are Vicuna 13B, as in VILA-1.5 13b.
+
+  Attributes:
+    vocab_size: rows of the token embedding and columns of the head.
+    width: of a token in the residual stream.
+    num_layers: number of blocks.
+    num_heads: query heads of a block.
+    num_kv_heads: key heads; each is shared by num_heads / num_kv_heads
+      consecutive query heads.
+    head_dim: width of a head; num_heads * head_dim may differ from `width`.
+    mlp_width: inner width of the feed-forward layer.
+    rope_theta: the slowest pair of a rotary embedding turns by about
+      1 / rope_theta radians for each token.
+    norm_eps: added to the mean square before its root.
+    max_length: tokens that the model was trained to handle.
+  """
+
+  vocab_size: int = 32000
+  width: int = 5120
+  num_layers: int = 40
+  num_heads: int = 40
+  num_kv_heads: int = 40
+  head_dim: int = 128
+  mlp_width: int = 13824
+  rope_theta: float = 10_000.0
+  norm_eps: float = 1e-5
+  max_length: int = 4096
+
+  def __post_init__(self):
+    if self.num_heads % self.num_kv_heads:
+      raise errors.UserError(
+        f'{self.num_heads} query heads of the language model cannot share '
+        f'{self.num_kv_heads} key heads; give a divisor of {self.num_heads}'
+      )
+    if self.head_dim % 2:
+      raise errors.UserError(
+        f'a head_dim of {self.head_dim} in the language model: rotary '
+        'embeddings turn pairs; give an even number'
+      )
+
+  @classmethod
+  def from_json(
+    cls, values: Mapping[str, Any], source: str = 'llm/config.json'
+  ) -> Self:
+    """Reads the config.json of transformers' LlamaForCausalLM.
+
+    Args:
+      values: the parsed file, of any version of transformers.
+      source: how errors name the file.
+
+    Raises:
+      UserError: a size is missing or of no use, or the file describes another
+        network than this one.
+    """
+    known = _REQUIRED.keys() | _OPTIONAL.keys() | _FIXED.keys() | _IGNORED
+    known |= {'rope_scaling', 'rope_parameters'}
+    names = {key for key in values if not key.startswith('_')}
+    if unknown := names - known:
+      raise errors.UserError(
+        f'{source}: unknown keys {errors.listing(unknown)}; use the config of'
+        ' a Llama model'
+      )
+    for key, supported in _FIXED.items():
+      if values.get(key, supported) != supported:
+        raise errors.UserError(
+          f'{source}: {key} = {values[key]!r} is not supported; use a Llama'
+          f' model that has {supported!r}'
+        )
+    if missing := _REQUIRED.keys() - set(values):
+      raise errors.UserError(
+        f'{source}: no {errors.listing(missing)}; copy the file from the'
+        ' published model again'
+      )
+    sizes = {key: values[key] for key in _REQUIRED}
+    sizes |= {
+      key: values[key] for key in _OPTIONAL if values.get(key) is not None
+    }
+    sizes['rope_theta'] = _rope_theta(values, source)
+    for key, value in sizes.items():
+      is_float = key in ('rms_norm_eps', 'rope_theta')
+      kinds = (int, float) if is_float else (int,)
+      if type(value) not in kinds or value <= 0:
+        raise errors.UserError(
+          f'{source}: {key} = {value!r}; give a positive'
+          f' {"number" if is_float else "integer"}'
+        )
+    width, heads = sizes['hidden_size'], sizes['num_attention_heads']
+    if 'head_dim' not in sizes and width % heads:
+      raise errors.UserError(
+        f'{source}: hidden_size {width} cannot be cut into {heads} heads;'
+        ' give head_dim'
+      )
+    # Files from before shared key heads have no number of them, and most leave
+    # out the usual width of a head.
+    sizes = {'num_key_value_heads': heads, 'head_dim': width // heads} | sizes
+    fields = _REQUIRED | _OPTIONAL
+    try:
+      return cls(**{fields[key]: value for key, value in sizes.items()})
+    except errors.UserError as error:
+      raise errors.UserError(f'{source}: {error}') from None
+
+  def to_json(self) -> dict[str, Any]:
+    """A config.json that any version of transformers loads."""
+    return {
+      'architectures': ['LlamaForCausalLM'],
+      **{
+        key: getattr(self, field)
+        for key, field in (_REQUIRED | _OPTIONAL).items()
+      },
+      'rope_scaling': None,
+      **_FIXED,
+    }
+
+
+def _rope_theta(values: Mapping[str, Any], source: str) -> Any:
+  """The base of the rotary embedding, wherever a file has it.
+
+  Up to transformers 4 it stands alone, beside a `rope_scaling`; transformers 5
+  writes both into `rope_parameters`.
+  """
+  found = {'rope_theta': values.get('rope_theta')}
+  for key in ('rope_scaling', 'rope_parameters'):
+    if (group := values.get(key)) is None:
+      continue
+    # Both keys of the kind have been in use.
+    plain = {'type': 'default', 'rope_type': 'default'}
+    if not isinstance(group, Mapping) or any(
+      plain.get(name) != value
+      for name, value in group.items()
+      if name != 'rope_theta'
+    ):
+      raise errors.UserError(
+        f'{source}: {key} = {group!r} is not supported; use a Llama model'
+        ' whose rotary embedding is not rescaled'
+      )
+    found[f'rope_theta of {key}'] = group.get('rope_theta')
+  given = {key: value for key, value in found.items() if value is not None}
+  theta, *others = given.values() or [_ROPE_THETA]
+  if any(other != theta for other in others):
+    listed = ', '.join(f'{key} = {value!r}' for key, value in given.items())
+    raise errors.UserError(f'{source}: {listed}; keep the right one')
+  return theta
+
+
+# What transformers takes where a file, from before 4.31, says nothing.
+_ROPE_THETA = 10_000.0
+
+
+# Published keys that every file has: our field.
+_REQUIRED = {
+  'vocab_size': 'vocab_size',
+  'hidden_size': 'width',
+  'num_hidden_layers': 'num_layers',
+  'num_attention_heads': 'num_heads',
+  'intermediate_size': 'mlp_width',
+  'rms_norm_eps': 'norm_eps',
+  'max_position_embeddings': 'max_length',
+}
+
+# Published keys that a file may leave out: our field.
+_OPTIONAL = {
+  'num_key_value_heads': 'num_kv_heads',
+  'head_dim': 'head_dim',
+  'rope_theta': 'rope_theta',
+}
+
+# Keys with the one value that this code computes, which is also what
+# transformers takes where a file says nothing.
+_FIXED = {
+  'model_type': 'llama',
+  'hidden_act': 'silu',
+  'attention_bias': False,
+  'attention_dropout': 0.0,
+  'mlp_bias': False,
+  'tie_word_embeddings': False,
+}
+
+# Keys that do not change what the network computes. The second half are
+# settings of generation, of classification and of other kinds of networks
+# that transformers 4 keeps in every config.
+_IGNORED = frozenset({
+  'architectures', 'bos_token_id', 'dtype', 'eos_token_id',
+  'initializer_range', 'model_max_length', 'pad_token_id', 'pretraining_tp',
+  'tokenizer_model_max_length', 'tokenizer_padding_side', 'torch_dtype',
+  'transformers_version', 'unk_token_id', 'use_cache',
+
+  'add_cross_attention', 'bad_words_ids', 'begin_suppress_tokens',
+  'chunk_size_feed_forward', 'cross_attention_hidden_size',
+  'decoder_start_token_id', 'diversity_penalty', 'do_sample',
+  'early_stopping', 'encoder_no_repeat_ngram_size',
+  'exponential_decay_length_penalty', 'finetuning_task',
+  'forced_bos_token_id', 'forced_eos_token_id', 'id2label', 'is_decoder',
+  'is_encoder_decoder', 'label2id', 'length_penalty', 'max_length',
+  'min_length', 'no_repeat_ngram_size', 'num_beam_groups', 'num_beams',
+  'num_return_sequences', 'output_attentions', 'output_hidden_states',
+  'output_scores', 'prefix', 'problem_type', 'pruned_heads',
+  'remove_invalid_values', 'repetition_penalty', 'return_dict',
+  'return_dict_in_generate', 'sep_token_id', 'suppress_tokens',
+  'task_specific_params', 'temperature', 'tf_legacy_loss',
+  'tie_encoder_decoder', 'tokenizer_class', 'top_k', 'top_p', 'torchscript',
+  'typical_p', 'use_bfloat16',
+})  # fmt: skip
+
+VILA_13B = LlamaConfig()
+VILA_3B = LlamaConfig(
+  width=2560, num_layers=32, num_heads=20, num_kv_heads=20, mlp_width=6912
+)
+# Yi-34B, the language model of VILA-1.5 40b.
+VILA_40B = LlamaConfig(
+  vocab_size=64000,
+  width=7168,
+  num_layers=60,
+  num_heads=56,
+  num_kv_heads=8,
+  mlp_width=20480,
+  rope_theta=5_000_000.0,
+)

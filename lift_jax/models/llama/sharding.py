@@ -1,0 +1,43 @@
+"""How the decoder lies on a mesh.
+
+Kernels are (layer, in, out). Each pair of projections is split so that what
+lies between them, heads or the feed-forward layer, stays on its 'tensor'
+shard. Query heads and key heads lie on the same shard as the heads that they
+meet, so 'tensor' must divide both numbers; `check_heads` says so before
+weights are read.
+"""
+
+import jax
+from jax.sharding import PartitionSpec as P
+
+from lift_jax import errors
+from lift_jax.models.llama.config import LlamaConfig
+from lift_jax.partitioning import BATCH_AXES
+
+# Activations between blocks [B, N, D].
+TOKENS = P(BATCH_AXES, 'context', None)
+# Keys and values of a cache [L, B, S, G, K].
+CACHE = P(None, BATCH_AXES, None, 'tensor', None)
+# The token embedding [V, D] while tokens are looked up.
+LOOKUP = P('tensor', None)
+
+RULES = (
+  (r'blocks/attn/to_[qkv]/kernel', P(None, 'fsdp', 'tensor')),
+  (r'blocks/attn/to_out/kernel', P(None, 'tensor', 'fsdp')),
+  (r'blocks/mlp/(gate|up)/kernel', P(None, 'fsdp', 'tensor')),
+  (r'blocks/mlp/down/kernel', P(None, 'tensor', 'fsdp')),
+  (r'token_embedding/embedding', P('tensor', 'fsdp')),
+  (r'head/kernel', P('fsdp', 'tensor')),
+  (r'(blocks/(attn|mlp)_norm|final_norm)/scale', P()),
+)
+
+
+def check_heads(config: LlamaConfig, mesh: jax.sharding.Mesh) -> None:
+  """Raises UserError where the mesh would cut a head in parts."""
+  parts = mesh.shape['tensor']
+  if config.num_heads % parts or config.num_kv_heads % parts:
+    raise errors.UserError(
+      f'mesh.tensor is {parts}, which does not divide the {config.num_heads} '
+      f'query heads and {config.num_kv_heads} key heads of the language model;'
+      ' choose another mesh'
+    )
