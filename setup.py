@@ -20,6 +20,7 @@ setuptools.setup(
   description=__doc__.strip(),
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['lift_jax', 'lift_jax.*']),
+  package_data={'lift_jax.models.critic': ['questions.json']},
   python_requires='>=3.11',
   entry_points={'console_scripts': ['lift=lift_jax.cli.main:main']},
   # Lower bounds; constraints.txt has a set that is known to work.

@@ -1,0 +1,234 @@
+"""Published adapters (PEFT, diffusers): read, and added into the weights.
+
+  W <- W + scale A B
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+import pathlib
+import re
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from lift_jax import (
+  conversion,
+  distributed,
+  errors,
+  model_files,
+  param_paths,
+  partitioning,
+  safetensors_files,
+)
+from lift_jax.models import lora
+from lift_jax.models.functional import Params, functional
+from lift_jax.safetensors_files import LazyTensor
+
+
+def config_of(
+  tensors: Mapping[str, LazyTensor],
+  table: conversion.Table,
+  alpha: float | None,
+  where: str,
+) -> lora.LoRAConfig:
+  """Which layers a file adapts, told from the names of its tensors.
+
+  What the file beside it says of its targets may be a pattern of another
+  library, or a list of modules with other names.
+
+  Args:
+    tensors: of the file.
+    table: `lora.adapter_table` of the network.
+    alpha: of the file; None where its scale is 1.
+    where: what errors call the file.
+
+  Raises:
+    UserError: no tensor is of an adapter of this network, or ranks differ.
+  """
+  targets, ranks = [], {}
+  for row in table:
+    if not row.ours.endswith('/lora_a'):
+      continue
+    regex = re.compile(
+      re.sub(r'\\{\w+\\}', r'[0-9]+', re.escape(row.published))
+    )
+    names = [name for name in tensors if regex.fullmatch(name)]
+    if names:
+      targets.append(re.escape(row.ours.removesuffix('/lora_a')))
+      ranks |= {name: tensors[name].shape[0] for name in names}
+  if not targets:
+    raise errors.UserError(
+      f'{where}: none of its tensors ({errors.listing(tensors, 2)}) is an '
+      'adapter of this network; give the adapters of this model'
+    )
+  if len(set(ranks.values())) > 1:
+    raise errors.UserError(
+      f'{where}: its adapters have ranks {sorted(set(ranks.values()))}; only '
+      'one rank for all is supported'
+    )
+  rank = next(iter(ranks.values()))
+  return lora.LoRAConfig(rank, rank if alpha is None else alpha, tuple(targets))
+
+
+def load(
+  build: Callable[[nnx.Rngs], nnx.Module],
+  config: lora.LoRAConfig,
+  table: conversion.Table,
+  tensors: Mapping[str, LazyTensor],
+  mesh: jax.sharding.Mesh,
+  where: str,
+) -> Params:
+  """The adapters of a file, laid out on a mesh, fp32.
+
+  Args:
+    build: makes the network without adapters.
+    config: from `config_of`.
+    table: the same.
+    tensors: of the file.
+    mesh: all devices.
+    where: what errors call the file.
+
+  Raises:
+    UserError: tensors that are missing, unknown or of another shape.
+  """
+  model = functional(lora.adapted(build, config))
+  abstract, _ = param_paths.partition(model.abstract_params, lora.is_adapter)
+  names = param_paths.flatten(abstract)
+  rules = [
+    rule
+    for rule in lora.LORA_RULES
+    if any(re.fullmatch(rule[0], name) for name in names)
+  ]
+  return conversion.load(
+    tuple(row for row in table if row.ours in names),
+    abstract,
+    tensors,
+    shardings=partitioning.param_shardings(rules, abstract, mesh),
+    dtype=jnp.float32,
+    where=where,
+  )
+
+
+def merge(params: Params, adapters: Params, scale: float) -> Params:
+  """`params` with every adapter added to its kernel; donates `params`.
+
+  Args:
+    params: of the network, each where it stays.
+    adapters: 'X/lora_a' and 'X/lora_b' for kernels 'X/kernel'.
+    scale: alpha / rank.
+  """
+  flat = param_paths.flatten(adapters)
+  places = jax.tree.map(lambda leaf: leaf.sharding, params)
+
+  @functools.partial(jax.jit, donate_argnums=0, out_shardings=places)
+  def add(params, flat):
+    def one(name: str, leaf: Any) -> Any:
+      layer = name.removesuffix('/kernel')
+      if layer == name or f'{layer}/lora_a' not in flat:
+        return leaf
+      update = flat[f'{layer}/lora_a'] @ flat[f'{layer}/lora_b']
+      return (leaf.astype(jnp.float32) + scale * update).astype(leaf.dtype)
+
+    return param_paths.map_named(one, params)
+
+  return add(params, flat)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterFile:
+  """Adapters of a folder, not read yet.
+
+  Attributes:
+    path: of the folder.
+    tensors: of its file.
+    alpha: the scale is alpha / rank; None where it is 1.
+  """
+
+  path: pathlib.Path
+  tensors: Mapping[str, LazyTensor]
+  alpha: float | None
+
+
+# Settings of a PEFT adapter: the values that `merge` computes.
+_FIXED = {
+  'peft_type': ('LORA',),
+  'use_rslora': (False,),
+  'use_dora': (False,),
+  'bias': ('none',),
+  'rank_pattern': ({},),
+  'alpha_pattern': ({},),
+  'modules_to_save': (None, []),
+}
+
+
+def open_peft(folder: str | pathlib.Path) -> AdapterFile:
+  """A folder with adapter_config.json and adapter_model.safetensors.
+
+  Whatever else lies there, such as `non_lora_trainables.bin`, is not read.
+
+  Raises:
+    UserError: no such folder, or adapters of another kind.
+  """
+  path = pathlib.Path(folder).expanduser().resolve()
+  config = model_files.read_json(path / 'adapter_config.json')
+  for key, values in _FIXED.items():
+    if config.get(key, values[0]) not in values:
+      raise errors.UserError(
+        f'{path}/adapter_config.json: {key} = {config[key]!r} is not '
+        f'supported; only {values[0]!r}'
+      )
+  alpha = config.get('lora_alpha')
+  if type(alpha) not in (int, float):
+    raise errors.UserError(
+      f'{path}/adapter_config.json: lora_alpha is {alpha!r}, not a number'
+    )
+  return AdapterFile(
+    path, safetensors_files.open_tensors(path, 'adapter_model'), alpha
+  )
+
+
+def write_peft(
+  folder: pathlib.Path,
+  adapters: Params,
+  config: lora.LoRAConfig,
+  table: conversion.Table,
+  dtype: str,
+) -> None:
+  """Writes adapters as PEFT loads them; every host must call it.
+
+  Args:
+    folder: made if it does not exist.
+    adapters: of the network.
+    config: their rank, scale and targets.
+    table: `lora.adapter_table` of the network.
+    dtype: of what is written.
+  """
+  conversion.save(
+    table, adapters, folder, 'adapter_model', dtype=jnp.dtype(dtype)
+  )
+  names = param_paths.flatten(adapters)
+  published = [row.published for row in table if row.ours in names]
+  modules = {
+    name.removesuffix('.lora_A.weight').rsplit('.', 1)[-1]
+    for name in published
+    if name.endswith('.lora_A.weight')
+  }
+  if distributed.is_primary():
+    model_files.write_json(
+      folder / 'adapter_config.json',
+      {
+        'peft_type': 'LORA',
+        'task_type': 'CAUSAL_LM',
+        'r': config.rank,
+        'lora_alpha': config.alpha,
+        'lora_dropout': 0.0,
+        'bias': 'none',
+        'use_rslora': False,
+        'use_dora': False,
+        'target_modules': sorted(modules),
+        'inference_mode': True,
+      },
+    )

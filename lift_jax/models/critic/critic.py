@@ -1,0 +1,152 @@
+"""LiFT-Critic: a language model that looks at frames and rates them.
+
+A vision tower turns each frame into patches, a projector those into a few
+tokens, and a Llama decoder reads them in place of the prompt's image tokens.
+What the decoder says first after the prompt is the rating.
+
+Legend: B rows, T frames of a row, H W their height and width, N tokens of a
+prompt, M new tokens, X image tokens of a row, D width, V vocabulary, A
+answers.
+"""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from lift_jax.errors import UserError
+from lift_jax.models.critic import projector
+from lift_jax.models.critic.projector import Projector, ProjectorConfig
+from lift_jax.models.critic.tokens import IMAGE_TOKEN
+from lift_jax.models.internvit import tower as internvit
+from lift_jax.models.internvit.config import InternViTConfig
+from lift_jax.models.llama.config import LlamaConfig
+from lift_jax.models.llama.decoder import Cache, Decoder
+from lift_jax.models.siglip import tower as siglip
+from lift_jax.models.siglip.config import SiglipConfig
+
+_TOWERS = {SiglipConfig: siglip, InternViTConfig: internvit}
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticConfig:
+  """Sizes of the three networks.
+
+  Attributes:
+    vision_tower: what looks at frames.
+    projector: what lies between.
+    llm: what reads and answers.
+  """
+
+  vision_tower: SiglipConfig | InternViTConfig
+  projector: ProjectorConfig
+  llm: LlamaConfig
+
+  def __post_init__(self):
+    seen, read = self.projector.vision_width, self.projector.width
+    if (seen, read) != (self.vision_tower.width, self.llm.width):
+      raise UserError(
+        f'the projector is from width {seen} to {read}; the vision tower has '
+        f'{self.vision_tower.width} and the language model {self.llm.width}'
+      )
+
+  @property
+  def tokens_per_frame(self) -> int:
+    """Tokens that a frame becomes: 196 for 13b, 256 for 40b."""
+    return projector.num_tokens(self.vision_tower.num_patches)
+
+
+class Critic(nnx.Module):
+  """Frames and token ids to hidden states, and those to logits.
+
+  Args:
+    config: sizes.
+    dtype: type of the computation; parameters keep `param_dtype`.
+    remat: what the backward pass of the language model keeps.
+    attention_backend: see `models.attention`.
+  """
+
+  def __init__(
+    self,
+    config: CriticConfig,
+    *,
+    dtype=jnp.float32,
+    param_dtype=jnp.float32,
+    remat: str = 'none',
+    attention_backend: str = 'auto',
+    rngs: nnx.Rngs,
+  ):
+    options = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
+    blocks = options | {'remat': remat, 'attention_backend': attention_backend}
+    self.vision_tower = _TOWERS[type(config.vision_tower)].Tower(
+      config.vision_tower, **blocks
+    )
+    self.projector = Projector(config.projector, **options)
+    self.llm = Decoder(config.llm, **blocks)
+    self.config = config
+
+  def look(self, frames_bthw3: jax.Array) -> jax.Array:
+    """Image tokens [B, X, D] of frames uint8 [B, T, H, W, 3], in their order.
+
+    H and W are the tower's `image_size`.
+    """
+    batch, num_frames = frames_bthw3.shape[:2]
+    frames = frames_bthw3.reshape(-1, *frames_bthw3.shape[2:])
+    normalise = _TOWERS[type(self.config.vision_tower)].normalise
+    patches = self.vision_tower(normalise(frames))
+    tokens = self.projector(patches)
+    return tokens.reshape(batch, num_frames * tokens.shape[1], -1)
+
+  def embed(self, tokens_bn: jax.Array, image_bxd: jax.Array) -> jax.Array:
+    """Embeddings [B, N, D] of ids int [B, N].
+
+    The k-th `IMAGE_TOKEN` of a row takes the k-th image token of the row; a
+    row may hold fewer than there are.
+    """
+    is_image_bn = tokens_bn == IMAGE_TOKEN
+    text_bnd = self.llm.embed(jnp.where(is_image_bn, 0, tokens_bn))
+    number_bn = jnp.cumsum(is_image_bn, axis=1) - 1
+    number_bn = jnp.clip(number_bn, 0, image_bxd.shape[1] - 1)
+    placed_bnd = jnp.take_along_axis(image_bxd, number_bn[:, :, None], axis=1)
+    return jnp.where(is_image_bn[:, :, None], placed_bnd, text_bnd)
+
+  def __call__(
+    self, frames_bthw3: jax.Array, tokens_bn: jax.Array
+  ) -> jax.Array:
+    """Hidden states [B, N, D] of whole sequences, padded on the right.
+
+    Args:
+      frames_bthw3: uint8 [B, T, H, W, 3]; what a row has fewer may hold
+        anything.
+      tokens_bn: ids int [B, N].
+    """
+    x_bnd = self.embed(tokens_bn, self.look(frames_bthw3))
+    positions_n = jnp.arange(tokens_bn.shape[1], dtype=jnp.int32)
+    positions_bn = jnp.broadcast_to(positions_n[None], tokens_bn.shape)
+    return self.llm(x_bnd, positions_bn)
+
+  def prefill(
+    self,
+    frames_bthw3: jax.Array,
+    tokens_bn: jax.Array,
+    lengths_b: jax.Array,
+    *,
+    max_length: int,
+  ) -> tuple[jax.Array, Cache]:
+    """Reads what the questions about a video have in common.
+
+    See `Decoder.prefill`; arguments as of `__call__`.
+    """
+    x_bnd = self.embed(tokens_bn, self.look(frames_bthw3))
+    return self.llm.prefill(x_bnd, lengths_b, max_length=max_length)
+
+  def extend(
+    self, tokens_bm: jax.Array, lengths_b: jax.Array, cache: Cache
+  ) -> tuple[jax.Array, Cache]:
+    """Reads more text; see `Decoder.extend`. There are no image tokens."""
+    return self.llm.extend(self.llm.embed(tokens_bm), lengths_b, cache)
+
+  def logits(self, x: jax.Array) -> jax.Array:
+    """Logits, fp32 [..., V], of hidden states [..., D]."""
+    return self.llm.logits(x)

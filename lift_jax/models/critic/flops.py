@@ -1,0 +1,51 @@
+"""Arithmetic of a critic's step, for throughput figures.
+
+Only matrix products count, as in `models.cogvideox.flops`: 2 P S for the P
+parameters that S tokens pass, and 4 S^2 d for the attention of a layer, half of
+it where tokens see only those before them.
+"""
+
+from lift_jax.models.critic.critic import CriticConfig
+
+
+def tower_flops(config: CriticConfig, num_frames: int) -> float:
+  """FLOPs of looking at frames: vision tower and projector."""
+  tower, size = config.vision_tower, config.vision_tower.num_patches
+  width = tower.width
+  layer = 2.0 * (4 * width**2 + 2 * width * tower.mlp_width) * size
+  layer += 4.0 * size**2 * width
+  projector = config.projector
+  projected = 2.0 * projector.width * (4 * projector.vision_width)
+  projected += 2.0 * projector.width**2
+  tokens = config.tokens_per_frame
+  return num_frames * (tower.num_run_layers * layer + tokens * projected)
+
+
+def reader_flops(
+  config: CriticConfig, num_tokens: int, num_logits: int
+) -> float:
+  """FLOPs of reading tokens, and of the logits of some of them."""
+  llm = config.llm
+  heads, key_heads = llm.num_heads * llm.head_dim, llm.num_kv_heads
+  params = llm.width * (2 * heads + 2 * key_heads * llm.head_dim)
+  params += 3 * llm.width * llm.mlp_width
+  layer = 2.0 * params * num_tokens + 2.0 * num_tokens**2 * heads
+  logits = 2.0 * llm.width * llm.vocab_size * num_logits
+  return llm.num_layers * layer + logits
+
+
+def training_flops(
+  config: CriticConfig,
+  num_frames: int,
+  num_tokens: int,
+  num_logits: int,
+  trains_all: bool,
+) -> float:
+  """FLOPs of forward and backward of one row, recomputation not counted.
+
+  With adapters nothing goes back through the tower, and the kernels of the
+  language model have no gradient.
+  """
+  tower = tower_flops(config, num_frames)
+  reader = reader_flops(config, num_tokens, num_logits)
+  return 3 * (tower + reader) if trains_all else tower + 2 * reader

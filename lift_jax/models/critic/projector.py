@@ -1,0 +1,152 @@
+"""From patches of a frame to tokens of the language model: mlp_downsample.
+
+Four neighbouring patches, side by side in channels, make one token:
+
+  y = gelu(norm(x) W_1 + b_1) W_2 + b_2
+
+with the exact GELU. An odd grid, such as 27 x 27 of SigLIP, gets a row of
+zeros at the bottom and a column of zeros on the right first.
+
+Legend: B frames, N patches, C width of a patch, M tokens = N / 4 rounded up to
+an even grid, D width of a token.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import math
+from typing import Any, Self
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from lift_jax import conversion, errors
+from lift_jax.models import published_config
+
+PROJECTOR_TABLE = (
+  *conversion.norm('layers.1', 'norm'),
+  *conversion.linear('layers.2', 'linear_in'),
+  *conversion.linear('layers.4', 'linear_out'),
+)
+
+RULES = (
+  (r'linear_in/kernel', P('fsdp', 'tensor')),
+  (r'linear_out/kernel', P('tensor', 'fsdp')),
+  (r'norm/scale|(norm|linear_in|linear_out)/bias', P()),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProjectorConfig:
+  """Sizes; the defaults are VILA-1.5 13b.
+
+  Attributes:
+    vision_width: of a patch.
+    width: of a token.
+  """
+
+  vision_width: int = 1152
+  width: int = 5120
+
+  @classmethod
+  def from_json(
+    cls,
+    values: Mapping[str, Any],
+    source: str = 'mm_projector/config.json',
+    *,
+    vision_width: int,
+    width: int,
+  ) -> Self:
+    """Checks the projector's config.json, which says no more than its kind.
+
+    Args:
+      values: the parsed file.
+      source: how errors name the file.
+      vision_width: of the vision tower.
+      width: of the language model.
+
+    Raises:
+      UserError: the file describes another kind of projector.
+    """
+    if 'mm_projector_type' not in values:
+      raise errors.UserError(
+        f'{source}: no mm_projector_type; copy the file from the published'
+        ' model again'
+      )
+    published_config.read_sizes(
+      values,
+      source,
+      kind='a projector of VILA-1.5',
+      required={},
+      optional={},
+      fixed=_FIXED,
+    )
+    return cls(vision_width=vision_width, width=width)
+
+  def to_json(self) -> dict[str, Any]:
+    """A config.json like that of VILA."""
+    return {'architectures': ['MultimodalProjector'], **_FIXED}
+
+
+_FIXED = {'model_type': 'v2l_projector', 'mm_projector_type': 'mlp_downsample'}
+
+
+def num_tokens(num_patches: int) -> int:
+  """Tokens M of a frame of `num_patches` patches N."""
+  return ((math.isqrt(num_patches) + 1) // 2) ** 2
+
+
+def merge_patches(x_bnc: jax.Array) -> jax.Array:
+  """Blocks of 2 x 2 patches, [B, N, C] to [B, M, 4C].
+
+  Within a block channels go row by row: top left, top right, bottom left,
+  bottom right. Blocks go column by column: token 1 lies below token 0. So it
+  is in the code that VILA-1.5 and LiFT-Critic were trained with; later
+  versions of VILA, whose weights are others, go row by row.
+  """
+  batch, num_patches, width = x_bnc.shape
+  grid = math.isqrt(num_patches)
+  if grid**2 != num_patches:
+    raise ValueError(
+      f'{num_patches} patches are not a square; drop the class token'
+    )
+  odd, half = grid % 2, (grid + 1) // 2
+  x_brsc = x_bnc.reshape(batch, grid, grid, width)
+  x_brsc = jnp.pad(x_brsc, ((0, 0), (0, odd), (0, odd), (0, 0)))
+  blocks = x_brsc.reshape(batch, half, 2, half, 2, width)
+  return blocks.transpose(0, 3, 1, 2, 4, 5).reshape(batch, half**2, 4 * width)
+
+
+class Projector(nnx.Module):
+  """Patches of frames to tokens of the language model.
+
+  Args:
+    config: sizes.
+    dtype: type of the computation and of the result; parameters keep
+      `param_dtype`. The norm is fp32.
+    rngs: random streams for the initial parameters.
+  """
+
+  def __init__(
+    self,
+    config: ProjectorConfig,
+    *,
+    dtype=jnp.float32,
+    param_dtype=jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    options = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
+    width_in, width = 4 * config.vision_width, config.width
+    # The epsilon of torch's LayerNorm.
+    self.norm = nnx.LayerNorm(width_in, epsilon=1e-5, **options)
+    self.linear_in = nnx.Linear(width_in, width, **options)
+    self.linear_out = nnx.Linear(width, width, **options)
+    self.config = config
+
+  def __call__(self, x_bnc: jax.Array) -> jax.Array:
+    """Tokens [B, M, D] of patches [B, N, C], where N is a square."""
+    gelu = functools.partial(jax.nn.gelu, approximate=False)
+    x_bmc = self.norm(merge_patches(x_bnc))
+    return self.linear_out(gelu(self.linear_in(x_bmc)))

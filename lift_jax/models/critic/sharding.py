@@ -1,0 +1,33 @@
+"""How the critic lies on a mesh: its three networks, each by its own rules."""
+
+import jax
+
+from lift_jax import partitioning
+from lift_jax.models.critic import projector
+from lift_jax.models.critic.critic import CriticConfig
+from lift_jax.models.internvit import sharding as internvit
+from lift_jax.models.internvit.config import InternViTConfig
+from lift_jax.models.llama import sharding as llama
+from lift_jax.models.siglip import sharding as siglip
+from lift_jax.models.siglip.config import SiglipConfig
+
+_TOWERS = {SiglipConfig: siglip.RULES, InternViTConfig: internvit.RULES}
+
+
+def rules(config: CriticConfig) -> partitioning.Rules:
+  """Rules for the parameters of a `Critic`."""
+  parts = {
+    'vision_tower': _TOWERS[type(config.vision_tower)],
+    'projector': projector.RULES,
+    'llm': llama.RULES,
+  }
+  return tuple(
+    (f'{part}/({regex})', spec)
+    for part, part_rules in parts.items()
+    for regex, spec in part_rules
+  )
+
+
+def check_mesh(config: CriticConfig, mesh: jax.sharding.Mesh) -> None:
+  """Raises UserError where the mesh would cut a head in parts."""
+  llama.check_heads(config.llm, mesh)

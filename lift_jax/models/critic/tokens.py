@@ -1,0 +1,443 @@
+"""Prompts of the critic, as token ids.
+
+Released critics were trained on what the slow LlamaTokenizer of transformers
+4.37 makes of each piece of text between two frames, by itself. That tokenizer
+is SentencePiece with a layer of its own around it, which transformers 5 no
+longer has: its Llama tokenizer is another program, which drops a space at the
+start of a text. So SentencePiece is used directly, and the layer is here:
+
+* special tokens are cut out of the text first, then each part is encoded;
+* "legacy" encodes each part as the SentencePiece file asks, for Llama with a
+  space put before it. Otherwise one space is put before the whole text, and
+  none before the parts that follow a special token.
+
+With Llama's vocabulary the newline between two frames is [29871, 13]: that
+space and the newline.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import pathlib
+import re
+from typing import Any
+
+import sentencepiece
+
+from lift_jax.errors import UserError, listing
+from lift_jax.models.critic import prompt
+
+# In place of a frame's features, as in LLaVA; it is no id of a vocabulary.
+IMAGE_TOKEN = -200
+
+# An answer begins with one of these.
+LABELS = ('Good', 'Normal', 'Bad')
+
+# Tokens that Vicuna and Yi-34B were trained to handle.
+MAX_LENGTH = 4096
+
+_MODEL = 'tokenizer.model'
+_CONFIG = 'tokenizer_config.json'
+
+# What LlamaTokenizer takes where a folder does not say.
+_DEFAULTS = {'bos_token': '<s>', 'eos_token': '</s>', 'unk_token': '<unk>'}
+
+# The end of a SentencePiece file that has `add_dummy_prefix` off: a protocol
+# buffer may go on with a message that it already holds, and the later value of
+# a field counts. Field 3 is normalizer_spec, and its field 3 that switch.
+_NO_DUMMY_PREFIX = b'\x1a\x02\x18\x00'
+
+
+class PromptTokenizer:
+  """Makes the token ids of prompts and answers.
+
+  Attributes:
+    template: the form of the prompts.
+    tokens_per_frame: places that a frame takes.
+    max_length: tokens that a sequence may have, frames included.
+    bos_id: begins every sequence; None if the model has no such token.
+    stop_id: ends every answer.
+    pad_id: fills up batches.
+    vocab_size: one more than the largest id.
+  """
+
+  def __init__(
+    self,
+    folder: str | pathlib.Path,
+    template: str | prompt.Template,
+    tokens_per_frame: int,
+    *,
+    max_length: int = MAX_LENGTH,
+  ):
+    """Reads tokenizer.model and tokenizer_config.json of a language model.
+
+    Without a tokenizer_config.json, special tokens are those of Llama.
+
+    Args:
+      folder: of the language model; `llm` in a VILA-1.5 folder.
+      template: one of `prompt.TEMPLATES`, or its name.
+      tokens_per_frame: 196 for VILA-1.5 13b, 256 for 40b.
+      max_length: tokens that a sequence may have.
+
+    Raises:
+      UserError: an unknown template, a file that is missing or not as Llama's,
+        or a vocabulary without the template's special tokens.
+    """
+    folder = pathlib.Path(folder)
+    if isinstance(template, str):
+      template = prompt.get_template(template)
+    if tokens_per_frame < 1 or max_length < 1:
+      raise UserError(
+        f'tokens_per_frame {tokens_per_frame}, max_length {max_length}: give '
+        'positive numbers'
+      )
+    self.template = template
+    self.tokens_per_frame = tokens_per_frame
+    self.max_length = max_length
+    config = _read_config(folder)
+    legacy = template.legacy
+    if legacy is None:
+      # None, too, stands for the behaviour from before there was the switch.
+      legacy = config.get('legacy') is not False
+    self._pieces = _load_pieces(folder / _MODEL, legacy)
+    self._legacy = legacy
+    self._special_ids = _special_ids(
+      folder, config, self._pieces, template.special_tokens
+    )
+    # The longest of those that fit, as one may begin another.
+    names = sorted(self._special_ids, key=len, reverse=True)
+    self._special = re.compile(f'({"|".join(map(re.escape, names))})')
+    self.bos_id = None
+    if config.get('add_bos_token', True):
+      self.bos_id = self._special_ids[_token_text(config['bos_token'])]
+    self.stop_id = self._special_ids[template.stop]
+    # Llama has no token to pad with; VILA takes the unknown one.
+    pad = config.get('pad_token') or config['unk_token']
+    self.pad_id = self._special_ids[_token_text(pad)]
+    ids = (self._pieces.get_piece_size() - 1, *self._special_ids.values())
+    self.vocab_size = max(ids) + 1
+
+  def inference(
+    self,
+    caption: str,
+    question: str,
+    num_frames: int,
+    *,
+    space_before_caption: bool = False,
+    where: str = '',
+  ) -> list[int]:
+    """Ids of a prompt, up to where the answer begins.
+
+    Args:
+      caption: what the video should show.
+      question: appended to it; begins with a space.
+      num_frames: of the video; each has `tokens_per_frame` places of the id
+        `IMAGE_TOKEN`.
+      space_before_caption: see `prompt.user_message`; released critics are
+        asked without.
+      where: what errors call the record; otherwise they quote its caption.
+
+    Raises:
+      UserError: a text that holds a special token, or too many tokens.
+    """
+    where = where or _quote(caption)
+    self._check_text(where, caption=caption, question=question)
+    message = prompt.user_message(
+      caption, question, num_frames, space_before_caption=space_before_caption
+    )
+    ids = self._ids(prompt.render(self.template, message))
+    self._check_length(ids, num_frames, where)
+    return ids
+
+  def training(
+    self,
+    caption: str,
+    question: str,
+    num_frames: int,
+    answer: str,
+    *,
+    space_before_caption: bool = True,
+    where: str = '',
+  ) -> tuple[list[int], list[bool]]:
+    """Ids of a prompt with its answer, and which of them are to be learned.
+
+    Args:
+      caption: as for `inference`.
+      question: as for `inference`.
+      num_frames: as for `inference`.
+      answer: without white space around it.
+      space_before_caption: see `prompt.user_message`; published feedback has
+        it.
+      where: as for `inference`.
+
+    Returns:
+      The ids, and True for the tokens of the answer and its stop token. The
+      others are what `inference` gives.
+
+    Raises:
+      UserError: as for `inference`, and if the answer is empty, or its first
+        token is not separate from the prompt.
+    """
+    where = where or _quote(caption)
+    if not answer or answer != answer.strip():
+      raise UserError(
+        f'{where}: the answer {answer[:40]!r} is empty or has white space '
+        'around it; write a label and a reason'
+      )
+    self._check_text(where, caption=caption, question=question, answer=answer)
+    message = prompt.user_message(
+      caption, question, num_frames, space_before_caption=space_before_caption
+    )
+    # Together, as SentencePiece looks at neighbours, and as it was trained.
+    ids = self._ids(prompt.render(self.template, message, answer))
+    before = self._ids(prompt.render(self.template, message))
+    if ids[: len(before)] != before:
+      raise UserError(
+        f'{where}: a token is part of the prompt and of the answer; use a '
+        'tokenizer whose tokens end where a word ends, as those of Llama'
+      )
+    self._check_length(ids, num_frames, where)
+    return ids, [False] * len(before) + [True] * (len(ids) - len(before))
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """The text of an answer, up to its stop token if it has one.
+
+    Raises:
+      UserError: an id outside the vocabulary.
+    """
+    ids = list(ids)
+    if self.stop_id in ids:
+      ids = ids[: ids.index(self.stop_id)]
+    special = set(self._special_ids.values())
+    ids = [index for index in ids if index not in special]
+    if unknown := {
+      index for index in ids if not 0 <= index < self._pieces.get_piece_size()
+    }:
+      raise UserError(
+        f'token {listing(map(str, unknown))} is not in the vocabulary; take '
+        f'{_MODEL} and weights from one model'
+      )
+    return self._pieces.decode(ids).strip()
+
+  def _ids(self, text: str) -> list[int]:
+    """Ids of a text with `prompt.IMAGE` in place of frames."""
+    ids = [] if self.bos_id is None else [self.bos_id]
+    for index, chunk in enumerate(text.split(prompt.IMAGE)):
+      if index:
+        ids.extend([IMAGE_TOKEN] * self.tokens_per_frame)
+      ids.extend(self._encode(chunk))
+    return ids
+
+  def _encode(self, chunk: str) -> list[int]:
+    """Ids of a text without frames."""
+    if not chunk:
+      return []
+    if not self._legacy:
+      # Twice, then, if the text has a space of its own.
+      chunk = ' ' + chunk
+    ids = []
+    # Every other part is a special token.
+    first, *rest = self._special.split(chunk)
+    # The space is put before words; a special token takes none.
+    if self._legacy or first != ' ' or not rest:
+      ids.extend(self._pieces.encode(first))
+    for token, part in zip(rest[::2], rest[1::2], strict=True):
+      ids.append(self._special_ids[token])
+      ids.extend(self._pieces.encode(part))
+    return ids
+
+  def _check_text(self, where: str, **texts: str):
+    """Refuses texts that would be read as frames or as ends of a turn."""
+    for name, text in texts.items():
+      found = self._special.search(text)
+      if found or prompt.IMAGE in text:
+        token = found[0] if found else prompt.IMAGE
+        raise UserError(
+          f'{where}: the {name} holds {token!r}, which the critic takes for a '
+          'mark of its prompt; delete it'
+        )
+
+  def _check_length(self, ids: list[int], num_frames: int, where: str):
+    if len(ids) > self.max_length:
+      raise UserError(
+        f'{where}: {len(ids)} tokens, {num_frames * self.tokens_per_frame} of '
+        f'them for frames, but the critic reads {self.max_length}; shorten the '
+        'texts or delete the record'
+      )
+
+
+def label_tokens(tokenizer: PromptTokenizer) -> dict[str, list[int]]:
+  """The tokens of each label, as they stand at the start of an answer.
+
+  Raises:
+    UserError: the tokens of a label depend on the full stop after it.
+  """
+  tokens = {}
+  for label in LABELS:
+    alone, ended = (_answer_ids(tokenizer, label + end) for end in ('', '.'))
+    if ended[: len(alone)] != alone:
+      raise UserError(
+        f'the tokenizer reads the answer {label!r} and the start of '
+        f'{label + "."!r} differently; use one that keeps words and full stops '
+        'apart, as that of Llama'
+      )
+    tokens[label] = alone
+  return tokens
+
+
+def label_ids(tokenizer: PromptTokenizer) -> dict[str, int]:
+  """The token that an answer with each label begins with.
+
+  Raises:
+    UserError: two labels begin with the same token, so that the first token of
+      an answer does not tell them apart; or as `label_tokens`.
+  """
+  first = {
+    label: tokens[0] for label, tokens in label_tokens(tokenizer).items()
+  }
+  if len(set(first.values())) < len(first):
+    raise UserError(
+      f'the labels begin with tokens {first}, of which some are equal; use a '
+      'tokenizer that knows more words'
+    )
+  return first
+
+
+def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
+  """How many first tokens the prompts of one video have in common.
+
+  What a decoder computes for these it computes once. At least the last token
+  of each prompt is left, as it is the one that predicts an answer.
+
+  Args:
+    rows: token ids of one or more prompts, none of them empty.
+  """
+  for index, column in enumerate(zip(*rows, strict=False)):
+    if len(set(column)) > 1:
+      return index
+  return min(map(len, rows)) - 1
+
+
+def _answer_ids(tokenizer: PromptTokenizer, answer: str) -> list[int]:
+  """Tokens of an answer without its stop token."""
+  ids, is_target = tokenizer.training('A cat.', ' Why?', 0, answer)
+  return ids[is_target.index(True) : -1]
+
+
+def _quote(caption: str) -> str:
+  start = caption if len(caption) < 60 else caption[:60] + '...'
+  return f'caption {start!r}'
+
+
+def _load_pieces(
+  path: pathlib.Path, legacy: bool
+) -> sentencepiece.SentencePieceProcessor:
+  """The SentencePiece model, which puts a space before texts only if legacy."""
+  try:
+    model = path.read_bytes()
+  except OSError as error:
+    raise UserError(
+      f'{path}: {error.strerror}; give the folder of a Llama model with the '
+      f'{_MODEL} that was published with it'
+    ) from None
+  try:
+    pieces = sentencepiece.SentencePieceProcessor(
+      model_proto=model + (b'' if legacy else _NO_DUMMY_PREFIX)
+    )
+    num_pieces = pieces.get_piece_size()
+  except (RuntimeError, ValueError):
+    num_pieces = 0
+  if not num_pieces:
+    raise UserError(
+      f'{path}: not a SentencePiece model; copy the file from the published '
+      'model again'
+    )
+  if not pieces.encode('  '):
+    raise UserError(
+      f'{path}: this tokenizer deletes white space; use one trained with '
+      'remove_extra_whitespaces off, as that of Llama'
+    )
+  return pieces
+
+
+def _read_config(folder: pathlib.Path) -> dict[str, Any]:
+  """tokenizer_config.json, with defaults for the tokens that must be there."""
+  path = folder / _CONFIG
+  config = _read_json(path)
+  # Up to transformers 4.33 the names stood beside, in a file of their own.
+  config = _DEFAULTS | _read_json(folder / 'special_tokens_map.json') | config
+  for key in _DEFAULTS:
+    if config[key] is None:
+      raise UserError(f'{path}: {key} is null; name that token')
+  if config.get('add_eos_token'):
+    raise UserError(
+      f'{path}: add_eos_token would end every text between two frames; set it '
+      'to false'
+    )
+  return config
+
+
+def _special_ids(
+  folder: pathlib.Path,
+  config: Mapping[str, Any],
+  pieces: sentencepiece.SentencePieceProcessor,
+  wanted: Sequence[str],
+) -> dict[str, int]:
+  """The ids of tokens that are cut out of texts: named ones and `wanted`."""
+  path = folder / _CONFIG
+  tokens = [config[key] for key in _DEFAULTS]
+  tokens += filter(None, [config.get('pad_token')])
+  tokens += config.get('additional_special_tokens') or []
+  beside = _read_json(folder / 'added_tokens.json')
+  added = config.get('added_tokens_decoder') or {}
+  try:
+    ids = {name: int(index) for name, index in beside.items()}
+    ids |= {_token_text(token): int(index) for index, token in added.items()}
+    tokens += added.values()
+    names = dict.fromkeys([*map(_token_text, tokens), *wanted])
+  except (AttributeError, KeyError, TypeError, ValueError):
+    raise UserError(
+      f'{path}: a special token is neither a text nor an object with '
+      '"content"; copy the file from the published model again'
+    ) from None
+  for token in tokens:
+    stripping = ('lstrip', 'rstrip', 'single_word')
+    if isinstance(token, Mapping) and any(map(token.get, stripping)):
+      raise UserError(
+        f'{path}: {_token_text(token)!r} takes the white space beside it, '
+        f'which is not supported; set {listing(stripping)} to false'
+      )
+  for name in names:
+    index = pieces.piece_to_id(name)
+    # A name that is no piece has the id of the unknown piece.
+    if name not in ids and pieces.id_to_piece(index) == name:
+      ids[name] = index
+  if missing := names.keys() - ids:
+    raise UserError(
+      f'{folder}: no token {listing(missing)} in {_MODEL} or {_CONFIG}; take '
+      'the prompt template that the model was trained with'
+    )
+  return ids
+
+
+def _token_text(token: Any) -> str:
+  """The text of a token that may be written with its properties."""
+  text = token if isinstance(token, str) else token['content']
+  if not isinstance(text, str) or not text:
+    raise ValueError(text)
+  return text
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  """A JSON object; an empty one if there is no such file."""
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    return {}
+  except (OSError, ValueError) as error:
+    raise UserError(
+      f'{path}: not readable as JSON ({error}); copy the file from the '
+      'published model again'
+    ) from None
+  if not isinstance(value, dict):
+    raise UserError(f'{path}: not a JSON object; copy the file again')
+  return value

@@ -1,0 +1,1 @@
+"""InternViT-6B: what the 40b critic sees with."""

@@ -1,0 +1,108 @@
+"""Sizes of an InternViT-6B tower, and its published config.json."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, Self
+
+from lift_jax import errors
+from lift_jax.models import published_config, vision
+
+NORM_TYPES = ('rms_norm', 'layer_norm')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InternViTConfig(vision.TowerConfig):
+  """Sizes; the defaults are InternViT-6B-448px-V1-2, as in VILA-1.5 40b.
+
+  Attributes:
+    norm_type: of the norms before attention and feed-forward layer; those of
+      queries and keys are root mean squares in any case.
+  """
+
+  image_size: int = 448
+  patch_size: int = 14
+  width: int = 3200
+  num_layers: int = 45
+  num_heads: int = 25
+  mlp_width: int = 12800
+  norm_eps: float = 1e-6
+  feature_layer: int = -1  # VILA's scripts/v1_5/release/40b/3_sft.sh
+  norm_type: str = 'rms_norm'
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.norm_type not in NORM_TYPES:
+      raise errors.UserError(
+        f'norm_type {self.norm_type!r} of the vision tower is not one of'
+        f' {NORM_TYPES}; use InternViT-6B'
+      )
+
+  @classmethod
+  def from_json(
+    cls,
+    values: Mapping[str, Any],
+    source: str = 'vision_tower/config.json',
+    *,
+    feature_layer: int = -1,
+  ) -> Self:
+    """Reads the config.json of OpenGVLab's InternVisionModel.
+
+    Args:
+      values: the parsed file.
+      source: how errors name the file.
+      feature_layer: see `TowerConfig`; it stands in VILA's own config.json.
+
+    Raises:
+      UserError: a size is missing or of no use, or the file describes another
+        network than this one.
+    """
+    sizes = published_config.read_sizes(
+      values,
+      source,
+      kind='InternViT-6B',
+      required=_REQUIRED,
+      optional={},
+      fixed=_FIXED,
+      ignored=('norm_type', *_IGNORED),
+    )
+    # Early files do not say, and mean the only kind that there was.
+    norm_type = values.get('norm_type', 'rms_norm')
+    try:
+      return cls(**sizes, feature_layer=feature_layer, norm_type=norm_type)
+    except errors.UserError as error:
+      raise errors.UserError(f'{source}: {error}') from None
+
+  def to_json(self) -> dict[str, Any]:
+    """A config.json like those of OpenGVLab."""
+    return {
+      'architectures': ['InternVisionModel'],
+      **{key: getattr(self, field) for key, field in _REQUIRED.items()},
+      'norm_type': self.norm_type,
+      **_FIXED,
+    }
+
+
+# Published keys that every file has: our field.
+_REQUIRED = {
+  'image_size': 'image_size',
+  'patch_size': 'patch_size',
+  'hidden_size': 'width',
+  'num_hidden_layers': 'num_layers',
+  'num_attention_heads': 'num_heads',
+  'intermediate_size': 'mlp_width',
+  'layer_norm_eps': 'norm_eps',
+}
+
+_FIXED = {
+  'model_type': 'intern_vit_6b',
+  'hidden_act': 'gelu',
+  'num_channels': 3,
+  'qk_normalization': True,
+  'qkv_bias': False,
+  'attention_dropout': 0.0,
+  'dropout': 0.0,
+}
+
+# Layers that are left out at random while the tower itself is trained, and
+# which kernel computes attention.
+_IGNORED = ('drop_path_rate', 'use_flash_attn')

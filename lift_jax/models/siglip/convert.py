@@ -1,0 +1,42 @@
+"""Published SigLIP weights to ours."""
+
+from lift_jax import conversion
+from lift_jax.models.siglip.config import SiglipConfig
+
+_LAYER = 'vision_model.encoder.layers.{i}'
+
+
+SIGLIP_TABLE = (
+  *conversion.conv(
+    'vision_model.embeddings.patch_embedding',
+    'patch_embedding',
+    conversion.CONV2D,
+  ),
+  conversion.Row(
+    'vision_model.embeddings.position_embedding.weight', 'positions'
+  ),
+  *conversion.norm(f'{_LAYER}.layer_norm1', 'blocks/attn_norm'),
+  *conversion.linear(f'{_LAYER}.self_attn.q_proj', 'blocks/attn/to_q'),
+  *conversion.linear(f'{_LAYER}.self_attn.k_proj', 'blocks/attn/to_k'),
+  *conversion.linear(f'{_LAYER}.self_attn.v_proj', 'blocks/attn/to_v'),
+  *conversion.linear(f'{_LAYER}.self_attn.out_proj', 'blocks/attn/to_out'),
+  *conversion.norm(f'{_LAYER}.layer_norm2', 'blocks/mlp_norm'),
+  *conversion.linear(f'{_LAYER}.mlp.fc1', 'blocks/mlp/up'),
+  *conversion.linear(f'{_LAYER}.mlp.fc2', 'blocks/mlp/down'),
+)
+
+
+def siglip_ignored(config: SiglipConfig) -> tuple[str, ...]:
+  """Published tensors that the tower does without, for `conversion.load`.
+
+  They are the layers after the feature, the final norm and the pooling head;
+  and, in the weights of a whole SiglipModel, its text half.
+  """
+  layers = range(config.num_run_layers, config.num_layers)
+  return (
+    *(rf'vision_model\.encoder\.layers\.{layer}\..+' for layer in layers),
+    r'vision_model\.post_layernorm\.(weight|bias)',
+    r'vision_model\.head\..+',
+    r'text_model\..+',
+    r'logit_(scale|bias)',
+  )

@@ -1,0 +1,133 @@
+"""SigLIP vision transformer (arXiv 2303.15343), as VILA-1.5 uses it.
+
+  x <- x + Attention(norm(x))
+  x <- x + gelu(norm(x) W_up) W_down
+
+Biases everywhere, the tanh form of GELU, learned positions and no class token.
+VILA takes the hidden state after the last but one layer as it is: the last
+layer, the final norm and the pooling head are neither held nor run.
+
+Legend: B frames, N tokens, D width.
+"""
+
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from lift_jax.models import vision
+from lift_jax.models.functional import stack
+from lift_jax.models.siglip.config import SiglipConfig
+
+
+def normalise(frames: jax.Array) -> jax.Array:
+  """What the tower reads, fp32 in [-1, 1], of uint8 frames [..., 3]."""
+  return vision.normalise(frames, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+class Attention(nnx.Module):
+  """Every token attends to all tokens of its frame."""
+
+  def __init__(
+    self, config: SiglipConfig, backend: str, dtype, param_dtype, rngs: nnx.Rngs
+  ):
+    linear = functools.partial(
+      nnx.Linear,
+      config.width,
+      config.width,
+      dtype=dtype,
+      param_dtype=param_dtype,
+      rngs=rngs,
+    )
+    self.to_q, self.to_k, self.to_v = linear(), linear(), linear()
+    self.to_out = linear()
+    self.num_heads = config.num_heads
+    self.backend = backend
+
+  def __call__(self, x_bnd: jax.Array) -> jax.Array:
+    out_bnd = vision.multi_head(
+      self.to_q(x_bnd),
+      self.to_k(x_bnd),
+      self.to_v(x_bnd),
+      self.num_heads,
+      self.backend,
+    )
+    return self.to_out(out_bnd)
+
+
+class Block(nnx.Module):
+  """Attention and feed-forward layer, each after a norm, each added."""
+
+  def __init__(
+    self, config: SiglipConfig, backend: str, dtype, param_dtype, rngs: nnx.Rngs
+  ):
+    norm = functools.partial(
+      nnx.LayerNorm,
+      config.width,
+      epsilon=config.norm_eps,
+      dtype=dtype,
+      param_dtype=param_dtype,
+      rngs=rngs,
+    )
+    gelu = functools.partial(jax.nn.gelu, approximate=True)
+    self.attn_norm = norm()
+    self.attn = Attention(config, backend, dtype, param_dtype, rngs)
+    self.mlp_norm = norm()
+    self.mlp = vision.MLP(config, gelu, dtype, param_dtype, rngs)
+
+  def __call__(self, x_bnd: jax.Array) -> jax.Array:
+    x_bnd = x_bnd + self.attn(self.attn_norm(x_bnd))
+    return x_bnd + self.mlp(self.mlp_norm(x_bnd))
+
+
+class Tower(nnx.Module):
+  """Frames to the features of their patches.
+
+  Args:
+    config: sizes.
+    dtype: type of the computation and of the result; parameters keep
+      `param_dtype`. Norms and softmax are fp32.
+    remat: a name of `REMAT_POLICIES`, what is kept for a backward pass.
+    attention_backend: see `models.attention`.
+    rngs: random streams for the initial parameters.
+  """
+
+  def __init__(
+    self,
+    config: SiglipConfig,
+    *,
+    dtype=jnp.float32,
+    param_dtype=jnp.float32,
+    remat: str = 'none',
+    attention_backend: str = 'auto',
+    rngs: nnx.Rngs,
+  ):
+    self.patch_embedding = vision.PatchEmbedding(
+      config, dtype, param_dtype, rngs
+    )
+    positions = nnx.initializers.normal(config.width**-0.5)
+    self.positions = nnx.Param(
+      positions(rngs.params(), (config.num_patches, config.width), param_dtype)
+    )
+    self.blocks = stack(
+      lambda rngs: Block(config, attention_backend, dtype, param_dtype, rngs),
+      config.num_run_layers,
+      rngs,
+    )
+    self.config = config
+    self.dtype = dtype
+    self.remat = remat
+
+  def __call__(self, pixels_bhw3: jax.Array) -> jax.Array:
+    """Features [B, N, D] of frames [B, image_size, image_size, 3].
+
+    Args:
+      pixels_bhw3: from `normalise`.
+
+    Returns:
+      One token for each patch, row by row.
+    """
+    x_bnd = self.patch_embedding(pixels_bhw3)
+    x_bnd = x_bnd + self.positions[...].astype(self.dtype)[None]
+    return vision.run_blocks(self.blocks, x_bnd, self.remat)

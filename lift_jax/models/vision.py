@@ -1,0 +1,188 @@
+"""What the vision towers share: both turn a frame into one token per patch.
+
+Both are stacks of
+
+  x <- x + Attention(norm(x))
+  x <- x + MLP(norm(x))
+
+whose feature is a hidden state before the end, so that layers after it are
+neither held nor run.
+
+Legend: B frames, N tokens, D width, H heads, K width of a head, F width of
+the feed-forward layer.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+
+from flax import nnx
+import jax
+from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from lift_jax import errors
+from lift_jax.models.attention import attention
+from lift_jax.models.cogvideox.transformer import REMAT_POLICIES
+from lift_jax.partitioning import BATCH_AXES, constrain
+
+# Activations between blocks [B, N, D].
+TOKENS = P(BATCH_AXES, 'context', None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+  """Sizes of a vision tower.
+
+  Attributes:
+    image_size: height and width of a frame, in pixels.
+    patch_size: height and width of a patch; what is left over at the bottom
+      and on the right is not seen.
+    width: of a token.
+    num_layers: blocks of the published network.
+    num_heads: of a block.
+    mlp_width: inner width of the feed-forward layer.
+    norm_eps: of every norm.
+    feature_layer: which hidden state is the feature, counted from the end: -1
+      is what the last layer gives, -2 what the last but one gives. This is
+      `mm_vision_select_layer` of VILA.
+  """
+
+  image_size: int
+  patch_size: int
+  width: int
+  num_layers: int
+  num_heads: int
+  mlp_width: int
+  norm_eps: float
+  feature_layer: int
+
+  def __post_init__(self):
+    if self.width % self.num_heads:
+      raise errors.UserError(
+        f'hidden_size {self.width} of the vision tower cannot be cut into'
+        f' num_attention_heads {self.num_heads}; use a divisor'
+      )
+    if self.image_size < self.patch_size:
+      raise errors.UserError(
+        f'image_size {self.image_size} of the vision tower is less than'
+        f' patch_size {self.patch_size}; copy the file from the published'
+        ' model again'
+      )
+    if not -self.num_layers <= self.feature_layer <= -1:
+      raise errors.UserError(
+        f'mm_vision_select_layer {self.feature_layer} is not one of the'
+        f' {self.num_layers} layers of the vision tower; give a number from'
+        f' {-self.num_layers} to -1'
+      )
+
+  @property
+  def num_run_layers(self) -> int:
+    """Blocks up to the feature."""
+    return self.num_layers + 1 + self.feature_layer
+
+  @property
+  def num_patches(self) -> int:
+    """Tokens of a frame that the tower gives."""
+    return (self.image_size // self.patch_size) ** 2
+
+
+def normalise(
+  frames: jax.Array, mean: Sequence[float], std: Sequence[float]
+) -> jax.Array:
+  """(x / 255 - mean) / std of each colour, fp32 [..., 3] of uint8 [..., 3]."""
+  shape = (1,) * (frames.ndim - 1) + (3,)
+  mean, std = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (mean, std))
+  return (frames.astype(jnp.float32) / 255 - mean) / std
+
+
+class PatchEmbedding(nnx.Conv):
+  """A token for each patch, row by row: [B, height, width, 3] to [B, N, D]."""
+
+  def __init__(self, config: TowerConfig, dtype, param_dtype, rngs: nnx.Rngs):
+    super().__init__(
+      3,
+      config.width,
+      kernel_size=(config.patch_size,) * 2,
+      strides=config.patch_size,
+      padding='VALID',
+      dtype=dtype,
+      param_dtype=param_dtype,
+      rngs=rngs,
+    )
+    self.image_size = config.image_size
+
+  def __call__(self, pixels_bhw3: jax.Array) -> jax.Array:
+    size = self.image_size
+    if pixels_bhw3.ndim != 4 or pixels_bhw3.shape[1:] != (size, size, 3):
+      # Positions are learned, one for each patch of this size.
+      raise ValueError(
+        f'frames [B, {size}, {size}, 3] are needed, not '
+        f'{list(pixels_bhw3.shape)}'
+      )
+    x_bhwd = super().__call__(pixels_bhw3)
+    return x_bhwd.reshape(x_bhwd.shape[0], -1, x_bhwd.shape[-1])
+
+
+class MLP(nnx.Module):
+  """activation(x W_up) W_down, with biases."""
+
+  def __init__(
+    self,
+    config: TowerConfig,
+    activation: Callable[[jax.Array], jax.Array],
+    dtype,
+    param_dtype,
+    rngs: nnx.Rngs,
+  ):
+    options = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
+    self.up = nnx.Linear(config.width, config.mlp_width, **options)
+    self.down = nnx.Linear(config.mlp_width, config.width, **options)
+    self.activation = activation
+
+  def __call__(self, x_bnd: jax.Array) -> jax.Array:
+    return self.down(self.activation(self.up(x_bnd)))
+
+
+def multi_head(
+  q_bnd: jax.Array,
+  k_bnd: jax.Array,
+  v_bnd: jax.Array,
+  num_heads: int,
+  backend: str,
+) -> jax.Array:
+  """Attention of all tokens of a frame to one another, [B, N, D].
+
+  On a mesh heads lie on 'tensor'. Where it does not divide their number, as
+  with the 25 heads of InternViT-6B, heads of zeros fill up the shards: any
+  mesh works, and attention alone costs 26, 28 or 32 heads in place of 25 on 2,
+  4 or 8 shards.
+  """
+  batch, tokens, width = q_bnd.shape
+  mesh = jax.sharding.get_abstract_mesh()
+  num_empty = 0 if mesh.empty else -num_heads % mesh.shape['tensor']
+
+  def heads(x_bnd):
+    x_bnhk = x_bnd.reshape(batch, tokens, num_heads, -1)
+    return jnp.pad(x_bnhk, ((0, 0), (0, 0), (0, num_empty), (0, 0)))
+
+  out_bnhk = attention(
+    heads(q_bnd), heads(k_bnd), heads(v_bnd), backend=backend
+  )
+  out_bnd = out_bnhk[:, :, :num_heads].reshape(batch, tokens, width)
+  return checkpoint_name(out_bnd, 'attention')
+
+
+def run_blocks(blocks: nnx.Module, x_bnd: jax.Array, remat: str) -> jax.Array:
+  """`x` through stacked blocks; `remat` is a name of `REMAT_POLICIES`."""
+  graphdef, layers = nnx.split(blocks)
+
+  def body(x_bnd, layer):
+    return constrain(nnx.merge(graphdef, layer)(x_bnd), TOKENS), None
+
+  policy = REMAT_POLICIES[remat]
+  if policy is not None:
+    # Inside a scan nothing can be merged back, so the barrier is not needed.
+    body = jax.checkpoint(body, policy=policy, prevent_cse=False)
+  x_bnd, _ = jax.lax.scan(body, constrain(x_bnd, TOKENS), layers)
+  return x_bnd

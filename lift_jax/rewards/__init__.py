@@ -1,0 +1,1 @@
+"""Rewards: from what a critic answers to the weight of a video."""

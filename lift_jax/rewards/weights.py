@@ -1,0 +1,79 @@
+"""From labels to the reward that weighs the likelihood of a video."""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+
+from lift_jax.data.hra import DIMENSIONS, LABELS
+from lift_jax.errors import UserError, listing
+
+# The reference stores rewards with so many (CogVideo/process_reward_score.py).
+REFERENCE_DECIMALS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardMap:
+  """The score of each label; the defaults are LiFT's (arXiv 2412.04814).
+
+  Attributes:
+    good: score of 'Good'; each lies in [0, 1] and is not below the next.
+    normal: score of 'Normal'.
+    bad: score of 'Bad'. Above 0 it still teaches what the video shows.
+  """
+
+  good: float = 0.9
+  normal: float = 0.2
+  bad: float = 0.05
+
+  def __post_init__(self):
+    scores = dataclasses.asdict(self)
+    for name, score in scores.items():
+      is_number = isinstance(score, int | float) and not isinstance(score, bool)
+      # Not finite fails the comparison, too.
+      if not is_number or not 0 <= score <= 1:
+        raise UserError(
+          f'{name} = {score!r} in the reward map; give a number from 0 to 1'
+        )
+    if not self.good >= self.normal >= self.bad:
+      raise UserError(
+        f'the reward map {scores} gives more for a worse label; order the '
+        'scores as good >= normal >= bad'
+      )
+
+  def scores(self) -> tuple[float, float, float]:
+    """In the order of `LABELS`."""
+    return tuple(getattr(self, label.lower()) for label in LABELS)
+
+  def score(self, label: str) -> float:
+    """The score of one label; a UserError if there is no such label."""
+    if label not in LABELS:
+      raise UserError(f'label {label!r}; write one of {", ".join(LABELS)}')
+    return self.scores()[LABELS.index(label)]
+
+
+def video_reward(
+  labels: Mapping[str, str],
+  reward_map: RewardMap,
+  decimals: int | None = None,
+) -> float:
+  """The mean over the dimensions of the scores of a video's labels.
+
+  Args:
+    labels: the label of each of `DIMENSIONS`, and of no other.
+    reward_map: scores the labels.
+    decimals: rounds the mean; `REFERENCE_DECIMALS` does as the reference does,
+      None does not round.
+
+  Raises:
+    UserError: a dimension is missing or unknown, or a label is.
+  """
+  if missing := set(DIMENSIONS) - labels.keys():
+    raise UserError(f'no label for {listing(missing)}; rate every dimension')
+  if unknown := labels.keys() - set(DIMENSIONS):
+    raise UserError(
+      f'a label for {listing(map(repr, unknown))}; the dimensions are '
+      f'{", ".join(DIMENSIONS)}'
+    )
+  scores = [reward_map.score(labels[dimension]) for dimension in DIMENSIONS]
+  reward = math.fsum(scores) / len(scores)
+  return reward if decimals is None else round(reward, decimals)

@@ -1,0 +1,222 @@
+"""The projector against a transcription of VILA's mlp_downsample."""
+
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import nn
+
+from lift_jax import conversion, errors, partitioning
+from lift_jax.models.critic import projector
+from lift_jax.models.functional import functional
+from tests.torch_weights import params_from_torch, scaled_error
+
+TINY = projector.ProjectorConfig(vision_width=6, width=16)
+
+# What the three published critics have.
+FULL_SIZES = (
+  (projector.ProjectorConfig(vision_width=1152, width=2560), 18_364_416),
+  (projector.ProjectorConfig(vision_width=1152, width=5120), 49_826_816),
+  (projector.ProjectorConfig(vision_width=3200, width=7168), 143_170_560),
+)
+
+
+def _model(config=TINY, **options):
+  return functional(
+    lambda rngs: projector.Projector(config, rngs=rngs, **options)
+  )
+
+
+class DownSample(nn.Module):
+  """Blocks of patches, by the list of what each token holds.
+
+  Token k stands in column k // half and row k % half of the blocks; outside of
+  the grid there are zeros.
+  """
+
+  def forward(self, x):
+    batch, num_patches, width = x.shape
+    grid = int(num_patches**0.5)
+    half = -(-grid // 2)
+    rows = []
+    for k in range(half * half):
+      column_block, row_block = divmod(k, half)
+      parts = []
+      for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        r, c = 2 * row_block + row, 2 * column_block + column
+        inside = r < grid and c < grid
+        parts.append(
+          x[:, r * grid + c] if inside else torch.zeros(batch, width)
+        )
+      rows.append(torch.cat(parts, dim=1))
+    return torch.stack(rows, dim=1)
+
+
+class Reference(nn.Module):
+  """mlp_downsample; the numbers of its layers are the published names."""
+
+  def __init__(self, config):
+    super().__init__()
+    self.layers = nn.Sequential(
+      DownSample(),
+      nn.LayerNorm(4 * config.vision_width),
+      nn.Linear(4 * config.vision_width, config.width),
+      nn.GELU(),
+      nn.Linear(config.width, config.width),
+    )
+    for name, tensor in self.named_parameters():
+      with torch.no_grad():
+        if name == 'layers.1.weight':
+          tensor.uniform_(0.5, 1.5)
+        else:
+          tensor.normal_(0, 0.5)
+
+  def forward(self, x):
+    return self.layers(x)
+
+
+def _pair():
+  torch.manual_seed(0)
+  reference = Reference(TINY).eval()
+  model = _model()
+  params = params_from_torch(
+    projector.PROJECTOR_TABLE, model.abstract_params, reference
+  )
+  return model, params, reference
+
+
+def _features(grid, batch=2):
+  shape = (batch, grid * grid, TINY.vision_width)
+  return np.random.default_rng(grid).normal(size=shape).astype(np.float32)
+
+
+class MergeTest(parameterized.TestCase):
+  def test_order(self):
+    """By hand: patches 0 to 8 of a 3 x 3 grid, row by row, and zeros."""
+    x_bnc = jnp.arange(1.0, 10).reshape(1, 9, 1)
+    self.assertEqual(
+      projector.merge_patches(x_bnc)[0].astype(int).tolist(),
+      [[1, 2, 4, 5], [7, 8, 0, 0], [3, 0, 6, 0], [9, 0, 0, 0]],
+    )
+
+  @parameterized.parameters((729, 196), (1024, 256), (1, 1), (4, 1), (9, 4))
+  def test_num_tokens(self, num_patches, expected):
+    self.assertEqual(projector.num_tokens(num_patches), expected)
+    x_bnc = jax.ShapeDtypeStruct((3, num_patches, 5), jnp.float32)
+    merged = jax.eval_shape(projector.merge_patches, x_bnc)
+    self.assertEqual(merged.shape, (3, expected, 20))
+
+  def test_class_token(self):
+    with self.assertRaisesRegex(ValueError, '1025 patches'):
+      projector.merge_patches(jnp.zeros((1, 1025, 2)))
+
+
+class ProjectorTest(parameterized.TestCase):
+  @parameterized.parameters(27, 32, 3)
+  def test_parity(self, grid):
+    model, params, reference = _pair()
+    x_bnc = _features(grid)
+    with torch.no_grad():
+      expected = reference(torch.tensor(x_bnc)).numpy()
+    actual = np.asarray(jax.jit(model)(params, x_bnc))
+    # Observed 2e-7; the tanh form of GELU would be 8e-5.
+    self.assertLess(scaled_error(actual, expected), 5e-6)
+    # Tokens row by row would not do.
+    half = -(-grid // 2)
+    other = actual.reshape(2, half, half, -1).swapaxes(1, 2)
+    self.assertGreater(
+      scaled_error(other.reshape(expected.shape), expected), 0.1
+    )
+
+  def test_bfloat16(self):
+    _, params, _ = _pair()
+    expected = _model()(params, _features(5))
+    actual = _model(dtype=jnp.bfloat16)(params, _features(5))
+    self.assertEqual(actual.dtype, jnp.bfloat16)
+    self.assertLess(scaled_error(actual.astype(jnp.float32), expected), 3e-2)
+
+  @parameterized.parameters(*FULL_SIZES)
+  def test_full_size(self, config, expected):
+    model = _model(config)
+    leaves = jax.tree.leaves(model.abstract_params)
+    self.assertEqual(sum(leaf.size for leaf in leaves), expected)
+    sources = conversion.resolve(
+      projector.PROJECTOR_TABLE, model.abstract_params
+    )
+    names = [name for source in sources.values() for name in source.names]
+    self.assertCountEqual(
+      names, [f'layers.{i}.{x}' for i in (1, 2, 4) for x in ('weight', 'bias')]
+    )
+    output = jax.eval_shape(
+      model,
+      model.abstract_params,
+      jax.ShapeDtypeStruct((8, 729, config.vision_width), jnp.float32),
+    )
+    self.assertEqual(output.shape, (8, 196, config.width))
+
+
+class ShardingTest(parameterized.TestCase):
+  @parameterized.parameters(
+    {'fsdp': 8}, {'fsdp': 2, 'tensor': 4}, {'tensor': 8}
+  )
+  def test_total(self, **axes):
+    for config, _ in FULL_SIZES:
+      partitioning.param_shardings(
+        projector.RULES, _model(config).abstract_params, self._mesh(**axes)
+      )
+
+  def test_same_result_on_a_mesh(self):
+    model, params, _ = _pair()
+    expected = jax.jit(model)(params, _features(3, batch=4))
+    mesh = self._mesh(data=2, fsdp=2, tensor=2)
+    shardings = partitioning.param_shardings(
+      projector.RULES, model.abstract_params, mesh
+    )
+    batch = jax.NamedSharding(mesh, jax.P(partitioning.BATCH_AXES))
+    with jax.set_mesh(mesh):
+      actual = jax.jit(model)(
+        jax.device_put(params, shardings),
+        jax.device_put(_features(3, batch=4), batch),
+      )
+    self.assertLess(scaled_error(actual, expected), 1e-5)
+
+  def _mesh(self, **axes):
+    return partitioning.make_mesh(partitioning.MeshConfig(**{'fsdp': 1} | axes))
+
+
+class ConfigTest(parameterized.TestCase):
+  PUBLISHED = {
+    'architectures': ['MultimodalProjector'],
+    'mm_projector_type': 'mlp_downsample',
+    'model_type': 'v2l_projector',
+    'torch_dtype': 'bfloat16',
+    'transformers_version': '4.36.2',
+  }
+
+  def _read(self, values):
+    return projector.ProjectorConfig.from_json(
+      values, 'some/file.json', vision_width=6, width=16
+    )
+
+  def test_published(self):
+    self.assertEqual(self._read(self.PUBLISHED), TINY)
+    self.assertEqual(self._read(TINY.to_json()), TINY)
+
+  @parameterized.parameters(
+    {'mm_projector_type': 'mlp2x_gelu'},
+    # Of later weights; its tokens go row by row.
+    {'mm_projector_type': 'mlp_downsample_2x2_fix'},
+    {'mm_projector_type': None},
+    {'model_type': 'llama'},
+    {'downsample_rate': 3},
+  )
+  def test_rejects(self, **change):
+    with self.assertRaises(errors.UserError) as caught:
+      self._read(self.PUBLISHED | change)
+    self.assertStartsWith(str(caught.exception), 'some/file.json: ')
+    self.assertIn(*change, str(caught.exception))
+
+  def test_missing(self):
+    with self.assertRaisesRegex(errors.UserError, 'no mm_projector_type'):
+      self._read({'model_type': 'v2l_projector'})

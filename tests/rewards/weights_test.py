@@ -1,0 +1,98 @@
+"""Rewards of videos, against numbers worked out by hand and published."""
+
+import itertools
+import json
+import math
+import pathlib
+
+from absl.testing import parameterized
+import pytest
+
+from lift_jax import errors
+from lift_jax.data import hra
+from lift_jax.rewards import answers, weights
+
+SHARED = pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'
+REFERENCE = SHARED / 'lift_sample' / 'reference'
+
+
+def _labels(*labels):
+  return dict(zip(hra.DIMENSIONS, labels, strict=True))
+
+
+class RewardTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (('Good', 'Good', 'Bad'), 1.85 / 3, 0.62),
+    (('Bad', 'Bad', 'Normal'), 0.1, 0.1),
+    (('Normal', 'Good', 'Bad'), 1.15 / 3, 0.38),
+    (('Good', 'Good', 'Good'), 0.9, 0.9),
+  )
+  def test_mean(self, labels, exact, rounded):
+    reward_map = weights.RewardMap()
+    reward = weights.video_reward(_labels(*labels), reward_map)
+    self.assertAlmostEqual(reward, exact, delta=1e-15)
+    reward = weights.video_reward(
+      _labels(*labels), reward_map, weights.REFERENCE_DECIMALS
+    )
+    self.assertEqual(reward, rounded)
+
+  def test_ten_scores(self):
+    rewards = {
+      weights.video_reward(_labels(*labels), weights.RewardMap(), 2)
+      for labels in itertools.product(hra.LABELS, repeat=3)
+    }
+    self.assertEqual(
+      sorted(rewards, reverse=True),
+      [0.9, 0.67, 0.62, 0.43, 0.38, 0.33, 0.2, 0.15, 0.1, 0.05],
+    )
+
+  @pytest.mark.skipif(not REFERENCE.is_dir(), reason='the sample is not here')
+  def test_published_answers(self):
+    path = REFERENCE / 'critic_output_13b.json'
+    rewards = []
+    for item in json.loads(path.read_text(encoding='utf-8')):
+      labels = {
+        dimension: answers.split_answer(item[key])[0]
+        for dimension in hra.DIMENSIONS
+        for key in item
+        if key.startswith(dimension)
+      }
+      rewards.append(weights.video_reward(labels, weights.RewardMap(), 2))
+    self.assertEqual(rewards, [0.62, 0.1])
+
+  @parameterized.parameters(
+    ({'semantic': 'Good', 'motion': 'Good'}, 'no label for fidelity'),
+    (_labels('Good', 'Good', 'Bad') | {'sound': 'Bad'}, "for 'sound'"),
+    (_labels('Good', 'Great', 'Bad'), "label 'Great'"),
+    (_labels('Good', None, 'Bad'), 'label None'),
+  )
+  def test_bad_labels(self, labels, message):
+    with self.assertRaisesRegex(errors.UserError, message):
+      weights.video_reward(labels, weights.RewardMap())
+
+
+class RewardMapTest(parameterized.TestCase):
+  def test_order(self):
+    reward_map = weights.RewardMap(good=1.0, normal=0.5, bad=0)
+    self.assertEqual(reward_map.scores(), (1.0, 0.5, 0))
+    for label, score in zip(hra.LABELS, reward_map.scores(), strict=True):
+      self.assertEqual(reward_map.score(label), score)
+
+  @parameterized.parameters(
+    {'good': 1.1},
+    {'bad': -0.01},
+    {'normal': math.nan},
+    {'good': math.inf},
+    {'good': True},
+    {'normal': '0.2'},
+    {'normal': None},
+    {'normal': 0.95},
+    {'bad': 0.3},
+  )
+  def test_refused(self, **scores):
+    with self.assertRaisesRegex(errors.UserError, 'reward map') as caught:
+      weights.RewardMap(**scores)
+    self.assertNotIn('\n', str(caught.exception))
+
+  def test_equal_scores_are_no_preference(self):
+    self.assertEqual(weights.RewardMap(1, 1, 1).scores(), (1, 1, 1))
