@@ -22,7 +22,6 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.model = {
     'path': '',
     'compute_dtype': 'bfloat16',
-    'remat': 'full',
     'attention': 'auto',
     'random': None,  # a published model, always
   }
@@ -55,6 +54,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'grad_accum': 1,
     'seed': 42,
     'trainable': 'blocks',
+    'remat': 'full',
     'real_weight': 1.0,
     'caption_dropout': 0.0,
     'ema_decay': 0.0,
@@ -80,6 +80,27 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'clip_norm': 1.0,
   }
   config.checkpoint = {'every_steps': 500, 'keep': 3}
+  config.validation = {
+    'every_steps': 500,
+    'prompts': (
+      'A red fox trots through fresh snow at dawn, its breath white in the air',
+      'A potter shapes a clay bowl on a turning wheel, hands wet, soft light',
+      'Waves roll onto a stony beach under a grey sky, seen from above',
+      'Two children fly a yellow kite on a green hill in the wind',
+    ),
+    'negative': '',
+    'seed': 0,
+    'fps': 8.0,
+    'video': {'height': 480, 'width': 720, 'num_frames': 49, 'tiling': True},
+    'sampler': {
+      'name': 'dpm',
+      'num_steps': 50,
+      'guidance_scale': 6.0,
+      'dynamic_guidance': 'timestep',
+      'reference': False,
+      'carry_dtype': 'float32',
+    },
+  }
   if is_smoke:
     _shrink(config)
   return config
@@ -125,3 +146,7 @@ def _shrink(config: config_dict.ConfigDict) -> None:
   config.train.log_every = 2
   config.optimizer.warmup_steps = 2
   config.checkpoint.every_steps = 3
+  config.validation.every_steps = 3
+  config.validation.prompts = config.validation.prompts[:1]
+  config.validation.video |= {'height': 48, 'width': 64, 'num_frames': 9}
+  config.validation.sampler.num_steps = 2

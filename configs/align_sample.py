@@ -20,7 +20,6 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.model = {
     'path': '',
     'compute_dtype': 'float32',
-    'remat': 'none',
     'attention': 'auto',
     'random': {
       'seed': 0,
@@ -81,6 +80,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'grad_accum': 1,
     'seed': 0,
     'trainable': 'blocks',
+    'remat': 'none',
     'real_weight': 1.0,
     'caption_dropout': 0.0,
     'ema_decay': 0.0,
@@ -106,4 +106,26 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'clip_norm': 1.0,
   }
   config.checkpoint = {'every_steps': 4 if is_smoke else 20, 'keep': 2}
+  height, width = config.data.sizes[0]
+  config.validation = {
+    'every_steps': 4 if is_smoke else 20,
+    'prompts': ('a red disc moves to the right', 'a blue square'),
+    'negative': '',
+    'seed': 0,
+    'fps': 8.0,
+    'video': {
+      'height': height,
+      'width': width,
+      'num_frames': config.data.max_frames,
+      'tiling': True,
+    },
+    'sampler': {
+      'name': 'dpm',
+      'num_steps': 4 if is_smoke else 20,
+      'guidance_scale': 6.0,
+      'dynamic_guidance': 'step',
+      'reference': False,
+      'carry_dtype': 'float32',
+    },
+  }
   return config

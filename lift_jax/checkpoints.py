@@ -248,6 +248,23 @@ class TrainCheckpoints:
     """The last step that is whole, or None."""
     return self._manager.latest_step()
 
+  def resume_step(self, num_steps: int) -> int | None:
+    """The step to go on from in a run of `num_steps`, or None for a new run.
+
+    Raises:
+      UserError: the checkpoint is of another run, or of a longer one.
+    """
+    latest = self.latest_step()
+    if latest is None:
+      return None
+    self.check(latest)
+    if latest > num_steps:
+      raise UserError(
+        f'{self.folder}/{latest} is past the {num_steps} steps asked for; '
+        'raise train.steps or give another --workdir'
+      )
+    return latest
+
   def is_due(self, step: int) -> bool:
     """Whether a run that has made `step` steps is to be saved."""
     return step % self.config.every_steps == 0

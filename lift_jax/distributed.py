@@ -9,6 +9,9 @@ import numpy as np
 
 from lift_jax.errors import UserError
 
+# How long a host waits for one that has more to do.
+_WEEK_IN_MS = 7 * 24 * 3600 * 1000
+
 # Longest message that one host passes on to the others, in bytes.
 _MESSAGE_BYTES = 2048
 
@@ -74,6 +77,17 @@ def barrier(name: str) -> None:
     from jax.experimental import multihost_utils
 
     multihost_utils.sync_global_devices(name)
+
+
+def wait_for_all(name: str) -> None:
+  """A barrier for hosts that work apart and come hours after one another.
+
+  The devices take no part, whose collectives may give up after minutes.
+  """
+  if jax.process_count() > 1:
+    from orbax.checkpoint import multihost
+
+    multihost.get_barrier_sync_fn()(key=name, timeout_ms=_WEEK_IN_MS)
 
 
 def raise_together(error: UserError | None) -> None:

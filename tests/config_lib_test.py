@@ -10,7 +10,7 @@ import ml_collections
 from lift_jax import config_lib
 from lift_jax.cli.align_config import AlignConfig
 from lift_jax.errors import UserError
-from lift_jax.training.config import TrainConfig
+from lift_jax.training.config import AlignTrainConfig
 from tests.cli import jobs
 
 
@@ -150,15 +150,16 @@ _PASSED_ON = (
 
 
 class TrainLengthTest(parameterized.TestCase):
-  def config(self, **changes) -> TrainConfig:
+  def config(self, **changes) -> AlignTrainConfig:
     fields = {
       'steps': None, 'epochs': None, 'batch_size': None,
       'batch_per_device': None, 'grad_accum': 1, 'seed': 0,
-      'trainable': 'blocks', 'real_weight': 1.0, 'caption_dropout': 0.0,
+      'trainable': 'blocks', 'remat': 'none', 'real_weight': 1.0,
+      'caption_dropout': 0.0,
       'ema_decay': 0.0, 'log_every': 1, 'num_threads': 1, 'wandb_project': '',
       'export': False, 'export_dtype': 'float32',
     }  # fmt: skip
-    return TrainConfig(**fields | changes)
+    return AlignTrainConfig(**fields | changes)
 
   @parameterized.parameters(
     # (epochs, records, batch size, steps)

@@ -16,24 +16,25 @@ import logging
 
 import jax
 
-from lift_jax import distributed, partitioning
+from lift_jax import distributed, param_paths, partitioning
 from lift_jax.checkpoints import TrainCheckpoints
 from lift_jax.cli import job_flags
 from lift_jax.cli.align_config import AlignConfig
 from lift_jax.cli.prepare import ensure_prepared, read_records
-from lift_jax.data import pipeline
+from lift_jax.data import global_batch, pipeline
 from lift_jax.diffusion.schedule import Schedule
-from lift_jax.errors import UserError
 from lift_jax.models.cogvideox import export, flops
 from lift_jax.models.cogvideox.choice import open_chosen
 from lift_jax.models.cogvideox.folder import ModelFolder
 from lift_jax.training import alignment, loop, metrics
+from lift_jax.training import setup as setup_lib
 from lift_jax.training.optimizer import (
   learning_rate_schedule,
   make_optimizer,
 )
 from lift_jax.training.state import TrainState
 from lift_jax.training.step import Batch, StepConfig, make_train_step
+from lift_jax.training.validation import Validation
 
 
 def main(argv: list[str]) -> int:
@@ -55,7 +56,12 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
   found = read_records(config.data, workdir)
   folder = open_chosen(config.model, workdir)
   setup = alignment.make_setup(
-    folder, config.model, config.train.trainable, config.lora, mesh
+    folder,
+    config.model,
+    config.train.trainable,
+    config.lora,
+    mesh,
+    config.train.remat,
   )
 
   cache = ensure_prepared(config, workdir, folder, found, logger)
@@ -78,11 +84,28 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
     alignment.belongs_to(folder, config.train, config.lora, scored, batch_size),
   )
   with checkpoints:
-    resume_step = _resume_step(checkpoints, num_steps)
+    resume_step = checkpoints.resume_step(num_steps)
     job_flags.write_config(call, 'align')
-    state, frozen = _start(
-      config, folder, setup, tx, checkpoints, resume_step, iterator, logger
+    # Its text encoder has come and gone before the state takes the memory.
+    validation = _validation(config, folder, setup, workdir)
+    trainable, frozen = alignment.load_base(
+      setup,
+      folder,
+      config.model.compute_dtype,
+      jax.random.fold_in(jax.random.key(config.train.seed), 2**31),
     )
+    state = setup_lib.start(
+      setup,
+      trainable,
+      tx,
+      config.train.ema_decay > 0,
+      checkpoints,
+      resume_step,
+      iterator,
+    )
+    del trainable
+    if resume_step is not None:
+      logger.info('align: resumed at step %d', resume_step)
     null_text = jax.device_put(cache.null_text(), setup.replicated)
     steps = _compiled_steps(config, folder, setup, tx, state, logger)
     # Made on all devices: a key of one host could not be put on the others.
@@ -91,7 +114,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
     )()
 
     def next_batch() -> Batch:
-      arrays = pipeline.to_global(
+      arrays = global_batch.to_global(
         next(iterator), batch_size, setup.batch_sharding
       )
       return Batch(**arrays)
@@ -124,6 +147,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
         writer=writer,
         logger=logger,
         is_primary=distributed.is_primary(),
+        validate=_looks(validation, frozen, writer, config),
       )
   if int(state.step) == num_steps and config.train.export:
     target = workdir / 'export'
@@ -144,8 +168,8 @@ def _describe(config, folder, setup, scored, batch_size, num_steps, logger):
   trainable, frozen = setup.split(setup.model.abstract_params)
   logger.info(
     'align: %s parameters train, %s are frozen',
-    f'{alignment.count(trainable):,}',
-    f'{alignment.count(frozen):,}',
+    f'{setup_lib.count(trainable):,}',
+    f'{setup_lib.count(frozen):,}',
   )
   for bucket in sorted({item.entry.bucket for item in scored}):
     videos = sum(item.entry.bucket == bucket for item in scored)
@@ -167,55 +191,6 @@ def _describe(config, folder, setup, scored, batch_size, num_steps, logger):
   )
 
 
-def _resume_step(checkpoints: TrainCheckpoints, num_steps: int) -> int | None:
-  """The step of the last checkpoint, or None where there is none.
-
-  Raises:
-    UserError: it is of another run, or of a longer one.
-  """
-  latest = checkpoints.latest_step()
-  if latest is None:
-    return None
-  checkpoints.check(latest)
-  if latest > num_steps:
-    raise UserError(
-      f'{checkpoints.folder}/{latest} is past the {num_steps} steps asked for; '
-      'raise train.steps or give another --workdir'
-    )
-  return latest
-
-
-def _start(
-  config: AlignConfig,
-  folder: ModelFolder,
-  setup: alignment.Setup,
-  tx,
-  checkpoints: TrainCheckpoints,
-  resume_step: int | None,
-  iterator,
-  logger: logging.Logger,
-):
-  """(state, frozen) to go on with: of a checkpoint, or new."""
-  key = jax.random.key(config.train.seed)
-  trainable, frozen = alignment.load_base(
-    setup, folder, config.model.compute_dtype, jax.random.fold_in(key, 2**31)
-  )
-  with_ema = config.train.ema_decay > 0
-  abstract, places = alignment.abstract_state(setup, tx, with_ema)
-  if resume_step is None:
-    create = jax.jit(
-      lambda params: TrainState.create(params, tx, with_ema),
-      out_shardings=places,
-      donate_argnums=0,
-    )
-    return create(trainable), frozen
-  del trainable
-  state, data_state = checkpoints.restore(resume_step, abstract, places)
-  iterator.set_state(data_state)
-  logger.info('align: resumed at step %d', resume_step)
-  return state, frozen
-
-
 def _compiled_steps(config, folder, setup, tx, state, logger):
   """The jitted step: state donated, and laid out as it was."""
   step = make_train_step(
@@ -232,7 +207,38 @@ def _compiled_steps(config, folder, setup, tx, state, logger):
   )
   places = jax.tree.map(lambda leaf: leaf.sharding, state)
   jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-  return loop.CompiledSteps(jitted, logger)
+  return loop.CompiledSteps(
+    jitted,
+    lambda batch: 'latents ' + 'x'.join(map(str, batch.mean.shape)),
+    logger,
+  )
+
+
+def _validation(config, folder, setup, workdir) -> Validation | None:
+  if not config.validation.every_steps:
+    return None
+  return Validation(
+    config.validation,
+    folder,
+    setup.model,
+    setup.mesh,
+    config.model.compute_dtype,
+    workdir,
+  )
+
+
+def _looks(validation, frozen, writer, config):
+  """What the loop calls after each step: videos, where they are due."""
+  if validation is None:
+    return None
+
+  def look(step: int, state: TrainState, is_last: bool) -> None:
+    if is_last or validation.is_due(step):
+      params = param_paths.merge(state.ema or state.trainable, frozen)
+      videos = validation(step, params)
+      writer.write_videos(step, videos, config.validation.fps)
+
+  return look
 
 
 def _flops(folder: ModelFolder, trainable: str, batch: Batch) -> float:

@@ -7,8 +7,9 @@ from lift_jax.data.prepare import DataConfig, PrepareConfig
 from lift_jax.models.cogvideox.choice import ModelConfig
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.partitioning import MeshConfig
-from lift_jax.training.config import TrainConfig
+from lift_jax.training.config import AlignTrainConfig
 from lift_jax.training.optimizer import OptimizerConfig
+from lift_jax.training.validation import ValidationConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,8 @@ class AlignConfig:
   data: DataConfig
   prepare: PrepareConfig
   mesh: MeshConfig
-  train: TrainConfig
+  train: AlignTrainConfig
   lora: LoRAConfig
   optimizer: OptimizerConfig
   checkpoint: CheckpointConfig
+  validation: ValidationConfig

@@ -27,7 +27,7 @@ import pathlib
 
 from absl import flags
 
-from lift_jax import checkpoints, config_lib, distributed
+from lift_jax import checkpoints, config_lib, distributed, model_files
 from lift_jax.cli.align_config import AlignConfig
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox import export
@@ -35,6 +35,7 @@ from lift_jax.models.cogvideox import folder as folder_lib
 from lift_jax.models.functional import Params
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.training import alignment
+from lift_jax.training.setup import Setup
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 _CONFIG = 'align_config.json'  # what `lift align` leaves in its workdir
@@ -114,7 +115,7 @@ def _convert_model(call: _Call, logger: logging.Logger) -> None:
       'form; convert the model again'
     )
   write = folder_lib.write_published if ours else folder_lib.write_ours
-  with folder_lib.writing_beside(call.target) as partial:
+  with model_files.writing_beside(call.target) as partial:
     if distributed.is_primary():
       folder_lib.copy_configs(model, partial, call.dtype)
     distributed.barrier('configs are copied')
@@ -128,7 +129,7 @@ def _convert_model(call: _Call, logger: logging.Logger) -> None:
 def _convert_run(call: _Call, logger: logging.Logger) -> None:
   """The latest checkpoint of a training run to what diffusers loads."""
   config = config_lib.resolve(
-    folder_lib.read_json(call.source / _CONFIG),
+    model_files.read_json(call.source / _CONFIG),
     AlignConfig,
     str(call.source / _CONFIG),
   )
@@ -169,7 +170,7 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
   logger.info('convert: done, for diffusers: %s', call.target)
 
 
-def _frozen(setup: alignment.Setup, model: folder_lib.ModelFolder) -> Params:
+def _frozen(setup: Setup, model: folder_lib.ModelFolder) -> Params:
   """What a whole transformer has beside what was trained, as stored."""
   _, frozen = setup.split(setup.model.abstract_params)
   if not frozen or setup.trainable == 'lora':

@@ -10,6 +10,9 @@ import sys
 JOBS = {
   'prepare': 'videos, captions and scores -> cached latents and embeddings',
   'align': 'text-to-video model + prepared, scored videos -> aligned model',
+  'train_critic': 'videos + what people said of them -> LiFT-Critic',
+  'sample': 'text-to-video model + prompts -> mp4 files',
+  'evaluate': 'critic scores + human ratings -> how far to trust the critic',
   'convert': 'diffusers folders <-> our checkpoints, both ways',
 }
 

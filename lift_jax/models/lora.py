@@ -12,9 +12,19 @@ import re
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from lift_jax import conversion
 from lift_jax.errors import UserError
+
+# Layout of adapters, wherever the user wants them: in stacked blocks, whose
+# parameters have a leading layer axis, or outside.
+LORA_RULES = (
+  (r'(.*/)?blocks/.*/lora_a', P(None, 'fsdp', None)),
+  (r'(.*/)?blocks/.*/lora_b', P(None, None, 'fsdp')),
+  (r'(?!(.*/)?blocks/).*/lora_a', P('fsdp', None)),
+  (r'(?!(.*/)?blocks/).*/lora_b', P()),
+)
 
 
 @dataclasses.dataclass(frozen=True)

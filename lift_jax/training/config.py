@@ -5,8 +5,8 @@ import math
 
 from lift_jax import config_lib
 from lift_jax.errors import UserError
-
-TRAINABLE = ('blocks', 'all', 'lora')
+from lift_jax.models.remat import REMAT_POLICIES
+from lift_jax.training.setup import IS_TRAINABLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +23,12 @@ class TrainConfig:
     seed: of everything random.
     trainable: 'blocks' (every parameter of the transformer blocks, as LiFT),
       'all', or 'lora'.
-    real_weight: lambda, the likelihood weight of real videos.
-    caption_dropout: share of captions replaced by the empty one.
+    remat: what the backward pass keeps, see `models.remat`.
     ema_decay: of a moving average of the parameters; 0 keeps none.
     log_every: optimizer steps between two entries of the metrics.
-    num_threads: that read the cache.
     wandb_project: logs to Weights & Biases too; '' does not.
-    export: writes a diffusers folder to WORKDIR/export at the end.
+    export: writes what was trained to WORKDIR/export at the end, as it is
+      published.
     export_dtype: of that folder.
   """
 
@@ -40,17 +39,16 @@ class TrainConfig:
   grad_accum: int
   seed: int
   trainable: str
-  real_weight: float
-  caption_dropout: float
+  remat: str
   ema_decay: float
   log_every: int
-  num_threads: int
   wandb_project: str
   export: bool
   export_dtype: str
 
   def __post_init__(self):
-    config_lib.check_choice('train.trainable', self.trainable, TRAINABLE)
+    config_lib.check_choice('train.trainable', self.trainable, IS_TRAINABLE)
+    config_lib.check_choice('train.remat', self.remat, REMAT_POLICIES)
     config_lib.check_choice(
       'train.export_dtype',
       self.export_dtype,
@@ -60,15 +58,12 @@ class TrainConfig:
       if getattr(self, one) is None and getattr(self, other) is None:
         raise UserError(f'give train.{one} or train.{other}')
     for name in ('steps', 'epochs', 'batch_size', 'batch_per_device',
-                 'grad_accum', 'log_every', 'num_threads'):  # fmt: skip
+                 'grad_accum', 'log_every'):  # fmt: skip
       value = getattr(self, name)
       if value is not None and value <= 0:
         raise UserError(f'train.{name} is {value}; it must be above 0')
-    for name in ('caption_dropout', 'ema_decay'):
-      if not 0.0 <= getattr(self, name) < 1.0:
-        raise UserError(f'train.{name} must be in [0, 1)')
-    if self.real_weight < 0:
-      raise UserError('train.real_weight must not be below 0')
+    if not 0.0 <= self.ema_decay < 1.0:
+      raise UserError('train.ema_decay must be in [0, 1)')
 
   def global_batch(self, num_devices: int, batch_shards: int) -> int:
     """Videos of an optimizer step.
@@ -90,3 +85,27 @@ class TrainConfig:
     if self.steps is not None:
       return self.steps
     return max(1, math.ceil(round(self.epochs * num_records) / batch_size))
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignTrainConfig(TrainConfig):
+  """What reward-weighted fine-tuning has besides.
+
+  Attributes:
+    real_weight: lambda, the likelihood weight of real videos.
+    caption_dropout: share of captions replaced by the empty one.
+    num_threads: that read the cache.
+  """
+
+  real_weight: float
+  caption_dropout: float
+  num_threads: int
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0.0 <= self.caption_dropout < 1.0:
+      raise UserError('train.caption_dropout must be in [0, 1)')
+    if self.real_weight < 0:
+      raise UserError('train.real_weight must not be below 0')
+    if self.num_threads <= 0:
+      raise UserError('train.num_threads must be above 0')

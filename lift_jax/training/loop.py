@@ -3,9 +3,9 @@
 import collections
 from collections.abc import Callable
 import dataclasses
+import functools
 import logging
 import math
-import signal
 import time
 from typing import Any
 
@@ -15,6 +15,7 @@ import optax
 from lift_jax.checkpoints import TrainCheckpoints
 from lift_jax.errors import UserError
 from lift_jax.progress import Progress
+from lift_jax.stop_signal import StopSignal
 from lift_jax.training import metrics as metrics_lib
 from lift_jax.training.state import TrainState
 
@@ -39,30 +40,42 @@ class Workload:
 
 
 class CompiledSteps:
-  """A step, compiled once for each bucket and measured while at it."""
+  """A step, compiled once for each bucket and measured while at it.
 
-  def __init__(self, jitted, logger: logging.Logger):
+  Args:
+    jitted: `step(state, frozen, batch, *rest)`.
+    describe: what tells the batches of a bucket, in words.
+    logger: gets the time and memory of each program.
+  """
+
+  def __init__(
+    self,
+    jitted,
+    describe: Callable[[Any], str],
+    logger: logging.Logger,
+  ):
     self._jitted = jitted
+    self._describe = describe
     self._logger = logger
     self._compiled = {}
     self.seconds = 0.0  # spent compiling
 
-  def __call__(self, state, frozen, batch, null_text, key):
+  def __call__(self, state, frozen, batch, *rest):
     shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
     if shapes not in self._compiled:
       start = time.monotonic()
       self._compiled[shapes] = self._jitted.lower(
-        state, frozen, batch, null_text, key
+        state, frozen, batch, *rest
       ).compile()
       seconds = time.monotonic() - start
       self.seconds += seconds
       self._logger.info(
-        'compiled the step for latents %s in %.1f s; %s',
-        'x'.join(str(side) for side in batch.mean.shape),
+        'compiled the step for %s in %.1f s; %s',
+        self._describe(batch),
         seconds,
         _memory(self._compiled[shapes]),
       )
-    return self._compiled[shapes](state, frozen, batch, null_text, key)
+    return self._compiled[shapes](state, frozen, batch, *rest)
 
 
 def _memory(compiled) -> str:
@@ -79,33 +92,6 @@ def _memory(compiled) -> str:
   )
 
 
-class _StopSignal:
-  """Notes SIGTERM, so that the loop can end between two steps."""
-
-  def __enter__(self):
-    self.received = False
-    # Among several hosts JAX listens, and passes the word on.
-    self._is_mine = jax.process_count() == 1
-    if self._is_mine:
-      self._previous = signal.signal(signal.SIGTERM, self._note)
-    return self
-
-  def _note(self, number, frame):
-    self.received = True
-
-  def __exit__(self, *exception):
-    if self._is_mine:
-      signal.signal(signal.SIGTERM, self._previous)
-
-  def everywhere(self, step: int) -> bool:
-    """Whether any host was asked to stop; all agree on the step."""
-    if self._is_mine:
-      return self.received
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.reached_preemption_sync_point(step)
-
-
 class _Interval:
   """Metrics and clock between two entries of the log."""
 
@@ -119,6 +105,12 @@ class _Interval:
     self.data_seconds = 0.0
     self._start = time.monotonic()
     self._compiling = self._workload.compile_seconds()
+
+  def leave_out(self, work: Callable[[], None]) -> None:
+    """Does something that is no part of training, with the clock stopped."""
+    start = time.monotonic()
+    work()
+    self._start += time.monotonic() - start
 
   def add(self, step: int, metrics, flops: float, folder) -> None:
     """Reads the metrics of a step, which waits until it is done.
@@ -186,6 +178,7 @@ def run(
   writer: metrics_lib.MetricWriter,
   logger: logging.Logger,
   is_primary: bool,
+  validate: Callable[[int, TrainState, bool], None] | None = None,
 ) -> TrainState:
   """Trains from `state.step` to `num_steps`, or until SIGTERM.
 
@@ -194,6 +187,8 @@ def run(
     next_batch: blocks until a batch is on the devices.
     data_state: position of the data after the batches that were taken.
     learning_rate: of a step, for the log.
+    validate: `validate(step, state, is_last)` looks at the state before the
+      first step of all, and after each; its time does not count.
 
   Raises:
     UserError: a loss, gradient or parameter is NaN or infinite, or a
@@ -207,7 +202,9 @@ def run(
   progress = Progress(
     num_steps, 'step', done=step, logger=logger, enabled=is_primary
   )
-  with progress, _StopSignal() as stop:
+  with progress, StopSignal(together=True) as stop:
+    if validate is not None and step == 0:
+      interval.leave_out(functools.partial(validate, 0, state, False))
     while step < num_steps:
       start = time.monotonic()
       batch = next_batch()
@@ -228,6 +225,9 @@ def run(
       if logging_now:
         rate = float(learning_rate(step - 1))
         writer.write(step, interval.close() | {'learning_rate': rate})
+      if validate is not None and not stopping:
+        # Before saving, so that a killed run makes up for what it missed.
+        interval.leave_out(functools.partial(validate, step, state, is_last))
       if saving:
         _check_finite(state, step, checkpoints.folder)
         checkpoints.save(step, state, data_state())

@@ -34,3 +34,19 @@ class TrainState:
     """The state before the first step."""
     ema = jax.tree.map(jnp.copy, trainable) if with_ema else {}
     return cls(jnp.zeros((), jnp.int32), trainable, tx.init(trainable), ema)
+
+  def after(
+    self,
+    grads: Params,
+    tx: optax.GradientTransformation,
+    ema_decay: float,
+  ) -> Self:
+    """The state after a step with these gradients."""
+    updates, opt_state = tx.update(grads, self.opt_state, self.trainable)
+    trainable = optax.apply_updates(self.trainable, updates)
+    ema = jax.tree.map(
+      lambda old, new: old + (1 - ema_decay) * (new - old),
+      self.ema,
+      trainable if self.ema else {},
+    )
+    return type(self)(self.step + 1, trainable, opt_state, ema)

@@ -14,8 +14,9 @@ import optax
 from lift_jax import param_paths
 from lift_jax.diffusion.schedule import Schedule
 from lift_jax.models.functional import FunctionalModel, Params
-from lift_jax.partitioning import BATCH_AXES, constrain
+from lift_jax.partitioning import constrain
 from lift_jax.training import losses
+from lift_jax.training.batches import batch_spec, micro_batches
 from lift_jax.training.state import TrainState
 
 # Upper ends of the reward ranges whose losses are logged apart; the ten scores
@@ -159,7 +160,7 @@ def make_train_step(
 
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trainable))
     micro = jax.tree.map(
-      lambda x: _micro_batches(x, config.grad_accum), (batch, draws)
+      lambda x: micro_batches(x, config.grad_accum), (batch, draws)
     )
     total, error_ab = jax.lax.scan(body, zero, micro)
     loss, grads = jax.tree.map(lambda x: x / config.grad_accum, total)
@@ -168,40 +169,18 @@ def make_train_step(
   def step(state, frozen, batch, null_text, key):
     key = jax.random.fold_in(key, state.step)
     draws = draw(key, batch, schedule.num_timesteps, config.caption_dropout)
-    draws = jax.tree.map(lambda x: constrain(x, _batch_spec(x.ndim)), draws)
+    draws = jax.tree.map(lambda x: constrain(x, batch_spec(x.ndim)), draws)
     (loss, error_b), grads = accumulate(
       state.trainable, frozen, batch, draws, null_text
-    )
-    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
-    trainable = optax.apply_updates(state.trainable, updates)
-    ema = jax.tree.map(
-      lambda old, new: old + (1 - config.ema_decay) * (new - old),
-      state.ema,
-      trainable if state.ema else {},
     )
     metrics = {
       'loss': loss,
       'grad_norm': optax.tree.norm(grads),
       **_batch_metrics(batch, error_b, config.real_weight),
     }
-    return TrainState(state.step + 1, trainable, opt_state, ema), metrics
+    return state.after(grads, tx, config.ema_decay), metrics
 
   return step
-
-
-def _batch_spec(ndim: int) -> jax.sharding.PartitionSpec:
-  return jax.sharding.PartitionSpec(BATCH_AXES, *(None,) * (ndim - 1))
-
-
-def _micro_batches(x: jax.Array, num: int) -> jax.Array:
-  """[B, ...] to [num, B / num, ...], each micro-batch spread over all devices.
-
-  Sample i goes to micro-batch i % num: a device keeps the samples it holds.
-  """
-  micro = x.reshape(-1, num, *x.shape[1:]).swapaxes(0, 1)
-  return constrain(
-    micro, jax.sharding.PartitionSpec(None, *_batch_spec(x.ndim))
-  )
 
 
 def _batch_metrics(batch: Batch, error_b, real_weight: float):

@@ -1,5 +1,6 @@
 """`lift align`: what it survives, what it refuses, what it leaves behind."""
 
+import functools
 import json
 import os
 import pathlib
@@ -18,7 +19,8 @@ from tensorboardX.proto import event_pb2
 
 from lift_jax import partitioning
 from lift_jax.data import cache as cache_lib
-from lift_jax.data import pipeline
+from lift_jax.data import global_batch
+from lift_jax.data import video as video_lib
 from lift_jax.training import metrics
 from tests.cli import jobs
 
@@ -175,7 +177,7 @@ class StopTest(_AlignTest):
   def test_loss_is_nan(self):
     """Right at a checkpoint: that of step 4 is not written."""
     calls = []
-    to_global = pipeline.to_global
+    to_global = global_batch.to_global
 
     def spoilt(arrays, *args):
       calls.append(None)
@@ -183,7 +185,7 @@ class StopTest(_AlignTest):
         arrays = arrays | {'mean': np.full_like(arrays['mean'], np.nan)}
       return to_global(arrays, *args)
 
-    with mock.patch.object(pipeline, 'to_global', spoilt):
+    with mock.patch.object(global_batch, 'to_global', spoilt):
       outcome = self.align()
     self.assert_refused(
       outcome, 'loss is nan at step 4', 'checkpoints', 'learning rate'
@@ -349,6 +351,55 @@ def _events(path: pathlib.Path):
     content = content[16 + length :]
 
 
+# Two prompts, looked at before the first step, after the third and the last.
+_VALIDATION = {
+  'validation__every_steps': 3,
+  'validation__video.height': 16,
+  'validation__video.width': 32,
+  'validation__video.num_frames': 9,
+  'validation__sampler.num_steps': 2,
+}
+
+
+class ValidationTest(_AlignTest):
+  def test_videos_on_the_way(self):
+    """Also through a stop and a resume; training does not notice."""
+    stop = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+    with _after_step(4, stop):
+      self.assertEqual(self.align(**_VALIDATION).status, 0)
+    self.assertEqual(steps_with_videos(self.workdir), [0, 3])
+    with mock.patch.dict(metrics.PEAK_FLOPS, {'cpu': 1e12}):
+      self.assertEqual(self.align(**_VALIDATION).status, 0)
+    self.assertEqual(steps_with_videos(self.workdir), [0, 3, 6])
+    _assert_same(jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6))
+    first, last = (
+      _frames(self.workdir, step, '01-a blue square') for step in (0, 6)
+    )
+    self.assertGreater(np.abs(np.int32(first) - last).max(), 0)
+    images = {}
+    for path in (self.workdir / 'tensorboard').iterdir():
+      for event in _events(path):
+        for value in event.summary.value:
+          if value.HasField('image'):
+            images.setdefault(value.tag, []).append(event.step)
+    self.assertLen(images, 2)
+    for steps in images.values():
+      self.assertEqual(sorted(steps), [0, 3, 6])
+
+
+def steps_with_videos(workdir: pathlib.Path) -> list[int]:
+  return sorted(
+    int(path.name.removeprefix('step_'))
+    for path in (workdir / 'validation').glob('step_*')
+    if len(list(path.glob('*.mp4'))) == 2
+  )
+
+
+def _frames(workdir: pathlib.Path, step: int, name: str) -> np.ndarray:
+  path = workdir / 'validation' / f'step_{step:08d}' / f'{name}.mp4'
+  return video_lib.decode(path, where=name).frames
+
+
 class BucketTest(_AlignTest):
   def test_every_bucket_trains(self):
     names = [f'videos/wide_{index}.mp4' for index in range(2)]
@@ -405,7 +456,7 @@ class MultihostTest(_AlignTest):
       )]  # fmt: skip
 
     calls = [
-      self.world.align(self.workdir),
+      self.world.align(self.workdir, **_VALIDATION),
       prepare('tall'),
       prepare('bad'),
       self.world.align(self.folder / 'stopped'),
@@ -432,6 +483,7 @@ class MultihostTest(_AlignTest):
       jobs.steps_of(self.workdir), list(range(1, jobs.STEPS + 1))
     )
     self.assertEqual(jobs.checkpoints_of(self.workdir), ['4', '6'])
+    self.assertEqual(steps_with_videos(self.workdir), [0, 3, 6])
     _assert_same(
       jobs.state_of(self.workdir, 6)['trainable'],
       jobs.state_of(self.whole, 6)['trainable'],

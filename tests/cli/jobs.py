@@ -46,6 +46,7 @@ _SIZES = {
   'train.log_every': 1,
   'train.export': False,
   'checkpoint.every_steps': 2,
+  'validation.every_steps': 0,
   # Some gradients are zero but for rounding (of the keys' bias, which attention
   # does not see). Adam would make whole steps of it, other ones on each mesh.
   'optimizer.eps': 1e-4,

@@ -13,6 +13,7 @@ from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.models.t5.config import T5Config
 from lift_jax.training import alignment
+from lift_jax.training import setup as setup_lib
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 FOLDER = ModelFolder(
@@ -27,7 +28,6 @@ MODEL = ModelConfig(
   path='',
   random=None,
   compute_dtype='bfloat16',
-  remat='full',
   attention='auto',
 )
 
@@ -52,15 +52,15 @@ def setup_of(trainable, lora=None, **axes):
 def test_what_trains_at_full_size(trainable, count):
   setup = setup_of(trainable)
   first, second = setup.split(setup.model.abstract_params)
-  assert alignment.count(first) == count
+  assert setup_lib.count(first) == count
   base = {
     name: leaf
     for name, leaf in param_paths.flatten(setup.model.abstract_params).items()
     if 'lora_' not in name
   }
-  assert alignment.count(base) == 1_693_783_872
+  assert setup_lib.count(base) == 1_693_783_872
   total = 1_693_783_872 + (count if trainable == 'lora' else 0)
-  assert alignment.count(first) + alignment.count(second) == total
+  assert setup_lib.count(first) + setup_lib.count(second) == total
 
 
 def test_optimizer_lies_where_parameters_lie():
@@ -68,7 +68,7 @@ def test_optimizer_lies_where_parameters_lie():
   tx = make_optimizer(
     OptimizerConfig(1e-5, 200, 1, 0.9, 0.95, 1e-8, 1e-4, 1.0), 1000
   )
-  abstract, places = alignment.abstract_state(setup, tx, with_ema=True)
+  abstract, places = setup_lib.abstract_state(setup, tx, with_ema=True)
   specs = {
     name: place.spec
     for name, place in param_paths.flatten(places).items()

@@ -160,7 +160,7 @@ class CompiledStepsTest(parameterized.TestCase):
       traced.append(batch.mean.shape)
       return state + batch.mean.sum(), {}
 
-    steps = loop.CompiledSteps(jax.jit(step), _LOGGER)
+    steps = loop.CompiledSteps(jax.jit(step), lambda batch: 'numbers', _LOGGER)
     state = jnp.zeros(())
     for length in (2, 3, 2, 3):
       batch = _Batch(jnp.ones((length, 1)))

@@ -18,8 +18,8 @@ from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import functional
 from lift_jax.training import step as step_lib
-from lift_jax.training.alignment import IS_TRAINABLE
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
+from lift_jax.training.setup import IS_TRAINABLE
 from lift_jax.training.state import TrainState
 from tests.torch_weights import params_from_torch, to_torch_names
 

@@ -9,7 +9,6 @@ from lift_jax.errors import UserError
 from lift_jax.models.attention import BACKENDS
 from lift_jax.models.cogvideox import folder
 from lift_jax.models.cogvideox.config import TransformerConfig
-from lift_jax.models.cogvideox.transformer import REMAT_POLICIES
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.t5.config import T5Config
 
@@ -37,22 +36,19 @@ class ModelConfig:
     path: folder of a diffusers model, or of one that `lift convert` wrote; ''
       makes a random one in the workdir.
     random: its sizes; read only where `path` is ''.
-    compute_dtype: of the transformer; its parameters are fp32.
-    remat: what the backward pass keeps, see `transformer.REMAT_POLICIES`.
+    compute_dtype: of the transformer. What trains is fp32 all the same.
     attention: see `models.attention`.
   """
 
   path: str
   random: RandomModelConfig | None
   compute_dtype: str
-  remat: str
   attention: str
 
   def __post_init__(self):
     config_lib.check_choice(
       'model.compute_dtype', self.compute_dtype, ('float32', 'bfloat16')
     )
-    config_lib.check_choice('model.remat', self.remat, REMAT_POLICIES)
     config_lib.check_choice('model.attention', self.attention, BACKENDS)
 
 

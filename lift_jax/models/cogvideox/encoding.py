@@ -108,9 +108,7 @@ class ClipEncoder:
     return self._run(self._encode_text, self._params[1], tokens_bs), truncated
 
 
-def check_sizes(
-  model: ModelFolder, sizes: Sequence[tuple[int, int]]
-) -> None:
+def check_sizes(model: ModelFolder, sizes: Sequence[tuple[int, int]]) -> None:
   """Raises UserError if the model cannot take videos of a size."""
   multiple = model.vae.spatial_ratio * model.transformer.patch_size
   for height, width in sizes:

@@ -4,7 +4,7 @@ import pathlib
 
 import jax.numpy as jnp
 
-from lift_jax import conversion, distributed, param_paths
+from lift_jax import conversion, distributed, model_files, param_paths
 from lift_jax.models.cogvideox import folder as folder_lib
 from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
 from lift_jax.models.cogvideox.folder import ModelFolder
@@ -34,7 +34,7 @@ def write(
     lora: of adapters, in which case `target` gets one file of them; or None.
     dtype: of what is written.
   """
-  with folder_lib.writing_beside(target) as partial:
+  with model_files.writing_beside(target) as partial:
     if lora is not None:
       _write_adapters(partial, trainable, lora, dtype)
     else:

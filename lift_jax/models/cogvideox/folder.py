@@ -11,8 +11,7 @@ Weights are safetensors, as published, or in our form an Orbax folder `params`
 that all hosts of a pod read and write at once; the rest is the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-import contextlib
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import hashlib
@@ -28,6 +27,7 @@ from lift_jax import (
   checkpoints,
   conversion,
   distributed,
+  model_files,
   partitioning,
   safetensors_files,
 )
@@ -167,7 +167,7 @@ class ModelFolder:
     """Hash of a component's weights and config, or of the tokenizer."""
     folder = self.path / component
     if component == TOKENIZER:
-      return _files_hash(folder)
+      return model_files.files_hash(folder)
     config = dataclasses.asdict(getattr(self, component))
     identity = json.dumps(
       [config, self.weights_fingerprint(component)], sort_keys=True
@@ -206,7 +206,7 @@ def open_model(path: str | pathlib.Path) -> ModelFolder:
     UserError: not a CogVideoX 1.0 text-to-video folder.
   """
   path = pathlib.Path(path).expanduser().resolve()
-  index = read_json(path / 'model_index.json')
+  index = model_files.read_json(path / 'model_index.json')
   name = index.get('_class_name')
   if name != 'CogVideoXPipeline':
     raise UserError(
@@ -214,7 +214,8 @@ def open_model(path: str | pathlib.Path) -> ModelFolder:
       'the folder of a CogVideoX text-to-video model'
     )
   configs = {
-    component: read_json(path / name) for component, name in _CONFIGS.items()
+    component: model_files.read_json(path / name)
+    for component, name in _CONFIGS.items()
   }
   try:
     return ModelFolder(
@@ -242,7 +243,7 @@ def write_configs(folder: pathlib.Path, model: ModelFolder) -> None:
     },
   }
   for name, value in values.items():
-    _write_json(folder / name, value)
+    model_files.write_json(folder / name, value)
 
 
 def copy_configs(
@@ -268,47 +269,13 @@ def copy_configs(
       'model too'
     )
   for name in ('model_index.json', *_CONFIGS.values()):
-    value = read_json(model.path / name)
+    value = model_files.read_json(model.path / name)
     if name == _CONFIGS['text_encoder'] and dtype is not None:
       value |= {key: dtype for key in ('dtype', 'torch_dtype') if key in value}
-    _write_json(target / name, value)
+    model_files.write_json(target / name, value)
   shutil.copytree(
     model.path / TOKENIZER, target / TOKENIZER, dirs_exist_ok=True
   )
-
-
-def _write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(value, indent=2, ensure_ascii=False)
-  path.write_text(text + '\n', encoding='utf-8')
-
-
-@contextlib.contextmanager
-def writing_beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A folder for all hosts to fill, which becomes `target` once it is whole.
-
-  A folder that is there is replaced then; after an error nothing is left.
-  """
-  partial = target.with_name(f'.{target.name}.partial')
-  try:
-    if distributed.is_primary():
-      shutil.rmtree(partial, ignore_errors=True)
-      partial.mkdir(parents=True)
-    distributed.barrier(f'{partial} is there')
-    yield partial
-    distributed.barrier(f'{partial} is whole')
-    if distributed.is_primary():
-      shutil.rmtree(target, ignore_errors=True)
-      partial.rename(target)
-  except OSError as error:
-    raise UserError(
-      f'{target} cannot be written ({error}); make room, or choose another '
-      'folder'
-    ) from error
-  finally:
-    if distributed.is_primary():
-      shutil.rmtree(partial, ignore_errors=True)
-  distributed.barrier(f'{target} is written')
 
 
 def spread(place: Callable[[jax.sharding.Mesh], T]) -> T:
@@ -460,27 +427,3 @@ def save_component(
   conversion.save(
     part.table, params, folder / component, part.stem, dtype=dtype
   )
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """A JSON object, or UserError naming the file."""
-  try:
-    value = json.loads(path.read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    raise UserError(
-      f'{path}: no such file; give the folder of a CogVideoX model'
-    ) from None
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path}: not readable as JSON ({error})') from None
-  if not isinstance(value, dict):
-    raise UserError(f'{path}: not a JSON object')
-  return value
-
-
-def _files_hash(folder: pathlib.Path) -> str:
-  digest = hashlib.sha256()
-  for path in sorted(folder.iterdir()):
-    if path.is_file():
-      digest.update(path.name.encode() + b'\0')
-      digest.update(hashlib.sha256(path.read_bytes()).digest())
-  return digest.hexdigest()

@@ -1,9 +1,9 @@
-"""Text embeddings to latents, and latents to videos.
+"""Texts to embeddings, these to latents, and latents to videos.
 
-The two are separate programs, so that transformer and autoencoder need not be
-in memory together; each is compiled once for each shape. Under a mesh
-(`jax.set_mesh`) `denoise` spreads clips over 'data' and 'fsdp', and
-`decode_latents` spreads them over all devices where their number allows it.
+The three are separate programs, so that the networks need not be in memory
+together; each is compiled once for each shape. Under a mesh (`jax.set_mesh`)
+`embed` and `denoise` spread clips over 'data' and 'fsdp', and `decode_latents`
+spreads them over all devices where their number allows it.
 
 B clips  F latent frames  h w height and width in latents  C channels  S text
 tokens  D width of their embeddings  N steps  T H W frames, height and width of
@@ -22,6 +22,20 @@ from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.models.cogvideox.sharding import BATCH
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.partitioning import AXES, BATCH_AXES, constrain
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def embed(
+  model: FunctionalModel, params: Params, tokens_bs: jax.Array
+) -> jax.Array:
+  """Text embeddings [B, S, D] in the type of the computation.
+
+  Args:
+    model: the text encoder; pass the same object for the same program.
+    params: its parameters.
+    tokens_bs: ids int32 [B, S].
+  """
+  return constrain(model(params, constrain(tokens_bs, BATCH)), BATCH)
 
 
 @functools.partial(

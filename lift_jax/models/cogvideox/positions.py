@@ -67,9 +67,7 @@ def rotary_tables(
 
   spatial = head_dim * 3 // 8
   row_positions = np.linspace(top, bottom * (rows - 1) / rows, rows)
-  column_positions = np.linspace(
-    left, right * (columns - 1) / columns, columns
-  )
+  column_positions = np.linspace(left, right * (columns - 1) / columns, columns)
   angles = (
     (_FRAME, part(np.arange(frames), head_dim // 4)),
     (_ROW, part(row_positions, spatial)),

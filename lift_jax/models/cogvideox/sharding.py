@@ -26,13 +26,5 @@ TRANSFORMER_RULES = (
   (r'.*/(bias|scale)', P()),
 )
 
-# Of adapters, wherever the user wants them: in the stacked blocks or outside.
-LORA_RULES = (
-  (r'blocks/.*/lora_a', P(None, 'fsdp', None)),
-  (r'blocks/.*/lora_b', P(None, None, 'fsdp')),
-  (r'(?!blocks/).*/lora_a', P('fsdp', None)),
-  (r'(?!blocks/).*/lora_b', P()),
-)
-
 # The video autoencoder is small: each device holds all of it.
 VAE_RULES = ((r'.*', P()),)

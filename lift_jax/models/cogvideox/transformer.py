@@ -8,9 +8,7 @@ the sequence can be split over devices without a seam: what differs between the
 two kinds is chosen token by token.
 """
 
-from collections.abc import Callable
 import functools
-from typing import Any
 
 from flax import nnx
 import jax
@@ -22,16 +20,10 @@ from lift_jax.models.cogvideox import positions
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.sharding import TOKENS
 from lift_jax.models.functional import stack
+from lift_jax.models.remat import REMAT_POLICIES
 from lift_jax.partitioning import constrain
 
 QK_NORM_EPS = 1e-6  # not in the published config: fixed in the reference
-
-# What the backward pass of a block finds stored; the rest it computes again.
-REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
-  'none': None,
-  'full': jax.checkpoint_policies.nothing_saveable,
-  'save_attention': jax.checkpoint_policies.save_only_these_names('attention'),
-}
 
 
 def timestep_embedding(t_b: jax.Array, width: int) -> jax.Array:

@@ -28,10 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax.models.attention import attention
-from lift_jax.models.cogvideox.transformer import REMAT_POLICIES
 from lift_jax.models.functional import stack
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.sharding import CACHE, LOOKUP, TOKENS
+from lift_jax.models.remat import REMAT_POLICIES
 from lift_jax.partitioning import constrain
 
 INIT_STDDEV = 0.02  # initializer_range of the published configs

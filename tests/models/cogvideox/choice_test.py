@@ -21,7 +21,7 @@ RANDOM = choice.RandomModelConfig(
   seed=7,
 )
 CONFIG = choice.ModelConfig(
-  path='', random=RANDOM, compute_dtype='float32', remat='none', attention='xla'
+  path='', random=RANDOM, compute_dtype='float32', attention='xla'
 )
 
 
@@ -89,7 +89,7 @@ def test_a_model_of_another_kind(tmp_path):
 
 @pytest.mark.parametrize(
   'change',
-  [{'compute_dtype': 'float16'}, {'remat': 'some'}, {'attention': 'flash'}],
+  [{'compute_dtype': 'float16'}, {'attention': 'flash'}],
 )
 def test_unknown_choices(change):
   (name,) = change

@@ -26,7 +26,6 @@ CONFIG = ModelConfig(
   path='',
   random=None,
   compute_dtype='float32',
-  remat='none',
   attention='auto',
 )
 

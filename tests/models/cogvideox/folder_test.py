@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from lift_jax import checkpoints, param_paths, partitioning, safetensors_files
+from lift_jax import (
+  checkpoints,
+  model_files,
+  param_paths,
+  partitioning,
+  safetensors_files,
+)
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox import folder as folder_lib
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
@@ -170,7 +176,7 @@ class TestWritingBeside:
   def test_replaces_once_whole(self, tmp_path):
     target = tmp_path / 'deep' / 'target'
     for text in ('old', 'new'):
-      with folder_lib.writing_beside(target) as partial:
+      with model_files.writing_beside(target) as partial:
         assert not list(partial.iterdir())
         (partial / text).write_text(text)
         assert text == 'old' or (target / 'old').exists()
@@ -185,7 +191,7 @@ class TestWritingBeside:
     target = tmp_path / 'target'
     target.mkdir()
     (target / 'kept').touch()
-    with pytest.raises(seen), folder_lib.writing_beside(target) as partial:
+    with pytest.raises(seen), model_files.writing_beside(target) as partial:
       (partial / 'half').touch()
       raise error
     assert (target / 'kept').exists()

@@ -1,0 +1,119 @@
+"""Settings of `lift sample`, beside those of model, mesh and sampler."""
+
+import dataclasses
+
+from lift_jax import config_lib
+from lift_jax.errors import UserError
+from lift_jax.sampling.clips import SAME_NAME
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptsConfig:
+  """What is to be seen.
+
+  Attributes:
+    file: prompts, see `data.prompts`.
+    text_key: what the model is told, in JSON; '' finds it.
+    name_key: what files are called after, in JSON; '' finds it.
+    negative: text to keep away from, for all clips; '' is the published one.
+    videos_per_prompt: clips of each prompt.
+    seed: from which, with prompt and index, the seed of each clip follows.
+    same_name: 'error', or 'first' to leave out a prompt whose files would be
+      called as those of an earlier one.
+    initial_noise: folder with one NAME.npy for each clip to start from, see
+      `sampling.noise`; '' draws it.
+  """
+
+  file: str
+  text_key: str
+  name_key: str
+  negative: str
+  videos_per_prompt: int
+  seed: int
+  same_name: str
+  initial_noise: str
+
+  def __post_init__(self):
+    if not self.file:
+      raise UserError(
+        'prompts.file is empty: give a .txt, .jsonl or .json file, as '
+        '--config.prompts.file=FILE'
+      )
+    config_lib.check_choice('prompts.same_name', self.same_name, SAME_NAME)
+    if self.videos_per_prompt < 1:
+      raise UserError(
+        f'prompts.videos_per_prompt is {self.videos_per_prompt}; it must be '
+        'above 0'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoConfig:
+  """Size of the clips.
+
+  Attributes:
+    height: in pixels.
+    width: in pixels.
+    num_frames: 4 k + 1, best 8 k + 1; CogVideoX was trained at 49.
+    tiling: whether the autoencoder decodes in tiles, as the reference does: a
+      quarter of the memory, and slightly other pixels.
+  """
+
+  height: int
+  width: int
+  num_frames: int
+  tiling: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """How the work is cut up; none of it changes a clip but for rounding.
+
+  Attributes:
+    batch_per_shard: clips that are denoised together on each shard of the
+      batch (the mesh has data x fsdp of them).
+    batches_per_round: batches that are embedded, then denoised, then decoded.
+      A killed job loses at most one round.
+    offload: whether each network leaves the devices when its stage of a round
+      is over. Takes a few seconds a round, and as much host memory as there
+      are weights.
+    num_writers: threads that encode mp4 files.
+  """
+
+  batch_per_shard: int
+  batches_per_round: int
+  offload: bool
+  num_writers: int
+
+  def __post_init__(self):
+    for name in ('batch_per_shard', 'batches_per_round', 'num_writers'):
+      if getattr(self, name) < 1:
+        raise UserError(f'run.{name} must be above 0')
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputConfig:
+  """What is written.
+
+  Attributes:
+    name: pattern of file names, with {id}, {prompt} and {index}.
+    fps: frames per second of the mp4 files.
+    crf: their constant rate factor (x264): 0 nearly lossless, 18 looks so, 51
+      worst.
+    keep_latents: also writes latents/NAME.npy.
+    sheet_clips: clips on the contact sheet; 0 makes none.
+  """
+
+  name: str
+  fps: float
+  crf: int
+  keep_latents: bool
+  sheet_clips: int
+
+  def __post_init__(self):
+    if not 1 <= self.fps <= 1000:
+      raise UserError(f'output.fps is {self.fps}; give a number from 1 to 1000')
+    if not 0 <= self.crf <= 51:
+      raise UserError(f'output.crf is {self.crf}; give a number from 0 to 51')
+    if self.sheet_clips < 0:
+      raise UserError('output.sheet_clips must not be below 0')

@@ -1,0 +1,212 @@
+"""Batches of clips through the three networks, each with its own time.
+
+B clips  S text tokens  D width of their embeddings  F latent frames  h w height
+and width in latents  C channels  T H W frames, height and width of videos
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from lift_jax.diffusion import sampler as sampler_lib
+from lift_jax.diffusion.sampler import SamplerConfig
+from lift_jax.errors import UserError
+from lift_jax.models.cogvideox import flops, generation
+from lift_jax.models.cogvideox.choice import ModelConfig
+from lift_jax.models.cogvideox.folder import (
+  COMPONENTS,
+  TOKENIZER,
+  ModelFolder,
+)
+from lift_jax.models.cogvideox.sharding import BATCH
+from lift_jax.models.cogvideox.stage import Stage
+from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.sampling import sizes
+from lift_jax.sampling.config import VideoConfig
+
+T = TypeVar('T')
+
+
+class Generator:
+  """A model on the devices of one host, told what to make.
+
+  Args:
+    model: folder of the networks.
+    config: type of the computation, and attention.
+    mesh: of the devices.
+    video: size of the clips.
+    sampler: how they are sampled.
+    negative: text to keep away from.
+    offload: see `RunConfig`.
+
+  Attributes:
+    num_shards: of the batch, each with clips of its own.
+    latent_shape: (F, h, w, C) of a clip.
+    num_frames: of a decoded clip, see `sizes.decoded_frames`.
+
+  Raises:
+    UserError: the model does not make such clips, or the mesh does not divide
+      it.
+  """
+
+  def __init__(
+    self,
+    model: ModelFolder,
+    config: ModelConfig,
+    mesh: jax.sharding.Mesh,
+    video: VideoConfig,
+    sampler: SamplerConfig,
+    *,
+    negative: str,
+    offload: bool,
+  ):
+    self.mesh = mesh
+    self.num_shards = mesh.shape['data'] * mesh.shape['fsdp']
+    self.latent_shape = sizes.latent_shape(model, video)
+    self._model, self._sampler, self._tiling = model, sampler, video.tiling
+    heads, parts = model.transformer.num_heads, mesh.shape['tensor']
+    if heads % parts:
+      raise UserError(
+        f'mesh.tensor is {parts}, which does not divide the {heads} attention '
+        'heads; choose another mesh'
+      )
+    sampler_lib.make_steps(model.schedule, sampler)  # raises if it cannot
+    stage = functools.partial(
+      Stage, model, mesh=mesh, dtype=config.compute_dtype, offload=offload
+    )
+    self._text_encoder = stage('text_encoder')
+    self._transformer = stage('transformer', attention_backend=config.attention)
+    self._vae = stage('vae')
+    self._tokenizer = load_tokenizer(model.path / TOKENIZER)
+    self._negative = negative
+    self._negative_text = None
+    self.num_frames = sizes.decoded_frames(model, self._vae.network, video)
+    self._rows = NamedSharding(mesh, BATCH)
+    self._everywhere = NamedSharding(mesh, P())
+
+  def flops(self) -> float:
+    """Of all steps of one clip in the transformer."""
+    frames, height, width, _ = self.latent_shape
+    tokens = self._model.transformer.num_tokens(frames, height, width)
+    passes = self._sampler.num_steps * (2 if self._sampler.is_guided else 1)
+    return passes * flops.forward_flops(self._model.transformer, tokens)
+
+  def too_long(self, texts: Sequence[str]) -> list[bool]:
+    """Which texts have more tokens than the model reads."""
+    return self._tokens(texts)[1]
+
+  @property
+  def max_text_length(self) -> int:
+    """Tokens of a text that the model reads."""
+    return self._model.transformer.max_text_length
+
+  def _tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
+    return tokenize(self._tokenizer, texts, self.max_text_length)
+
+  def embed(self, batches: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
+    """Embeddings [B, S, D] of batches of B texts."""
+    with self._text_encoder.params() as params:
+
+      def run(texts):
+        tokens_bs = jax.device_put(self._tokens(texts)[0], self._rows)
+        return generation.embed(self._text_encoder.network, params, tokens_bs)
+
+      if self._negative_text is None:
+        batches = iter(batches)
+        first = next(batches)
+        # In a whole batch, so that it needs no program of its own.
+        (text_bsd,) = self._one_ahead(run, [[self._negative] * len(first)])
+        self._negative_text = text_bsd[0]
+        batches = itertools.chain([first], batches)
+      yield from self._one_ahead(run, batches)
+
+  def denoise(
+    self, batches: Iterable[tuple[np.ndarray, Sequence[int], np.ndarray | None]]
+  ) -> Iterator[np.ndarray]:
+    """Scaled latents fp32 [B, F, h, w, C] of batches.
+
+    Args:
+      batches: embeddings [B, S, D], seeds of the B clips, and the noise to
+        start from [B, F, h, w, C] or None to draw it.
+    """
+    with self._transformer.params() as params:
+      negative = jax.device_put(self._negative_text, self._everywhere)
+
+      def run(batch):
+        text_bsd, seeds, noise = batch
+        put = functools.partial(jax.device_put, device=self._rows)
+        return generation.denoise(
+          self._transformer.network,
+          params,
+          self._model.schedule,
+          self._sampler,
+          put(text_bsd),
+          negative if self._sampler.is_guided else None,
+          latent_shape=self.latent_shape,
+          keys_b2=put(sampler_lib.clip_keys(seeds)),
+          initial_noise=None if noise is None else put(noise),
+        )
+
+      yield from self._one_ahead(run, batches)
+
+  def decode(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Videos uint8 [B, T, H, W, 3] of batches of scaled latents."""
+    with self._vae.params() as params:
+
+      def run(latents_bfhwc):
+        return generation.decode_latents(
+          self._vae.network,
+          params,
+          jax.device_put(latents_bfhwc, self._rows),
+          self._model.vae.scaling_factor,
+          self._tiling,
+        )
+
+      yield from self._one_ahead(run, batches)
+
+  def _one_ahead(
+    self, run: Callable[[T], jax.Array], items: Iterable[T]
+  ) -> Iterator[np.ndarray]:
+    """Results on the host; the devices have the next one before."""
+    waiting = None
+    for item in items:
+      with jax.set_mesh(self.mesh):
+        result = run(item)
+      if waiting is not None:
+        yield jax.device_get(waiting)
+      waiting = result
+    if waiting is not None:
+      yield jax.device_get(waiting)
+
+
+def checkpoint_id(model: ModelFolder) -> str:
+  """Sixteen hex digits that tell a model's weights and configs from others."""
+  parts = [model.fingerprint(part) for part in (*COMPONENTS, TOKENIZER)]
+  parts.append(json.dumps(model.schedule.to_json(), sort_keys=True))
+  return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
+
+
+def made_by(
+  model: ModelFolder,
+  config: ModelConfig,
+  video: VideoConfig,
+  sampler: SamplerConfig,
+  **others: Any,
+) -> dict[str, Any]:
+  """What decides how a clip looks, besides its prompt and seed."""
+  return {
+    'checkpoint': checkpoint_id(model),
+    'compute_dtype': config.compute_dtype,
+    'video': dataclasses.asdict(video),
+    'sampler': dataclasses.asdict(sampler),
+    **others,
+  }

@@ -1,0 +1,144 @@
+"""One step of teaching a critic what people answered, jitted as a whole.
+
+  loss = sum_rt w_r (-log p(answer token t of row r)) / sum_rt w_r
+
+over the answer tokens of the whole batch: long answers count more, as in the
+reference, which averages over the tokens of the global batch.
+
+B rows  N places of a row  K answer tokens of a row at most  V vocabulary
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lift_jax import param_paths
+from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.training.batches import micro_batches
+from lift_jax.training.state import TrainState
+
+
+class CriticBatch(NamedTuple):
+  """Rated clips; see `data.critic_pipeline`.
+
+  Attributes:
+    frames: uint8 [B, T, H, W, 3].
+    tokens: int32 [B, N], padded on the right.
+    is_target: bool [B, N], what is to be learnt.
+    segment_ids: int32 [B, N], 1 for tokens and 0 for padding.
+    weight: fp32 [B].
+  """
+
+  frames: jax.Array
+  tokens: jax.Array
+  is_target: jax.Array
+  segment_ids: jax.Array
+  weight: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticStepConfig:
+  """What the loss is made of.
+
+  Attributes:
+    max_targets: answer tokens of a row at most; only for these is the
+      vocabulary computed.
+    grad_accum: micro-batches of a step.
+    ema_decay: of the moving average; 0 keeps none.
+  """
+
+  max_targets: int
+  grad_accum: int
+  ema_decay: float
+
+
+def answer_losses(
+  model: FunctionalModel, params: Params, batch: CriticBatch, max_targets: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """-log p of every answer token.
+
+  Args:
+    params: the whole network.
+
+  Returns:
+    Losses fp32 [B, K]; whether there is such a token, bool [B, K]; whether it
+    was the most probable one, bool [B, K]. Tokens are in the order of the row.
+  """
+  hidden_bnd = model(params, batch.frames, batch.tokens)
+  # Places of the answer first, in their order.
+  order_bn = jnp.argsort(~batch.is_target, axis=1, stable=True)
+  place_bk = order_bn[:, :max_targets]
+  is_there_bk = jnp.take_along_axis(batch.is_target, place_bk, axis=1)
+  target_bk = jnp.take_along_axis(batch.tokens, place_bk, axis=1)
+  target_bk = jnp.where(is_there_bk, target_bk, 0)
+  # A token is predicted by the one before it.
+  before_bk = jnp.maximum(place_bk - 1, 0)
+  hidden_bkd = jnp.take_along_axis(hidden_bnd, before_bk[:, :, None], axis=1)
+  logits_bkv = model(params, hidden_bkd, method='logits')
+  loss_bk = optax.softmax_cross_entropy_with_integer_labels(
+    logits_bkv, target_bk
+  )
+  is_right_bk = jnp.argmax(logits_bkv, axis=-1) == target_bk
+  return loss_bk, is_there_bk, is_right_bk & is_there_bk
+
+
+def make_critic_step(
+  model: FunctionalModel,
+  tx: optax.GradientTransformation,
+  config: CriticStepConfig,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """`step(state, frozen, batch) -> (state, metrics)`; nothing is random."""
+
+  def loss_fn(trainable, frozen, batch, total_weight):
+    loss_bk, is_there_bk, is_right_bk = answer_losses(
+      model, param_paths.merge(trainable, frozen), batch, config.max_targets
+    )
+    weight_bk = batch.weight[:, None] * is_there_bk
+    sums = {
+      'token_accuracy': jnp.sum(is_right_bk),
+      # The first token of an answer is its label.
+      'label_accuracy': jnp.sum(is_right_bk[:, 0]),
+      'label_loss': jnp.sum(loss_bk[:, 0]),
+    }
+    return jnp.sum(weight_bk * loss_bk) / total_weight, sums
+
+  value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def step(state, frozen, batch):
+    num_targets = jnp.sum(batch.is_target)
+    total_weight = jnp.sum(batch.weight[:, None] * batch.is_target)
+
+    def body(total, micro):
+      result = value_and_grad(state.trainable, frozen, micro, total_weight)
+      return jax.tree.map(jnp.add, total, result), None
+
+    if config.grad_accum == 1:
+      result = value_and_grad(state.trainable, frozen, batch, total_weight)
+    else:
+      micro = jax.tree.map(
+        lambda x: micro_batches(x, config.grad_accum), batch
+      )
+      first = jax.tree.map(lambda x: x[0], micro)
+      zero = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(
+          value_and_grad, state.trainable, frozen, first, total_weight
+        ),
+      )
+      result, _ = jax.lax.scan(body, zero, micro)
+    (loss, sums), grads = result
+    rows = batch.weight.shape[0]
+    metrics = {
+      'loss': loss,
+      'grad_norm': optax.tree.norm(grads),
+      'token_accuracy': sums['token_accuracy'] / num_targets,
+      'label_accuracy': sums['label_accuracy'] / rows,
+      'label_loss': sums['label_loss'] / rows,
+    }
+    return state.after(grads, tx, config.ema_decay), metrics
+
+  return step

@@ -1,0 +1,175 @@
+"""A network of a run: what of it trains, and where it lies."""
+
+from collections.abc import Callable
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import optax
+
+from lift_jax import param_paths, partitioning
+from lift_jax.checkpoints import TrainCheckpoints
+from lift_jax.models import lora
+from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.partitioning import BATCH_AXES
+from lift_jax.training.state import TrainState
+
+IS_TRAINABLE: dict[str, Callable[[str], bool]] = {
+  'blocks': lambda name: name.startswith('blocks/'),
+  'all': lambda name: True,
+  'lora': lora.is_adapter,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """The network of a run and where its parameters lie.
+
+  Attributes:
+    model: the network, with adapters if those train.
+    mesh: all devices.
+    shardings: of every parameter.
+    trainable: a key of `IS_TRAINABLE`.
+  """
+
+  model: FunctionalModel
+  mesh: jax.sharding.Mesh
+  shardings: Params
+  trainable: str
+
+  @property
+  def batch_sharding(self) -> NamedSharding:
+    return NamedSharding(self.mesh, P(BATCH_AXES))
+
+  @property
+  def replicated(self) -> NamedSharding:
+    return NamedSharding(self.mesh, P())
+
+  def split(self, tree: Params) -> tuple[Params, Params]:
+    """(trainable, frozen) of a tree with an entry for every parameter."""
+    return param_paths.partition(tree, IS_TRAINABLE[self.trainable])
+
+
+def make(
+  model: FunctionalModel,
+  rules: partitioning.Rules,
+  adapter_rules: partitioning.Rules,
+  trainable: str,
+  mesh: jax.sharding.Mesh,
+) -> Setup:
+  """Lays a network out on a mesh; allocates nothing.
+
+  Args:
+    model: the network, with adapters or without.
+    rules: of its own parameters, total.
+    adapter_rules: of adapters; those that match none are passed over, as not
+      every place of the network has adapters.
+    trainable: a key of `IS_TRAINABLE`.
+    mesh: all devices.
+
+  Raises:
+    UserError: the mesh does not divide a parameter.
+  """
+  adapters, base = param_paths.partition(model.abstract_params, lora.is_adapter)
+  shardings = partitioning.param_shardings(rules, base, mesh)
+  if adapters:
+    names = param_paths.flatten(adapters)
+    used = [
+      rule
+      for rule in adapter_rules
+      if any(re.fullmatch(rule[0], name) for name in names)
+    ]
+    shardings = param_paths.merge(
+      shardings, partitioning.param_shardings(used, adapters, mesh)
+    )
+  return Setup(model, mesh, shardings, trainable)
+
+
+def load(
+  setup: Setup,
+  load_base: Callable[[FunctionalModel, Params, Any], Params],
+  compute_dtype: str,
+  key: jax.Array,
+) -> tuple[Params, Params]:
+  """(trainable, frozen) parameters before the first step.
+
+  What trains is fp32. Beside adapters the frozen network is kept in the type
+  of the computation, which takes half the memory.
+
+  Args:
+    load_base: `load_base(model, shardings, dtype)` reads the network without
+      its adapters.
+    compute_dtype: of the computation.
+    key: of new adapters.
+  """
+  adapters, base = param_paths.partition(
+    setup.model.abstract_params, lora.is_adapter
+  )
+  adapter_shardings, base_shardings = param_paths.partition(
+    setup.shardings, lora.is_adapter
+  )
+  plain = dataclasses.replace(setup.model, abstract_params=base)
+  dtype = compute_dtype if adapters else 'float32'
+  params = load_base(plain, base_shardings, jax.numpy.dtype(dtype))
+  if adapters:
+    # Only the adapters are results, so only they are made.
+    fresh = jax.jit(
+      lambda key: param_paths.partition(setup.model.init(key), lora.is_adapter)[
+        0
+      ],
+      out_shardings=adapter_shardings,
+    )(key)
+    params = param_paths.merge(params, fresh)
+  return setup.split(params)
+
+
+def abstract_state(
+  setup: Setup, tx: optax.GradientTransformation, with_ema: bool
+) -> tuple[TrainState, TrainState]:
+  """Shapes of the state of a run, and where each of them lies."""
+  trainable, _ = setup.split(setup.model.abstract_params)
+  shardings, _ = setup.split(setup.shardings)
+  abstract = jax.eval_shape(
+    lambda params: TrainState.create(params, tx, with_ema), trainable
+  )
+  places = partitioning.like(abstract, trainable, shardings, setup.mesh)
+  return abstract, places
+
+
+def start(
+  setup: Setup,
+  trainable: Params,
+  tx: optax.GradientTransformation,
+  with_ema: bool,
+  checkpoints: TrainCheckpoints,
+  resume_step: int | None,
+  iterator: Any,
+) -> TrainState:
+  """The state to go on with: new, or of a checkpoint.
+
+  Args:
+    trainable: parameters before the first step; donated.
+    resume_step: of the checkpoint, or None for a new run.
+    iterator: of the data, which is put where the checkpoint was.
+  """
+  abstract, places = abstract_state(setup, tx, with_ema)
+  if resume_step is None:
+    create = jax.jit(
+      lambda params: TrainState.create(params, tx, with_ema),
+      out_shardings=places,
+      donate_argnums=0,
+    )
+    return create(trainable)
+  jax.tree.map(lambda leaf: leaf.delete(), trainable)
+  state, data_state = checkpoints.restore(resume_step, abstract, places)
+  iterator.set_state(data_state)
+  return state
+
+
+def count(params: Any) -> int:
+  """Number of parameters of a tree of arrays or shapes."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

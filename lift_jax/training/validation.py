@@ -1,0 +1,249 @@
+"""Videos of fixed prompts and seeds while a model is fine-tuned.
+
+All hosts take part in every batch, so that none waits for another: the clips
+lie on the mesh as a training batch does. Each host writes the clips that its
+own devices hold.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from lift_jax import distributed
+from lift_jax.data.video import write_mp4
+from lift_jax.diffusion import sampler as sampler_lib
+from lift_jax.diffusion.sampler import SamplerConfig
+from lift_jax.errors import UserError
+from lift_jax.models.cogvideox import generation
+from lift_jax.models.cogvideox.folder import TOKENIZER, ModelFolder
+from lift_jax.models.cogvideox.sharding import BATCH
+from lift_jax.models.cogvideox.stage import Stage
+from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.sampling import sizes
+from lift_jax.sampling.clips import clip_seed, safe_name
+from lift_jax.sampling.config import VideoConfig
+
+# Height of the small copies that TensorBoard gets.
+_PREVIEW_HEIGHT = 160
+_NAME_BYTES = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationConfig:
+  """Videos made on the way.
+
+  Attributes:
+    every_steps: optimizer steps between two sets; 0 makes none. There is also
+      one before the first step and one after the last.
+    prompts: one clip of each.
+    negative: text to keep away from.
+    seed: of their noise, which is the same every time.
+    fps: frames per second of the files.
+    video: size of the clips.
+    sampler: how they are sampled.
+  """
+
+  every_steps: int
+  prompts: tuple[str, ...]
+  negative: str
+  seed: int
+  fps: float
+  video: VideoConfig
+  sampler: SamplerConfig
+
+  def __post_init__(self):
+    if self.every_steps < 0:
+      raise UserError('validation.every_steps must not be below 0')
+    if self.every_steps and not all(text.strip() for text in self.prompts):
+      raise UserError('validation.prompts: one of them is blank')
+    if self.every_steps and not self.prompts:
+      raise UserError('validation.prompts is empty; name some, or set '
+                      'validation.every_steps = 0')  # fmt: skip
+
+
+class Validation:
+  """Makes the videos of a run.
+
+  Args:
+    config: with `every_steps` above 0.
+    model: folder of the networks.
+    transformer: the one that is trained.
+    mesh: of the training, all devices of all hosts.
+    dtype: of text encoder and autoencoder.
+    workdir: gets `validation/step_NUMBER/NAME.mp4`.
+
+  Raises:
+    UserError: sizes or a sampler that the model has not.
+  """
+
+  def __init__(
+    self,
+    config: ValidationConfig,
+    model: ModelFolder,
+    transformer: FunctionalModel,
+    mesh: jax.sharding.Mesh,
+    dtype: str,
+    workdir: pathlib.Path,
+  ):
+    self._config, self._model, self._mesh = config, model, mesh
+    self._transformer = transformer
+    self._folder = workdir / 'validation'
+    self._batch_size = mesh.shape['data'] * mesh.shape['fsdp']
+    self._rows = NamedSharding(mesh, BATCH)
+    self._everywhere = NamedSharding(mesh, P())
+    self._latent_shape = sizes.latent_shape(model, config.video)
+    sampler_lib.make_steps(model.schedule, config.sampler)
+    stage = functools.partial(
+      Stage, model, mesh=mesh, dtype=dtype, offload=True
+    )
+    self._vae = stage('vae')
+    sizes.decoded_frames(model, self._vae.network, config.video)
+    *texts, negative = self._embed(stage('text_encoder'), dtype)
+    self._texts, self._negative = np.stack(texts), negative
+    self._names = [
+      f'{number:02d}-{safe_name(prompt, _NAME_BYTES)}'
+      for number, prompt in enumerate(config.prompts)
+    ]
+
+  def is_due(self, step: int) -> bool:
+    """Whether a run that has made `step` steps is to be looked at."""
+    return step % self._config.every_steps == 0
+
+  def _embed(self, text_encoder: Stage, dtype: str) -> np.ndarray:
+    """Embeddings of the prompts and, last, of the negative one.
+
+    They are kept, so that a run that resumes need not load the text encoder.
+    """
+    texts = [*self._config.prompts, self._config.negative]
+    identity = [
+      texts,
+      dtype,
+      self._model.fingerprint('text_encoder'),
+      self._model.fingerprint(TOKENIZER),
+      self._model.transformer.max_text_length,
+    ]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    path = self._folder / f'text-{digest}.npy'
+    is_there = path.exists()
+    distributed.barrier('all know whether the texts are embedded')
+    if is_there:
+      return np.load(path, allow_pickle=False)
+    tokenizer = load_tokenizer(self._model.path / TOKENIZER)
+    tokens_bs, _ = tokenize(
+      tokenizer, texts, self._model.transformer.max_text_length
+    )
+    with text_encoder.params() as params:
+      embedded = self._over_batches(
+        lambda tokens: generation.embed(
+          text_encoder.network, params, self._put(tokens)
+        ),
+        tokens_bs,
+      )
+      text_bsd = np.concatenate(
+        [self._fetch(batch).astype(np.float32) for batch in embedded]
+      )[: len(texts)]
+    if distributed.is_primary():
+      self._folder.mkdir(parents=True, exist_ok=True)
+      partial = path.with_suffix('.partial')
+      with partial.open('wb') as file:
+        np.save(file, text_bsd)
+      os.replace(partial, path)
+    return text_bsd
+
+  def _put(self, array: np.ndarray, sharding=None) -> jax.Array:
+    """On the mesh, cut by rows unless told otherwise."""
+    return jax.make_array_from_callback(
+      array.shape, sharding or self._rows, lambda index: array[index]
+    )
+
+  def _fetch(self, x: jax.Array) -> np.ndarray:
+    """An array of the mesh on every host."""
+    return np.asarray(jax.jit(_same, out_shardings=self._everywhere)(x))
+
+  def _over_batches(self, run: Callable[..., jax.Array], *arrays: np.ndarray):
+    """`run` on batches of the rows of `arrays`; the last one is filled up."""
+    count, size = len(arrays[0]), self._batch_size
+    for start in range(0, count, size):
+      rows = np.minimum(np.arange(start, start + size), count - 1)
+      with jax.set_mesh(self._mesh):
+        yield run(*(array[rows] for array in arrays))
+
+  def __call__(self, step: int, params: Params) -> dict[str, np.ndarray]:
+    """Makes and writes the videos of a step; every host must call it.
+
+    Args:
+      step: for the names of the files.
+      params: of the transformer.
+
+    Returns:
+      Small copies uint8 [T, H, W, 3] by name.
+
+    Raises:
+      UserError: a file cannot be written, on this host or another.
+    """
+    config = self._config
+    negative = self._put(self._negative, self._everywhere)
+    seeds = [clip_seed(config.seed, prompt, 0) for prompt in config.prompts]
+
+    def denoise(text_bsd, keys_b2):
+      return generation.denoise(
+        self._transformer,
+        params,
+        self._model.schedule,
+        config.sampler,
+        self._put(text_bsd),
+        negative if config.sampler.is_guided else None,
+        latent_shape=self._latent_shape,
+        keys_b2=self._put(keys_b2),
+      )
+
+    latents = list(
+      self._over_batches(denoise, self._texts, sampler_lib.clip_keys(seeds))
+    )
+    shrink = max(1, config.video.height // _PREVIEW_HEIGHT)
+    previews = []
+    with self._vae.params() as vae_params:
+      for number, latents_bfhwc in enumerate(latents):
+        with jax.set_mesh(self._mesh):
+          video = generation.decode_latents(
+            self._vae.network,
+            vae_params,
+            latents_bfhwc,
+            self._model.vae.scaling_factor,
+            config.video.tiling,
+          )
+        self._write(step, number * self._batch_size, video)
+        previews.extend(self._fetch(video[:, :, ::shrink, ::shrink]))
+    return dict(zip(self._names, previews, strict=False))
+
+  def _write(self, step: int, first: int, video_bthw3: jax.Array) -> None:
+    """Writes the clips that this host holds."""
+    folder = self._folder / f'step_{step:08d}'
+    error = None
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      for shard in video_bthw3.addressable_shards:
+        start = first + (shard.index[0].start or 0)
+        rows = enumerate(np.asarray(shard.data), start)
+        for row, frames_thw3 in rows if shard.replica_id == 0 else ():
+          if row < len(self._names):
+            path = folder / f'{self._names[row]}.mp4'
+            write_mp4(path, frames_thw3, self._config.fps)
+    except OSError as raised:
+      error = UserError(f'{folder} cannot be written ({raised}); make room')
+    distributed.raise_together(error)
+
+
+def _same(x: Any) -> Any:
+  return x
