@@ -3,8 +3,6 @@
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
-import dataclasses
-import itertools
 import logging
 import pathlib
 import time
@@ -15,6 +13,7 @@ import numpy as np
 from lift_jax.data.video import write_mp4
 from lift_jax.errors import UserError
 from lift_jax.progress import Progress
+from lift_jax.rows import Batch, fill_batches, in_rounds
 from lift_jax.sampling import noise as noise_lib
 from lift_jax.sampling.clips import Clip
 from lift_jax.sampling.config import OutputConfig, RunConfig
@@ -23,46 +22,6 @@ from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
 from lift_jax.stop_signal import StopSignal
 
 T = TypeVar('T')
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-  """Clips that are made together.
-
-  Attributes:
-    clips: one for each row.
-    is_new: whether the row is wanted; others only fill the batch.
-  """
-
-  clips: list[Clip]
-  is_new: list[bool]
-
-
-def fill_batches(
-  clips: Sequence[Clip], finished: set[str], batch_size: int
-) -> Iterator[Batch]:
-  """Batches of what is not finished.
-
-  A clip has the same row of the batch in every run, so that a run that goes on
-  after a kill computes it by the same instructions: to the last bit, whatever
-  the other rows hold.
-  """
-  queues = [
-    [clip for clip in clips[row::batch_size] if clip.stem not in finished]
-    for row in range(batch_size)
-  ]
-  for row_clips in itertools.zip_longest(*queues):
-    filler = next(clip for clip in row_clips if clip is not None)
-    yield Batch(
-      [clip or filler for clip in row_clips],
-      [clip is not None for clip in row_clips],
-    )
-
-
-def in_rounds(items: Iterator[T], size: int) -> Iterator[list[T]]:
-  """Lists of `size` items, the last one perhaps shorter."""
-  while taken := list(itertools.islice(items, size)):
-    yield taken
 
 
 class ClipWriter:
@@ -182,7 +141,9 @@ def run(
     UserError: a clip is not finite or cannot be written.
   """
   batch_size = config.batch_per_shard * generator.num_shards
-  batches = fill_batches(clips, finished, batch_size)
+  batches = fill_batches(
+    clips, lambda clip: clip.stem in finished, batch_size
+  )
   rounds = []
   writer = ClipWriter(
     manifest,
@@ -210,7 +171,7 @@ def _round(generator, batches, initial_noise, stop, clock, writer) -> int:
   texts = list(
     clock.timed(
       'text encoder',
-      generator.embed([clip.prompt.text for clip in b.clips] for b in batches),
+      generator.embed([clip.prompt.text for clip in b.items] for b in batches),
     )
   )
   if stop.received:
@@ -223,9 +184,9 @@ def _round(generator, batches, initial_noise, stop, clock, writer) -> int:
       noise = None
       if initial_noise:
         noise = noise_lib.read_initial_noise(
-          pathlib.Path(initial_noise), batch.clips, generator.latent_shape
+          pathlib.Path(initial_noise), batch.items, generator.latent_shape
         )
-      yield text_bsd, [clip.seed for clip in batch.clips], noise
+      yield text_bsd, [clip.seed for clip in batch.items], noise
 
   latents = list(
     clock.timed('transformer', generator.denoise(ready_to_denoise()))
@@ -239,7 +200,7 @@ def _round(generator, batches, initial_noise, stop, clock, writer) -> int:
   for video_bthw3, batch, latents_bfhwc in zip(
     videos, batches, latents, strict=False
   ):
-    for row, clip in enumerate(batch.clips):
+    for row, clip in enumerate(batch.items):
       if batch.is_new[row]:
         writer.put(clip, video_bthw3[row], latents_bfhwc[row])
         num_clips += 1
@@ -248,7 +209,7 @@ def _round(generator, batches, initial_noise, stop, clock, writer) -> int:
 
 def _check_finite(batch: Batch, latents_bfhwc: np.ndarray) -> None:
   """Raises UserError rather than write a black video."""
-  for clip, latents_fhwc in zip(batch.clips, latents_bfhwc, strict=True):
+  for clip, latents_fhwc in zip(batch.items, latents_bfhwc, strict=True):
     if not np.isfinite(latents_fhwc).all():
       raise UserError(
         f'{clip.prompt.where}: the latents of video {clip.index} are not '
