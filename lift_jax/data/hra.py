@@ -160,6 +160,20 @@ def read_hra(
   return bad.result(records, names)
 
 
+def conversation(
+  video: str, caption: str, question: str, label: str, rationale: str
+) -> dict[str, Any]:
+  """An entry of the published schema."""
+  answer = f'{label}. {rationale}' if rationale else f'{label}.'
+  return {
+    'video': video,
+    'conversations': [
+      {'from': 'human', 'value': f'{_VIDEO}\n {caption}{question}'},
+      {'from': 'gpt', 'value': answer},
+    ],
+  }
+
+
 def read_questions(path: str | pathlib.Path) -> dict[str, str]:
   """The question of each dimension, from a prompt JSON.
 

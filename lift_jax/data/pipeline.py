@@ -14,10 +14,9 @@ import jax
 import numpy as np
 
 from lift_jax.data import cache as cache_lib
+from lift_jax.data.global_batch import READ_AHEAD, local_rows
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
-
-READ_AHEAD = 4  # batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +53,6 @@ def join(
   if not scored:
     raise UserError(f'{cache.folder}: every record was skipped; mend the data')
   return scored
-
-
-def local_rows(sharding: jax.sharding.Sharding, batch_size: int) -> np.ndarray:
-  """Rows of a batch that the devices of this host hold, ascending."""
-  indices = sharding.addressable_devices_indices_map((batch_size,))
-  rows = set()
-  for (part,) in indices.values():
-    rows.update(range(*part.indices(batch_size)))
-  return np.array(sorted(rows))
 
 
 class _ReadRows(grain.transforms.Map):
@@ -128,8 +118,8 @@ def make_iterator(
   """Endless batches of one bucket each, buckets in proportion to their videos.
 
   Every epoch of a bucket is shuffled anew. The iterator gives the rows that
-  this host holds; `to_global` makes the batch of them. Its state is the number
-  of batches drawn, the same on every host.
+  this host holds; `global_batch.to_global` makes a batch of them. Its state is
+  the number of batches drawn, the same on every host.
 
   Args:
     scored: records to train on.
@@ -164,22 +154,3 @@ def make_iterator(
       )
     )
   )
-
-
-def to_global(
-  arrays: dict[str, np.ndarray],
-  batch_size: int,
-  sharding: jax.sharding.Sharding,
-) -> dict[str, jax.Array]:
-  """The rows of every host as arrays [batch_size, ...] on the mesh."""
-  rows = local_rows(sharding, batch_size)
-
-  def place(array: np.ndarray) -> jax.Array:
-    def part(index):
-      wanted = range(*index[0].indices(batch_size))
-      return array[np.searchsorted(rows, wanted)]
-
-    shape = (batch_size, *array.shape[1:])
-    return jax.make_array_from_callback(shape, sharding, part)
-
-  return {name: place(array) for name, array in arrays.items()}

@@ -7,23 +7,28 @@ how the image looks (noise), how it moves (jitter).
 
   folder/videos/clip_000.mp4 ...   folder/videos/real_0.mp4 ...
   folder/alignment.json            folder/real.json
+  folder/hra.json                  what an annotator would say, where asked
 """
 
+from collections.abc import Mapping
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
+from typing import Any
 import uuid
 
 import numpy as np
 
 from lift_jax.data import video
+from lift_jax.data.hra import DIMENSIONS, conversation
 from lift_jax.errors import UserError
 
 NUM_REAL = 2
 
 _RECIPE_FILE = 'recipe.json'
+_FORMAT = 2  # goes up when the same arguments give other files
 
 # Worth of a rating; a score is the mean of three, to two digits
 # (CogVideo/process_reward_score.py of the LiFT repository).
@@ -64,6 +69,25 @@ class _Flaws:
     return round((self.semantic + self.fidelity + self.motion) / 3, 2)
 
 
+# What an annotator says of a rating, dimension by dimension.
+_RATIONALES = {
+  'semantic': {
+    _GOOD: 'The shape has the colour of the caption.',
+    _BAD: 'The shape has another colour than the caption says.',
+  },
+  'fidelity': {
+    _GOOD: 'The image is clean.',
+    _NORMAL: 'There is some noise in the image.',
+    _BAD: 'Noise covers the whole image.',
+  },
+  'motion': {
+    _GOOD: 'The shape moves smoothly.',
+    _NORMAL: 'The shape trembles a little on its way.',
+    _BAD: 'The shape jumps about from frame to frame.',
+  },
+}
+_LABELS = {_GOOD: 'Good', _NORMAL: 'Normal', _BAD: 'Bad'}
+
 _FLAWS = (
   _Flaws(),
   _Flaws(fidelity=_NORMAL),
@@ -78,6 +102,16 @@ _NOISE = {_GOOD: 0.0, _NORMAL: 25.0, _BAD: 70.0}
 _JITTER = {_GOOD: 0.0, _NORMAL: 0.04, _BAD: 0.12}
 
 
+@dataclasses.dataclass(frozen=True)
+class SampleClipsConfig:
+  """How many clips are made, and of what size; 0 clips: none."""
+
+  num_clips: int
+  num_frames: int
+  height: int
+  width: int
+
+
 def make_sample_clips(
   folder: str | pathlib.Path,
   num_clips: int,
@@ -86,6 +120,7 @@ def make_sample_clips(
   width: int,
   fps: int = 8,
   seed: int = 0,
+  questions: Mapping[str, str] | None = None,
 ) -> None:
   """Writes clips and their alignment files, unless they are there already.
 
@@ -100,6 +135,7 @@ def make_sample_clips(
     width: even, in pixels.
     fps: frames per second.
     seed: of everything that is drawn by lot.
+    questions: by dimension; with them there is also `hra.json`.
 
   Raises:
     UserError: the folder holds something else.
@@ -107,7 +143,8 @@ def make_sample_clips(
   folder = pathlib.Path(folder)
   recipe = {
     'num_clips': num_clips, 'num_frames': num_frames, 'height': height,
-    'width': width, 'fps': fps, 'seed': seed,
+    'width': width, 'fps': fps, 'seed': seed, 'format': _FORMAT,
+    'questions': dict(questions or {}),
   }
   if _is_complete(folder, recipe):
     return
@@ -115,7 +152,7 @@ def make_sample_clips(
   partial = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex}.partial')
   try:
     (partial / 'videos').mkdir(parents=True)
-    alignment, real = [], []
+    alignment, real, feedback = [], [], []
     for index in range(num_clips + NUM_REAL):
       is_real = index >= num_clips
       flaws = _Flaws() if is_real else _FLAWS[index % len(_FLAWS)]
@@ -128,8 +165,11 @@ def make_sample_clips(
         real.append(item)
       else:
         alignment.append(item | {'score': flaws.score})
+        feedback += _feedback(item, flaws, questions or {})
     _write_json(partial / 'alignment.json', alignment)
     _write_json(partial / 'real.json', real)
+    if questions:
+      _write_json(partial / 'hra.json', feedback)
     _write_json(partial / _RECIPE_FILE, recipe)
     try:
       os.rename(partial, folder)
@@ -141,7 +181,26 @@ def make_sample_clips(
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def _is_complete(folder: pathlib.Path, recipe: dict[str, int]) -> bool:
+def _feedback(
+  item: Mapping[str, str], flaws: _Flaws, questions: Mapping[str, str]
+) -> list[dict[str, Any]]:
+  """One published entry for each dimension of a clip."""
+  entries = []
+  for dimension in DIMENSIONS if questions else ():
+    rating = getattr(flaws, dimension)
+    entries.append(
+      conversation(
+        item['video'],
+        item['caption'],
+        questions[dimension],
+        _LABELS[rating],
+        _RATIONALES[dimension][rating],
+      )
+    )
+  return entries
+
+
+def _is_complete(folder: pathlib.Path, recipe: dict[str, Any]) -> bool:
   """Whether the folder holds these clips; False if it is free to be made."""
   if not folder.exists():
     return False

@@ -218,6 +218,29 @@ def _read(
   return kept, num_frames
 
 
+def count_frames(path: str | pathlib.Path, *, where: str) -> int:
+  """How many frames a clip states, without decoding it.
+
+  Decoding finds others in a file whose edit list leaves frames out.
+
+  Args:
+    path: of the clip.
+    where: names the record in messages.
+
+  Raises:
+    UserError: the file is missing, not a video, or without frames.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise _unusable(where, path, 'does not exist')
+  with _opened(where, path) as (_, stream):
+    num_stated = stream.frames
+  num_frames = num_stated or _num_packets(where, path)
+  if num_frames == 0:
+    raise _unusable(where, path, 'holds no frames')
+  return num_frames
+
+
 def _num_packets(where: str, path: pathlib.Path, **options: str) -> int:
   """Frames in the file, counted without decoding them."""
   with _opened(where, path, **options) as (container, stream):

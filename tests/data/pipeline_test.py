@@ -162,18 +162,6 @@ class HostsTest(_PipelineTest):
           array, np.concatenate([part[step][name] for part in parts])
         )
 
-  def test_local_rows(self):
-    np.testing.assert_array_equal(
-      pipeline.local_rows(self.sharding, 8), np.arange(8)
-    )
-
-  def test_to_global(self):
-    batch = next(self.iterator())
-    placed = pipeline.to_global(batch, _BATCH, self.sharding)
-    for name, array in batch.items():
-      self.assertEqual(placed[name].sharding.spec, PartitionSpec('data'))
-      np.testing.assert_array_equal(np.asarray(placed[name]), array)
-
 
 class JoinTest(_PipelineTest):
   def test_rewards_are_of_the_records(self):

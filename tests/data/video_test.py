@@ -172,6 +172,16 @@ class FrameCountTest(_FolderTest):
       self.assertEqual(container.streams.video[0].frames, num_stated)
     return path
 
+  def test_count(self):
+    path = self.folder / 'a.mp4'
+    clips.write_clip(path, 25, 16, 20)
+    self.assertEqual(video.count_frames(path, where=WHERE), 25)
+    with self.assertRaisesRegex(UserError, 'does not exist'):
+      video.count_frames(self.folder / 'b.mp4', where=WHERE)
+    path.write_bytes(b'no video')
+    with self.assertRaisesRegex(UserError, 'cannot be decoded'):
+      video.count_frames(path, where=WHERE)
+
   def test_more_than_stated(self):
     path = self.write_avi(num_frames=56, num_stated=20)
     clip = video.decode(path, max_frames=9, where=WHERE)
@@ -192,6 +202,7 @@ class FrameCountTest(_FolderTest):
     _remux(path, fragmented, movflags='frag_keyframe+empty_moov')
     with av.open(str(fragmented)) as container:
       self.assertEqual(container.streams.video[0].frames, 0)
+    self.assertEqual(video.count_frames(fragmented, where=WHERE), 25)
     clip = video.decode(fragmented, max_frames=9, where=WHERE)
     self.assertEqual(clip.num_source_frames, 25)
     self.assertEqual(clips.frame_numbers(clip.frames), list(range(0, 18, 2)))

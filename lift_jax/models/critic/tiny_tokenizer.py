@@ -5,8 +5,8 @@ import pathlib
 
 import sentencepiece
 
-from lift_jax.data.hra import LABELS
 from lift_jax.models.critic import prompt
+from lift_jax.models.critic.tokens import LABELS
 
 # Every byte is a token, so that any text can be said; the rest are pieces of
 # the texts below.

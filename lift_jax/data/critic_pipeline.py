@@ -1,0 +1,433 @@
+"""Grain: from ratings of clips to batches that the critic trains on.
+
+A row is a clip, a question about it and the answer of a person. Its tokens are
+made once, at the start; its frames are decoded each time, in threads. As in
+`pipeline`, the order is drawn on every host alike and a host decodes the rows
+that its devices hold, so that the n-th batch is the same on any number of
+hosts and the position in the data is one number.
+
+Shape suffixes: B rows, N places of a row, T frames; the last axis of 3 is RGB.
+"""
+
+import collections
+from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import pathlib
+from typing import Protocol
+
+import grain
+import jax
+import numpy as np
+
+from lift_jax import config_lib
+from lift_jax.data import video
+from lift_jax.data.critic_records import CriticRecords, FeedbackConfig
+from lift_jax.data.frames import choose_critic_frames, resize_for_tower
+from lift_jax.data.global_batch import READ_AHEAD, local_rows
+from lift_jax.data.hra import HRARecord
+from lift_jax.data.json_records import ReadResult
+from lift_jax.errors import UserError
+
+NUM_FRAMES = 8  # LiFT: num_video_frames of VILA-1.5
+LABEL_WEIGHTS = ('none', 'balanced')
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticDataConfig(FeedbackConfig):
+  """Which human feedback, and how it is drawn.
+
+  The reference trains on LiFT-HRA and VIDGEN one after the other in one list,
+  with rationales and equal weights: `real_share` None, `with_rationale` True,
+  `label_weight` 'none'.
+
+  Attributes:
+    real_share: part of the rows drawn that are real; None takes every row
+      equally often.
+    with_rationale: whether the critic learns to say why; else only the label.
+    label_weight: 'balanced' gives rare labels more weight, so that each label
+      counts the same; 'none' gives every row 1.
+    text_buckets: the numbers of places that a row may have beside those of
+      its frames. Each takes the smallest that holds it; every one of them is
+      compiled on its own.
+    num_threads: that decode.
+  """
+
+  real_share: float | None
+  with_rationale: bool
+  label_weight: str
+  text_buckets: tuple[int, ...]
+  num_threads: int
+
+  def __post_init__(self):
+    super().__post_init__()
+    config_lib.check_choice(
+      'data.label_weight', self.label_weight, LABEL_WEIGHTS
+    )
+    # Not the other way round, because of NaN.
+    if self.real_share is not None and not 0 < self.real_share < 1:
+      raise UserError(
+        f'data.real_share is {self.real_share:g}; give a number between 0 and '
+        '1, or None, and leave data.real empty for none'
+      )
+    if not self.text_buckets or min(self.text_buckets) < 1:
+      raise UserError(
+        f'data.text_buckets is {self.text_buckets}; give at least one number '
+        'of places above 0'
+      )
+    if self.num_threads < 1:
+      raise UserError('data.num_threads must be above 0')
+
+
+class Tokenizer(Protocol):
+  """What turns a conversation into tokens; see `models.critic.tokens`."""
+
+  tokens_per_frame: int
+  pad_id: int
+
+  def training(
+    self,
+    caption: str,
+    question: str,
+    num_frames: int,
+    answer: str,
+    *,
+    where: str,
+  ) -> tuple[list[int], list[bool]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """A record as the critic sees it, but for its frames.
+
+  Attributes:
+    record: what it is made of.
+    path: of the clip.
+    is_real: whether the clip is real.
+    num_frames: of the clip that are seen, at most `NUM_FRAMES`.
+    tokens: int32, with places for the frames.
+    is_target: bool, of the same length: what is learnt.
+    length: places of the rows that it shares batches with.
+  """
+
+  record: HRARecord
+  path: pathlib.Path
+  is_real: bool
+  num_frames: int
+  tokens: np.ndarray
+  is_target: np.ndarray
+  length: int
+
+
+def answer_of(record: HRARecord, with_rationale: bool) -> str:
+  """'LABEL. RATIONALE', or 'LABEL.' where there is none or none is wanted."""
+  rationale = f' {record.rationale}' if record.rationale else ''
+  return f'{record.label}.{rationale if with_rationale else ""}'
+
+
+def row_lengths(
+  text_buckets: Sequence[int], tokens_per_frame: int
+) -> tuple[int, ...]:
+  """Places of the rows of each bucket, ascending."""
+  images = NUM_FRAMES * tokens_per_frame
+  return tuple(images + places for places in sorted(set(text_buckets)))
+
+
+def make_examples(
+  records: Sequence[HRARecord],
+  source: CriticRecords,
+  tokenizer: Tokenizer,
+  config: CriticDataConfig,
+) -> ReadResult[Example]:
+  """Tokenises records; opens each clip to learn how many frames it has.
+
+  Args:
+    records: one of the splits.
+    source: what they belong to.
+    tokenizer: of the critic.
+    config: what the answers are, and how long a row may be.
+
+  Raises:
+    UserError: a clip that is no video or a text that is too long, unless
+      `config.on_bad_record` is 'skip'; or no record is left.
+  """
+  frames_of = _count_frames(records, source, config.num_threads)
+  lengths = row_lengths(config.text_buckets, tokenizer.tokens_per_frame)
+  examples, skipped = [], []
+  for record in records:
+    try:
+      examples.append(
+        _example(
+          record,
+          source,
+          frames_of[record.video],
+          tokenizer,
+          config.with_rationale,
+          lengths,
+        )
+      )
+    except UserError as error:
+      if config.on_bad_record == 'error':
+        raise
+      skipped.append((record.where, str(error)))
+  if not examples:
+    why = f'; the first: {skipped[0][1]}' if skipped else ''
+    raise UserError(f'{source.root}: no record is left to train on{why}')
+  return ReadResult(examples, skipped)
+
+
+def _count_frames(
+  records: Sequence[HRARecord], source: CriticRecords, num_threads: int
+) -> dict[str, int | UserError]:
+  """Frames of each video, or why that cannot be told."""
+  first = {}
+  for record in records:
+    first.setdefault(record.video, record)
+
+  def count(record: HRARecord) -> int | UserError:
+    try:
+      return video.count_frames(source.path(record), where=record.where)
+    except UserError as error:
+      return error
+
+  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+    return dict(zip(first, pool.map(count, first.values()), strict=True))
+
+
+def _example(
+  record: HRARecord,
+  source: CriticRecords,
+  num_frames: int | UserError,
+  tokenizer: Tokenizer,
+  with_rationale: bool,
+  lengths: Sequence[int],
+) -> Example:
+  if isinstance(num_frames, UserError):
+    raise num_frames
+  num_seen = len(choose_critic_frames(num_frames, NUM_FRAMES))
+  tokens, is_target = tokenizer.training(
+    record.caption,
+    record.question,
+    num_seen,
+    answer_of(record, with_rationale),
+    where=record.where,
+  )
+  length = next((n for n in lengths if n >= len(tokens)), None)
+  if length is None:
+    places = len(tokens) - lengths[-1]
+    raise UserError(
+      f'{record.where}: {len(tokens)} tokens, {places} more than the longest '
+      'row; shorten the caption or the rationale, or raise the last of '
+      f'data.text_buckets by {places}'
+    )
+  return Example(
+    record,
+    source.path(record),
+    source.is_real(record),
+    num_seen,
+    np.array(tokens, np.int32),
+    np.array(is_target, bool),
+    length,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+  """Examples that are drawn one after the other, each once in an epoch.
+
+  Attributes:
+    indices: into the list of examples.
+    share: part of all rows drawn that come from here.
+  """
+
+  indices: tuple[int, ...]
+  share: float
+
+
+def _streams(
+  examples: Sequence[Example], real_share: float | None
+) -> dict[int, list[_Stream]]:
+  """By length of the rows: what is drawn there, and how often."""
+  count = collections.Counter(e.is_real for e in examples)
+  share_of = {True: real_share, False: 1 - (real_share or 0)}
+  if real_share is not None and len(count) < 2:
+    raise UserError(
+      f'data.real_share is {real_share:g}, but all {len(examples)} records '
+      f'that train are {"real" if count[True] else "generated"}; set it to '
+      'None, or list files of both kinds'
+    )
+  groups = collections.defaultdict(list)
+  for index, example in enumerate(examples):
+    # Without a share to keep there is one stream, as if in one file.
+    is_apart = real_share is not None and example.is_real
+    groups[example.length, is_apart].append(index)
+  streams = collections.defaultdict(list)
+  for (length, is_real), indices in sorted(groups.items()):
+    if real_share is None:
+      share = len(indices) / len(examples)
+    else:
+      share = share_of[is_real] * len(indices) / count[is_real]
+    streams[length].append(_Stream(tuple(indices), share))
+  return streams
+
+
+def label_weights(
+  examples: Sequence[Example], real_share: float | None, label_weight: str
+) -> np.ndarray:
+  """How much each example counts, float32; 1 on average over rows drawn.
+
+  For 'balanced', examples of label c count 1 / (C p(c)), where p(c) is the
+  part of the rows drawn that have that label and C the number of labels there
+  are.
+  """
+  if label_weight == 'none':
+    return np.ones(len(examples), np.float32)
+  share_of_label = collections.defaultdict(float)
+  for streams in _streams(examples, real_share).values():
+    for stream in streams:
+      for index in stream.indices:
+        label = examples[index].record.label
+        share_of_label[label] += stream.share / len(stream.indices)
+  return np.array(
+    [
+      1 / (len(share_of_label) * share_of_label[example.record.label])
+      for example in examples
+    ],
+    np.float32,
+  )
+
+
+def read_frames(example: Example, size: int) -> np.ndarray:
+  """uint8 [NUM_FRAMES, size, size, 3]; frames that the clip lacks are zero.
+
+  Raises:
+    UserError: the clip cannot be decoded, or not as far as it states.
+  """
+  clip = video.decode(
+    example.path,
+    NUM_FRAMES,
+    where=example.record.where,
+    choose=choose_critic_frames,
+  )
+  if len(clip.frames) != example.num_frames:
+    raise UserError(
+      f'{example.record.where}: {example.path} shows '
+      f'{clip.num_source_frames} frames, not as many as it states; encode it '
+      'again as mp4, or delete the record'
+    )
+  frames_thw3 = np.zeros((NUM_FRAMES, size, size, 3), np.uint8)
+  frames_thw3[: example.num_frames] = resize_for_tower(clip.frames, size)
+  return frames_thw3
+
+
+class _ReadRows(grain.transforms.Map):
+  """A batch of example numbers to the arrays of the rows held here."""
+
+  def __init__(
+    self,
+    examples: Sequence[Example],
+    weights: np.ndarray,
+    rows: np.ndarray,
+    frame_size: int,
+    pad_id: int,
+    pool: concurrent.futures.Executor,
+  ):
+    self._examples = examples
+    self._weights = weights
+    self._rows = rows
+    self._frame_size = frame_size
+    self._pad_id = pad_id
+    self._pool = pool
+
+  def map(self, element: np.ndarray) -> dict[str, np.ndarray]:
+    numbers = element[self._rows]
+    chosen = [self._examples[number] for number in numbers]
+    read = functools.partial(read_frames, size=self._frame_size)
+    frames = self._pool.map(read, chosen)
+    shape = len(chosen), chosen[0].length
+    tokens_bn = np.full(shape, self._pad_id, np.int32)
+    is_target_bn = np.zeros(shape, bool)
+    segment_ids_bn = np.zeros(shape, np.int32)
+    for row, example in enumerate(chosen):
+      end = len(example.tokens)
+      tokens_bn[row, :end] = example.tokens
+      is_target_bn[row, :end] = example.is_target
+      segment_ids_bn[row, :end] = 1
+    return {
+      'frames': np.stack(list(frames)),
+      'tokens': tokens_bn,
+      'is_target': is_target_bn,
+      'segment_ids': segment_ids_bn,
+      'weight': self._weights[numbers],
+    }
+
+
+def make_iterator(
+  examples: Sequence[Example],
+  tokenizer: Tokenizer,
+  frame_size: int,
+  batch_size: int,
+  sharding: jax.sharding.Sharding,
+  seed: int,
+  config: CriticDataConfig,
+) -> grain.DatasetIterator:
+  """Endless batches of one length each, lengths in proportion to their rows.
+
+  Every epoch of a length is shuffled anew; where real clips have a share of
+  their own, they and the others each have their epochs. The iterator gives the
+  rows that this host holds; `global_batch.to_global` makes a batch of them.
+  Its state is the number of batches drawn, the same on every host.
+
+  A batch is a dict: frames uint8 [B, T, size, size, 3], zero where a clip has
+  fewer; tokens int32 [B, N], padded at the end; is_target bool [B, N];
+  segment_ids int32 [B, N], 1 for tokens and 0 for padding; weight float32 [B].
+
+  Args:
+    examples: to train on.
+    tokenizer: that made them.
+    frame_size: height and width of what the vision tower takes.
+    batch_size: rows of a batch over all hosts.
+    sharding: of a batch along its first axis.
+    seed: of the order.
+    config: what is drawn how often, and what it counts.
+
+  Raises:
+    UserError: a share is asked for that the examples do not allow. Later, from
+      `next`: a clip cannot be decoded.
+  """
+  # Rows are decoded side by side, so that one batch does not wait for a thread
+  # while the batches after it have theirs.
+  pool = concurrent.futures.ThreadPoolExecutor(config.num_threads)
+  read_rows = _ReadRows(
+    examples,
+    label_weights(examples, config.real_share, config.label_weight),
+    local_rows(sharding, batch_size),
+    frame_size,
+    tokenizer.pad_id,
+    pool,
+  )
+  seeds = itertools.count(seed)  # no two streams in the same order
+  batches, shares = [], []
+  for streams in _streams(examples, config.real_share).values():
+    drawn = [
+      grain.MapDataset.source(stream.indices).shuffle(seed=next(seeds)).repeat()
+      for stream in streams
+    ]
+    rows = _mix(drawn, [stream.share for stream in streams])
+    batches.append(rows.batch(batch_size).map(read_rows))
+    shares.append(sum(stream.share for stream in streams))
+  return iter(
+    _mix(batches, shares).to_iter_dataset(
+      grain.ReadOptions(num_threads=READ_AHEAD, prefetch_buffer_size=READ_AHEAD)
+    )
+  )
+
+
+def _mix(
+  datasets: Sequence[grain.MapDataset], shares: Sequence[float]
+) -> grain.MapDataset:
+  if len(datasets) == 1:
+    return datasets[0]
+  return grain.MapDataset.mix(datasets, shares)

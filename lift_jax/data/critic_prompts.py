@@ -1,0 +1,82 @@
+"""How a critic was asked in training, kept beside its weights.
+
+A critic answers the questions that it was trained on and no others. Those of a
+published critic come with its code; those of ours lie in prompts.json of the
+folder that training writes, in the form that `hra.read_questions` reads.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+
+from lift_jax import model_files
+from lift_jax.data.hra import DIMENSIONS, read_questions
+from lift_jax.errors import UserError
+
+NAME = 'prompts.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticPrompts:
+  """What a critic is asked.
+
+  Attributes:
+    questions: by dimension; each begins with a space.
+    space_before_caption: whether the caption's line begins with a space.
+  """
+
+  questions: Mapping[str, str]
+  space_before_caption: bool
+
+
+def write_prompts(
+  folder: pathlib.Path, questions: Mapping[str, str], template: str
+) -> None:
+  """Keeps what a critic of our own was asked; training puts the space."""
+  model_files.write_json(
+    folder / NAME,
+    {
+      'questions': dict(questions),
+      'space_before_caption': True,
+      'template': template,
+    },
+  )
+
+
+def find_prompts(
+  given: str, folders: list[pathlib.Path], template: str
+) -> CriticPrompts:
+  """The prompts of a critic.
+
+  Args:
+    given: prompt JSON; '' looks for the one that training wrote.
+    folders: of the critic and its adapter, the latter first.
+    template: that the job uses.
+
+  Raises:
+    UserError: there is none, or it is for another template.
+  """
+  if given:
+    # Published critics are asked without the space that they were trained
+    # with (facts of the released run scripts).
+    return CriticPrompts(_in_order(read_questions(given)), False)
+  for folder in folders:
+    path = folder / NAME
+    if path.exists():
+      kept = model_files.read_json(path)
+      if kept.get('template') != template:
+        raise UserError(
+          f'{path}: this critic was trained with the template '
+          f'{kept.get("template")!r}; set model.template to it'
+        )
+      return CriticPrompts(
+        _in_order(read_questions(path)), bool(kept.get('space_before_caption'))
+      )
+  raise UserError(
+    f'{folders[-1]}: no {NAME} beside this critic; give the questions that it '
+    'was trained on, as --config.prompts.questions=FILE.json'
+  )
+
+
+def _in_order(questions: Mapping[str, str]) -> dict[str, str]:
+  return {dimension: questions[dimension] for dimension in DIMENSIONS}

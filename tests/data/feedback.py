@@ -1,0 +1,50 @@
+"""Small files of human feedback for tests."""
+
+import pathlib
+
+from lift_jax.data.critic_pipeline import CriticDataConfig
+from lift_jax.data.critic_records import SplitConfig
+
+QUESTIONS = {
+  'semantic': ' Does this video show what the text says? Name what is missing '
+  'or wrong, and judge the semantic match.',
+  'motion': ' Does everything move as it would? Judge the motion.',
+  'fidelity': ' Does this video look real? Judge the fidelity.',
+}
+
+
+def entry(video: str, caption: str, dimension: str, answer: str):
+  """One entry in the published form."""
+  question = QUESTIONS[dimension]
+  return {
+    'video': video,
+    'conversations': [
+      {'from': 'human', 'value': f'<video>\n {caption}{question}'},
+      {'from': 'gpt', 'value': answer},
+    ],
+  }
+
+
+def split(**changes) -> SplitConfig:
+  """Everything trains, but for the changes."""
+  settings = {'validation': 0.0, 'test': 0.0, 'seed': 0, 'by_content': False}
+  return SplitConfig(**(settings | changes))
+
+
+def config(root: pathlib.Path, **changes) -> CriticDataConfig:
+  """The settings of the reference for hra.json, but for the changes."""
+  settings = {
+    'root': str(root),
+    'hra': ('hra.json',),
+    'real': (),
+    'held_out': (),
+    'questions': '',
+    'on_bad_record': 'error',
+    'split': split(),
+    'real_share': None,
+    'with_rationale': True,
+    'label_weight': 'none',
+    'text_buckets': (160, 320),
+    'num_threads': 2,
+  }
+  return CriticDataConfig(**(settings | changes))
