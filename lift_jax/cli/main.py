@@ -11,6 +11,7 @@ JOBS = {
   'prepare': 'videos, captions and scores -> cached latents and embeddings',
   'align': 'text-to-video model + prepared, scored videos -> aligned model',
   'train_critic': 'videos + what people said of them -> LiFT-Critic',
+  'score': 'LiFT-Critic + videos -> a reward for each, with its reason',
   'sample': 'text-to-video model + prompts -> mp4 files',
   'evaluate': 'critic scores + human ratings -> how far to trust the critic',
   'convert': 'diffusers folders <-> our checkpoints, both ways',

@@ -1,0 +1,108 @@
+"""A tiny critic, trained from nothing, on a CPU.
+
+Without data.root it makes clips of moving shapes with known flaws, and what an
+annotator would say of them; with one it reads hra.json there:
+
+  lift train_critic --config=configs/critic_tiny.py --workdir=runs/critic \
+    --config.data.root=FOLDER
+"""
+
+from ml_collections import config_dict
+
+from lift_jax import config_lib
+
+
+def get_config(arg: str | None = None) -> config_dict.ConfigDict:
+  """`:smoke` shrinks data and steps to about a minute on two slow cores."""
+  is_smoke = 'smoke' in config_lib.parse_arg(arg)
+  config = config_dict.ConfigDict()
+
+  config.model = {
+    'path': '',
+    'adapter': '',
+    'template': 'vicuna_v1',
+    'compute_dtype': 'float32',
+    'attention': 'auto',
+    'random': {
+      'seed': 0,
+      'vision_tower': {
+        'image_size': 56,
+        'patch_size': 14,
+        'width': 64,
+        'num_layers': 3,
+        'num_heads': 2,
+        'mlp_width': 128,
+      },
+      'llm': {
+        'vocab_size': 512,
+        'width': 64,
+        'num_layers': 2,
+        'num_heads': 2,
+        'num_kv_heads': 2,
+        'head_dim': 32,
+        'mlp_width': 192,
+        'max_length': 1024,
+      },
+    },
+  }
+  config.data = {
+    'root': '',
+    'hra': ('hra.json',),
+    'real': (),
+    'held_out': (),
+    'questions': '',
+    'on_bad_record': 'error',
+    'split': {
+      'validation': 0.15,
+      'test': 0.15,
+      'seed': 0,
+      'by_content': False,
+    },
+    'real_share': config_dict.placeholder(float),
+    'with_rationale': True,
+    'label_weight': 'none',
+    'text_buckets': (384,),
+    'num_threads': 2,
+  }
+  config.sample_clips = {
+    'num_clips': 40 if is_smoke else 400,
+    'num_frames': 9,
+    'height': 48,
+    'width': 64,
+  }
+  config.mesh = {'data': 1, 'fsdp': -1, 'context': 1, 'tensor': 1}
+  config.train = {
+    'steps': 20 if is_smoke else 600,
+    'epochs': config_dict.placeholder(float),
+    'batch_size': 8 if is_smoke else 16,
+    'batch_per_device': config_dict.placeholder(int),
+    'grad_accum': 1,
+    'seed': 0,
+    'trainable': 'all',
+    'remat': 'none',
+    'ema_decay': 0.0,
+    'log_every': 5 if is_smoke else 20,
+    'wandb_project': '',
+    'export': True,
+    'export_dtype': 'float32',
+  }
+  config.lora = {
+    'rank': 8,
+    'alpha': 16.0,
+    'targets': (
+      'llm/blocks/attn/to_(q|k|v|out)',
+      'llm/blocks/mlp/(gate|up|down)',
+    ),
+  }
+  config.optimizer = {
+    'learning_rate': 1e-3,
+    'warmup_steps': 10,
+    'cycles': 1,
+    'beta1': 0.9,
+    'beta2': 0.95,
+    'eps': 1e-8,
+    'weight_decay': 0.0,
+    'clip_norm': 1.0,
+  }
+  config.checkpoint = {'every_steps': 10 if is_smoke else 200, 'keep': 2}
+  return config

@@ -1,0 +1,313 @@
+"""Teaches a critic to rate videos as people did.
+
+usage: lift train_critic --config=FILE.py[:variant] --workdir=DIR [--multihost]
+                         [--config.SECTION.FIELD=VALUE ...]
+
+Reads published feedback (HRA, VIDGEN), sets clips aside for validation and
+test, and trains. DIR gets the three parts as JSON (splits/), checkpoints,
+metrics (TensorBoard and metrics.jsonl), the config, and at the end what was
+trained, as it is published (export/). The same command again resumes; SIGTERM
+saves and ends with status 0.
+
+example: lift train_critic --config=configs/critic_tiny.py:smoke --workdir=DIR
+"""
+
+import dataclasses
+import logging
+import pathlib
+
+import jax
+
+from lift_jax import distributed, param_paths, partitioning
+from lift_jax.checkpoints import CheckpointConfig, TrainCheckpoints
+from lift_jax.cli import job_flags
+from lift_jax.data import critic_pipeline
+from lift_jax.data.cache import write_json
+from lift_jax.data.critic_pipeline import CriticDataConfig
+from lift_jax.data.critic_prompts import write_prompts
+from lift_jax.data.critic_records import CriticRecords, read_critic_records
+from lift_jax.data.global_batch import to_global
+from lift_jax.data.hra import HRARecord, conversation, read_questions
+from lift_jax.data.sample_clips import SampleClipsConfig, make_sample_clips
+from lift_jax.errors import UserError
+from lift_jax.models.critic import flops
+from lift_jax.models.critic import folder as folder_lib
+from lift_jax.models.critic.choice import (
+  CriticModelConfig,
+  open_chosen,
+  open_tokenizer,
+)
+from lift_jax.models.critic.folder import CriticFolder
+from lift_jax.models.critic.prompt import questions_path
+from lift_jax.models.lora import LoRAConfig
+from lift_jax.partitioning import MeshConfig
+from lift_jax.training import critic, loop, metrics
+from lift_jax.training import setup as setup_lib
+from lift_jax.training.config import TrainConfig
+from lift_jax.training.critic_step import (
+  CriticBatch,
+  CriticStepConfig,
+  make_critic_step,
+)
+from lift_jax.training.optimizer import (
+  OptimizerConfig,
+  learning_rate_schedule,
+  make_optimizer,
+)
+from lift_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCriticConfig:
+  """Sections of the training of a critic.
+
+  `sample_clips` are made where `data.root` is ''.
+  """
+
+  model: CriticModelConfig
+  data: CriticDataConfig
+  sample_clips: SampleClipsConfig
+  mesh: MeshConfig
+  train: TrainConfig
+  lora: LoRAConfig
+  optimizer: OptimizerConfig
+  checkpoint: CheckpointConfig
+
+
+def main(argv: list[str]) -> int:
+  call = job_flags.parse(argv, TrainCriticConfig, 'train_critic')
+  distributed.initialize(call.multihost)
+  logger = distributed.start_logging()
+  job_flags.use_compilation_cache()
+  run(call, logger)
+  return 0
+
+
+def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
+  """The whole job; returns the last state."""
+  config, workdir = call.config, call.workdir
+  mesh = partitioning.make_mesh(config.mesh)
+  logger.info('train_critic: %s', partitioning.describe(mesh))
+  batch_shards = mesh.shape['data'] * mesh.shape['fsdp']
+  batch_size = config.train.global_batch(mesh.size, batch_shards)
+  data = config.data
+  if not data.root:
+    data = dataclasses.replace(data, root=str(_sample_data(config, workdir)))
+  records = read_critic_records(data)
+  folder = open_chosen(config.model, workdir)
+  tokenizer = open_tokenizer(config.model, folder)
+  setup = critic.make_setup(
+    folder, config.model, config.train, config.lora, mesh
+  )
+  found = critic_pipeline.make_examples(
+    records.splits['train'], records, tokenizer, config.data
+  )
+  examples = found.records
+  _report_skipped(workdir, [*records.skipped, *found.skipped], logger)
+  num_steps = config.train.num_steps(len(examples), batch_size)
+  _describe(config, setup, records, examples, batch_size, num_steps, logger)
+
+  tx = make_optimizer(config.optimizer, num_steps)
+  iterator = critic_pipeline.make_iterator(
+    examples,
+    tokenizer,
+    folder.config.vision_tower.image_size,
+    batch_size,
+    setup.batch_sharding,
+    config.train.seed,
+    config.data,
+  )
+  checkpoints = TrainCheckpoints(
+    workdir / 'checkpoints',
+    config.checkpoint,
+    critic.belongs_to(
+      folder, config.model, config.train, config.lora, examples, batch_size
+    ),
+  )
+  with checkpoints:
+    resume_step = checkpoints.resume_step(num_steps)
+    job_flags.write_config(call, 'train_critic')
+    _write_splits(workdir, records)
+    trainable, frozen = critic.load_base(
+      setup,
+      folder,
+      config.model.compute_dtype,
+      jax.random.fold_in(jax.random.key(config.train.seed), 2**31),
+    )
+    state = setup_lib.start(
+      setup,
+      trainable,
+      tx,
+      config.train.ema_decay > 0,
+      checkpoints,
+      resume_step,
+      iterator,
+    )
+    del trainable
+    if resume_step is not None:
+      logger.info('train_critic: resumed at step %d', resume_step)
+    max_targets = max(int(e.is_target.sum()) for e in examples)
+    steps = _compiled_steps(config, setup, tx, state, max_targets, logger)
+
+    def next_batch() -> CriticBatch:
+      arrays = to_global(next(iterator), batch_size, setup.batch_sharding)
+      return CriticBatch(**arrays)
+
+    with (
+      jax.set_mesh(mesh),
+      metrics.MetricWriter(
+        workdir,
+        enabled=distributed.is_primary(),
+        wandb_project=config.train.wandb_project,
+        resume_step=resume_step or 0,
+      ) as writer,
+    ):
+      state = loop.run(
+        state,
+        lambda state, batch: steps(state, frozen, batch),
+        next_batch,
+        iterator.get_state,
+        num_steps=num_steps,
+        log_every=config.train.log_every,
+        learning_rate=learning_rate_schedule(config.optimizer, num_steps),
+        workload=loop.Workload(
+          batch_size,
+          _flops_of(folder, config.train.trainable, max_targets),
+          mesh.size,
+          metrics.peak_flops(mesh.devices.flat[0]),
+          lambda: steps.seconds,
+        ),
+        checkpoints=checkpoints,
+        writer=writer,
+        logger=logger,
+        is_primary=distributed.is_primary(),
+      )
+  if int(state.step) == num_steps and config.train.export:
+    target = workdir / 'export'
+    _export(config, folder, target, state, frozen, logger)
+    if distributed.is_primary():
+      questions = {e.record.dimension: e.record.question for e in examples}
+      write_prompts(target, questions, config.model.template)
+  return state
+
+
+def _sample_data(
+  config: TrainCriticConfig, workdir: pathlib.Path
+) -> pathlib.Path:
+  """Clips of our own and feedback on them, where the config names none."""
+  if not config.sample_clips.num_clips:
+    raise UserError(
+      'data.root is empty: give the folder of the videos, '
+      'as --config.data.root=FOLDER'
+    )
+  folder = workdir / 'sample_clips'
+  if distributed.is_primary():
+    make_sample_clips(
+      folder,
+      **dataclasses.asdict(config.sample_clips),
+      questions=read_questions(questions_path()),
+    )
+  distributed.barrier('sample clips are written')
+  return folder
+
+
+def _report_skipped(workdir: pathlib.Path, skipped, logger) -> None:
+  """Counts and lists the records that were left out, on the primary host."""
+  if not distributed.is_primary():
+    return
+  path = workdir / 'skipped.json'
+  path.unlink(missing_ok=True)
+  if skipped:
+    write_json(path, [f'{where}: {reason}' for where, reason in skipped])
+    logger.warning('%d records were skipped, listed in %s', len(skipped), path)
+
+
+def _write_splits(workdir: pathlib.Path, records: CriticRecords) -> None:
+  """Each part of the feedback as published, for `lift score` and others."""
+  if not distributed.is_primary():
+    return
+  folder = workdir / 'splits'
+  folder.mkdir(exist_ok=True)
+  for name, split in records.splits.items():
+    entries = [
+      conversation(r.video, r.caption, r.question, r.label, r.rationale)
+      for r in split
+    ]
+    write_json(folder / f'{name}.json', entries)
+
+
+def _describe(config, setup, records, examples, batch_size, num_steps, logger):
+  """What is about to happen, before anything large is allocated."""
+  trainable, frozen = setup.split(setup.model.abstract_params)
+  logger.info(
+    'train_critic: %s parameters train, %s are frozen',
+    f'{setup_lib.count(trainable):,}',
+    f'{setup_lib.count(frozen):,}',
+  )
+  logger.info(
+    'train_critic: %s',
+    ', '.join(
+      f'{name} {len(split)} answers on {_num_videos(split)} videos'
+      for name, split in records.splits.items()
+    ),
+  )
+  for length in sorted({example.length for example in examples}):
+    rows = sum(example.length == length for example in examples)
+    logger.info('train_critic: %d rows of %d tokens', rows, length)
+  if config.train.steps is not None and config.train.epochs is not None:
+    logger.info('train_critic: train.steps is given; train.epochs is not read')
+  logger.info('train_critic: %d steps of %d rows', num_steps, batch_size)
+
+
+def _num_videos(records: list[HRARecord]) -> int:
+  return len({record.video for record in records})
+
+
+def _compiled_steps(config, setup, tx, state, max_targets, logger):
+  """The jitted step: state donated, and laid out as it was."""
+  step = make_critic_step(
+    setup.model,
+    tx,
+    CriticStepConfig(
+      max_targets, config.train.grad_accum, config.train.ema_decay
+    ),
+  )
+  places = jax.tree.map(lambda leaf: leaf.sharding, state)
+  jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+  return loop.CompiledSteps(
+    jitted,
+    lambda batch: 'tokens ' + 'x'.join(map(str, batch.tokens.shape)),
+    logger,
+  )
+
+
+def _flops_of(folder: CriticFolder, trainable: str, max_targets: int):
+  def of_batch(batch: CriticBatch) -> float:
+    rows, num_tokens = batch.tokens.shape
+    return rows * flops.training_flops(
+      folder.config,
+      batch.frames.shape[1],
+      num_tokens,
+      max_targets,
+      trains_all=trainable == 'all',
+    )
+
+  return of_batch
+
+
+def _export(config, folder, target, state, frozen, logger) -> None:
+  """What was trained, as it is published: adapters, or a whole critic."""
+  params = state.ema or state.trainable
+  if config.train.trainable == 'lora':
+    folder_lib.write_adapter(
+      target, params, config.lora, config.train.export_dtype
+    )
+    logger.info('train_critic: done; adapters for PEFT: %s', target)
+  else:
+    folder_lib.write_critic(
+      folder,
+      target,
+      param_paths.merge(params, frozen),
+      config.train.export_dtype,
+    )
+    logger.info('train_critic: done; the critic: %s', target)

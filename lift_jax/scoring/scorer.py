@@ -1,0 +1,238 @@
+"""A critic on the devices of one host: videos in, ratings out.
+
+The rating is the first token of an answer, so it takes no generation: the
+prompt is read once and the logits behind its last token tell how probable each
+label is. What comes before the question (system text, frames, caption) is read
+once for the three questions of a video.
+
+Legend: B videos, Q questions, N places of a prefix, M places of a question, A
+tokens of an answer, V vocabulary, L labels.
+"""
+
+from collections.abc import Mapping
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from lift_jax import partitioning
+from lift_jax.models.critic import sharding
+from lift_jax.models.critic.folder import CriticFolder
+from lift_jax.models.functional import FunctionalModel, Params, functional
+from lift_jax.models.llama.decoder import Cache, last_token
+from lift_jax.partitioning import BATCH_AXES
+from lift_jax.rewards.soft import label_belief
+
+
+class Prompts(NamedTuple):
+  """Prompts of a batch, in two parts.
+
+  Attributes:
+    prefix_bn: ids int32 [B, N] of what the questions of a video have in
+      common, padded on the right.
+    prefix_length_b: int32 [B].
+    question_bqm: ids int32 [B, Q, M] of the rest, padded on the right.
+    question_length_bq: int32 [B, Q], each at least 1.
+  """
+
+  prefix_bn: np.ndarray
+  prefix_length_b: np.ndarray
+  question_bqm: np.ndarray
+  question_length_bq: np.ndarray
+
+
+class Ratings(NamedTuple):
+  """What the critic says of a batch.
+
+  Attributes:
+    probabilities_bql: fp32 [B, Q, L], of the labels alone.
+    mass_bq: fp32 [B, Q], the probability that an answer begins with a label.
+    first_bq: int32 [B, Q], the most probable first token of all.
+    answer_bqa: int32 [B, Q, A], a greedy answer, padded after its stop token;
+      None where none was asked for.
+  """
+
+  probabilities_bql: np.ndarray
+  mass_bq: np.ndarray
+  first_bq: np.ndarray
+  answer_bqa: np.ndarray | None
+
+
+@functools.partial(
+  jax.jit, static_argnames=('model', 'label_ids', 'max_length')
+)
+def rate(
+  model: FunctionalModel,
+  params: Params,
+  frames_bthw3: jax.Array,
+  prompts: Prompts,
+  *,
+  label_ids: tuple[tuple[str, int], ...],
+  max_length: int,
+):
+  """(probabilities, mass, first token), and the cache behind the prompts.
+
+  Args:
+    model: the critic; pass the same object for the same program.
+    params: its parameters.
+    frames_bthw3: uint8 [B, T, H, W, 3].
+    prompts: of the batch.
+    label_ids: (label, first token of its answer) of each label.
+    max_length: places of the cache.
+  """
+  num_questions = prompts.question_bqm.shape[1]
+  _, cache = model(
+    params,
+    frames_bthw3,
+    prompts.prefix_bn,
+    prompts.prefix_length_b,
+    max_length=max_length,
+    method='prefill',
+  )
+  # Rows are videos x questions, those of a video side by side.
+  length_r = prompts.question_length_bq.reshape(-1)
+  hidden_rmd, cache = model(
+    params,
+    prompts.question_bqm.reshape(length_r.shape[0], -1),
+    length_r,
+    cache.repeat(num_questions),
+    method='extend',
+  )
+  logits_rv = model(params, last_token(hidden_rmd, length_r), method='logits')
+  belief = label_belief(logits_rv, dict(label_ids))
+  first_r = jnp.argmax(logits_rv, axis=-1).astype(jnp.int32)
+  return (*belief, first_r), cache
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=('model', 'stop_id', 'pad_id', 'max_tokens'),
+  donate_argnames='cache',
+)
+def answer(
+  model: FunctionalModel,
+  params: Params,
+  first_r: jax.Array,
+  cache: Cache,
+  *,
+  stop_id: int,
+  pad_id: int,
+  max_tokens: int,
+) -> tuple[jax.Array, Cache]:
+  """Greedy answers int32 [R, max_tokens], and the cache behind them.
+
+  It ends as soon as every row has stopped.
+
+  Args:
+    first_r: first token of each answer.
+    cache: behind the prompts, with `max_tokens` places left.
+  """
+  rows = first_r.shape[0]
+  answers_ra = jnp.full((rows, max_tokens), pad_id, jnp.int32)
+
+  def goes_on(carry):
+    number, token_r, _, is_done_r, _ = carry
+    del token_r
+    return (number < max_tokens) & ~jnp.all(is_done_r)
+
+  def one_more(carry):
+    number, token_r, answers_ra, is_done_r, cache = carry
+    token_r = jnp.where(is_done_r, pad_id, token_r)
+    answers_ra = jax.lax.dynamic_update_index_in_dim(
+      answers_ra, token_r, number, axis=1
+    )
+    is_done_r |= token_r == stop_id
+    hidden_r1d, cache = model(
+      params,
+      token_r[:, None],
+      jnp.where(is_done_r, 0, 1),
+      cache,
+      method='extend',
+    )
+    logits_rv = model(params, hidden_r1d[:, 0], method='logits')
+    next_r = jnp.argmax(logits_rv, axis=-1).astype(jnp.int32)
+    return number + 1, next_r, answers_ra, is_done_r, cache
+
+  start = (0, first_r, answers_ra, jnp.zeros(rows, bool), cache)
+  *_, answers_ra, _, cache = jax.lax.while_loop(goes_on, one_more, start)
+  return answers_ra, cache  # which makes room for the one that was given
+
+
+class Scorer:
+  """A critic, loaded on the devices of this host.
+
+  Args:
+    critic: its folder.
+    mesh: of the devices.
+    dtype: of the computation and of the parameters.
+    attention: see `models.attention`.
+    label_ids: first token of each label.
+    stop_id: ends an answer.
+    pad_id: fills up.
+
+  Raises:
+    UserError: the mesh does not divide the critic, or its weights are not
+      those of its config.
+  """
+
+  def __init__(
+    self,
+    critic: CriticFolder,
+    mesh: jax.sharding.Mesh,
+    dtype: str,
+    attention: str,
+    *,
+    label_ids: Mapping[str, int],
+    stop_id: int,
+    pad_id: int,
+  ):
+    sharding.check_mesh(critic.config, mesh)
+    self.mesh = mesh
+    self.num_shards = mesh.shape['data'] * mesh.shape['fsdp']
+    self._label_ids = tuple(label_ids.items())
+    self._stop_id, self._pad_id = stop_id, pad_id
+    self._model = functional(
+      critic.build(dtype=jnp.dtype(dtype), attention_backend=attention)
+    )
+    shardings = partitioning.param_shardings(
+      sharding.rules(critic.config), self._model.abstract_params, mesh
+    )
+    self._params = critic.load(self._model, shardings, jnp.dtype(dtype))
+    self._rows = NamedSharding(mesh, P(BATCH_AXES))
+
+  def __call__(
+    self, frames_bthw3: np.ndarray, prompts: Prompts, max_answer_tokens: int
+  ) -> Ratings:
+    """Rates a batch of videos, uint8 [B, T, H, W, 3]."""
+    batch, num_questions, places = prompts.question_bqm.shape
+    put = functools.partial(jax.device_put, device=self._rows)
+    with jax.set_mesh(self.mesh):
+      (probabilities, mass, first), cache = rate(
+        self._model,
+        self._params,
+        put(frames_bthw3),
+        Prompts(*map(put, prompts)),
+        label_ids=self._label_ids,
+        max_length=prompts.prefix_bn.shape[1] + places + max_answer_tokens,
+      )
+      answers = None
+      if max_answer_tokens:
+        answers, _ = answer(
+          self._model,
+          self._params,
+          first,
+          cache,
+          stop_id=self._stop_id,
+          pad_id=self._pad_id,
+          max_tokens=max_answer_tokens,
+        )
+    rows = jax.device_get((probabilities, mass, first, answers))
+    return Ratings(
+      *jax.tree.map(
+        lambda x: x.reshape(batch, num_questions, *x.shape[1:]), rows
+      )
+    )

@@ -1,0 +1,144 @@
+"""Which videos are to be rated, and what they should show.
+
+Lists of `{"video", "caption"}`, as LiFT publishes them; manifests of `lift
+sample`; or conversations (HRA), of which each clip counts once.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from lift_jax.data import hra
+from lift_jax.data.json_records import (
+  BadRecords,
+  ReadResult,
+  RecordFault,
+  as_object,
+  check_unicode,
+  data_root,
+  find_files,
+  find_video,
+  parse_json,
+  parse_list,
+  place,
+  read_text,
+  text_field,
+)
+from lift_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionedVideo:
+  """A clip to be rated.
+
+  Attributes:
+    video: path relative to the root, with '/'.
+    path: the same, absolute.
+    caption: what it should show.
+    file: the file that lists it, as the caller named it.
+    index: position there, from 0.
+  """
+
+  video: str
+  path: pathlib.Path
+  caption: str
+  file: str
+  index: int
+
+  @property
+  def where(self) -> str:
+    """For messages: 'test.json record 3 (videos/x.mp4)'."""
+    return f'{place(self.file, self.index)} ({self.video})'
+
+  @property
+  def key(self) -> str:
+    """Tells it from every other clip and caption."""
+    return key_of(self.video, self.caption)
+
+
+def key_of(video: str, caption: str) -> str:
+  """Sixteen hex digits of a clip with a caption."""
+  identity = json.dumps([video, caption])
+  return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def read_videos(
+  root: str | pathlib.Path, files: Sequence[str], on_bad_record: str
+) -> ReadResult[CaptionedVideo]:
+  """Reads and checks lists of videos.
+
+  A clip that is listed again with the same caption counts once.
+
+  Args:
+    root: the folder that paths are relative to, and may not leave.
+    files: .json or .jsonl, relative to the root or absolute.
+    on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
+      records.
+
+  Raises:
+    UserError: a bad file or record, or no usable record at all.
+  """
+  bad = BadRecords(on_bad_record)
+  root = data_root(root)
+  if not files:
+    raise UserError('videos.files is empty; list at least one file of videos')
+  videos = {}
+  for name, path in zip(files, find_files(root, files), strict=True):
+    items = _items(name, path)
+    questions = _questions(items)
+    for index, item in enumerate(items):
+      try:
+        video = _video(root, item, questions, name, index)
+        videos.setdefault(video.key, video)
+      except RecordFault as fault:
+        bad.add(name, index, fault)
+  return bad.result(list(videos.values()), files)
+
+
+def _items(name: str, path: pathlib.Path) -> list[Any]:
+  text = read_text(name, path)
+  wanted = 'objects with "video" and "caption"'
+  if path.suffix != '.jsonl':
+    return parse_list(name, text, wanted)
+  rows = enumerate(text.split('\n'), 1)
+  return [
+    parse_json(name, row, wanted, number) for number, row in rows if row.strip()
+  ]
+
+
+def _questions(items: list[Any]) -> tuple[str, ...]:
+  """The questions of conversations, which stand behind their captions."""
+  texts = []
+  for item in items:
+    if isinstance(item, dict) and 'conversations' in item:
+      try:
+        texts.append(hra.human_text(item))
+      except RecordFault:
+        continue  # told when its own turn comes
+  return hra.find_questions(texts) if texts else ()
+
+
+def _video(
+  root: pathlib.Path,
+  item: Any,
+  questions: tuple[str, ...],
+  file: str,
+  index: int,
+) -> CaptionedVideo:
+  item = as_object(item, '{"video", "caption"}')
+  if 'conversations' in item:
+    name = text_field(item, 'video')
+    caption, _ = hra.split_text(hra.human_text(item), questions)
+  elif 'files' in item:  # of a manifest
+    names = [name for name in item['files'] if name.endswith('.mp4')]
+    if len(names) != 1:
+      raise RecordFault('"files" names no mp4 file; give a manifest')
+    name, caption = names[0], text_field(item, 'prompt')
+  else:
+    name, caption = text_field(item, 'video'), text_field(item, 'caption')
+  check_unicode(caption, 'the caption')
+  video, path = find_video(root, name, require_file=True)
+  return CaptionedVideo(video, path, caption.strip(), file, index)
