@@ -1,0 +1,40 @@
+"""How far to trust a critic: its scores beside what people said.
+
+  lift evaluate --config=configs/eval_critic.py --workdir=DIR \
+    --config.scores.files=FILE --config.labels.root=FOLDER \
+    --config.labels.files=FILE
+
+Give `train.files` too, the ratings that the critic was trained on: a video or
+prompt that is in both is then refused.
+"""
+
+from ml_collections import config_dict
+
+from lift_jax import config_lib
+
+
+def get_config(arg: str | None = None) -> config_dict.ConfigDict:
+  """`:smoke` makes up a critic, people and clips."""
+  is_smoke = 'smoke' in config_lib.parse_arg(arg)
+  config = config_dict.ConfigDict()
+
+  config.scores = {'files': ()}
+  config.labels = {
+    'root': '',
+    'files': (),
+    'questions': '',
+    'on_bad_record': 'error',
+  }
+  config.train = {'files': ()}
+  config.calibration = {'files': (), 'fraction': 0.2, 'seed': 0}
+  # LiFT's (arXiv 2412.04814).
+  config.reward = {'good': 0.9, 'normal': 0.2, 'bad': 0.05}
+  config.metrics = {
+    'num_bins': 15,
+    'temperature': 'dimension',
+    'max_pairs': 10_000,
+    'bootstrap': {'draws': 2000, 'coverage': 0.95, 'seed': 0},
+  }
+  config.report = {'worst': 12, 'frames': 8, 'frame_width': 240}
+  config.synthetic = {'num_videos': 200, 'seed': 0} if is_smoke else None
+  return config

@@ -1,0 +1,1 @@
+"""How good is a critic: its answers beside those of people."""

@@ -1,0 +1,209 @@
+"""Human ratings side by side with what a critic said of the same clips.
+
+A rating is about a clip and one dimension, and for the semantic dimension also
+about the caption. It is joined with the scored record of the same video and
+caption; motion and fidelity do not depend on the caption, so there the video
+alone will do. What finds no partner is listed.
+"""
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from lift_jax.data.hra import HRARecord
+from lift_jax.data.splits import normal_caption
+from lift_jax.errors import UserError
+from lift_jax.evaluation.scores import CLASSES, Answer, ScoredRecord
+from lift_jax.rewards.weights import RewardMap
+
+
+@dataclasses.dataclass(frozen=True)
+class Rating:
+  """What people said about a clip in one dimension, and what the critic said.
+
+  Attributes:
+    video: path relative to the root.
+    path: the file, which need not exist.
+    caption: what the clip should show.
+    dimension: one of `DIMENSIONS`.
+    human: the class that people chose.
+    rationales: their reasons, one for each who gave one.
+    answer: the critic's; None where its record holds an error.
+    scored: the record that this is about.
+    where: the first of the human records, for messages.
+  """
+
+  video: str
+  path: pathlib.Path
+  caption: str
+  dimension: str
+  human: int
+  rationales: tuple[str, ...]
+  answer: Answer | None
+  scored: ScoredRecord
+  where: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """What two sets of records have in common.
+
+  Attributes:
+    ratings: those with a scored record, in the order of the human records.
+    rated_not_scored: (where, why) of human records about nothing scored.
+    scored_not_rated: where the scored records are that nobody rated.
+  """
+
+  ratings: list[Rating]
+  rated_not_scored: list[tuple[str, str]]
+  scored_not_rated: list[str]
+
+
+def join(
+  human: Sequence[HRARecord], scored: Sequence[ScoredRecord]
+) -> Comparison:
+  """Joins human records, of which several may agree on one rating.
+
+  Raises:
+    UserError: nothing is in both.
+  """
+  by_video = {}
+  for record in scored:
+    by_video.setdefault(record.video, []).append(record)
+  by_subject = {}
+  for record in human:
+    is_about_text = record.dimension == 'semantic'
+    about = normal_caption(record.caption) if is_about_text else ''
+    subject = (record.video, record.dimension, about)
+    by_subject.setdefault(subject, []).append(record)
+  ratings, alone, used = [], [], set()
+  for records in by_subject.values():
+    partner = _partner(records, by_video)
+    first = records[0]
+    reason = ''
+    if partner is None:
+      reason = (
+        'no score for this caption'
+        if first.video in by_video
+        else 'no score for this video'
+      )
+    elif not partner.error and first.dimension not in partner.answers:
+      reason = f'no answer about {first.dimension} in {partner.where}'
+    if reason:
+      alone += [(record.where, reason) for record in records]
+      continue
+    used.add(id(partner))
+    ratings.append(
+      Rating(
+        video=first.video,
+        path=partner.path,
+        caption=partner.caption,
+        dimension=first.dimension,
+        human=CLASSES.index(first.label),
+        rationales=tuple(
+          record.rationale for record in records if record.rationale
+        ),
+        answer=partner.answers.get(first.dimension),
+        scored=partner,
+        where=first.where,
+      )
+    )
+  if not ratings:
+    raise UserError(
+      f'no rating is about a scored clip: {human[0].where} is about '
+      f'{human[0].caption[:40]!r}, {scored[0].where} about '
+      f'{scored[0].caption[:40]!r}; both must have the same video paths, and '
+      'the same captions for the semantic dimension'
+    )
+  unrated = [record.where for record in scored if id(record) not in used]
+  return Comparison(ratings, alone, unrated)
+
+
+def _partner(
+  records: Sequence[HRARecord], by_video: dict[str, list[ScoredRecord]]
+) -> ScoredRecord | None:
+  """The scored record that a rating is about."""
+  candidates = by_video.get(records[0].video, [])
+  captions = {normal_caption(record.caption) for record in records}
+  same = [
+    record
+    for record in candidates
+    if normal_caption(record.caption) in captions
+  ]
+  if not same and records[0].dimension != 'semantic':
+    same = candidates
+  return same[0] if same else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Ratings as arrays; N ratings, K classes.
+
+  Attributes:
+    human_n: classes that people chose.
+    answer_n: classes that the critic named, -1 for an error.
+    probabilities_nk: the critic's; NaN for an error, None if it gave none.
+    reward_n: its soft reward in this dimension; NaN for an error.
+    video_n: index of the video.
+    caption_n: index of the caption.
+    dimension_n: names.
+    num_videos: indices are below this, in every selection too.
+  """
+
+  human_n: np.ndarray
+  answer_n: np.ndarray
+  probabilities_nk: np.ndarray | None
+  reward_n: np.ndarray
+  video_n: np.ndarray
+  caption_n: np.ndarray
+  dimension_n: np.ndarray
+  num_videos: int
+
+  def select(self, is_chosen_n: np.ndarray) -> 'Table':
+    """The ratings chosen, with the same indices of videos."""
+    return Table(
+      **{
+        field.name: value[is_chosen_n]
+        if isinstance(value := getattr(self, field.name), np.ndarray)
+        else value
+        for field in dataclasses.fields(self)
+      }
+    )
+
+  def answered(self) -> 'Table':
+    """The ratings that the critic has an answer to."""
+    return self.select(self.answer_n >= 0)
+
+
+def make_table(ratings: Sequence[Rating], reward_map: RewardMap) -> Table:
+  """Arrays of at least one rating; `reward_map` is for rewards."""
+  nothing = (np.nan,) * len(CLASSES)
+  answers = [rating.answer for rating in ratings]
+  given = [answer for answer in answers if answer is not None]
+  probabilities_nk = None
+  if all(answer.probabilities is not None for answer in given):
+    probabilities_nk = np.array(
+      [nothing if a is None else a.probabilities for a in answers]
+    )
+  rewards = [
+    np.nan if a is None else a.soft_reward(reward_map) for a in answers
+  ]
+  videos_n = _indices(rating.video for rating in ratings)
+  return Table(
+    human_n=np.array([rating.human for rating in ratings]),
+    answer_n=np.array([-1 if a is None else a.label for a in answers]),
+    probabilities_nk=probabilities_nk,
+    reward_n=np.array(rewards),
+    video_n=videos_n,
+    caption_n=_indices(normal_caption(rating.caption) for rating in ratings),
+    dimension_n=np.array([rating.dimension for rating in ratings]),
+    num_videos=int(videos_n.max()) + 1,
+  )
+
+
+def _indices(names: Iterable[str]) -> np.ndarray:
+  """Numbers names in the order in which they turn up."""
+  numbers = {}
+  return np.array([numbers.setdefault(name, len(numbers)) for name in names])

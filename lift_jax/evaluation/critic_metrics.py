@@ -1,0 +1,100 @@
+"""How often a critic names the label that people chose.
+
+D draws, V videos, N ratings, K classes; a confusion matrix has a row for each
+class that people chose and a column for each that the critic named, with one
+more for ratings without an answer, which are wrong.
+"""
+
+import numpy as np
+
+from lift_jax.evaluation import bootstrap
+from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate, ratio
+from lift_jax.evaluation.comparison import Table
+from lift_jax.evaluation.scores import CLASSES
+
+_K = len(CLASSES)
+
+
+def confusion(table: Table) -> np.ndarray:
+  """Counts [K, K + 1]."""
+  return _cells(table).sum(axis=0).astype(int).reshape(_K, _K + 1)
+
+
+def _cells(table: Table) -> np.ndarray:
+  """The cell [N, K (K + 1)] of each rating."""
+  # -1 is the last column.
+  column_n = np.where(table.answer_n < 0, _K, table.answer_n)
+  return np.eye(_K * (_K + 1))[table.human_n * (_K + 1) + column_n]
+
+
+def majority(table: Table) -> int:
+  """The class that people chose most often."""
+  return int(np.bincount(table.human_n, minlength=_K).argmax())
+
+
+def accuracy(confusion_dkc: np.ndarray) -> np.ndarray:
+  """The share of ratings where critic and people agree, [D]."""
+  right_d = np.trace(confusion_dkc[:, :, :_K], axis1=1, axis2=2)
+  return ratio(right_d, confusion_dkc.sum(axis=(1, 2)))
+
+
+def macro_f1(confusion_dkc: np.ndarray) -> np.ndarray:
+  """F1 = 2 TP / (2 TP + FP + FN), averaged over classes, [D].
+
+  A class that neither people nor critic ever name is left out; one that only
+  one side names has an F1 of 0.
+  """
+  right_dk = np.diagonal(confusion_dkc[:, :, :_K], axis1=1, axis2=2)
+  named_dk = confusion_dkc[:, :, :_K].sum(axis=1)
+  true_dk = confusion_dkc.sum(axis=2)
+  f1_dk = ratio(2 * right_dk, named_dk + true_dk)
+  is_there_dk = np.isfinite(f1_dk)
+  sum_d = np.where(is_there_dk, f1_dk, 0).sum(axis=1)
+  return ratio(sum_d, is_there_dk.sum(axis=1).astype(float))
+
+
+def agreement(table: Table, config: BootstrapConfig) -> dict[str, Estimate]:
+  """Accuracy and macro-F1, beside those of always naming one class.
+
+  `gain` is the accuracy above that baseline, whose class stays the same in all
+  draws.
+  """
+  cells_vc = bootstrap.per_video(_cells(table), table.video_n, table.num_videos)
+  named = majority(table)
+
+  def metrics(weights_dv: np.ndarray) -> dict[str, np.ndarray]:
+    confusion_dkc = (weights_dv @ cells_vc).reshape(-1, _K, _K + 1)
+    constant_dkc = np.zeros_like(confusion_dkc)
+    constant_dkc[:, :, named] = confusion_dkc.sum(axis=2)
+    accuracy_d, baseline_d = accuracy(confusion_dkc), accuracy(constant_dkc)
+    return {
+      'accuracy': accuracy_d,
+      'macro_f1': macro_f1(confusion_dkc),
+      'baseline_accuracy': baseline_d,
+      'baseline_macro_f1': macro_f1(constant_dkc),
+      'gain': accuracy_d - baseline_d,
+    }
+
+  return bootstrap.estimates(
+    metrics, table.num_videos, cells_vc.shape[1], config
+  )
+
+
+def accuracy_by_dimension(table: Table, config: BootstrapConfig) -> Estimate:
+  """The mean over dimensions of the accuracy in each."""
+  parts = [
+    bootstrap.per_video(_cells(part), part.video_n, part.num_videos)
+    for name in np.unique(table.dimension_n)
+    for part in (table.select(table.dimension_n == name),)
+  ]
+
+  def metrics(weights_dv: np.ndarray) -> dict[str, np.ndarray]:
+    by_dimension = [
+      accuracy((weights_dv @ cells_vc).reshape(-1, _K, _K + 1))
+      for cells_vc in parts
+    ]
+    return {'accuracy': np.mean(by_dimension, axis=0)}
+
+  return bootstrap.estimates(
+    metrics, table.num_videos, parts[0].shape[1], config
+  )['accuracy']

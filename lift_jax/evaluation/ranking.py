@@ -1,0 +1,290 @@
+"""Whether a critic puts clips into the order in which people put them.
+
+Every number here is a sum over clips or over pairs of clips, in which a clip
+counts as often as its video was drawn (see `bootstrap`). So one call computes
+it for many draws at once, and equals what the repeated clips would give.
+
+Pairs are judged as on VideoGen-RewardBench (J. Liu et al. 2025, arXiv
+2501.13918), with d the difference of two rewards:
+
+  without ties: of the pairs that people rate differently, the share where d
+    has the right sign. A d of 0 is wrong.
+  with ties: of all pairs, the share where the critic says the same as people:
+    first better, second better, or a tie, which is said where |d| <= epsilon
+    (D. Deutsch et al. 2023, "Ties Matter", arXiv 2305.14324).
+
+The benchmark takes the epsilon that is best on the very pairs it reports, here
+`with_ties_fitted_here`; `with_ties` takes it from other clips.
+
+D draws, V videos, N clips, P pairs.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from lift_jax.evaluation import bootstrap
+from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate, ratio
+
+# Rewards that differ by less differ by rounding.
+_DIGITS = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranked:
+  """Clips with two scales to be ranked by.
+
+  Attributes:
+    reward_n: the critic's.
+    human_n: people's: classes, or rewards that follow from them.
+    video_n: index of the video.
+    caption_n: index of the caption.
+    num_videos: indices are below this.
+  """
+
+  reward_n: np.ndarray
+  human_n: np.ndarray
+  video_n: np.ndarray
+  caption_n: np.ndarray
+  num_videos: int
+
+  def __post_init__(self):
+    for name in ('reward_n', 'human_n'):
+      values = np.round(np.asarray(getattr(self, name), float), _DIGITS)
+      object.__setattr__(self, name, values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """Pairs of clips.
+
+  Attributes:
+    first_p: index of a clip.
+    second_p: index of another one.
+    same_prompt: whether the two clips of each pair have one caption.
+    num_all: how many such pairs there are; P of them are here.
+  """
+
+  first_p: np.ndarray
+  second_p: np.ndarray
+  same_prompt: bool
+  num_all: int
+
+
+class _Order:
+  """Clips in the order of some values, equal ones together."""
+
+  def __init__(self, values_n: np.ndarray):
+    self.order_n = np.argsort(values_n, kind='stable')
+    sorted_n = values_n[self.order_n]
+    self._start_n = np.searchsorted(sorted_n, sorted_n, side='left')
+    self._end_n = np.searchsorted(sorted_n, sorted_n, side='right')
+
+  def below_and_equal(
+    self, weights_dn: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of the clips with a lower and with an equal value, [D, N] each.
+
+    Both in order of the values, the weights given likewise.
+    """
+    sums_dn = np.cumsum(weights_dn, axis=1)
+    sums_dn = np.pad(sums_dn, ((0, 0), (1, 0)))
+    below_dn = sums_dn[:, self._start_n]
+    return below_dn, sums_dn[:, self._end_n] - below_dn
+
+
+def spearman(
+  first_n: np.ndarray, second_n: np.ndarray, weights_dn: np.ndarray
+) -> np.ndarray:
+  """Correlation of ranks, equal values sharing their mean rank, [D]."""
+  ranks = []
+  for values_n in (first_n, second_n):
+    order = _Order(values_n)
+    below_dn, equal_dn = order.below_and_equal(weights_dn[:, order.order_n])
+    rank_dn = np.empty_like(below_dn)
+    rank_dn[:, order.order_n] = below_dn + (equal_dn + 1) / 2
+    ranks.append(rank_dn)
+  count_d1 = weights_dn.sum(axis=1, keepdims=True)
+  # The mean rank is known: half of all there are and one.
+  one_dn, two_dn = (rank_dn - (count_d1 + 1) / 2 for rank_dn in ranks)
+  covariance_d = (weights_dn * one_dn * two_dn).sum(axis=1)
+  variance_d = (weights_dn * one_dn**2).sum(axis=1) * (
+    weights_dn * two_dn**2
+  ).sum(axis=1)
+  return ratio(covariance_d, np.sqrt(variance_d))
+
+
+def kendall(
+  first_n: np.ndarray, second_n: np.ndarray, weights_dn: np.ndarray
+) -> np.ndarray:
+  """tau-b = (C - D) / sqrt((all - ties in one) (all - ties in other)), [D].
+
+  C counts the pairs in the same order on both scales, D those in opposite
+  order. The second scale should have few values: time grows with their number.
+  """
+  order = _Order(first_n)
+  weights_dn = weights_dn[:, order.order_n]
+  second_n = second_n[order.order_n]
+  balance_d = np.zeros(len(weights_dn))
+  second_ties_d = np.zeros(len(weights_dn))
+  for level in np.unique(second_n):
+    level_dn = np.where(second_n == level, weights_dn, 0)
+    # Clips of this level that come earlier: in order if theirs is the lower.
+    below_dn, _ = order.below_and_equal(level_dn)
+    balance_d += (weights_dn * below_dn * np.sign(second_n - level)).sum(axis=1)
+    count_d = level_dn.sum(axis=1)
+    second_ties_d += count_d * (count_d - 1) / 2
+  _, equal_dn = order.below_and_equal(weights_dn)
+  first_ties_d = (weights_dn * (equal_dn - 1)).sum(axis=1) / 2
+  count_d = weights_dn.sum(axis=1)
+  all_d = count_d * (count_d - 1) / 2
+  return ratio(
+    balance_d, np.sqrt((all_d - first_ties_d) * (all_d - second_ties_d))
+  )
+
+
+def choose_pairs(ranked: Ranked, max_pairs: int, seed: int) -> Pairs:
+  """Pairs of clips of one prompt; of any prompts where none has two videos.
+
+  Args:
+    ranked: the clips.
+    max_pairs: of more, so many are drawn.
+    seed: of that draw.
+  """
+  rng = np.random.default_rng(seed)
+  pairs = _pairs(ranked, ranked.caption_n, max_pairs, rng, True)
+  if not len(pairs.first_p):
+    everything_n = np.zeros_like(ranked.caption_n)
+    pairs = _pairs(ranked, everything_n, max_pairs, rng, False)
+  return pairs
+
+
+def _pairs(
+  ranked: Ranked,
+  group_n: np.ndarray,
+  max_pairs: int,
+  rng: np.random.Generator,
+  same_prompt: bool,
+) -> Pairs:
+  """Pairs of two videos within groups.
+
+  The pairs of a group of m are numbered: (a, b) with a < b is b (b - 1) / 2 +
+  a. So some of them can be drawn without listing all.
+  """
+  order_n = np.argsort(group_n, kind='stable')
+  _, start_g, count_g = np.unique(
+    group_n[order_n], return_index=True, return_counts=True
+  )
+  end_g = np.cumsum(count_g * (count_g - 1) // 2)
+  num_all = int(end_g[-1]) if len(end_g) else 0
+  if num_all > max_pairs:
+    number_p = np.sort(rng.choice(num_all, max_pairs, replace=False))
+  else:
+    number_p = np.arange(num_all)
+  group_p = np.searchsorted(end_g, number_p, side='right')
+  number_p = number_p - np.pad(end_g, (1, 0))[group_p]
+  second_p = ((1 + np.sqrt(1 + 8 * number_p)) / 2).astype(int)
+  first_p = number_p - second_p * (second_p - 1) // 2
+  first_p = order_n[start_g[group_p] + first_p]
+  second_p = order_n[start_g[group_p] + second_p]
+  is_two_p = ranked.video_n[first_p] != ranked.video_n[second_p]
+  return Pairs(first_p[is_two_p], second_p[is_two_p], same_prompt, num_all)
+
+
+def fit_tie_threshold(
+  ranked: Ranked, pairs: Pairs
+) -> tuple[float | None, float]:
+  """The epsilon that agrees best with people, and the share that it agrees in.
+
+  Only the |d| that occur make a difference, and never to call a tie; of equally
+  good ones the smallest is taken. Unlike the published script this never cuts
+  through pairs of equal |d|, which ten possible scores make many of.
+
+  Returns:
+    Epsilon, None to call no ties, and the share; NaN of no pairs.
+  """
+  order_p, difference_p = _differences(ranked, pairs)
+  if not len(order_p):
+    return None, float('nan')
+  by_size = np.argsort(np.abs(difference_p), kind='stable')
+  order_p, difference_p = order_p[by_size], difference_p[by_size]
+  size_p = np.abs(difference_p)
+  is_tie_p = order_p == 0
+  is_right_p = ~is_tie_p & (np.sign(difference_p) == order_p)
+  # Share that agrees if the first k pairs are called ties, for each k.
+  agrees_k = np.pad(np.cumsum(is_tie_p), (1, 0)) + np.pad(
+    np.cumsum(is_right_p[::-1])[::-1], (0, 1)
+  )
+  is_last_k = np.pad(size_p[1:] != size_p[:-1], (0, 1), constant_values=True)
+  allowed = np.concatenate([[0], np.flatnonzero(is_last_k) + 1])
+  best = allowed[agrees_k[allowed].argmax()]
+  share = float(agrees_k[best] / len(order_p))
+  return (float(size_p[best - 1]) if best else None), share
+
+
+def _differences(ranked: Ranked, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+  """Sign of people's difference and the critic's difference, [P] each."""
+  first_p, second_p = pairs.first_p, pairs.second_p
+  order_p = np.sign(ranked.human_n[first_p] - ranked.human_n[second_p])
+  difference_p = ranked.reward_n[first_p] - ranked.reward_n[second_p]
+  # Two numbers that were rounded may differ by rounding again.
+  return order_p, np.round(difference_p, _DIGITS)
+
+
+def correlations(
+  ranked: Ranked, config: BootstrapConfig
+) -> dict[str, Estimate]:
+  """Spearman's and Kendall's correlation of the two scales."""
+
+  def metrics(weights_dv: np.ndarray) -> dict[str, np.ndarray]:
+    weights_dn = weights_dv[:, ranked.video_n]
+    scales = ranked.reward_n, ranked.human_n
+    return {
+      'spearman': spearman(*scales, weights_dn),
+      'kendall': kendall(*scales, weights_dn),
+    }
+
+  return bootstrap.estimates(
+    metrics, ranked.num_videos, len(ranked.video_n), config
+  )
+
+
+def pairwise(
+  ranked: Ranked,
+  pairs: Pairs,
+  threshold: float | None,
+  config: BootstrapConfig,
+) -> dict[str, Estimate]:
+  """The share of pairs that critic and people agree on.
+
+  Args:
+    ranked: the clips.
+    pairs: of them.
+    threshold: epsilon for pairs with ties; None calls no ties.
+    config: of the intervals.
+  """
+  order_p, difference_p = _differences(ranked, pairs)
+  is_tie_p = order_p == 0
+  said_p = np.sign(difference_p)
+  is_right_p = ~is_tie_p & (said_p == order_p)
+  if threshold is not None:
+    said_p = np.where(np.abs(difference_p) <= threshold, 0, said_p)
+    is_same_p = said_p == order_p
+  else:
+    is_same_p = is_right_p
+  columns_pc = np.column_stack(
+    [np.ones(len(order_p)), is_tie_p, is_right_p, is_same_p]
+  )
+  first_p = ranked.video_n[pairs.first_p]
+  second_p = ranked.video_n[pairs.second_p]
+
+  def metrics(weights_dv: np.ndarray) -> dict[str, np.ndarray]:
+    weights_dp = weights_dv[:, first_p] * weights_dv[:, second_p]
+    all_d, ties_d, right_d, same_d = (weights_dp @ columns_pc).T
+    return {
+      'without_ties': ratio(right_d, all_d - ties_d),
+      'with_ties': ratio(same_d, all_d),
+      'human_ties': ratio(ties_d, all_d),
+    }
+
+  return bootstrap.estimates(metrics, ranked.num_videos, len(order_p), config)

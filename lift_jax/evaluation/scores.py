@@ -1,0 +1,289 @@
+"""Scored records: what a critic said about clips.
+
+`lift score` writes one object per clip; of what it holds this is read:
+
+  {"video", "caption", "critic", "flags",
+   "labels": {"semantic": "Good", ...},
+   "probabilities": {"semantic": {"Good": 0.8, "Normal": 0.1, "Bad": 0.1}, ...},
+   "semantic consistency": "Good. ...", "motion issues": ..., ...}
+
+or, for a clip that it could not judge, {"video", "caption", "error"}. The
+published critic writes the texts alone; their first words are the labels then,
+and there are no probabilities.
+"""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import pathlib
+from typing import Any
+
+from lift_jax.data.hra import DIMENSIONS, LABELS
+from lift_jax.data.json_records import (
+  BadRecords,
+  ReadResult,
+  RecordFault,
+  as_object,
+  check_unicode,
+  data_root,
+  find_files,
+  find_video,
+  kind,
+  load_list,
+  parse_json,
+  place,
+  read_text,
+  text_field,
+)
+from lift_jax.errors import UserError, listing
+from lift_jax.rewards.answers import split_answer
+from lift_jax.rewards.weights import RewardMap
+from lift_jax.scoring.output import PUBLISHED_KEYS
+
+# A class is its place here: the labels in rising order.
+CLASSES = tuple(reversed(LABELS))
+
+# Probabilities are written with a few digits.
+_SUM_TOLERANCE = 1e-3
+
+_WANTED = '{"video", "caption", "labels", "probabilities"}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """What a critic said about one dimension.
+
+  Attributes:
+    label: a class.
+    text: as it was written; may be empty.
+    probabilities: by class, summing to 1; None if the critic gave none.
+  """
+
+  label: int
+  text: str
+  probabilities: tuple[float, ...] | None
+
+  def score(self, reward_map: RewardMap) -> float:
+    """What the label is worth."""
+    return reward_map.score(CLASSES[self.label])
+
+  def soft_reward(self, reward_map: RewardMap) -> float:
+    """What it is worth on average over the labels that it might have been."""
+    if self.probabilities is None:
+      return self.score(reward_map)
+    return sum(
+      probability * reward_map.score(name)
+      for probability, name in zip(self.probabilities, CLASSES, strict=True)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredRecord:
+  """What a critic said about one clip.
+
+  Attributes:
+    video: path relative to the root, with '/' and without '.' parts.
+    path: the same, absolute, with symbolic links resolved.
+    caption: the text, without white space at its ends.
+    answers: by dimension; empty where there is an error.
+    error: why there is no answer, or ''.
+    critic: which critic it was, or ''.
+    flags: what the critic's job found odd.
+    file: the JSON file, as the caller named it.
+    index: position in that file, from 0.
+  """
+
+  video: str
+  path: pathlib.Path
+  caption: str
+  answers: dict[str, Answer]
+  error: str
+  critic: str
+  flags: tuple[str, ...]
+  file: str
+  index: int
+
+  @property
+  def where(self) -> str:
+    """For messages: 'scores.json record 3 (videos/x.mp4)'."""
+    return f'{place(self.file, self.index)} ({self.video})'
+
+
+def read_scores(
+  root: str | pathlib.Path,
+  files: Sequence[str],
+  on_bad_record: str = 'error',
+) -> ReadResult[ScoredRecord]:
+  """Reads and checks scored records. Their clips need not exist.
+
+  Args:
+    root: the folder that `video` paths are relative to, and may not leave.
+    files: .json files of a list, .jsonl files of an object a line; relative to
+      the current folder, or absolute.
+    on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
+      records. One that holds an error of the critic is not bad.
+
+  Raises:
+    UserError: a bad file or record, no usable record at all, or records of
+      several critics.
+  """
+  bad = BadRecords(on_bad_record)
+  root = data_root(root)
+  if not files:
+    raise UserError(
+      'scores.files is empty: give what lift score wrote, as '
+      '--config.scores.files=FILE'
+    )
+  names = [str(name) for name in files]
+  records, first_by_identity = [], {}
+  paths = find_files(pathlib.Path(), files)
+  for name, path in zip(names, paths, strict=True):
+    for index, item in enumerate(_items(name, path)):
+      try:
+        record = _record(root, item, name, index)
+        identity = (record.path, record.caption)
+        first = first_by_identity.setdefault(identity, record)
+        if first is not record:
+          raise RecordFault(
+            f'same video and caption as {first.where}; delete one of the two'
+          )
+      except RecordFault as fault:
+        bad.add(name, index, fault)
+      else:
+        records.append(record)
+  result = bad.result(records, names)
+  critics = {record.critic for record in records if record.critic}
+  if len(critics) > 1:
+    raise UserError(
+      f'{", ".join(names)}: scores of {len(critics)} critics '
+      f'({listing(critics)}); evaluate one critic at a time'
+    )
+  _check_all_or_none(records)
+  return result
+
+
+def _items(name: str, path: pathlib.Path) -> Iterator[Any]:
+  """The JSON values of a file."""
+  if path.suffix != '.jsonl':
+    yield from load_list(name, path, f'objects like {_WANTED}')
+    return
+  for number, line in enumerate(read_text(name, path).split('\n'), start=1):
+    if line.strip():
+      yield parse_json(name, line, _WANTED, first_line=number)
+
+
+def _check_all_or_none(records: Sequence[ScoredRecord]) -> None:
+  """Probabilities of some answers alone would describe no set of clips."""
+  first = {}
+  for record in records:
+    for answer in record.answers.values():
+      first.setdefault(answer.probabilities is None, record)
+  if len(first) == 2:
+    raise UserError(
+      f'{first[True].where} has no probabilities, but {first[False].where} '
+      'has; score all clips in the same way'
+    )
+
+
+def _record(
+  root: pathlib.Path, item: Any, file: str, index: int
+) -> ScoredRecord:
+  item = as_object(item, _WANTED)
+  video, path = find_video(root, text_field(item, 'video'), False)
+  caption = text_field(item, 'caption').strip()
+  check_unicode(caption, 'the caption')
+  error = text_field(item, 'error') if 'error' in item else ''
+  answers = {} if error else _answers(item)
+  if not error and not answers:
+    raise RecordFault(
+      f'no answer and no error; write "labels" of {", ".join(DIMENSIONS)}'
+    )
+  return ScoredRecord(
+    video=video,
+    path=path,
+    caption=caption,
+    answers=answers,
+    error=' '.join(error.split()),
+    critic=text_field(item, 'critic') if 'critic' in item else '',
+    flags=_flags(item),
+    file=file,
+    index=index,
+  )
+
+
+def _answers(item: dict[str, Any]) -> dict[str, Answer]:
+  """By dimension, for those that the critic was asked about."""
+  labels = _section(item, 'labels', 'label')
+  probabilities = _section(item, 'probabilities', 'object')
+  answers = {}
+  for dimension in DIMENSIONS:
+    key = PUBLISHED_KEYS[dimension]
+    text = item.get(key, '')
+    if not isinstance(text, str):
+      raise RecordFault(f'"{key}" is {kind(text)}; write a text in quotes')
+    check_unicode(text, f'"{key}"')
+    if dimension in labels:
+      label = labels[dimension]
+      if label not in CLASSES:
+        raise RecordFault(
+          f'"labels": {dimension} is {label!r}; write one of '
+          f'{", ".join(LABELS)}'
+        )
+    elif text.strip() and 'labels' not in item:
+      try:
+        label, _ = split_answer(text)
+      except ValueError as error:
+        raise RecordFault(f'"{key}": {error}') from None
+    else:
+      continue
+    answers[dimension] = Answer(
+      CLASSES.index(label),
+      text,
+      _probabilities(probabilities[dimension], dimension)
+      if dimension in probabilities
+      else None,
+    )
+  return answers
+
+
+def _section(item: dict[str, Any], key: str, what: str) -> dict[str, Any]:
+  """The object at `key`, whose keys are dimensions; empty if there is none."""
+  if key not in item:
+    return {}
+  wanted = f'"{key}" as {{"semantic": {what}, "motion": ..., "fidelity": ...}}'
+  section = as_object(item[key], wanted)
+  unknown = set(section) - set(DIMENSIONS)
+  if unknown:
+    raise RecordFault(f'"{key}" of {listing(unknown)}; write {wanted}')
+  return section
+
+
+def _probabilities(value: Any, dimension: str) -> tuple[float, ...]:
+  where = f'"probabilities" of {dimension}'
+  item = as_object(value, f'{where} as {{"Good", "Normal", "Bad"}}')
+  if set(item) != set(CLASSES):
+    raise RecordFault(
+      f'{where} are of {listing(item) or "nothing"}; give those of '
+      f'{", ".join(LABELS)}'
+    )
+  numbers = [_fraction(item[name], where) for name in CLASSES]
+  total = sum(numbers)
+  if abs(total - 1) > _SUM_TOLERANCE:
+    raise RecordFault(f'{where} sum to {total:g}; give three that sum to 1')
+  return tuple(number / total for number in numbers)
+
+
+def _fraction(value: Any, where: str) -> float:
+  if isinstance(value, bool) or not isinstance(value, int | float):
+    raise RecordFault(f'{where}: {kind(value)}; write numbers without quotes')
+  if not 0 <= value <= 1:  # also true of NaN, which Python's JSON lets in
+    raise RecordFault(f'{where}: {value:g}; give numbers between 0 and 1')
+  return float(value)
+
+
+def _flags(item: dict[str, Any]) -> tuple[str, ...]:
+  flags = item.get('flags', [])
+  if not isinstance(flags, list) or not all(
+    isinstance(flag, str) for flag in flags
+  ):
+    raise RecordFault('"flags" is not a list of texts; write [] or delete it')
+  return tuple(flags)

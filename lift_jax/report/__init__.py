@@ -1,0 +1,1 @@
+"""Pages for people: HTML and pictures that need nothing else."""

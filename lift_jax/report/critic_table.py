@@ -1,0 +1,140 @@
+"""The numbers of a critic's evaluation, as rows of text.
+
+One column for each dimension and one for all. In the rows about the order of
+clips that last one is about whole videos, ranked by their reward.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+from lift_jax.evaluation.critic_evaluation import Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """A number as text.
+
+  Attributes:
+    value: such as '85.6', or '-' where it is not defined.
+    interval: such as '[82.1, 88.9]', or ''.
+  """
+
+  value: str
+  interval: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A line of the table; a heading has no cells."""
+
+  title: str
+  cells: tuple[Cell, ...] = ()
+
+
+_Write = Callable[[float], str]
+
+
+def percent(value: float) -> str:
+  return f'{100 * value:.1f}'
+
+
+def decimal(value: float) -> str:
+  return f'{value:.2f}'
+
+
+def cell(number: Any, write: _Write) -> Cell:
+  """A number, or an estimate with its interval."""
+  if isinstance(number, dict):
+    if number['value'] is None:
+      return Cell('-')
+    if number['low'] is None:
+      return Cell(write(number['value']))
+    interval = f'[{write(number["low"])}, {write(number["high"])}]'
+    return Cell(write(number['value']), interval)
+  return Cell('-' if number is None else write(number))
+
+
+# Title, where the number stands below a section, and how to write it.
+_ROWS = (
+  ('Labels', None, None),
+  ('accuracy, %', 'agreement.accuracy', percent),
+  ('  one label only, %', 'agreement.baseline_accuracy', percent),
+  ('  gain over that', 'agreement.gain', percent),
+  ('macro-F1, %', 'agreement.macro_f1', percent),
+  ('Confidence', None, None),
+  ('too sure by, %', 'calibration.before.overconfidence', percent),
+  ('ECE, %', 'calibration.before.ece', percent),
+  ('  scaled', 'calibration.after.ece', percent),
+  ('NLL', 'calibration.before.nll', decimal),
+  ('  scaled', 'calibration.after.nll', decimal),
+  ('  of base rates', 'calibration.base_rates.nll', decimal),
+  ('Brier score', 'calibration.before.brier', decimal),
+  ('  scaled', 'calibration.after.brier', decimal),
+  ('  of base rates', 'calibration.base_rates.brier', decimal),
+  ('temperature', 'temperature', decimal),
+  ('Order of clips', None, None),
+  ('Spearman', 'ranking.spearman', decimal),
+  ('Kendall tau-b', 'ranking.kendall', decimal),
+  ('pairs, no ties, %', 'ranking.pairs.without_ties', percent),
+  ('pairs, with ties, %', 'ranking.pairs.with_ties', percent),
+  ('  if all tie, %', 'ranking.pairs.human_ties', percent),
+)
+
+
+def columns(result: Tree) -> list[str]:
+  return [*result['dimensions'], 'all']
+
+
+def main_reward(result: Tree) -> Tree | None:
+  """The order of whole videos by the soft reward, or else by the labels."""
+  reward = result['reward'] or {}
+  return reward.get('soft') or reward.get('labels')
+
+
+def rows(result: Tree) -> list[Row]:
+  """Every row, headings included."""
+  sections = [
+    section | {'temperature': result['temperatures'][name]}
+    for name, section in result['dimensions'].items()
+  ]
+  sections.append(result['all'] | {'ranking': main_reward(result)})
+  return [
+    Row(title)
+    if path is None
+    else Row(
+      title, tuple(cell(_at(section, path), write) for section in sections)
+    )
+    for title, path, write in _ROWS
+  ]
+
+
+def _at(section: Tree, path: str) -> Any:
+  """What stands at a path such as 'ranking.pairs'; None if nothing does."""
+  value = section
+  for key in path.split('.'):
+    value = value.get(key) if value else None
+  return value
+
+
+def text_lines(result: Tree) -> list[str]:
+  """The table for a terminal, up to 100 columns wide with three dimensions."""
+  table = rows(result)
+  names = columns(result)
+  title_width = 2 + max(len(row.title) for row in table)
+  lines = [' ' * title_width]
+  written = [
+    [f'{cell.value:>5} {cell.interval}'.rstrip() for cell in row.cells]
+    for row in table
+  ]
+  for index, name in enumerate(names):
+    width = max(len(cells[index]) for cells in written if cells)
+    lines[0] += f'{name:<{width + 2}}'
+    for cells in written:
+      if cells:
+        cells[index] = f'{cells[index]:<{width + 2}}'
+  for row, cells in zip(table, written, strict=True):
+    if not cells:
+      lines.append('')
+    lines.append(f'{row.title:<{title_width}}{"".join(cells)}')
+  return [line.rstrip() for line in lines]
