@@ -158,7 +158,10 @@ def _groups(ties: Sequence[Sequence[_Tie]]) -> dict[_Tie, _Tie]:
 
 def _side(caption: str, fractions: Mapping[str, float], seed: int) -> str:
   """Where a hash that is even over [0, 1) falls."""
-  digest = hashlib.sha256(f'{seed}\n{caption}'.encode()).digest()
+  # With the names of the parts: a part that is divided again with the same seed
+  # holds only hashes of one range.
+  names = ','.join(fractions)
+  digest = hashlib.sha256(f'{seed}\n{names}\n{caption}'.encode()).digest()
   left = int.from_bytes(digest[:6]) / 2**48
   names = [name for name, fraction in fractions.items() if fraction]
   for name in names[:-1]:

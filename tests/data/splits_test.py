@@ -72,7 +72,16 @@ class SplitTest(parameterized.TestCase):
     """A division that people report numbers on may never change."""
     records = _records(12, 1, 1)
     sides = self.sides(records, seed=7)
-    self.assertEqual(''.join(sides[r][1] for r in records), 'ererrrereeer')
+    self.assertEqual(''.join(sides[r][1] for r in records), 'errerrreeerr')
+
+  def test_part_is_divided_again(self):
+    """With the same seed: its records are no longer of one range."""
+    fractions = {'train': 0.8, 'test': 0.2}
+    part = splits.split_records(_records(500, 1, 1), fractions, 0)['test']
+    again = splits.split_records(
+      part, {'evaluated': 0.8, 'calibration': 0.2}, 0
+    )
+    self.assertBetween(len(again['calibration']) / len(part), 0.1, 0.35)
 
   def test_captions_normalised(self):
     variants = [
