@@ -21,6 +21,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
   config.model = {
     'path': '',
+    'adapter': '',
     'compute_dtype': 'bfloat16',
     'attention': 'auto',
     'random': None,  # a published model, always
@@ -148,5 +149,5 @@ def _shrink(config: config_dict.ConfigDict) -> None:
   config.checkpoint.every_steps = 3
   config.validation.every_steps = 3
   config.validation.prompts = config.validation.prompts[:1]
-  config.validation.video |= {'height': 48, 'width': 64, 'num_frames': 9}
+  config.validation.video.update(height=48, width=64, num_frames=9)
   config.validation.sampler.num_steps = 2

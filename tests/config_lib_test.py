@@ -9,6 +9,10 @@ import ml_collections
 
 from lift_jax import config_lib
 from lift_jax.cli.align_config import AlignConfig
+from lift_jax.cli.evaluate import EvaluateConfig
+from lift_jax.cli.sample import SampleConfig
+from lift_jax.cli.score import ScoreConfig
+from lift_jax.cli.train_critic import TrainCriticConfig
 from lift_jax.errors import UserError
 from lift_jax.training.config import AlignTrainConfig
 from tests.cli import jobs
@@ -122,10 +126,20 @@ def _attributes_read() -> set[str]:
   return names
 
 
+JOBS = (
+  AlignConfig,
+  EvaluateConfig,
+  SampleConfig,
+  ScoreConfig,
+  TrainCriticConfig,
+)
+
+
 class DeadFieldTest(parameterized.TestCase):
-  def test_every_field_is_read(self):
-    sections = list(_dataclasses(AlignConfig))
-    self.assertGreater(len(sections), 8)
+  @parameterized.parameters(*JOBS)
+  def test_every_field_is_read(self, config_class):
+    sections = list(_dataclasses(config_class))
+    self.assertGreater(len(sections), 5)
     read = _attributes_read()
     dead = [
       f'{section.__name__}.{field.name}'

@@ -8,12 +8,12 @@ import sys
 # One line per job; the module of the same name in this folder runs it. Nothing
 # heavy is imported here, so that `lift --help` answers at once.
 JOBS = {
-  'prepare': 'videos, captions and scores -> cached latents and embeddings',
-  'align': 'text-to-video model + prepared, scored videos -> aligned model',
+  'sample': 'text-to-video model + prompts -> mp4 files',
   'train_critic': 'videos + what people said of them -> LiFT-Critic',
   'score': 'LiFT-Critic + videos -> a reward for each, with its reason',
-  'sample': 'text-to-video model + prompts -> mp4 files',
   'evaluate': 'critic scores + human ratings -> how far to trust the critic',
+  'prepare': 'videos, captions and scores -> cached latents and embeddings',
+  'align': 'text-to-video model + prepared, scored videos -> aligned model',
   'convert': 'diffusers folders <-> our checkpoints, both ways',
 }
 
@@ -40,7 +40,8 @@ def usage() -> str:
     '',
     'jobs:',
   ]
-  lines += [f'  {job:<9} {text}' for job, text in JOBS.items()]
+  width = max(map(len, JOBS))
+  lines += [f'  {job:<{width}}  {text}' for job, text in JOBS.items()]
   return '\n'.join(lines)
 
 
