@@ -19,6 +19,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
   config.model = {
     'path': '',
+    'adapter': '',
     'compute_dtype': 'float32',
     'attention': 'auto',
     'random': {

@@ -31,6 +31,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
   config.model = {
     'path': '',
+    'adapter': '',
     'compute_dtype': 'float32' if is_smoke else 'bfloat16',
     'attention': 'auto',
     'random': _tiny_model() if is_smoke else None,

@@ -337,6 +337,17 @@ def load(
   return param_paths.map_named(build, abstract_params)
 
 
+def check(
+  table: Table,
+  abstract_params: Any,
+  tensors: Mapping[str, safetensors_files.LazyTensor],
+  *,
+  where: str,
+) -> None:
+  """Raises what `load` would, from names and shapes alone."""
+  _account(resolve(table, abstract_params), tensors, (), (), where)
+
+
 @jax.jit
 def _layer(stacked: jax.Array, layer: int) -> jax.Array:
   return jax.lax.dynamic_index_in_dim(stacked, layer, keepdims=False)

@@ -186,8 +186,8 @@ def _parse_tensor(
   return LazyTensor(name, tuple(shape), dtype, file, start + begin)
 
 
-def _open_file(file: pathlib.Path) -> dict[str, LazyTensor]:
-  """The tensors of one file, by name."""
+def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int, int]:
+  """(header, position of the data, size of the file)."""
   try:
     with open(file, 'rb') as opened:
       size = os.fstat(opened.fileno()).st_size
@@ -197,11 +197,32 @@ def _open_file(file: pathlib.Path) -> dict[str, LazyTensor]:
           f'{file}: not a safetensors file, or cut short ({size} bytes); '
           'fetch the file again'
         )
-      header = _json_object(opened.read(length), file)
+      return _json_object(opened.read(length), file), 8 + length, size
   except OSError as error:
     raise _unreadable(file, error) from error
+
+
+def read_metadata(file: pathlib.Path) -> dict[str, str]:
+  """The strings kept in the header of one file.
+
+  Raises:
+    UserError: the file is missing, or not what the format says.
+  """
+  metadata = _read_header(file)[0].get('__metadata__', {})
+  if not isinstance(metadata, dict) or not all(
+    isinstance(value, str) for value in metadata.values()
+  ):
+    raise errors.UserError(
+      f'{file}: __metadata__ does not map names to strings; fetch the file '
+      'again'
+    )
+  return metadata
+
+
+def _open_file(file: pathlib.Path) -> dict[str, LazyTensor]:
+  """The tensors of one file, by name."""
+  header, start, size = _read_header(file)
   header.pop('__metadata__', None)
-  start = 8 + length
   tensors = {
     name: _parse_tensor(name, entry, file, start, size - start)
     for name, entry in header.items()

@@ -10,7 +10,8 @@ FOLDER is one of
   the workdir of a lift align run  -> DIR: a diffusers folder of its latest
                                       checkpoint (of the moving average where
                                       one is kept), or for LoRA the adapters,
-                                      a file for load_lora_weights
+                                      a file for load_lora_weights; either way
+                                      with the model.adapter of the run
 
 Weights keep the type they are stored in, and those of a run get its
 train.export_dtype, unless --dtype names another (for a run: of the transformer
@@ -133,13 +134,15 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
     AlignConfig,
     str(call.source / _CONFIG),
   )
-  model = folder_lib.open_model(config.model.path or call.source / 'model')
+  model = folder_lib.open_model(
+    config.model.path or call.source / 'model', config.model.adapter
+  )
   saved = call.source / 'checkpoints'
   step, note = checkpoints.latest_of_run(saved)
   if note['model'] != model.fingerprint('transformer'):
     raise UserError(
-      f'{saved}/{step} was trained from another model than {model.path}, which '
-      f'{_CONFIG} names; put the one it was trained from there'
+      f'{saved}/{step} was trained from another model than {_described(model)}'
+      f', which {_CONFIG} names; put the one it was trained from there'
     )
   # The checkpoint knows best: the config may be that of a later attempt.
   trainable, lora = note['trainable'], None
@@ -168,6 +171,12 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
     call.dtype or config.train.export_dtype,
   )
   logger.info('convert: done, for diffusers: %s', call.target)
+
+
+def _described(model: folder_lib.ModelFolder) -> str:
+  if model.adapter is None:
+    return str(model.path)
+  return f'{model.path} with the adapters {model.adapter.file.path}'
 
 
 def _frozen(setup: Setup, model: folder_lib.ModelFolder) -> Params:

@@ -10,7 +10,7 @@ Shape suffixes: B rows, N places of a row, T frames; the last axis of 3 is RGB.
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import concurrent.futures
 import dataclasses
 import functools
@@ -171,7 +171,8 @@ def make_examples(
     except UserError as error:
       if config.on_bad_record == 'error':
         raise
-      skipped.append((record.where, str(error)))
+      reason = str(error).removeprefix(f'{record.where}: ')
+      skipped.append((record.where, reason))
   if not examples:
     why = f'; the first: {skipped[0][1]}' if skipped else ''
     raise UserError(f'{source.root}: no record is left to train on{why}')
@@ -180,17 +181,18 @@ def make_examples(
 
 def _count_frames(
   records: Sequence[HRARecord], source: CriticRecords, num_threads: int
-) -> dict[str, int | UserError]:
+) -> dict[str, int | str]:
   """Frames of each video, or why that cannot be told."""
   first = {}
   for record in records:
     first.setdefault(record.video, record)
 
-  def count(record: HRARecord) -> int | UserError:
+  def count(record: HRARecord) -> int | str:
     try:
       return video.count_frames(source.path(record), where=record.where)
     except UserError as error:
-      return error
+      # Each record of the clip says it of itself.
+      return str(error).removeprefix(f'{record.where}: ')
 
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
     return dict(zip(first, pool.map(count, first.values()), strict=True))
@@ -199,13 +201,13 @@ def _count_frames(
 def _example(
   record: HRARecord,
   source: CriticRecords,
-  num_frames: int | UserError,
+  num_frames: int | str,
   tokenizer: Tokenizer,
   with_rationale: bool,
   lengths: Sequence[int],
 ) -> Example:
-  if isinstance(num_frames, UserError):
-    raise num_frames
+  if isinstance(num_frames, str):
+    raise UserError(f'{record.where}: {num_frames}')
   num_seen = len(choose_critic_frames(num_frames, NUM_FRAMES))
   tokens, is_target = tokenizer.training(
     record.caption,
@@ -344,24 +346,67 @@ class _ReadRows(grain.transforms.Map):
   def map(self, element: np.ndarray) -> dict[str, np.ndarray]:
     numbers = element[self._rows]
     chosen = [self._examples[number] for number in numbers]
-    read = functools.partial(read_frames, size=self._frame_size)
-    frames = self._pool.map(read, chosen)
-    shape = len(chosen), chosen[0].length
-    tokens_bn = np.full(shape, self._pad_id, np.int32)
-    is_target_bn = np.zeros(shape, bool)
-    segment_ids_bn = np.zeros(shape, np.int32)
-    for row, example in enumerate(chosen):
-      end = len(example.tokens)
-      tokens_bn[row, :end] = example.tokens
-      is_target_bn[row, :end] = example.is_target
-      segment_ids_bn[row, :end] = 1
-    return {
-      'frames': np.stack(list(frames)),
-      'tokens': tokens_bn,
-      'is_target': is_target_bn,
-      'segment_ids': segment_ids_bn,
-      'weight': self._weights[numbers],
-    }
+    weights = self._weights[numbers]
+    return _rows_of(
+      chosen, weights, self._frame_size, self._pad_id, self._pool
+    )
+
+
+def _rows_of(
+  chosen: Sequence[Example],
+  weights: np.ndarray,
+  frame_size: int,
+  pad_id: int,
+  pool: concurrent.futures.Executor,
+) -> dict[str, np.ndarray]:
+  """The arrays of examples of one length."""
+  read = functools.partial(read_frames, size=frame_size)
+  frames = pool.map(read, chosen)
+  shape = len(chosen), chosen[0].length
+  tokens_bn = np.full(shape, pad_id, np.int32)
+  is_target_bn = np.zeros(shape, bool)
+  segment_ids_bn = np.zeros(shape, np.int32)
+  for row, example in enumerate(chosen):
+    end = len(example.tokens)
+    tokens_bn[row, :end] = example.tokens
+    is_target_bn[row, :end] = example.is_target
+    segment_ids_bn[row, :end] = 1
+  return {
+    'frames': np.stack(list(frames)),
+    'tokens': tokens_bn,
+    'is_target': is_target_bn,
+    'segment_ids': segment_ids_bn,
+    'weight': weights,
+  }
+
+
+def in_order(
+  examples: Sequence[Example],
+  tokenizer: Tokenizer,
+  frame_size: int,
+  batch_size: int,
+  sharding: jax.sharding.Sharding,
+  num_threads: int,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Every example once, batch by batch of one length, as of `make_iterator`.
+
+  The last batch of a length is filled up with rows that have no target.
+  """
+  rows = local_rows(sharding, batch_size)
+  by_length = collections.defaultdict(list)
+  for example in examples:
+    by_length[example.length].append(example)
+  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+    for _, same in sorted(by_length.items()):
+      for start in range(0, len(same), batch_size):
+        numbers = start + rows
+        chosen = [same[min(number, len(same) - 1)] for number in numbers]
+        weights = np.ones(len(rows), np.float32)
+        arrays = _rows_of(
+          chosen, weights, frame_size, tokenizer.pad_id, pool
+        )
+        arrays['is_target'] &= (numbers < len(same))[:, None]
+        yield arrays
 
 
 def make_iterator(

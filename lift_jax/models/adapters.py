@@ -1,11 +1,10 @@
 """Published adapters (PEFT, diffusers): read, and added into the weights.
 
-  W <- W + scale A B
+W <- W + scale A B
 """
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import functools
 import pathlib
 import re
 from typing import Any
@@ -56,6 +55,12 @@ def config_of(
       re.sub(r'\\{\w+\\}', r'[0-9]+', re.escape(row.published))
     )
     names = [name for name in tensors if regex.fullmatch(name)]
+    for name in names:
+      if len(tensors[name].shape) != 2:
+        raise errors.UserError(
+          f'{where}: {name} has shape {list(tensors[name].shape)}, and is no '
+          'matrix; fetch the file again'
+        )
     if names:
       targets.append(re.escape(row.ours.removesuffix('/lora_a')))
       ranks |= {name: tensors[name].shape[0] for name in names}
@@ -115,26 +120,43 @@ def load(
 def merge(params: Params, adapters: Params, scale: float) -> Params:
   """`params` with every adapter added to its kernel; donates `params`.
 
+  Stacked kernels change one layer after the other: the products of all the
+  adapters of a language model, in fp32, would be twice its size.
+
   Args:
     params: of the network, each where it stays.
     adapters: 'X/lora_a' and 'X/lora_b' for kernels 'X/kernel'.
     scale: alpha / rank.
   """
-  flat = param_paths.flatten(adapters)
   places = jax.tree.map(lambda leaf: leaf.sharding, params)
+  add = jax.jit(
+    _merged, static_argnums=2, donate_argnums=0, out_shardings=places
+  )
+  return add(params, param_paths.flatten(adapters), scale)
 
-  @functools.partial(jax.jit, donate_argnums=0, out_shardings=places)
-  def add(params, flat):
-    def one(name: str, leaf: Any) -> Any:
-      layer = name.removesuffix('/kernel')
-      if layer == name or f'{layer}/lora_a' not in flat:
-        return leaf
-      update = flat[f'{layer}/lora_a'] @ flat[f'{layer}/lora_b']
-      return (leaf.astype(jnp.float32) + scale * update).astype(leaf.dtype)
 
-    return param_paths.map_named(one, params)
+def _merged(params: Params, flat: Mapping[str, jax.Array], scale: float):
+  """What `merge` computes; adapters by name."""
 
-  return add(params, flat)
+  def add(kernel, a, b):
+    # Accelerators multiply fp32 in fewer bits unless told.
+    update = jnp.matmul(a, b, precision='highest')
+    return (kernel.astype(jnp.float32) + scale * update).astype(kernel.dtype)
+
+  def one(name: str, leaf: jax.Array) -> jax.Array:
+    layer = name.removesuffix('/kernel')
+    if layer == name or f'{layer}/lora_a' not in flat:
+      return leaf
+    a, b = flat[f'{layer}/lora_a'], flat[f'{layer}/lora_b']
+    if leaf.ndim == 2:
+      return add(leaf, a, b)
+
+    def add_layer(index, stacked):
+      return stacked.at[index].set(add(stacked[index], a[index], b[index]))
+
+    return jax.lax.fori_loop(0, leaf.shape[0], add_layer, leaf)
+
+  return param_paths.map_named(one, params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +174,10 @@ class AdapterFile:
   alpha: float | None
 
 
-# Settings of a PEFT adapter: the values that `merge` computes.
+PEFT_PREFIX = 'base_model.model.'  # of every name in a file
+
+# Settings of a PEFT adapter: the values that `merge` computes. Other initial
+# values than these change the weights that the adapter is added to.
 _FIXED = {
   'peft_type': ('LORA',),
   'use_rslora': (False,),
@@ -161,6 +186,14 @@ _FIXED = {
   'rank_pattern': ({},),
   'alpha_pattern': ({},),
   'modules_to_save': (None, []),
+  'init_lora_weights': (True, False, 'gaussian', 'eva', 'orthogonal'),
+  'layer_replication': (None,),
+  'alora_invocation_tokens': (None,),
+  'use_qalora': (False,),
+  'use_bdlora': (None,),
+  'arrow_config': (None,),
+  'kasa_config': (None,),
+  'monteclora_config': (None,),
 }
 
 
@@ -173,21 +206,32 @@ def open_peft(folder: str | pathlib.Path) -> AdapterFile:
     UserError: no such folder, or adapters of another kind.
   """
   path = pathlib.Path(folder).expanduser().resolve()
-  config = model_files.read_json(path / 'adapter_config.json')
-  for key, values in _FIXED.items():
-    if config.get(key, values[0]) not in values:
-      raise errors.UserError(
-        f'{path}/adapter_config.json: {key} = {config[key]!r} is not '
-        f'supported; only {values[0]!r}'
-      )
-  alpha = config.get('lora_alpha')
-  if type(alpha) not in (int, float):
-    raise errors.UserError(
-      f'{path}/adapter_config.json: lora_alpha is {alpha!r}, not a number'
-    )
+  file = path / 'adapter_config.json'
+  alpha = alpha_of(model_files.read_json(file), str(file))
   return AdapterFile(
     path, safetensors_files.open_tensors(path, 'adapter_model'), alpha
   )
+
+
+def alpha_of(config: Mapping[str, Any], where: str) -> float:
+  """The alpha of PEFT's settings, once the others are what `merge` computes.
+
+  Args:
+    config: the settings.
+    where: what errors call them.
+
+  Raises:
+    UserError: adapters of another kind.
+  """
+  for key, values in _FIXED.items():
+    if config.get(key, values[0]) not in values:
+      raise errors.UserError(
+        f'{where}: {key} = {config[key]!r} is not supported; only {values[0]!r}'
+      )
+  alpha = config.get('lora_alpha')
+  if type(alpha) not in (int, float):
+    raise errors.UserError(f'{where}: lora_alpha is {alpha!r}, not a number')
+  return float(alpha)
 
 
 def write_peft(
@@ -203,17 +247,17 @@ def write_peft(
     folder: made if it does not exist.
     adapters: of the network.
     config: their rank, scale and targets.
-    table: `lora.adapter_table` of the network.
+    table: `lora.adapter_table` of the network, with `PEFT_PREFIX`.
     dtype: of what is written.
   """
   conversion.save(
     table, adapters, folder, 'adapter_model', dtype=jnp.dtype(dtype)
   )
-  names = param_paths.flatten(adapters)
-  published = [row.published for row in table if row.ours in names]
+  # Whole names: a 'q_proj' alone is in vision towers, too.
   modules = {
-    name.removesuffix('.lora_A.weight').rsplit('.', 1)[-1]
-    for name in published
+    name.removeprefix(PEFT_PREFIX).removesuffix('.lora_A.weight')
+    for source in conversion.resolve(table, adapters).values()
+    for name in source.names
     if name.endswith('.lora_A.weight')
   }
   if distributed.is_primary():

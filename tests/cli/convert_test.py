@@ -162,6 +162,15 @@ def lora_run(world, tmp_path_factory):
   return workdir
 
 
+def tensors_with(model, adapters):
+  """Tensors of a transformer once diffusers has added adapters."""
+  pipeline = CogVideoXPipeline.from_pretrained(model)
+  pipeline.load_lora_weights(adapters)
+  pipeline.fuse_lora()
+  pipeline.unload_lora_weights()
+  return pipeline.transformer.state_dict()
+
+
 def moved(run, workdir, model_path):
   """A copy of a run whose config names another folder for its model."""
   shutil.copytree(run / 'checkpoints', workdir / 'checkpoints')
@@ -216,6 +225,45 @@ class TestRuns:
       json.loads((lora_run / 'align_config.json').read_text())['model']['path']
     )
     pipeline.load_lora_weights(tmp_path / 'out')
+
+  def test_on_top_of_adapters(self, world, lora_run, tmp_path, capsys):
+    """They are in what a run with them exports, whatever it trained."""
+    settings = {
+      'model__adapter': lora_run / 'export',
+      'train__steps': 1,
+      'train__export': True,
+      'optimizer__learning_rate': 1e-9,
+      'lora__rank': 3,
+    }
+    base = world.workdir / 'model'
+    earlier = tensors_with(base, lora_run / 'export')
+    for trainable in ('lora', 'blocks'):
+      workdir = tmp_path / trainable
+      call = world.align(workdir, train__trainable=trainable, **settings)
+      assert jobs.lift(*call).status == 0
+      out = tmp_path / f'{trainable}_out'
+      assert convert(workdir, out) == 0
+      assert files_of(out) == files_of(workdir / 'export')
+    adapters = tensors_with(base, tmp_path / 'lora_out')
+    whole = select(tensors_of(tmp_path / 'blocks_out'), 'transformer')
+    for name, tensor in earlier.items():
+      np.testing.assert_allclose(adapters[name], tensor, atol=1e-6)
+      np.testing.assert_allclose(whole[name], tensor, atol=1e-6)
+    name = 'transformer_blocks.0.attn1.to_q.weight'
+    stored = tensors_of(base)[f'transformer/{name}']
+    assert (earlier[name] - stored).abs().max() > 1e-4
+
+    others = tmp_path / 'lora_out'
+    workdir = moved(tmp_path / 'lora', tmp_path / 'run', base)
+    file = workdir / 'align_config.json'
+    model = json.loads(file.read_text())['model']
+    change_json(file, model=model | {'adapter': str(others)})
+    assert_refused(
+      workdir,
+      tmp_path / 'x',
+      capsys,
+      f'another model than {base} with the adapters {others}, which',
+    )
 
   def test_of_our_form(self, world, run, tmp_path):
     """A run from a converted base: what it took over is written out again."""

@@ -14,6 +14,7 @@ from absl.testing import parameterized
 import diffusers
 import jax
 import numpy as np
+import peft
 import pytest
 import torch
 
@@ -337,6 +338,66 @@ class ResumeTest(_SampleTest):
     content[-1] ^= 1
     path.write_bytes(content)
     self.assert_refused(self.sample(model__path=copy), 'checkpoint = ')
+
+
+class AdapterTest(_SampleTest):
+  def write_adapters(self, wrong_size: bool = False) -> pathlib.Path:
+    """As diffusers' own training script leaves them."""
+    pipeline = diffusers.CogVideoXPipeline.from_pretrained(self.model)
+    torch.manual_seed(0)
+    pipeline.transformer.add_adapter(
+      peft.LoraConfig(
+        r=2, lora_alpha=6, target_modules=['to_q', 'to_v', 'ff.net.2'],
+        init_lora_weights=False,
+      )
+    )  # fmt: skip
+    layers = peft.get_peft_model_state_dict(pipeline.transformer)
+    if wrong_size:
+      layers = {name: x.repeat(2, 2) for name, x in layers.items()}
+    folder = self.folder / 'adapters'
+    pipeline.save_lora_weights(folder, transformer_lora_layers=layers)
+    return folder
+
+  def test_other_clips(self):
+    """Other videos; and the folder holds those of one model only."""
+    folder = self.write_adapters()
+    outcome = self.sample(model__adapter=folder)
+    self.assert_ended(outcome)
+    for ours, base in zip(
+      lines_of(self.workdir), lines_of(self.undisturbed), strict=True
+    ):
+      self.assertNotEqual(ours['checkpoint'], base['checkpoint'])
+      self.assertEqual(ours['seed'], base['seed'])
+    for name in sorted(path.name for path in self.workdir.glob('latents/*')):
+      latents, expected = (
+        np.load(run / 'latents' / name)
+        for run in (self.workdir, self.undisturbed)
+      )
+      self.assertGreater(scaled_error(latents, expected), 0.01)
+    self.assertTrue(
+      self.sample(model__adapter=folder).has_logged('7 of 7 videos')
+    )
+    self.assert_refused(self.sample(), 'checkpoint = ')
+
+  def test_refused(self):
+    """Before anything is made or a network is loaded."""
+    nowhere = self.folder / 'nowhere'
+    self.assert_refused(
+      self.sample(model__adapter=nowhere), f'{nowhere}: no such file or folder'
+    )
+    self.assert_refused(
+      self.sample(model__adapter=self.model), 'holds neither pytorch_lora'
+    )
+    folder = self.write_adapters(wrong_size=True)
+    for settings in (
+      {'model__adapter': folder},
+      {'model__adapter': folder / 'pytorch_lora_weights.safetensors'},
+    ):
+      self.assert_refused(self.sample(**settings), str(folder), 'another shape')
+    self.assert_refused(
+      self.sample(model__path=folder), 'give it as model.adapter'
+    )
+    self.assertFalse((self.workdir / 'manifest.jsonl').exists())
 
 
 class LayoutTest(_SampleTest):

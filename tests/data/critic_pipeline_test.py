@@ -446,3 +446,22 @@ class ConfigTest(_PipelineTest):
     config = config_lib.resolve(section, critic_pipeline.CriticDataConfig)
     self.assertEqual(config.text_buckets, (128, 256))
     self.assertAlmostEqual(config.split.fractions['train'], 0.8)
+
+
+class InOrderTest(_PipelineTest):
+  @parameterized.parameters(4, 8)
+  def test_every_example_once(self, batch_size):
+    """Batches of one length; rows that only fill one up have no target."""
+    seen = []
+    for batch in critic_pipeline.in_order(
+      self.examples, _Tokenizer(), _SIZE, batch_size, self.sharding, 2
+    ):
+      self.assertEqual(batch['frames'].shape[:2], (batch_size, 8))
+      self.assertEqual(batch['frames'].dtype, np.uint8)
+      is_new = batch['is_target'].any(axis=1)
+      self.assertTrue(is_new.any())
+      numbers = self.numbers(batch)
+      seen += [n for n, new in zip(numbers, is_new, strict=True) if new]
+      lengths = {self.examples[number].length for number in numbers}
+      self.assertEqual(lengths, {batch['tokens'].shape[1]})
+    self.assertCountEqual(seen, range(len(self.examples)))

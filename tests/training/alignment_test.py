@@ -26,6 +26,7 @@ FOLDER = ModelFolder(
 )
 MODEL = ModelConfig(
   path='',
+  adapter='',
   random=None,
   compute_dtype='bfloat16',
   attention='auto',

@@ -33,7 +33,11 @@ CONFIG = ValidationConfig(
   sampler=SamplerConfig('dpm', 2),
 )
 MODEL = ModelConfig(
-  path='', random=None, compute_dtype='float32', attention='auto'
+  path='',
+  adapter='',
+  random=None,
+  compute_dtype='float32',
+  attention='auto',
 )
 NAMES = ('00-a red fox', '01-two_kites~', '02-a bell')
 
@@ -83,9 +87,7 @@ def _make(model, workdir, sizes, config, num_devices=8):
   )
   setup = alignment.make_setup(model, MODEL, 'blocks', LoRAConfig(), mesh)
   stage = Stage(model, 'transformer', mesh, 'float32', offload=False)
-  validation = Validation(
-    config, model, setup.model, mesh, 'float32', workdir
-  )
+  validation = Validation(config, model, setup.model, mesh, 'float32', workdir)
   with stage.params() as params:
     return validation(12, params)
 
@@ -125,9 +127,7 @@ class ValidationTest(parameterized.TestCase):
 
   def test_another_prompt_changes_no_other(self):
     config = dataclasses.replace(CONFIG, prompts=('new', *CONFIG.prompts))
-    others = list(
-      _make(self.model, self.folder, {'fsdp': 8}, config).values()
-    )
+    others = list(_make(self.model, self.folder, {'fsdp': 8}, config).values())
     for preview, other in zip(self.previews.values(), others[1:], strict=True):
       self.assertLessEqual(np.abs(np.int32(preview) - other).max(), 1)
     self.assertGreater(np.abs(np.int32(others[0]) - others[1]).mean(), 1)

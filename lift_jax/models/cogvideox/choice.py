@@ -35,12 +35,15 @@ class ModelConfig:
   Attributes:
     path: folder of a diffusers model, or of one that `lift convert` wrote; ''
       makes a random one in the workdir.
+    adapter: folder of LoRA adapters for its transformer: what `lift align`
+      exported, one of PEFT, or a file that diffusers loads; '' for none.
     random: its sizes; read only where `path` is ''.
     compute_dtype: of the transformer. What trains is fp32 all the same.
     attention: see `models.attention`.
   """
 
   path: str
+  adapter: str
   random: RandomModelConfig | None
   compute_dtype: str
   attention: str
@@ -59,10 +62,11 @@ def open_chosen(
 
   Raises:
     UserError: no model is named and there are no sizes to make one; or the
-      folder holds no CogVideoX, or a random one of other sizes.
+      folder holds no CogVideoX, or a random one of other sizes; or there are
+      no adapters for it where they should be.
   """
   if config.path:
-    return folder.open_model(config.path)
+    return folder.open_model(config.path, config.adapter)
   if config.random is None:
     raise UserError(
       'model.path is empty: give the folder of a CogVideoX model, '
@@ -70,7 +74,7 @@ def open_chosen(
     )
   made = workdir / 'model'
   folder.make_random_model(made, **vars(config.random))
-  model = folder.open_model(made)
+  model = folder.open_model(made, config.adapter)
   _check_sizes(model, config.random)
   return model
 

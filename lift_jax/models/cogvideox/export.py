@@ -1,17 +1,21 @@
-"""Trained parameters, in the form that diffusers loads."""
+"""Trained parameters, in the form that diffusers loads.
+
+What is written needs nothing but the model of `model.path`: adapters that the
+model of the run had are in it.
+"""
 
 import pathlib
 
+import jax
 import jax.numpy as jnp
 
 from lift_jax import conversion, distributed, model_files, param_paths
+from lift_jax.models.cogvideox import adapter as adapter_lib
 from lift_jax.models.cogvideox import folder as folder_lib
-from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
+from lift_jax.models.cogvideox.adapter import TransformerAdapter
 from lift_jax.models.cogvideox.folder import ModelFolder
 from lift_jax.models.functional import Params
-from lift_jax.models.lora import LoRAConfig, adapter_table
-
-LORA_STEM = 'pytorch_lora_weights'  # the name that diffusers looks for
+from lift_jax.models.lora import LoRAConfig
 
 
 def write(
@@ -27,7 +31,8 @@ def write(
   The folder is written beside and renamed; one that is there is replaced.
 
   Args:
-    model: what was fine-tuned; VAE, text encoder and tokenizer are taken over.
+    model: what was fine-tuned; VAE, text encoder and tokenizer are taken over,
+      and so are adapters, into the new ones.
     target: the folder to write.
     trainable: parameters of the transformer that have been trained.
     frozen: the others.
@@ -36,7 +41,7 @@ def write(
   """
   with model_files.writing_beside(target) as partial:
     if lora is not None:
-      _write_adapters(partial, trainable, lora, dtype)
+      _write_adapters(partial, trainable, lora, model.adapter, dtype)
     else:
       copy_rest(model, partial)
       params = param_paths.merge(trainable, frozen)
@@ -44,24 +49,64 @@ def write(
 
 
 def _write_adapters(
-  target: pathlib.Path, adapters: Params, lora: LoRAConfig, dtype: str
+  target: pathlib.Path,
+  adapters: Params,
+  lora: LoRAConfig,
+  earlier: TransformerAdapter | None,
+  dtype: str,
 ) -> None:
   """A file for `pipeline.load_lora_weights`.
 
-  The scale alpha / rank goes into B: diffusers reads no alpha for CogVideoX,
-  and takes 1.
+  The scale alpha / rank goes into B: where a file states no alpha, diffusers
+  takes 1.
   """
-  scaled = param_paths.map_named(
-    lambda name, leaf: lora.scale * leaf if name.endswith('/lora_b') else leaf,
-    adapters,
-  )
+  scaled = _scaled(adapters, lora.scale)
+  if earlier is not None:
+    mesh = jax.tree.leaves(adapters)[0].sharding.mesh
+    scaled = _joined(_scaled(earlier.load(mesh), earlier.config.scale), scaled)
   conversion.save(
-    adapter_table(TRANSFORMER_TABLE, prefix='transformer.'),
+    adapter_lib.DIFFUSERS_TABLE,
     scaled,
     target,
-    LORA_STEM,
+    adapter_lib.STEM,
     dtype=jnp.dtype(dtype),
   )
+
+
+def _scaled(adapters: Params, scale: float) -> Params:
+  return param_paths.map_named(
+    lambda name, leaf: scale * leaf if name.endswith('/lora_b') else leaf,
+    adapters,
+  )
+
+
+def _joined(first: Params, second: Params) -> Params:
+  """Adapters that add what both add: [A1 A2] and [B1; B2], by name.
+
+  All have the sum of the ranks: zeros stand for what one of the two has not.
+  """
+  both = param_paths.flatten(first), param_paths.flatten(second)
+  ranks = [
+    next(x.shape[-1] for name, x in flat.items() if name.endswith('/lora_a'))
+    for flat in both
+  ]
+  like = both[0] | both[1]
+
+  def join(both):
+    def one(name):
+      axis = -1 if name.endswith('/lora_a') else -2
+      parts = []
+      for flat, rank in zip(both, ranks, strict=True):
+        shape = list(like[name].shape)
+        shape[axis] = rank
+        parts.append(flat.get(name, jnp.zeros(shape, like[name].dtype)))
+      return jnp.concatenate(parts, axis)
+
+    return {name: one(name) for name in like}
+
+  # No mesh axis cuts the ranks.
+  places = {name: leaf.sharding for name, leaf in like.items()}
+  return jax.jit(join, out_shardings=places)(both)
 
 
 def copy_rest(model: ModelFolder, target: pathlib.Path) -> None:

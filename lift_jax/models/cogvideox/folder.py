@@ -33,6 +33,8 @@ from lift_jax import (
 )
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
+from lift_jax.models.cogvideox import adapter as adapter_lib
+from lift_jax.models.cogvideox.adapter import TransformerAdapter
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES, VAE_RULES
@@ -105,7 +107,13 @@ COMPONENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelFolder:
-  """The configs of a model, and the folder that holds its weights."""
+  """The configs of a model, and the folder that holds its weights.
+
+  Attributes:
+    path: of the folder.
+    index: what model_index.json says.
+    adapter: what is added into the weights of the transformer; or None.
+  """
 
   path: pathlib.Path
   index: Mapping[str, Any]
@@ -113,6 +121,7 @@ class ModelFolder:
   vae: VAEConfig
   text_encoder: T5Config
   schedule: ScheduleConfig
+  adapter: TransformerAdapter | None = None
 
   def declare(self, component: str, **options) -> FunctionalModel:
     """The network of a component; options go to its constructor."""
@@ -126,17 +135,26 @@ class ModelFolder:
   def load(
     self, component: str, model: FunctionalModel, shardings, dtype=None
   ) -> Params:
-    """Weights straight into sharded arrays.
+    """Weights straight into sharded arrays, adapters added.
 
     Args:
       component: 'transformer', 'vae' or 'text_encoder'.
       model: its declaration.
       shardings: nested dict like its parameters, or None for one device.
-      dtype: of all parameters; None keeps the stored type.
+      dtype: of all parameters; None keeps the stored type, but for kernels
+        with adapters, which are fp32 then.
 
     Raises:
       UserError: tensors that the config does not ask for, or lacks.
     """
+    if self.adapter is None or component != 'transformer':
+      return self._load_stored(component, model, shardings, dtype)
+    params = self._load_stored(component, model, shardings, None)
+    return self.adapter.merged(params, dtype)
+
+  def _load_stored(
+    self, component: str, model: FunctionalModel, shardings, dtype
+  ) -> Params:
     folder = self.path / component
     if (folder / PARAMS).is_dir():
       return checkpoints.load_params(
@@ -164,18 +182,22 @@ class ModelFolder:
     )
 
   def fingerprint(self, component: str) -> str:
-    """Hash of a component's weights and config, or of the tokenizer."""
+    """Hash of a component's weights and config, or of the tokenizer.
+
+    Adapters are part of that of the transformer.
+    """
     folder = self.path / component
     if component == TOKENIZER:
       return model_files.files_hash(folder)
     config = dataclasses.asdict(getattr(self, component))
-    identity = json.dumps(
-      [config, self.weights_fingerprint(component)], sort_keys=True
-    )
+    parts = [config, self.weights_fingerprint(component)]
+    if component == 'transformer' and self.adapter is not None:
+      parts.append(self.adapter.fingerprint())
+    identity = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()
 
   def weights_fingerprint(self, component: str, dtype=None) -> str:
-    """Hash of a component's weights, the same in both forms.
+    """Hash of a component's stored weights, the same in both forms.
 
     That of `safetensors_files.fingerprint`, once tensors that may be stored
     under two names are stored under one.
@@ -199,14 +221,26 @@ class ModelFolder:
     return safetensors_files.fingerprint(tensors, dtype)
 
 
-def open_model(path: str | pathlib.Path) -> ModelFolder:
-  """Reads the configs of a CogVideoX folder.
+def open_model(
+  path: str | pathlib.Path, adapter: str | pathlib.Path = ''
+) -> ModelFolder:
+  """Reads the configs of a CogVideoX folder, and checks adapters for it.
+
+  Args:
+    path: of the folder.
+    adapter: see `adapter.open_adapter`; '' for none.
 
   Raises:
-    UserError: not a CogVideoX 1.0 text-to-video folder.
+    UserError: not a CogVideoX 1.0 text-to-video folder, or not its adapters.
   """
   path = pathlib.Path(path).expanduser().resolve()
-  index = model_files.read_json(path / 'model_index.json')
+  index_file = path / 'model_index.json'
+  if not index_file.exists() and adapter_lib.holds_adapters(path):
+    raise UserError(
+      f'{path}: holds LoRA adapters and no model; give it as model.adapter, '
+      'and as model.path the model that they are for'
+    )
+  index = model_files.read_json(index_file)
   name = index.get('_class_name')
   if name != 'CogVideoXPipeline':
     raise UserError(
@@ -218,7 +252,7 @@ def open_model(path: str | pathlib.Path) -> ModelFolder:
     for component, name in _CONFIGS.items()
   }
   try:
-    return ModelFolder(
+    model = ModelFolder(
       path,
       index,
       TransformerConfig.from_json(configs['transformer']),
@@ -228,6 +262,11 @@ def open_model(path: str | pathlib.Path) -> ModelFolder:
     )
   except UserError as error:
     raise UserError(f'{path}: {error}') from None
+  if not adapter:
+    return model
+  return dataclasses.replace(
+    model, adapter=adapter_lib.open_adapter(adapter, model.transformer)
+  )
 
 
 def write_configs(folder: pathlib.Path, model: ModelFolder) -> None:
@@ -323,7 +362,7 @@ def write_ours(
   Every host must call it; the weights lie spread over all devices.
 
   Args:
-    model: a diffusers folder.
+    model: a diffusers folder, without adapters.
     component: 'transformer', 'vae' or 'text_encoder'.
     target: the folder of a model.
     dtype: of all parameters; None keeps the stored type.
@@ -331,6 +370,7 @@ def write_ours(
   Raises:
     UserError: see `ModelFolder.load`.
   """
+  assert model.adapter is None, 'the fingerprint would be of other weights'
   kept = None if dtype is None else jnp.dtype(dtype)
   params = _load_spread(model, component, kept)
   checkpoints.save_params(target / component / PARAMS, params)
@@ -350,7 +390,7 @@ def write_published(
   Every host must call it. Files are copied where nothing about them changes.
 
   Args:
-    model: a folder in either form.
+    model: a folder in either form; of one with adapters not the transformer.
     component: 'transformer', 'vae' or 'text_encoder'.
     target: the folder of a model.
     dtype: of all tensors; None keeps the stored type.
@@ -358,6 +398,7 @@ def write_published(
   Raises:
     UserError: see `ModelFolder.load`.
   """
+  assert component != 'transformer' or model.adapter is None
   if model.is_ours(component) or dtype is not None:
     params = _load_spread(model, component)
     save_component(target, component, params, dtype)

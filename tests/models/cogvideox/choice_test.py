@@ -21,7 +21,11 @@ RANDOM = choice.RandomModelConfig(
   seed=7,
 )
 CONFIG = choice.ModelConfig(
-  path='', random=RANDOM, compute_dtype='float32', attention='xla'
+  path='',
+  adapter='',
+  random=RANDOM,
+  compute_dtype='float32',
+  attention='xla',
 )
 
 

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from lift_jax import conversion, param_paths, partitioning
-from lift_jax.models.cogvideox import export, folder
+from lift_jax.models.cogvideox import adapter, export, folder
 from lift_jax.models.cogvideox.choice import ModelConfig
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.training import alignment
@@ -24,6 +24,7 @@ ADAPTERS = LoRAConfig(
 )
 CONFIG = ModelConfig(
   path='',
+  adapter='',
   random=None,
   compute_dtype='float32',
   attention='auto',
@@ -37,10 +38,10 @@ def model(request, tmp_path_factory):
   return folder.open_model(path)
 
 
-def setup_of(model, trainable):
+def setup_of(model, trainable, adapters=ADAPTERS):
   """A run of the model on eight devices, and its first parameters."""
   mesh = partitioning.make_mesh(partitioning.MeshConfig(tensor=2))
-  setup = alignment.make_setup(model, CONFIG, trainable, ADAPTERS, mesh)
+  setup = alignment.make_setup(model, CONFIG, trainable, adapters, mesh)
   trained, frozen = alignment.load_base(
     setup, model, CONFIG.compute_dtype, jax.random.key(0)
   )
@@ -113,6 +114,60 @@ def test_adapters_compute_the_same(model, tmp_path):
   assert len(pipeline.transformer.peft_config) == 1
 
 
+def test_adapters_on_top_of_others(model, tmp_path):
+  """One file for the model below both, whatever each of them adapts."""
+  setup, trained, frozen = setup_of(model, 'lora')
+  first, both = tmp_path / 'first', tmp_path / 'both'
+  export.write(model, first, changed(trained, 0.3), frozen, ADAPTERS, 'float32')
+  # The same again, with a scale of two: what a run of ours does not write.
+  tensors = safetensors.torch.load_file(first / f'{adapter.STEM}.safetensors')
+  for name in list(tensors):
+    if 'lora_B' in name:
+      alpha = name.replace('lora_B.weight', 'alpha')
+      tensors |= {alpha: torch.tensor(4.0), name: tensors[name] / 2}
+  (tmp_path / 'scaled').mkdir()
+  file = tmp_path / 'scaled' / f'{adapter.STEM}.safetensors'
+  safetensors.torch.save_file(tensors, file)
+  below = folder.open_model(model.path, tmp_path / 'scaled')
+  assert below.adapter.config.scale == 2
+  others = LoRAConfig(
+    rank=4, alpha=2.0, targets=('blocks/attn/to_[qv]', 'proj_out')
+  )
+  setup, trained, frozen = setup_of(below, 'lora', others)
+  trained = changed(trained, 0.2)
+  export.write(below, both, trained, frozen, others, 'float32')
+  pipeline = CogVideoXPipeline.from_pretrained(model.path)
+  pipeline.load_lora_weights(first)
+  after_one = run_torch(pipeline.transformer)
+  pipeline.unload_lora_weights()
+  pipeline.load_lora_weights(both)
+  after_both = run_torch(pipeline.transformer)
+  assert scaled_error(run_ours(setup, trained, frozen), after_both) < TOLERANCE
+  assert scaled_error(after_one, after_both) > 0.03
+
+  # And it is one that we open.
+  again = folder.open_model(model.path, both)
+  network = again.declare('transformer')
+  ours = jax.jit(network)(again.load('transformer', network, None), *inputs())
+  assert scaled_error(ours, after_both) < TOLERANCE
+  assert again.adapter.config.rank == ADAPTERS.rank + others.rank
+
+
+def test_whole_model_on_top_of_adapters(model, tmp_path):
+  _, trained, frozen = setup_of(model, 'lora')
+  trained = changed(trained, 0.3)
+  export.write(model, tmp_path / 'x', trained, frozen, ADAPTERS, 'float32')
+  below = folder.open_model(model.path, tmp_path / 'x')
+  setup, trained, frozen = setup_of(below, 'blocks')
+  target = tmp_path / 'export'
+  export.write(below, target, trained, frozen, None, 'float32')
+  module = CogVideoXTransformer3DModel.from_pretrained(target / 'transformer')
+  pipeline = CogVideoXPipeline.from_pretrained(model.path)
+  pipeline.load_lora_weights(tmp_path / 'x')
+  error = scaled_error(run_torch(module), run_torch(pipeline.transformer))
+  assert error < TOLERANCE
+
+
 def test_dtype_and_replaced_target(model, tmp_path):
   _, trained, frozen = setup_of(model, 'lora')
   target = tmp_path / 'export'
@@ -122,9 +177,7 @@ def test_dtype_and_replaced_target(model, tmp_path):
     (file,) = target.iterdir()
     tensors = safetensors.torch.load_file(file)
     assert {tensor.dtype for tensor in tensors.values()} == {dtype}
-  sources = conversion.resolve(
-    export.adapter_table(export.TRANSFORMER_TABLE, 'transformer.'), trained
-  )
+  sources = conversion.resolve(adapter.DIFFUSERS_TABLE, trained)
   names = {name for source in sources.values() for name in source.names}
   # Two linear layers of attention, two after it, one before; A and B.
   assert tensors.keys() == names and len(names) == TINY['num_layers'] * 5 * 2

@@ -1,0 +1,239 @@
+"""LoRA adapters of the transformer on disk, as diffusers or PEFT writes them.
+
+  pytorch_lora_weights.safetensors    diffusers: 'transformer.LAYER.lora_A...'
+or
+  adapter_config.json                 PEFT: its scale
+  adapter_model.safetensors           'base_model.model.LAYER.lora_A...'
+
+The file of diffusers may state an alpha, in its header or as scalars
+'transformer.LAYER.alpha'; where it states none, the scale alpha / rank is 1.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from lift_jax import (
+  conversion,
+  param_paths,
+  partitioning,
+  safetensors_files,
+)
+from lift_jax.errors import UserError, listing
+from lift_jax.models import adapters, lora
+from lift_jax.models.adapters import AdapterFile
+from lift_jax.models.cogvideox.config import TransformerConfig
+from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
+from lift_jax.models.cogvideox.transformer import Transformer
+from lift_jax.models.functional import Params, functional
+from lift_jax.safetensors_files import LazyTensor
+
+STEM = 'pytorch_lora_weights'  # the name that diffusers looks for
+DIFFUSERS_TABLE = lora.adapter_table(TRANSFORMER_TABLE, prefix='transformer.')
+
+_PEFT_CONFIG = 'adapter_config.json'
+_PEFT_TABLE = lora.adapter_table(TRANSFORMER_TABLE, prefix=adapters.PEFT_PREFIX)
+
+# In the header of a diffusers file: the PEFT config, as JSON, of each network
+# (`LORA_ADAPTER_METADATA_KEY` in diffusers/loaders/lora_base.py).
+_METADATA_KEY = 'lora_adapter_metadata'
+_METADATA_PREFIX = 'transformer.'
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerAdapter:
+  """Adapters that fit a transformer, not read yet.
+
+  Attributes:
+    transformer: sizes of the network.
+    file: where they are.
+    table: their published names.
+    config: their rank, scale and layers.
+  """
+
+  transformer: TransformerConfig
+  file: AdapterFile
+  table: conversion.Table
+  config: lora.LoRAConfig
+
+  def build(self, rngs) -> Transformer:
+    """The network without adapters."""
+    return Transformer(self.transformer, rngs=rngs)
+
+  def load(self, mesh: jax.sharding.Mesh) -> Params:
+    """The adapters on a mesh, fp32."""
+    return adapters.load(
+      self.build,
+      self.config,
+      self.table,
+      self.file.tensors,
+      mesh,
+      str(self.file.path),
+    )
+
+  def fingerprint(self) -> str:
+    """Hash of all that they change; see `safetensors_files.fingerprint`."""
+    weights = safetensors_files.fingerprint(self.file.tensors)
+    identity = json.dumps([self.config.scale, weights])
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+  def merged(self, params: Params, dtype: Any = None) -> Params:
+    """`params` with the adapters added, each where it was; they are spent.
+
+    The sum W + scale A B is fp32 and rounded once, whatever W is stored in.
+    One kernel at a time is widened for it.
+
+    Args:
+      params: of the network, as stored.
+      dtype: of the result; None keeps each one's own, and sums in fp32.
+    """
+    added = param_paths.flatten(self.load(_mesh_of(params)))
+
+    def one(name: str, leaf: jax.Array) -> jax.Array:
+      layer = name.removesuffix('/kernel')
+      halves = {
+        half: added[half]
+        for half in (f'{layer}/lora_a', f'{layer}/lora_b')
+        if half in added
+      }
+      result = leaf
+      if layer != name and halves:
+        wide = {name: _cast(leaf, jnp.float32)}
+        result = adapters.merge(wide, halves, self.config.scale)[name]
+      if dtype is not None:
+        result = _cast(result, dtype)
+      if result is not leaf:
+        leaf.delete()
+      return result
+
+    return param_paths.map_named(one, params)
+
+
+def _mesh_of(params: Params) -> jax.sharding.Mesh:
+  sharding = jax.tree.leaves(params)[0].sharding
+  if isinstance(sharding, NamedSharding):
+    return sharding.mesh
+  return partitioning.make_mesh(
+    partitioning.MeshConfig(), list(sharding.device_set)
+  )
+
+
+def _cast(leaf: jax.Array, dtype: Any) -> jax.Array:
+  """`leaf` in another type, where it is."""
+  if leaf.dtype == dtype:
+    return leaf
+  cast = jax.jit(jnp.astype, static_argnums=1, out_shardings=leaf.sharding)
+  return cast(leaf, jnp.dtype(dtype))
+
+
+def holds_adapters(path: pathlib.Path) -> bool:
+  """Whether a folder looks like one for `open_adapter`."""
+  return any(
+    (path / name).is_file() for name in (f'{STEM}.safetensors', _PEFT_CONFIG)
+  )
+
+
+def open_adapter(
+  path: str | pathlib.Path, transformer: TransformerConfig
+) -> TransformerAdapter:
+  """Adapters, checked against the sizes of a transformer; reads headers only.
+
+  Args:
+    path: a folder, or a file of diffusers under whatever name.
+    transformer: the sizes.
+
+  Raises:
+    UserError: no adapters, or those of another network or kind.
+  """
+  path = pathlib.Path(path).expanduser().resolve()
+  if path.is_dir() and not holds_adapters(path):
+    raise UserError(
+      f'{path}: holds neither {STEM}.safetensors nor {_PEFT_CONFIG}; give a '
+      'folder of LoRA adapters, or their file where it has another name'
+    )
+  if (path / _PEFT_CONFIG).is_file():
+    if (path / f'{STEM}.safetensors').is_file():
+      raise UserError(
+        f'{path}: holds both {STEM}.safetensors and {_PEFT_CONFIG}; remove '
+        'one, or give the file'
+      )
+    file, table = adapters.open_peft(path), _PEFT_TABLE
+  else:
+    file, table = _open_diffusers(path), DIFFUSERS_TABLE
+  where = str(file.path)
+  config = adapters.config_of(file.tensors, table, file.alpha, where)
+  found = TransformerAdapter(transformer, file, table, config)
+  abstract, _ = param_paths.partition(
+    functional(lora.adapted(found.build, config)).abstract_params,
+    lora.is_adapter,
+  )
+  names = param_paths.flatten(abstract)
+  rows = tuple(row for row in table if row.ours in names)
+  conversion.check(rows, abstract, file.tensors, where=where)
+  return found
+
+
+def _open_diffusers(path: pathlib.Path) -> AdapterFile:
+  """A file of diffusers, or the folder with it."""
+  tensors = safetensors_files.open_tensors(path, STEM)
+  scalars = {
+    name: tensor
+    for name, tensor in tensors.items()
+    if name.endswith('.alpha') and math.prod(tensor.shape) == 1
+  }
+  rest = {name: t for name, t in tensors.items() if name not in scalars}
+  layers = {
+    name.removesuffix('.lora_A.weight')
+    for name in rest
+    if name.endswith('.lora_A.weight')
+  }
+  stated = {name.removesuffix('.alpha') for name in scalars}
+  if scalars and stated != layers:
+    raise UserError(
+      f'{path}: of {listing(stated ^ layers, 2)} there is only one of an alpha '
+      'and an adapter; fetch the file again'
+    )
+  # What the header says holds for all layers.
+  alphas = {float(tensor[...].reshape(())) for tensor in scalars.values()}
+  alphas |= _header_alpha(path, rest)
+  if len(alphas) > 1:
+    raise UserError(
+      f'{path}: it states the alphas {sorted(alphas)}; only one alpha for all '
+      'layers is supported'
+    )
+  return AdapterFile(path, rest, next(iter(alphas), None))
+
+
+def _header_alpha(
+  path: pathlib.Path, tensors: Mapping[str, LazyTensor]
+) -> set[float]:
+  """The alpha that the header of a file states; or nothing."""
+  files = {tensor.file for tensor in tensors.values()}
+  alphas = set()
+  for file in files:
+    text = safetensors_files.read_metadata(file).get(_METADATA_KEY)
+    if not text:
+      continue
+    where = f'{file}: {_METADATA_KEY} in its header'
+    try:
+      stated = dict(json.loads(text))
+    except (TypeError, ValueError):
+      raise UserError(
+        f'{where} cannot be parsed; fetch the file again'
+      ) from None
+    config = {
+      key.removeprefix(_METADATA_PREFIX): value
+      for key, value in stated.items()
+      if key.startswith(_METADATA_PREFIX)
+    }
+    if config:
+      alphas.add(adapters.alpha_of(config, where))
+  return alphas

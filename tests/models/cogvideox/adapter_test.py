@@ -1,0 +1,361 @@
+"""LoRA adapters on disk: what a transformer becomes with them."""
+
+import json
+import shutil
+
+from diffusers import CogVideoXPipeline
+from diffusers.training_utils import _collate_lora_metadata
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peft
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from lift_jax import param_paths, partitioning
+from lift_jax.errors import UserError
+from lift_jax.models.cogvideox import adapter as adapter_lib
+from lift_jax.models.cogvideox import folder as folder_lib
+from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
+from tests.models.cogvideox.export_test import TOLERANCE, inputs, run_torch
+from tests.models.cogvideox.tiny_pipeline import make_pipeline
+from tests.torch_weights import scaled_error
+
+RANK, ALPHA = 4, 6.0  # a scale that is not one
+# In blocks and outside, as PEFT calls them.
+TARGETS = ['to_q', 'to_out.0', 'ff.net.0.proj', 'text_proj', 'proj_out']
+ADAPTED = {
+  f'{layer}/kernel'
+  for layer in ('blocks/attn/to_q', 'blocks/attn/to_out', 'blocks/ff/up',
+                'text_proj', 'proj_out')
+}  # fmt: skip
+FILE = f'{adapter_lib.STEM}.safetensors'
+
+
+def lora_config(**changes):
+  settings = {'r': RANK, 'lora_alpha': ALPHA, 'target_modules': TARGETS}
+  # B does not start at zero.
+  return peft.LoraConfig(init_lora_weights=False, **settings | changes)
+
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+  path = tmp_path_factory.mktemp('base')
+  make_pipeline().save_pretrained(path)
+  return path
+
+
+@pytest.fixture(scope='module')
+def forms(base, tmp_path_factory):
+  """One set of adapters in every form; and what diffusers makes of it."""
+  root = tmp_path_factory.mktemp('adapters')
+  transformer = CogVideoXPipeline.from_pretrained(base).transformer
+  torch.manual_seed(3)
+  transformer.add_adapter(lora_config())
+  layers = peft.get_peft_model_state_dict(transformer)
+  CogVideoXPipeline.save_lora_weights(
+    root / 'header',
+    transformer_lora_layers=layers,
+    **_collate_lora_metadata({'transformer': transformer}),
+  )
+
+  scaled = {
+    f'transformer.{name}': ALPHA / RANK * x if 'lora_B' in name else x
+    for name, x in layers.items()
+  }
+  plain = {f'transformer.{name}': x for name, x in layers.items()}
+  scalars = {
+    name.replace('lora_A.weight', 'alpha'): torch.tensor(ALPHA)
+    for name in plain
+    if 'lora_A' in name
+  }
+  for name, tensors in (('plain', scaled), ('scalars', plain | scalars)):
+    save(root / name, tensors)
+  (root / 'file').mkdir()
+  shutil.copy(root / 'plain' / FILE, root / 'file' / 'any.safetensors')
+
+  other = CogVideoXPipeline.from_pretrained(base).transformer
+  wrapped = peft.get_peft_model(other, lora_config())
+  peft.set_peft_model_state_dict(
+    wrapped, {f'base_model.model.{k}': v for k, v in layers.items()}
+  )
+  wrapped.save_pretrained(root / 'peft')
+
+  pipeline = CogVideoXPipeline.from_pretrained(base)
+  before = run_torch(pipeline.transformer)
+  pipeline.load_lora_weights(root / 'header')
+  after = run_torch(pipeline.transformer)
+  assert scaled_error(before, after) > 0.03
+  # The scale that the header states counts.
+  pipeline.unload_lora_weights()
+  pipeline.load_lora_weights(plain)
+  assert scaled_error(run_torch(pipeline.transformer), after) > 0.01
+  return root, after
+
+
+def save(folder, tensors, metadata=None):
+  folder.mkdir()
+  contiguous = {name: x.contiguous() for name, x in tensors.items()}
+  safetensors.torch.save_file(contiguous, folder / FILE, metadata)
+  return folder
+
+
+@pytest.fixture
+def spoil(forms, tmp_path):
+  """`spoil(change)` writes plain adapters changed by `change(tensors)`."""
+
+  def write(change, metadata=None):
+    tensors = safetensors.torch.load_file(forms[0] / 'plain' / FILE)
+    change(tensors)
+    return save(tmp_path / 'spoiled', tensors, metadata)
+
+  return write
+
+
+def shardings_of(network):
+  mesh = partitioning.make_mesh(
+    partitioning.MeshConfig(data=2, fsdp=2, tensor=2)
+  )
+  return partitioning.param_shardings(
+    TRANSFORMER_RULES, network.abstract_params, mesh
+  )
+
+
+def load(model, dtype=None, shardings=None):
+  return model.load('transformer', model.declare('transformer'), shardings,
+                    dtype)  # fmt: skip
+
+
+def flat(params):
+  return param_paths.flatten(jax.device_get(params))
+
+
+class TestMerged:
+  @pytest.mark.parametrize(
+    'form', ['plain', 'header', 'scalars', 'peft', 'file/any.safetensors']
+  )
+  def test_computes_as_diffusers(self, base, forms, form):
+    root, expected = forms
+    model = folder_lib.open_model(base, root / form)
+    network = model.declare('transformer')
+    shardings = shardings_of(network)
+    params = model.load('transformer', network, shardings, jnp.float32)
+    assert jax.tree.map(lambda x: x.sharding, params) == shardings
+    ours = jax.jit(network)(jax.device_get(params), *inputs())
+    assert scaled_error(ours, expected) < TOLERANCE
+
+  def test_one_device_and_our_form(self, base, forms, tmp_path):
+    stored = folder_lib.open_model(base)
+    folder_lib.copy_configs(stored, tmp_path)
+    folder_lib.write_ours(stored, 'transformer', tmp_path)
+    for component in ('vae', 'text_encoder'):
+      shutil.copytree(base / component, tmp_path / component,
+                      dirs_exist_ok=True)  # fmt: skip
+    before = flat(load(stored))
+    whole = [
+      flat(load(folder_lib.open_model(path, forms[0] / 'plain')))
+      for path in (base, tmp_path)
+    ]
+    model = folder_lib.open_model(base, forms[0] / 'plain')
+    spread = load(model, None, shardings_of(model.declare('transformer')))
+    for name, leaf in flat(spread).items():
+      np.testing.assert_allclose(whole[0][name], leaf, rtol=1e-5, atol=1e-6)
+      np.testing.assert_array_equal(whole[0][name], whole[1][name], name)
+      changed = np.abs(leaf - before[name]).max() > 1e-3
+      assert changed == (name in ADAPTED), name
+
+  @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+  def test_rounded_once(self, forms, dtype, tmp_path):
+    """Whatever the weights are stored in, the sum is fp32 until the end."""
+    make_pipeline(transformer=dtype).save_pretrained(tmp_path)
+    model = folder_lib.open_model(tmp_path, forms[0] / 'plain')
+    shardings = shardings_of(model.declare('transformer'))
+    wide = flat(load(model, jnp.float32, shardings))
+    narrow = load(model, jnp.bfloat16, shardings)
+    assert jax.tree.map(lambda x: x.sharding, narrow) == shardings
+    narrow = flat(narrow)
+    stored = flat(load(folder_lib.open_model(tmp_path), jnp.float32))
+    kept = flat(load(model, None, shardings))
+    scale, adapters = model.adapter.config.scale, flat_adapters(model)
+    for name, leaf in wide.items():
+      expected, tolerance = stored[name], 0
+      if name in ADAPTED:
+        layer = name.removesuffix('/kernel')
+        a, b = adapters[f'{layer}/lora_a'], adapters[f'{layer}/lora_b']
+        expected = stored[name] + scale * np.matmul(a, b)
+        tolerance = 1e-6
+        assert kept[name].dtype == np.float32
+        np.testing.assert_array_equal(kept[name], leaf)
+      else:
+        assert str(kept[name].dtype) == str(dtype).removeprefix('torch.')
+      np.testing.assert_allclose(leaf, expected, rtol=0, atol=tolerance)
+      np.testing.assert_array_equal(narrow[name], leaf.astype(jnp.bfloat16))
+      assert narrow[name].dtype == jnp.bfloat16
+
+  def test_error_of_bfloat16(self, base, forms):
+    """Weights are off by half a unit in the last of eight bits, at most.
+
+    So of a weight that is bfloat16 itself, adapters that add less than a 512th
+    of it are lost. What the network computes is no worse than of the base.
+    """
+    errors = []
+    network = folder_lib.open_model(base).declare('transformer')
+    compute = jax.jit(network)
+    for path in ('', forms[0] / 'plain'):
+      model = folder_lib.open_model(base, path)
+      wide, narrow = load(model, jnp.float32), load(model, jnp.bfloat16)
+      narrow = jax.tree.map(lambda x: x.astype(jnp.float32), narrow)
+      found = flat(narrow)
+      for name, leaf in flat(wide).items():
+        difference = np.abs(found[name] - leaf)
+        assert np.all(difference <= 2.0**-8 * np.abs(leaf)), name
+      errors.append(
+        scaled_error(compute(narrow, *inputs()), compute(wide, *inputs()))
+      )
+    assert 0 < errors[1] < 2 * errors[0] < 0.02
+
+
+def flat_adapters(model):
+  mesh = partitioning.make_mesh(partitioning.MeshConfig())
+  return flat(model.adapter.load(mesh))
+
+
+class TestFingerprint:
+  def test_tells_adapters_apart(self, base, forms, spoil):
+    root, _ = forms
+
+    def change(tensors):
+      tensors['transformer.proj_out.lora_B.weight'][-1, -1] += 1
+
+    metadata = {
+      adapter_lib._METADATA_KEY: json.dumps({'transformer.lora_alpha': 1.0})
+    }
+    spoiled = spoil(change)
+    rescaled = save(
+      spoiled.with_name('rescaled'),
+      safetensors.torch.load_file(root / 'plain' / FILE),
+      metadata,
+    )
+    paths = ['', root / 'plain', root / 'peft', spoiled, rescaled]
+    models = [folder_lib.open_model(base, path) for path in paths]
+    found = {model.fingerprint('transformer') for model in models}
+    assert len(found) == len(paths)
+    assert len({model.fingerprint('vae') for model in models}) == 1
+    copy = shutil.copytree(root / 'plain', spoiled.with_name('copy'))
+    again = folder_lib.open_model(base, copy)
+    assert again.fingerprint('transformer') == models[1].fingerprint(
+      'transformer'
+    )
+
+
+LAYER = 'transformer.transformer_blocks.0.attn1.to_q'
+
+
+def _stranger(tensors):
+  tensors[f'{LAYER}.lora_magnitude_vector'] = torch.zeros(4)
+
+
+def _missing(tensors):
+  del tensors[f'{LAYER}.lora_B.weight']
+
+
+def _wider(tensors):
+  tensors[f'{LAYER}.lora_B.weight'] = torch.zeros(7, RANK)
+
+
+def _other_rank(tensors):
+  for half in 'AB':
+    shape = tensors[f'{LAYER}.lora_{half}.weight'].shape
+    shape = [2 if size == RANK else size for size in shape]
+    tensors[f'{LAYER}.lora_{half}.weight'] = torch.zeros(shape)
+
+
+def _no_matrix(tensors):
+  tensors[f'{LAYER}.lora_A.weight'] = torch.zeros(())
+
+
+def _another_network(tensors):
+  for name in list(tensors):
+    tensors[name.replace('transformer.', 'unet.')] = tensors.pop(name)
+
+
+def _one_alpha(tensors):
+  tensors[f'{LAYER}.alpha'] = torch.tensor(1.0)
+
+
+def _alphas(tensors):
+  for index, name in enumerate(list(tensors)):
+    if 'lora_A' in name:
+      tensors[name.replace('lora_A.weight', 'alpha')] = torch.tensor(index)
+
+
+def _nothing(tensors):
+  del tensors
+
+
+class TestErrors:
+  @pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+      (_stranger, f'tensors 1 unknown: {LAYER}.lora_magnitude_vector'),
+      (_missing, f'1 missing: {LAYER}.lora_B.weight'),
+      (_wider, rf'{LAYER}.lora_B.weight \[7, 4\] instead of \[32, 4\]'),
+      (_other_rank, r'ranks \[2, 4\]'),
+      (_no_matrix, r'lora_A.weight has shape \[\]'),
+      (_another_network, 'none of its tensors .* is an adapter of this'),
+      (_one_alpha, 'only one of an alpha and an adapter'),
+      (_alphas, 'only one alpha for all layers'),
+    ],
+  )
+  def test_tensors(self, base, spoil, change, message):
+    self.assert_refused(base, spoil(change), message)
+
+  @pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+      ('{', 'in its header cannot be parsed'),
+      ('[1]', 'in its header cannot be parsed'),
+      ('{"transformer.use_rslora": true}', 'use_rslora = True is not'),
+      ('{"transformer.rank_pattern": {"a": 2}}', 'rank_pattern'),
+      ('{"transformer.r": 4}', 'lora_alpha is None'),
+    ],
+  )
+  def test_header(self, base, spoil, text, message):
+    path = spoil(_nothing, {adapter_lib._METADATA_KEY: text})
+    self.assert_refused(base, path, message)
+
+  def test_header_and_scalars(self, base, forms, tmp_path):
+    tensors = safetensors.torch.load_file(forms[0] / 'scalars' / FILE)
+    text = json.dumps({'transformer.lora_alpha': ALPHA + 1})
+    path = save(tmp_path / 'x', tensors, {adapter_lib._METADATA_KEY: text})
+    self.assert_refused(base, path, r'states the alphas \[6.0, 7.0\]')
+
+  def test_another_size(self, forms, tmp_path):
+    """Adapters of more layers than the model has."""
+    make_pipeline().save_pretrained(tmp_path)
+    config = tmp_path / 'transformer/config.json'
+    config.write_text(
+      json.dumps({**json.loads(config.read_text()), 'num_layers': 1})
+    )
+    self.assert_refused(tmp_path, forms[0] / 'plain', '6 unknown: .*blocks.1')
+
+  def test_places(self, base, forms, tmp_path):
+    missing = tmp_path / 'nowhere'
+    self.assert_refused(base, missing, f'{missing}: no such file or folder')
+    self.assert_refused(base, tmp_path, 'holds neither pytorch_lora_weights')
+    (tmp_path / 'text.safetensors').write_text('no tensors')
+    file = tmp_path / 'text.safetensors'
+    self.assert_refused(base, file, 'not a safetensors file')
+    both = shutil.copytree(forms[0] / 'peft', tmp_path / 'both')
+    shutil.copy(forms[0] / 'plain' / FILE, both)
+    self.assert_refused(base, both, f'holds both {FILE}')
+    with pytest.raises(UserError, match='give it as model.adapter'):
+      folder_lib.open_model(forms[0] / 'plain')
+
+  def assert_refused(self, base, path, message):
+    with pytest.raises(UserError, match=message) as raised:
+      folder_lib.open_model(base, path)
+    assert str(path) in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
