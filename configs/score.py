@@ -15,7 +15,6 @@ videos.root=WORKDIR, videos.files='("manifest.jsonl",)'.
 from ml_collections import config_dict
 
 from lift_jax import config_lib
-from lift_jax.models.critic.prompt import questions_path
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
@@ -47,7 +46,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'width': 64,
   }
   config.prompts = {
-    'questions': str(questions_path()) if is_smoke else '',
+    'questions': '',
     'text_buckets': (256,) if is_smoke else (192, 320, 512),
     'max_answer_tokens': 0,
   }

@@ -26,6 +26,7 @@ from lift_jax.cli import job_flags
 from lift_jax.data import critic_prompts
 from lift_jax.data.cache import stamp, write_json
 from lift_jax.data.hra import read_questions
+from lift_jax.data.json_records import ReadResult
 from lift_jax.data.sample_clips import SampleClipsConfig, make_sample_clips
 from lift_jax.errors import UserError
 from lift_jax.journal import Journal, differences
@@ -45,8 +46,8 @@ from lift_jax.stop_signal import StopSignal
 class ScoreConfig:
   """Sections of a scoring job; the mesh is of one host's devices.
 
-  `sample_clips` are made and rated where their number is above 0, in place of
-  `videos`: a critic of random weights needs no better.
+  `sample_clips` are made and rated where `videos.files` is empty and their
+  number above 0: a critic of random weights needs no better.
   """
 
   model: choice.CriticModelConfig
@@ -70,16 +71,19 @@ def main(argv: list[str]) -> int:
 def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   """The whole job."""
   config, workdir = call.config, call.workdir
-  found = _read_videos(config, workdir)
   critic = choice.open_chosen(config.model, workdir)
-  tokenizer = choice.open_tokenizer(config.model, critic)
-  labels = label_ids(tokenizer)
   folders = [critic.path]
   if critic.adapter is not None:
     folders.insert(0, critic.adapter.path)
+  questions = config.prompts.questions
+  if not questions and not config.model.path:  # a random critic knows none
+    questions = str(prompt.questions_path())
   prompts = critic_prompts.find_prompts(
-    config.prompts.questions, folders, config.model.template
+    questions, folders, config.model.template
   )
+  tokenizer = choice.open_tokenizer(config.model, critic)
+  labels = label_ids(tokenizer)
+  found = _read_videos(config, workdir, prompts)
   mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
   logger.info('score: %s', partitioning.describe(mesh))
   _report_skipped(workdir, found.skipped, logger)
@@ -99,8 +103,10 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   if distributed.is_primary():
     journal.gather(keys)
   distributed.barrier('the ratings are in one piece')
+  # Of all videos, so that what is refused here every host refuses.
+  done = _done(journal, found.records, settings)
   mine = found.records[jax.process_index() :: jax.process_count()]
-  done = _done(journal, mine, settings)
+  done &= {video.key for video in mine}
   logger.info(
     'score: %d of %d videos are rated in %s', len(done), len(mine), workdir
   )
@@ -147,11 +153,20 @@ def _key(line) -> str:
   return key_of(line['video'], line['caption'])
 
 
-def _read_videos(config: ScoreConfig, workdir: pathlib.Path):
+def _read_videos(
+  config: ScoreConfig,
+  workdir: pathlib.Path,
+  prompts: critic_prompts.CriticPrompts,
+) -> ReadResult[CaptionedVideo]:
   """What is to be rated: the user's videos, or clips of our own."""
   videos = config.videos
-  if not config.sample_clips.num_clips:
-    return read_videos(videos.root, videos.files, videos.on_bad_record)
+  if videos.files or not config.sample_clips.num_clips:
+    return read_videos(
+      videos.root,
+      videos.files,
+      videos.on_bad_record,
+      tuple(prompts.questions.values()),
+    )
   folder = workdir / 'sample_clips'
   if distributed.is_primary():
     make_sample_clips(
@@ -165,6 +180,8 @@ def _read_videos(config: ScoreConfig, workdir: pathlib.Path):
 
 def _done(journal: Journal, videos: list[CaptionedVideo], settings) -> set[str]:
   """Keys of those videos that are rated, and have not changed since.
+
+  Those that could not be read are tried again: something may have been mended.
 
   Raises:
     UserError: the ratings are of another critic, or of other prompts.
@@ -180,7 +197,8 @@ def _done(journal: Journal, videos: list[CaptionedVideo], settings) -> set[str]:
         f'{journal.path}: {video.video} was rated with {name} = {old!r}, which '
         f'is now {new!r}; give another --workdir'
       )
-    if tuple(line['stamp']) == stamp(video.path):
+    is_same = tuple(line.get('stamp') or ()) == stamp(video.path)
+    if is_same and 'probabilities' in line:
       done.add(video.key)
   return done
 

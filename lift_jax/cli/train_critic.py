@@ -23,11 +23,12 @@ from lift_jax.checkpoints import CheckpointConfig, TrainCheckpoints
 from lift_jax.cli import job_flags
 from lift_jax.data import critic_pipeline
 from lift_jax.data.cache import write_json
-from lift_jax.data.critic_pipeline import CriticDataConfig
+from lift_jax.data.critic_pipeline import CriticDataConfig, Example
 from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.critic_records import CriticRecords, read_critic_records
 from lift_jax.data.global_batch import to_global
 from lift_jax.data.hra import HRARecord, conversation, read_questions
+from lift_jax.data.json_records import ReadResult
 from lift_jax.data.sample_clips import SampleClipsConfig, make_sample_clips
 from lift_jax.errors import UserError
 from lift_jax.models.critic import flops
@@ -49,12 +50,32 @@ from lift_jax.training.critic_step import (
   CriticStepConfig,
   make_critic_step,
 )
+from lift_jax.training.critic_validation import CriticValidation
 from lift_jax.training.optimizer import (
   OptimizerConfig,
   learning_rate_schedule,
   make_optimizer,
 )
 from lift_jax.training.state import TrainState
+
+# Rows of a shard of the batch that validation takes at a time.
+_ROWS_PER_SHARD = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationConfig:
+  """Looks at the validation part on the way.
+
+  Attributes:
+    every_steps: optimizer steps between two looks; 0 takes none. There is also
+      one before the first step and one after the last.
+  """
+
+  every_steps: int
+
+  def __post_init__(self):
+    if self.every_steps < 0:
+      raise UserError('validation.every_steps must not be below 0')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +93,7 @@ class TrainCriticConfig:
   lora: LoRAConfig
   optimizer: OptimizerConfig
   checkpoint: CheckpointConfig
+  validation: ValidationConfig
 
 
 def main(argv: list[str]) -> int:
@@ -103,7 +125,10 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
     records.splits['train'], records, tokenizer, config.data
   )
   examples = found.records
-  _report_skipped(workdir, [*records.skipped, *found.skipped], logger)
+  watched = _watched(config, records, tokenizer)
+  _report_skipped(
+    workdir, [*records.skipped, *found.skipped, *watched.skipped], logger
+  )
   num_steps = config.train.num_steps(len(examples), batch_size)
   _describe(config, setup, records, examples, batch_size, num_steps, logger)
 
@@ -121,7 +146,13 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
     workdir / 'checkpoints',
     config.checkpoint,
     critic.belongs_to(
-      folder, config.model, config.train, config.lora, examples, batch_size
+      folder,
+      config.model,
+      config.train,
+      config.lora,
+      examples,
+      config.data,
+      batch_size,
     ),
   )
   with checkpoints:
@@ -181,6 +212,9 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
         writer=writer,
         logger=logger,
         is_primary=distributed.is_primary(),
+        validate=_looks(
+          config, setup, folder, watched.records, tokenizer, frozen, writer
+        ),
       )
   if int(state.step) == num_steps and config.train.export:
     target = workdir / 'export'
@@ -279,6 +313,45 @@ def _compiled_steps(config, setup, tx, state, max_targets, logger):
     lambda batch: 'tokens ' + 'x'.join(map(str, batch.tokens.shape)),
     logger,
   )
+
+
+def _watched(
+  config: TrainCriticConfig, records: CriticRecords, tokenizer
+) -> ReadResult[Example]:
+  """What is looked at on the way; nothing if nobody wants to."""
+  split = records.splits['validation']
+  if not config.validation.every_steps or not split:
+    return ReadResult([], [])
+  return critic_pipeline.make_examples(split, records, tokenizer, config.data)
+
+
+def _looks(config, setup, folder, examples, tokenizer, frozen, writer):
+  """What the loop calls after each step: metrics, where they are due."""
+  if not examples:
+    return None
+  mesh = setup.mesh
+  batch_size = mesh.shape['data'] * mesh.shape['fsdp'] * _ROWS_PER_SHARD
+  validation = CriticValidation(
+    lambda: critic_pipeline.in_order(
+      examples,
+      tokenizer,
+      folder.config.vision_tower.image_size,
+      batch_size,
+      setup.batch_sharding,
+      config.data.num_threads,
+    ),
+    batch_size,
+    setup.batch_sharding,
+    setup.model,
+    max(int(e.is_target.sum()) for e in examples),
+  )
+
+  def look(step: int, state: TrainState, is_last: bool) -> None:
+    if is_last or step % config.validation.every_steps == 0:
+      params = param_paths.merge(state.ema or state.trainable, frozen)
+      writer.write(step, validation(params))
+
+  return look
 
 
 def _flops_of(folder: CriticFolder, trainable: str, max_targets: int):

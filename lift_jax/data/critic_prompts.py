@@ -11,6 +11,7 @@ import pathlib
 
 from lift_jax import model_files
 from lift_jax.data.hra import DIMENSIONS, read_questions
+from lift_jax.data.json_records import parse_json, read_text
 from lift_jax.errors import UserError
 
 NAME = 'prompts.json'
@@ -49,34 +50,36 @@ def find_prompts(
   """The prompts of a critic.
 
   Args:
-    given: prompt JSON; '' looks for the one that training wrote.
+    given: prompt JSON, of training or as published; '' looks for the one that
+      training wrote.
     folders: of the critic and its adapter, the latter first.
     template: that the job uses.
 
   Raises:
     UserError: there is none, or it is for another template.
   """
-  if given:
-    # Published critics are asked without the space that they were trained
-    # with (facts of the released run scripts).
-    return CriticPrompts(_in_order(read_questions(given)), False)
-  for folder in folders:
-    path = folder / NAME
-    if path.exists():
-      kept = model_files.read_json(path)
-      if kept.get('template') != template:
-        raise UserError(
-          f'{path}: this critic was trained with the template '
-          f'{kept.get("template")!r}; set model.template to it'
-        )
-      return CriticPrompts(
-        _in_order(read_questions(path)), bool(kept.get('space_before_caption'))
-      )
-  raise UserError(
-    f'{folders[-1]}: no {NAME} beside this critic; give the questions that it '
-    'was trained on, as --config.prompts.questions=FILE.json'
+  beside = [folder / NAME for folder in folders]
+  path = (
+    pathlib.Path(given)
+    if given
+    else next(filter(pathlib.Path.exists, beside), None)
   )
-
-
-def _in_order(questions: Mapping[str, str]) -> dict[str, str]:
-  return {dimension: questions[dimension] for dimension in DIMENSIONS}
+  if path is None:
+    raise UserError(
+      f'{folders[-1]}: no {NAME} beside this critic; give the questions that '
+      'it was trained on, as --config.prompts.questions=FILE.json'
+    )
+  questions = read_questions(path)
+  kept = parse_json(str(path), read_text(str(path), path), 'an object')
+  # Published questions name no template, and their critics are asked without
+  # the space that they were trained with.
+  trained_with = kept.get('template', template)
+  if trained_with != template:
+    raise UserError(
+      f'{path}: this critic was trained with the template {trained_with!r}; '
+      'set model.template to it'
+    )
+  return CriticPrompts(
+    {dimension: questions[dimension] for dimension in DIMENSIONS},
+    bool(kept.get('space_before_caption', False)),
+  )

@@ -5,6 +5,7 @@ import dataclasses
 from lift_jax import config_lib
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.errors import UserError
+from lift_jax.rewards.weights import RewardMap
 
 KINDS = ('labels', 'soft')
 
@@ -40,7 +41,8 @@ class PromptsConfig:
 
   Attributes:
     questions: prompt JSON with the three questions that it was trained on; ''
-      takes those that `lift train_critic` left beside it.
+      takes those that `lift train_critic` left beside it, and our own for a
+      random critic.
     text_buckets: the numbers of places that a caption, with the words around
       it, may take beside the frames; each is compiled on its own.
     max_answer_tokens: of a rationale, its label included; 0 asks for none, and
@@ -82,8 +84,13 @@ class RewardConfig:
 
   def __post_init__(self):
     config_lib.check_choice('reward.kind', self.kind, KINDS)
+    self.worth()  # is refused here, and not once everything is rated
     if self.decimals is not None and self.decimals < 0:
       raise UserError('reward.decimals must not be below 0')
+
+  def worth(self) -> RewardMap:
+    """The score of each label."""
+    return RewardMap(self.good, self.normal, self.bad)
 
 
 @dataclasses.dataclass(frozen=True)

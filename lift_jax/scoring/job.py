@@ -30,8 +30,10 @@ from lift_jax.scoring.scorer import Prompts, Ratings, Scorer
 from lift_jax.scoring.videos import CaptionedVideo
 from lift_jax.stop_signal import StopSignal
 
-# Brightest level of a clip that counts as black: what lossy codecs leave of 0.
-_BLACK = 16
+# Brightest level of a clip that counts as black, and largest change of one that
+# counts as static: what lossy codecs leave of 0. x264 at a rate factor of 18
+# changes the pixels of a still picture by up to 17.
+_NOISE = 18
 # Share of the vocabulary below which the labels are a forced choice.
 _LOW_MASS = 0.5
 
@@ -42,12 +44,14 @@ class Task:
 
   Attributes:
     video: to be rated.
+    num_frames: that its prompts have places for.
     prefix: ids of what its prompts have in common.
     questions: ids of the rest of each prompt.
     places: that its prefix is filled up to.
   """
 
   video: CaptionedVideo
+  num_frames: int
   prefix: list[int]
   questions: list[list[int]]
   places: int
@@ -87,7 +91,7 @@ def make_task(
       'or shorten the caption'
     )
   questions = [row[length:] for row in rows]
-  return Task(video, rows[0][:length], questions, fitting[0])
+  return Task(video, num_seen, rows[0][:length], questions, fitting[0])
 
 
 def pad_prompts(tasks: Sequence[Task], places: int, pad_id: int) -> Prompts:
@@ -108,7 +112,7 @@ def pad_prompts(tasks: Sequence[Task], places: int, pad_id: int) -> Prompts:
 
 
 def read_frames(
-  video: CaptionedVideo, size: int
+  video: CaptionedVideo, num_frames: int, size: int
 ) -> tuple[np.ndarray, list[str]]:
   """Frames uint8 [NUM_FRAMES, size, size, 3], and what is odd about them.
 
@@ -116,19 +120,25 @@ def read_frames(
   clips are rated as what they are.
 
   Raises:
-    UserError: the clip cannot be decoded.
+    UserError: the clip cannot be decoded, or not to the `num_frames` that its
+      prompt has places for.
   """
   clip = video_lib.decode(
     video.path, NUM_FRAMES, where=video.where, choose=choose_critic_frames
   )
+  if len(clip.frames) != num_frames:
+    raise UserError(
+      f'{video.where}: {video.path} shows {clip.num_source_frames} frames, not '
+      'as many as it states; encode it again as mp4, or delete the record'
+    )
   flags = []
   if clip.num_source_frames == 1:
     flags.append('single frame')
   elif len(clip.frames) < NUM_FRAMES:
     flags.append(f'{len(clip.frames)} frames')
-  if clip.frames.max() <= _BLACK:
+  if clip.frames.max() <= _NOISE:
     flags.append('black')
-  elif len(clip.frames) > 1 and not np.ptp(clip.frames, axis=0).any():
+  elif len(clip.frames) > 1 and np.ptp(clip.frames, axis=0).max() <= _NOISE:
     flags.append('static')
   frames = np.zeros((NUM_FRAMES, size, size, 3), np.uint8)
   frames[: len(clip.frames)] = resize_for_tower(clip.frames, size)
@@ -140,7 +150,9 @@ class Rater:
 
   Args:
     scorer: makes the critic, once there is something to rate.
+    num_shards: of the batch, on the critic's mesh.
     tokenizer: of the critic.
+    label_ids: the first token of each label.
     prompts: what it is asked.
     settings: what decides a rating, noted with each.
     image_size: of the vision tower.
@@ -189,8 +201,11 @@ class Rater:
       done: keys of those that the journal holds.
 
     Raises:
-      UserError: a video that cannot be used, or a critic that is not finite.
+      UserError: a video that cannot be used, answers that the critic has no
+        room for, a critic that is not finite, or a disk that is full.
     """
+    if all(video.key in done for video in videos):
+      return
     with concurrent.futures.ThreadPoolExecutor(
       self._config.num_readers
     ) as pool:
@@ -200,6 +215,7 @@ class Rater:
         (len(q) for task in tasks for q in task.questions), default=1
       )
       places = -(-longest // 16) * 16
+      self._check_length(tasks, places)
       by_places = collections.defaultdict(list)
       for task in tasks:
         by_places[task.places].append(task)
@@ -215,6 +231,18 @@ class Rater:
           logger.warning('SIGTERM: what was rated is kept; run again to go on')
           break
         self._rate(batch, frames, places, journal, progress)
+
+  def _check_length(self, tasks: Sequence[Task], places: int) -> None:
+    """Refuses prompts and answers that together are more than is read."""
+    most = max((task.places for task in tasks), default=0)
+    length = most + places + self._texts.max_answer_tokens
+    if length > self._tokenizer.max_length:
+      raise UserError(
+        f'prompts of {most + places} places and prompts.max_answer_tokens = '
+        f'{self._texts.max_answer_tokens} make {length}, but the critic reads '
+        f'{self._tokenizer.max_length}; lower prompts.max_answer_tokens or '
+        'the largest of prompts.text_buckets'
+      )
 
   def _tasks(self, videos, done, pool, journal, progress) -> list[Task]:
     """Prompts of all videos: those that are done keep their rows too."""
@@ -239,7 +267,16 @@ class Rater:
     """A video that cannot be used: the end, or an entry that says why."""
     if self._stops:
       raise error
-    journal.add(self._line(video) | {'error': str(error)})
+    self._note(self._line(video) | {'error': str(error)}, journal, progress)
+
+  def _note(self, line: dict[str, Any], journal, progress) -> None:
+    try:
+      journal.add(line)
+    except OSError as error:
+      raise UserError(
+        f'{journal.path} cannot be written ({error.strerror}); make room and '
+        'run the same command again, which goes on from here'
+      ) from None
     progress.update(1)
 
   def _read_ahead(
@@ -248,12 +285,14 @@ class Rater:
     """Batches with futures of their frames, decoded before they are needed."""
 
     def begin(batch: Batch[Task]):
-      videos = [task.video for task in batch.items]
+      # A video that fills several rows is read once.
       futures = {
-        video.key: pool.submit(read_frames, video, self._image_size)
-        for video in videos
+        task.video.key: pool.submit(
+          read_frames, task.video, task.num_frames, self._image_size
+        )
+        for task in {task.video.key: task for task in batch.items}.values()
       }
-      return batch, [futures[video.key] for video in videos]
+      return batch, [futures[task.video.key] for task in batch.items]
 
     waiting = collections.deque()
     for batch in batches:
@@ -290,9 +329,9 @@ class Rater:
     self.seconds += time.monotonic() - start
     for row, task in enumerate(batch.items):
       if new[row]:
-        journal.add(self._rated(task.video, ratings, row, odd[row]))
+        line = self._rated(task.video, ratings, row, odd[row])
+        self._note(line, journal, progress)
         self.num_rated += 1
-        progress.update(1)
 
   def _line(self, video: CaptionedVideo) -> dict[str, Any]:
     return {

@@ -26,7 +26,7 @@ def scored_record(
     line: of the journal.
     reward: what the labels are worth.
   """
-  worth = RewardMap(reward.good, reward.normal, reward.bad)
+  worth = reward.worth()
   record = {'video': line['video'], 'caption': line['caption']}
   if 'probabilities' in line:
     soft = _expected(line['probabilities'], worth)

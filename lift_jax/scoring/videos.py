@@ -66,7 +66,10 @@ def key_of(video: str, caption: str) -> str:
 
 
 def read_videos(
-  root: str | pathlib.Path, files: Sequence[str], on_bad_record: str
+  root: str | pathlib.Path,
+  files: Sequence[str],
+  on_bad_record: str,
+  questions: Sequence[str] = (),
 ) -> ReadResult[CaptionedVideo]:
   """Reads and checks lists of videos.
 
@@ -77,6 +80,7 @@ def read_videos(
     files: .json or .jsonl, relative to the root or absolute.
     on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
       records.
+    questions: that conversations may hold; others are found in them.
 
   Raises:
     UserError: a bad file or record, or no usable record at all.
@@ -88,10 +92,10 @@ def read_videos(
   videos = {}
   for name, path in zip(files, find_files(root, files), strict=True):
     items = _items(name, path)
-    questions = _questions(items)
+    found = _find_questions(items)
     for index, item in enumerate(items):
       try:
-        video = _video(root, item, questions, name, index)
+        video = _video(root, item, questions, found, name, index)
         videos.setdefault(video.key, video)
       except RecordFault as fault:
         bad.add(name, index, fault)
@@ -109,7 +113,7 @@ def _items(name: str, path: pathlib.Path) -> list[Any]:
   ]
 
 
-def _questions(items: list[Any]) -> tuple[str, ...]:
+def _find_questions(items: list[Any]) -> tuple[str, ...]:
   """The questions of conversations, which stand behind their captions."""
   texts = []
   for item in items:
@@ -124,16 +128,21 @@ def _questions(items: list[Any]) -> tuple[str, ...]:
 def _video(
   root: pathlib.Path,
   item: Any,
-  questions: tuple[str, ...],
+  questions: Sequence[str],
+  found: Sequence[str],
   file: str,
   index: int,
 ) -> CaptionedVideo:
   item = as_object(item, '{"video", "caption"}')
   if 'conversations' in item:
     name = text_field(item, 'video')
-    caption, _ = hra.split_text(hra.human_text(item), questions)
+    text = hra.human_text(item)
+    # Those that are known first: what few clips have in common may be more.
+    known = [one for one in questions if text.rstrip().endswith(one)]
+    caption, _ = hra.split_text(text, known or found)
   elif 'files' in item:  # of a manifest
-    names = [name for name in item['files'] if name.endswith('.mp4')]
+    files = item['files'] if isinstance(item['files'], dict) else {}
+    names = [name for name in files if name.endswith('.mp4')]
     if len(names) != 1:
       raise RecordFault('"files" names no mp4 file; give a manifest')
     name, caption = names[0], text_field(item, 'prompt')

@@ -1,0 +1,125 @@
+"""The questions that a critic is asked are those that it was trained on."""
+
+import json
+import pathlib
+
+from absl.testing import parameterized
+import pytest
+
+from lift_jax.data.critic_prompts import (
+  NAME,
+  CriticPrompts,
+  find_prompts,
+  write_prompts,
+)
+from lift_jax.data.hra import DIMENSIONS
+from lift_jax.errors import UserError
+from tests.data.feedback import QUESTIONS
+
+PUBLISHED = (
+  pathlib.Path(__file__).parents[3] / 'shared/data/critic_prompts.json'
+)
+OTHERS = {name: f' Another {name} question?' for name in DIMENSIONS}
+
+
+class CriticPromptsTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _folders(self, tmp_path):
+    self.root = tmp_path
+    self.critic, self.adapter = tmp_path / 'critic', tmp_path / 'adapter'
+    for folder in (self.critic, self.adapter):
+      folder.mkdir()
+
+  def find(self, given='', template='vicuna_v1') -> CriticPrompts:
+    return find_prompts(str(given), [self.adapter, self.critic], template)
+
+  def write(self, value, name='given.json') -> pathlib.Path:
+    path = self.root / name
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+  def assert_refused(self, *words, **settings):
+    with self.assertRaises(UserError) as caught:
+      self.find(**settings)
+    text = str(caught.exception)
+    self.assertLen(text.splitlines(), 1)
+    for word in words:
+      self.assertIn(str(word), text)
+
+  @parameterized.parameters('adapter', 'critic')
+  def test_what_training_wrote(self, name):
+    """With the space that training put before captions."""
+    backwards = dict(reversed(QUESTIONS.items()))
+    write_prompts(getattr(self, name), backwards, 'vicuna_v1')
+    prompts = self.find()
+    self.assertEqual(prompts, CriticPrompts(QUESTIONS, True))
+    self.assertEqual(tuple(prompts.questions), DIMENSIONS)
+
+  def test_adapter_first(self):
+    """It was trained last."""
+    write_prompts(self.critic, OTHERS, 'hermes-2')
+    write_prompts(self.adapter, QUESTIONS, 'vicuna_v1')
+    self.assertEqual(self.find().questions, QUESTIONS)
+
+  def test_given_first(self):
+    write_prompts(self.adapter, QUESTIONS, 'hermes-2')
+    path = self.write({'questions': OTHERS})
+    self.assertEqual(self.find(path).questions, OTHERS)
+
+  def test_given_as_published(self):
+    """Other names, no template: a critic that is asked without the space."""
+    path = self.write(
+      {
+        'questions': {f'{name} issues': text for name, text in OTHERS.items()},
+        'image_token': '<image>',
+      }
+    )
+    for template in ('vicuna_v1', 'hermes-2'):
+      self.assertEqual(self.find(path, template), CriticPrompts(OTHERS, False))
+
+  def test_given_as_trained(self):
+    """By its path: the critic is still asked as it was trained."""
+    write_prompts(self.adapter, QUESTIONS, 'vicuna_v1')
+    moved = (self.adapter / NAME).rename(self.root / 'moved.json')
+    self.assertEqual(self.find(moved), CriticPrompts(QUESTIONS, True))
+    self.assert_refused(moved, "'vicuna_v1'", given=moved, template='hermes-2')
+
+  def test_other_template(self):
+    write_prompts(self.adapter, QUESTIONS, 'hermes-2')
+    self.assert_refused(
+      self.adapter / NAME, "template 'hermes-2'", 'set model.template'
+    )
+
+  def test_none(self):
+    self.assert_refused(
+      self.critic, 'no prompts.json', '--config.prompts.questions=FILE.json'
+    )
+
+  @parameterized.parameters(
+    ('{', 'line 1 column 2'),
+    ('[]', 'a list, not an object'),
+    ({'questions': {'semantic': ' Why?'}}, 'no question for'),
+    ({'questions': {'semantics': 'Why?'}}, 'begin it with one space'),
+    ({'template': 'vicuna_v1'}, 'no "questions"'),
+  )
+  def test_bad_file(self, value, words):
+    for place in ('given.json', f'adapter/{NAME}'):
+      path = self.write(value, place)
+      given = path if place == 'given.json' else ''
+      self.assert_refused(path, words, given=given)
+
+  def test_missing_file(self):
+    self.assert_refused('gone.json', 'no such file', given='gone.json')
+
+  def test_saved_on_windows(self):
+    path = self.root / 'marked.json'
+    path.write_text(json.dumps({'questions': OTHERS}), encoding='utf-8-sig')
+    self.assertEqual(self.find(path).questions, OTHERS)
+
+  @pytest.mark.skipif(not PUBLISHED.exists(), reason='not published here')
+  def test_published(self):
+    prompts = self.find(PUBLISHED)
+    self.assertFalse(prompts.space_before_caption)
+    for dimension, text in prompts.questions.items():
+      self.assertStartsWith(text, ' Please identify the ')
+      self.assertIn(f'the {dimension} ', text)
