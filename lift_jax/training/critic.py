@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lift_jax.data.critic_pipeline import Example
-from lift_jax.errors import UserError
+from lift_jax import param_paths
+from lift_jax.data.critic_pipeline import CriticDataConfig, Example
+from lift_jax.errors import UserError, listing
 from lift_jax.models import lora
 from lift_jax.models.critic import sharding
 from lift_jax.models.critic.choice import CriticModelConfig
-from lift_jax.models.critic.folder import CriticFolder
+from lift_jax.models.critic.folder import ADAPTER_TABLE, CriticFolder
 from lift_jax.models.functional import Params, functional
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
@@ -46,14 +47,35 @@ def make_setup(
     attention_backend=config.attention,
   )
   if train.trainable == 'lora':
+    if folder.adapter is not None:
+      # They would be exported without those that they build upon.
+      raise UserError(
+        f'model.adapter is {folder.adapter.path}: new adapters cannot be '
+        "trained on top of others; set train.trainable to 'all', or "
+        "model.adapter to ''"
+      )
     build = lora.adapted(build, lora_config)
+  model = functional(build)
+  _check_published(model.abstract_params)
   return setup_lib.make(
-    functional(build),
+    model,
     sharding.rules(folder.config),
     lora.LORA_RULES,
     train.trainable,
     mesh,
   )
+
+
+def _check_published(abstract_params: Params) -> None:
+  """Raises UserError for adapters that could not be written in the end."""
+  adapters, _ = param_paths.partition(abstract_params, lora.is_adapter)
+  known = {row.ours for row in ADAPTER_TABLE}
+  if strangers := param_paths.flatten(adapters).keys() - known:
+    layers = {name.rpartition('/')[0] for name in strangers}
+    raise UserError(
+      f'lora.targets: {listing(layers)} are not of the language model, and '
+      "published adapters are; an example that is: 'llm/blocks/attn/to_q'"
+    )
 
 
 def load_base(
@@ -69,14 +91,21 @@ def belongs_to(
   train: TrainConfig,
   lora_config: lora.LoRAConfig,
   examples: list[Example],
+  data_config: CriticDataConfig,
   batch_size: int,
 ) -> dict[str, Any]:
   """What a checkpoint of this run may be continued with."""
-  data = [
-    (e.record.video, e.tokens.tolist(), e.num_frames, e.length)
-    for e in examples
-  ]
-  digest = hashlib.sha256(json.dumps(data).encode()).hexdigest()
+  # One after the other: all the tokens of a large set, as JSON, are gigabytes.
+  digest = hashlib.sha256()
+  for example in examples:
+    row = [
+      example.record.video,
+      example.is_real,
+      example.num_frames,
+      example.length,
+      hashlib.sha256(example.tokens.tobytes()).hexdigest(),
+    ]
+    digest.update(json.dumps(row).encode() + b'\n')
   adapters = dataclasses.asdict(lora_config)
   adapters['targets'] = list(adapters['targets'])
   return {
@@ -87,5 +116,7 @@ def belongs_to(
     'has_ema': train.ema_decay > 0,
     'seed': train.seed,
     'batch_size': batch_size,
-    'data': digest[:16],
+    'data': digest.hexdigest()[:16],
+    'real_share': data_config.real_share,
+    'label_weight': data_config.label_weight,
   }

@@ -102,7 +102,7 @@ def make_critic_step(
       'token_accuracy': jnp.sum(is_right_bk),
       # The first token of an answer is its label.
       'label_accuracy': jnp.sum(is_right_bk[:, 0]),
-      'label_loss': jnp.sum(loss_bk[:, 0]),
+      'label_loss': jnp.sum(loss_bk[:, 0] * is_there_bk[:, 0]),
     }
     return jnp.sum(weight_bk * loss_bk) / total_weight, sums
 
@@ -131,13 +131,13 @@ def make_critic_step(
       )
       result, _ = jax.lax.scan(body, zero, micro)
     (loss, sums), grads = result
-    rows = batch.weight.shape[0]
+    num_answers = jnp.sum(jnp.any(batch.is_target, axis=1))
     metrics = {
       'loss': loss,
       'grad_norm': optax.tree.norm(grads),
       'token_accuracy': sums['token_accuracy'] / num_targets,
-      'label_accuracy': sums['label_accuracy'] / rows,
-      'label_loss': sums['label_loss'] / rows,
+      'label_accuracy': sums['label_accuracy'] / num_answers,
+      'label_loss': sums['label_loss'] / num_answers,
     }
     return state.after(grads, tx, config.ema_decay), metrics
 

@@ -25,13 +25,8 @@ def reader_flops(
   config: CriticConfig, num_tokens: int, num_logits: int
 ) -> float:
   """FLOPs of reading tokens, and of the logits of some of them."""
-  llm = config.llm
-  heads, key_heads = llm.num_heads * llm.head_dim, llm.num_kv_heads
-  params = llm.width * (2 * heads + 2 * key_heads * llm.head_dim)
-  params += 3 * llm.width * llm.mlp_width
-  layer = 2.0 * params * num_tokens + 2.0 * num_tokens**2 * heads
-  logits = 2.0 * llm.width * llm.vocab_size * num_logits
-  return llm.num_layers * layer + logits
+  linear, attention = _reader_parts(config, num_tokens, num_logits)
+  return linear + attention
 
 
 def training_flops(
@@ -44,8 +39,23 @@ def training_flops(
   """FLOPs of forward and backward of one row, recomputation not counted.
 
   With adapters nothing goes back through the tower, and the kernels of the
-  language model have no gradient.
+  language model have no gradient; the adapters themselves are not counted.
   """
   tower = tower_flops(config, num_frames)
-  reader = reader_flops(config, num_tokens, num_logits)
-  return 3 * (tower + reader) if trains_all else tower + 2 * reader
+  linear, attention = _reader_parts(config, num_tokens, num_logits)
+  if trains_all:
+    return 3 * (tower + linear + attention)
+  return tower + 2 * linear + 3 * attention
+
+
+def _reader_parts(
+  config: CriticConfig, num_tokens: int, num_logits: int
+) -> tuple[float, float]:
+  llm = config.llm
+  heads, key_heads = llm.num_heads * llm.head_dim, llm.num_kv_heads
+  params = llm.width * (2 * heads + 2 * key_heads * llm.head_dim)
+  params += 3 * llm.width * llm.mlp_width
+  linear = 2.0 * llm.num_layers * params * num_tokens
+  linear += 2.0 * llm.width * llm.vocab_size * num_logits
+  attention = 2.0 * llm.num_layers * num_tokens**2 * heads
+  return linear, attention

@@ -32,6 +32,7 @@ from lift_jax.models import adapters, lora
 from lift_jax.models.critic import sharding, tiny_tokenizer
 from lift_jax.models.critic.critic import Critic, CriticConfig
 from lift_jax.models.critic.projector import PROJECTOR_TABLE, ProjectorConfig
+from lift_jax.models.critic.tokens import TOKENIZER_FILES
 from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.models.internvit.config import InternViTConfig
 from lift_jax.models.internvit.convert import (
@@ -57,7 +58,7 @@ ADAPTER_TABLE = lora.adapter_table(
   tuple(
     dataclasses.replace(row, ours=f'llm/{row.ours}') for row in LLAMA_TABLE
   ),
-  prefix='base_model.model.llm.',
+  prefix=f'{adapters.PEFT_PREFIX}llm.',
 )
 
 
@@ -137,7 +138,7 @@ class CriticFolder:
     parts += [
       safetensors_files.fingerprint(self._tensors(name)) for name in PARTS
     ]
-    for file in ('tokenizer.model', 'tokenizer_config.json'):
+    for file in TOKENIZER_FILES:
       path = self.path / LLM / file
       if path.exists():
         parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
@@ -183,6 +184,10 @@ def open_critic(
   where = {name: str(path / name / 'config.json') for name in PARTS}
   llm = LlamaConfig.from_json(configs[LLM], where[LLM])
   layer = root.get('mm_vision_select_layer')
+  if type(layer) not in (int, type(None)):
+    raise UserError(
+      f'{path}/config.json: mm_vision_select_layer = {layer!r}; give an integer'
+    )
   options = {} if layer is None else {'feature_layer': layer}
   tower = kinds[kind].from_json(configs[VISION], where[VISION], **options)
   projector = ProjectorConfig.from_json(
@@ -269,6 +274,30 @@ def _save(
     )
 
 
+def _copy_configs(
+  source: pathlib.Path, target: pathlib.Path, dtype: str
+) -> None:
+  """JSON files and the tokenizer, as published.
+
+  Only the type of the weights is kept true, as transformers loads them in the
+  type that a config names.
+  """
+  target.mkdir(exist_ok=True)
+  stated = {
+    'dtype': dtype,
+    'torch_dtype': dtype,
+    'model_dtype': f'torch.{dtype}',
+  }
+  for file in source.iterdir():
+    if file.name == 'config.json':
+      value = model_files.read_json(file)
+      value |= {key: new for key, new in stated.items() if key in value}
+      model_files.write_json(target / file.name, value)
+    elif file.suffix in ('.json', '.model') and file.is_file():
+      if not file.name.endswith('.index.json'):
+        shutil.copy2(file, target / file.name)
+
+
 def write_critic(
   source: CriticFolder, target: pathlib.Path, params: Params, dtype: str
 ) -> None:
@@ -285,11 +314,7 @@ def write_critic(
   with model_files.writing_beside(target) as partial:
     if distributed.is_primary():
       for name in ('.', *PARTS):
-        (partial / name).mkdir(exist_ok=True)
-        for file in (source.path / name).iterdir():
-          if file.is_file() and file.suffix in ('.json', '.model'):
-            if not file.name.endswith('.index.json'):
-              shutil.copy2(file, partial / name / file.name)
+        _copy_configs(source.path / name, partial / name, dtype)
     distributed.barrier('configs are copied')
     _save(partial, source, params, dtype)
 

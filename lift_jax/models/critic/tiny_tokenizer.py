@@ -1,5 +1,6 @@
 """A small Llama-like tokenizer, for critics that are not pretrained."""
 
+import io
 import json
 import pathlib
 
@@ -24,9 +25,11 @@ def write(folder: pathlib.Path) -> None:
   texts += list(questions['questions'].values())
   # The labels often enough to become tokens of their own.
   texts += [f'ASSISTANT: {label}.' for label in LABELS for _ in range(50)]
+  # Written by us: SentencePiece would note the path in the file.
+  model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(texts),
-    model_prefix=str(folder / 'tokenizer'),
+    model_writer=model,
     model_type='bpe',
     vocab_size=_VOCAB_SIZE,
     hard_vocab_limit=False,
@@ -38,7 +41,7 @@ def write(folder: pathlib.Path) -> None:
     num_threads=1,
     minloglevel=2,
   )
-  (folder / 'tokenizer.vocab').unlink()  # a listing, which nothing reads
+  (folder / 'tokenizer.model').write_bytes(model.getvalue())
   (folder / 'tokenizer_config.json').write_text(
     json.dumps(
       {

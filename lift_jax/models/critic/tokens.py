@@ -37,6 +37,11 @@ MAX_LENGTH = 4096
 
 _MODEL = 'tokenizer.model'
 _CONFIG = 'tokenizer_config.json'
+_NAMES = 'special_tokens_map.json'
+_ADDED = 'added_tokens.json'
+
+# All that a tokenizer is read from; only the first must be there.
+TOKENIZER_FILES = (_MODEL, _CONFIG, _NAMES, _ADDED)
 
 # What LlamaTokenizer takes where a folder does not say.
 _DEFAULTS = {'bos_token': '<s>', 'eos_token': '</s>', 'unk_token': '<unk>'}
@@ -364,7 +369,7 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
   path = folder / _CONFIG
   config = _read_json(path)
   # Up to transformers 4.33 the names stood beside, in a file of their own.
-  config = _DEFAULTS | _read_json(folder / 'special_tokens_map.json') | config
+  config = _DEFAULTS | _read_json(folder / _NAMES) | config
   for key in _DEFAULTS:
     if config[key] is None:
       raise UserError(f'{path}: {key} is null; name that token')
@@ -387,7 +392,7 @@ def _special_ids(
   tokens = [config[key] for key in _DEFAULTS]
   tokens += filter(None, [config.get('pad_token')])
   tokens += config.get('additional_special_tokens') or []
-  beside = _read_json(folder / 'added_tokens.json')
+  beside = _read_json(folder / _ADDED)
   added = config.get('added_tokens_decoder') or {}
   try:
     ids = {name: int(index) for name, index in beside.items()}

@@ -1,0 +1,77 @@
+"""The layout of a critic: rules that cover it, for every size and mesh."""
+
+from absl.testing import parameterized
+import jax
+
+from lift_jax import param_paths, partitioning
+from lift_jax.errors import UserError
+from lift_jax.models.critic import sharding
+from lift_jax.models.critic.critic import Critic, CriticConfig
+from lift_jax.models.critic.projector import ProjectorConfig
+from lift_jax.models.functional import functional
+from lift_jax.models.llama.config import VILA_3B
+from lift_jax.models.siglip.config import SiglipConfig
+from tests.models.critic import tiny_vila
+from tests.models.critic.critic_test import VILA_1_5_13B, VILA_1_5_40B
+
+VILA_1_5_3B = CriticConfig(SiglipConfig(), ProjectorConfig(width=2560), VILA_3B)
+CONFIGS = {
+  'tiny': tiny_vila.CONFIG,
+  '3b': VILA_1_5_3B,
+  '13b': VILA_1_5_13B,
+  '40b': VILA_1_5_40B,
+}
+
+
+def _mesh(**axes):
+  return partitioning.make_mesh(partitioning.MeshConfig(**{'fsdp': 1} | axes))
+
+
+def _abstract_params(config):
+  return functional(lambda rngs: Critic(config, rngs=rngs)).abstract_params
+
+
+class ShardingTest(parameterized.TestCase):
+  @parameterized.product(
+    size=tuple(CONFIGS),
+    axes=(
+      {'fsdp': 8},
+      {'fsdp': 4, 'tensor': 2},
+      {'data': 2, 'context': 2, 'tensor': 2},
+    ),
+  )
+  def test_total(self, size, axes):
+    config, mesh = CONFIGS[size], _mesh(**axes)
+    sharding.check_mesh(config, mesh)
+    params = _abstract_params(config)
+    shardings = partitioning.param_shardings(
+      sharding.rules(config), params, mesh
+    )
+    places = param_paths.flatten(shardings)
+    # Nothing large lies whole on every device, where it could be shared out.
+    for name, leaf in param_paths.flatten(params).items():
+      if leaf.size > 1e8 and mesh.shape['data'] == 1:
+        part = places[name].shard_shape(leaf.shape)
+        self.assertEqual(leaf.size, 8 * jax.ShapeDtypeStruct(part, 'i1').size)
+
+  def test_each_network_has_its_own_rules(self):
+    """The same name means different things in them: 'blocks/mlp/up/kernel'."""
+    shardings = partitioning.param_shardings(
+      sharding.rules(tiny_vila.CONFIG),
+      _abstract_params(tiny_vila.CONFIG),
+      _mesh(fsdp=4, tensor=2),
+    )
+    specs = {n: s.spec for n, s in param_paths.flatten(shardings).items()}
+    layered = jax.P(None, 'fsdp', 'tensor')
+    self.assertEqual(specs['vision_tower/blocks/mlp/up/kernel'], layered)
+    self.assertEqual(specs['llm/blocks/mlp/up/kernel'], layered)
+    self.assertEqual(
+      specs['projector/linear_in/kernel'], jax.P('fsdp', 'tensor')
+    )
+    self.assertEqual(
+      specs['llm/token_embedding/embedding'], jax.P('tensor', 'fsdp')
+    )
+
+  def test_heads_that_do_not_divide(self):
+    with self.assertRaisesRegex(UserError, 'mesh.tensor is 4'):
+      sharding.check_mesh(tiny_vila.CONFIG, _mesh(fsdp=2, tensor=4))

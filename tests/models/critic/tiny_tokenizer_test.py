@@ -1,0 +1,67 @@
+"""The tokenizer of random critics: always the same, and it can say anything."""
+
+import pytest
+
+from lift_jax.models.critic import prompt, tiny_tokenizer
+from lift_jax.models.critic.tokens import (
+  PromptTokenizer,
+  label_ids,
+  label_tokens,
+)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp('tokenizer') / 'llm'
+  tiny_tokenizer.write(path)
+  return path
+
+
+@pytest.fixture(scope='module')
+def tokenizer(folder):
+  return PromptTokenizer(folder, 'vicuna_v1', 4)
+
+
+def test_same_files_again(folder, tmp_path):
+  tiny_tokenizer.write(tmp_path)
+  files = sorted(path.name for path in tmp_path.iterdir())
+  assert files == ['tokenizer.model', 'tokenizer_config.json']
+  for name in files:
+    assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_special_tokens_are_those_of_llama(tokenizer):
+  assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.stop_id) == (0, 1, 2)
+
+
+def test_fits_the_smallest_critic(tokenizer):
+  assert tokenizer.vocab_size <= 512  # vocab_size of configs/critic_tiny.py
+
+
+def test_labels_are_one_token_each(tokenizer):
+  assert {len(ids) for ids in label_tokens(tokenizer).values()} == {1}
+  assert len(set(label_ids(tokenizer).values())) == 3
+
+
+@pytest.mark.parametrize(
+  'answer',
+  [
+    'Good. No obvious problems.',
+    'Bad.',
+    'Normal. Two  spaces,\na second line\tand a tab.',
+    'Bad. Ünïcödé, 中文, a 🦆 and a \u200b.',
+  ],
+)
+def test_any_answer_can_be_said(tokenizer, answer):
+  ids, is_target = tokenizer.training('Ein Zürcher 🐕.', ' Why?', 2, answer)
+  learnt = [i for i, target in zip(ids, is_target, strict=True) if target]
+  assert tokenizer.decode(learnt) == answer
+  # No letter is unknown.
+  assert tokenizer.pad_id not in ids
+
+
+def test_prompts_of_ours_are_short(tokenizer):
+  """Their words are pieces: a byte for each letter would be 5 times as long."""
+  system = prompt.VICUNA_V1.system
+  ids = tokenizer.inference(system, '', 0)
+  assert len(ids) < len(system)

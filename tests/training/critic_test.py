@@ -1,0 +1,216 @@
+"""What of a critic trains, where it lies, and what a checkpoint is of."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from lift_jax import param_paths, partitioning
+from lift_jax.data.critic_pipeline import CriticDataConfig, Example
+from lift_jax.data.critic_records import SplitConfig
+from lift_jax.data.hra import HRARecord
+from lift_jax.errors import UserError
+from lift_jax.models import adapters
+from lift_jax.models.critic import folder as folder_lib
+from lift_jax.models.critic.choice import CriticModelConfig
+from lift_jax.models.critic.folder import CriticFolder
+from lift_jax.models.lora import LoRAConfig, is_adapter
+from lift_jax.training import critic
+from lift_jax.training import setup as setup_lib
+from lift_jax.training.config import TrainConfig
+from tests.models.critic import tiny_vila
+from tests.models.critic.critic_test import VILA_1_5_13B, VILA_1_5_40B
+
+MODEL = CriticModelConfig(
+  path='',
+  adapter='',
+  random=None,
+  template='vicuna_v1',
+  compute_dtype='bfloat16',
+  attention='auto',
+)
+TRAIN = TrainConfig(
+  steps=1,
+  epochs=None,
+  batch_size=8,
+  batch_per_device=None,
+  grad_accum=1,
+  seed=0,
+  trainable='lora',
+  remat='none',
+  ema_decay=0.0,
+  log_every=1,
+  wandb_project='',
+  export=False,
+  export_dtype='bfloat16',
+)
+# Every linear layer of the language model but the head, as LiFT.
+TARGETS = (r'llm/blocks/attn/to_(q|k|v|out)', r'llm/blocks/mlp/(gate|up|down)')
+LORA = LoRAConfig(rank=4, alpha=8.0, targets=TARGETS)
+DATA = CriticDataConfig(
+  root='',
+  hra=('hra.json',),
+  real=(),
+  held_out=(),
+  questions='',
+  on_bad_record='error',
+  split=SplitConfig(validation=0.1, test=0.1, seed=0, by_content=False),
+  real_share=None,
+  with_rationale=True,
+  label_weight='none',
+  text_buckets=(384,),
+  num_threads=1,
+)
+
+
+def setup_of(config, trainable='lora', lora=LORA, adapter=None, **axes):
+  mesh = partitioning.make_mesh(
+    partitioning.MeshConfig(**{'fsdp': 1} | axes) if axes
+    else partitioning.MeshConfig()
+  )  # fmt: skip
+  folder = CriticFolder(pathlib.Path('critic'), config, adapter)
+  train = dataclasses.replace(TRAIN, trainable=trainable)
+  return critic.make_setup(folder, MODEL, train, lora, mesh)
+
+
+@pytest.mark.parametrize(
+  ('config', 'rank', 'num_adapters', 'num_base'),
+  [
+    # Of published adapters: 1.0 GB and 983 MB of 16 bits.
+    (VILA_1_5_13B, 128, 500_695_040, 13_463_436_576),
+    (VILA_1_5_40B, 64, 491_520_000, 40_068_583_808),
+  ],
+)
+def test_what_trains_at_full_size(config, rank, num_adapters, num_base):
+  setup = setup_of(config, lora=dataclasses.replace(LORA, rank=rank), fsdp=8)
+  trainable, frozen = setup.split(setup.model.abstract_params)
+  assert setup_lib.count(trainable) == num_adapters
+  assert setup_lib.count(frozen) == num_base
+  whole = setup_of(config, 'all', fsdp=4, tensor=2)
+  trainable, frozen = whole.split(whole.model.abstract_params)
+  assert (setup_lib.count(trainable), frozen) == (num_base, {})
+
+
+def test_layout_of_adapters():
+  setup = setup_of(tiny_vila.CONFIG, fsdp=4, tensor=2)
+  trainable, _ = setup.split(setup.shardings)
+  specs = {n: s.spec for n, s in param_paths.flatten(trainable).items()}
+  assert len(specs) == 14
+  assert specs['llm/blocks/mlp/up/lora_a'] == jax.P(None, 'fsdp', None)
+  assert specs['llm/blocks/mlp/up/lora_b'] == jax.P(None, None, 'fsdp')
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'trainable': 'blocks'}, r"one of \['lora', 'all'\]"),
+    ({'fsdp': 2, 'tensor': 4}, 'mesh.tensor is 4'),
+    (
+      {'lora': LoRAConfig(targets=('llm/blocks/attn/query',))},
+      'match no linear layer',
+    ),
+    # They could be trained, but not be written as PEFT names them.
+    (
+      {'lora': LoRAConfig(targets=(*TARGETS, 'vision_tower/blocks/mlp/up'))},
+      'lora.targets: vision_tower/blocks/mlp/up are not of the language model',
+    ),
+    (
+      {'adapter': adapters.AdapterFile(pathlib.Path('liftA'), {}, 8.0)},
+      'model.adapter is liftA: new adapters cannot be trained on top',
+    ),
+  ],
+)
+def test_what_cannot_train(changes, message):
+  with pytest.raises(UserError, match=message):
+    setup_of(tiny_vila.CONFIG, **changes)
+
+
+def test_adapters_may_be_added_and_all_trained():
+  adapter = adapters.AdapterFile(pathlib.Path('liftA'), {}, 8.0)
+  assert setup_of(tiny_vila.CONFIG, 'all', adapter=adapter).trainable == 'all'
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp('vila') / 'vila'
+  return folder_lib.open_critic(tiny_vila.write(path, tiny_vila.shared()))
+
+
+@pytest.mark.parametrize('trainable', ['lora', 'all'])
+def test_first_parameters(folder, trainable):
+  """What trains is fp32; beside adapters the base is kept as it is computed."""
+  mesh = partitioning.make_mesh(partitioning.MeshConfig(tensor=2))
+  train = dataclasses.replace(TRAIN, trainable=trainable)
+  setup = critic.make_setup(folder, MODEL, train, LORA, mesh)
+  trained, frozen = critic.load_base(
+    setup, folder, 'bfloat16', jax.random.key(0)
+  )
+  merged = param_paths.merge(trained, frozen)
+  assert jax.tree.map(lambda leaf: leaf.sharding, merged) == setup.shardings
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(trained)} == {'float32'}
+  table = tiny_vila.shared().llm.get_input_embeddings().weight.detach().numpy()
+  ours = merged['llm']['token_embedding']['embedding']
+  np.testing.assert_array_equal(ours, table.astype(ours.dtype))
+  if trainable == 'all':
+    assert frozen == {}
+    return
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(frozen)} == {'bfloat16'}
+  for name, leaf in param_paths.flatten(trained).items():
+    assert is_adapter(name)
+    assert np.any(leaf) == name.endswith('/lora_a'), name
+
+
+def example(video='a.mp4', is_real=False, token=5, num_frames=8):
+  record = HRARecord(
+    video, 'A cat.', ' Why?', 'motion', 'Good', 'Fine.', 'hra.json', 0
+  )
+  return Example(
+    record=record,
+    path=pathlib.Path('/data') / video,
+    is_real=is_real,
+    num_frames=num_frames,
+    tokens=np.array([1, token, 7], np.int32),
+    is_target=np.array([False, True, True]),
+    length=400,
+  )
+
+
+def belongs_to(
+  folder, examples, model=MODEL, train=TRAIN, lora=LORA, data=DATA
+):
+  return critic.belongs_to(folder, model, train, lora, examples, data, 8)
+
+
+def test_checkpoints_belong_to_a_run(folder):
+  one = belongs_to(folder, [example(), example('b.mp4')])
+  assert belongs_to(folder, [example(), example('b.mp4')]) == one
+  others = [
+    belongs_to(folder, [example()]),
+    belongs_to(folder, [example('b.mp4'), example()]),
+    belongs_to(folder, [example(), example('b.mp4', is_real=True)]),
+    belongs_to(folder, [example(), example('b.mp4', token=6)]),
+    belongs_to(folder, [example(), example('b.mp4', num_frames=7)]),
+  ]
+  for other in others:
+    assert {key for key in one if one[key] != other[key]} == {'data'}
+  for changes, keys in (
+    ({'lora': dataclasses.replace(LORA, rank=8)}, {'lora'}),
+    (
+      {'train': dataclasses.replace(TRAIN, trainable='all')},
+      {'trainable', 'lora'},
+    ),
+    ({'train': dataclasses.replace(TRAIN, ema_decay=0.5)}, {'has_ema'}),
+    ({'model': dataclasses.replace(MODEL, template='hermes-2')}, {'template'}),
+    # How long, and in which type, may change on the way.
+    ({'train': dataclasses.replace(TRAIN, steps=7)}, set()),
+    ({'model': dataclasses.replace(MODEL, compute_dtype='float32')}, set()),
+  ):
+    other = belongs_to(folder, [example(), example('b.mp4')], **changes)
+    assert {key for key in one if one[key] != other[key]} == keys
+  # Adapters that do not train are of no account.
+  whole = dataclasses.replace(TRAIN, trainable='all')
+  assert belongs_to(folder, [example()], train=whole) == belongs_to(
+    folder, [example()], train=whole, lora=dataclasses.replace(LORA, rank=8)
+  )
