@@ -1,0 +1,1 @@
+"""A small world of moving shapes, in which the truth about a clip is known."""
