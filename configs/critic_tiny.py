@@ -105,4 +105,5 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'clip_norm': 1.0,
   }
   config.checkpoint = {'every_steps': 10 if is_smoke else 200, 'keep': 2}
+  config.validation = {'every_steps': 10 if is_smoke else 100}
   return config
