@@ -11,11 +11,15 @@ os.environ['XLA_FLAGS'] = ' '.join(
     '--xla_force_host_platform_device_count=8',
     # Most of a test's time is the compiler's; this takes a third of it away.
     '--xla_backend_optimization_level=0',
+    # Eight devices share few cores: one may come to a collective long after
+    # the first, and XLA would give up after 40 seconds.
+    '--xla_cpu_collective_call_terminate_timeout_seconds=600',
   ]
 )
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -27,3 +31,14 @@ jax.config.update(
   'jax_compilation_cache_dir', str(REPOSITORY / '.cache' / 'jax' / WORKER)
 )
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _forget_programs():
+  """A worker keeps the programs of one file at a time.
+
+  All of them together would take gigabytes, and more mappings than Linux
+  allows a process.
+  """
+  yield
+  jax.clear_caches()
