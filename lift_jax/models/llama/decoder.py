@@ -35,8 +35,8 @@ from lift_jax.models.remat import REMAT_POLICIES
 from lift_jax.partitioning import constrain
 
 # Of embeddings: initializer_range of the published configs. Kernels begin with
-# 1 / sqrt(inputs), which is as much at the width of published models; a small
-# model that begins with 0.02 everywhere hardly moves for hundreds of steps.
+# 1 / sqrt(inputs), which is about as much at the width of published models, and
+# does not let what passes a narrow one vanish.
 INIT_STDDEV = 0.02
 
 
