@@ -1,5 +1,7 @@
 """Several hosts, and who of them speaks."""
 
+from collections.abc import Iterator
+import contextlib
 import logging
 import os
 import sys
@@ -88,6 +90,30 @@ def wait_for_all(name: str) -> None:
     from orbax.checkpoint import multihost
 
     multihost.get_barrier_sync_fn()(key=name, timeout_ms=_WEEK_IN_MS)
+
+
+@contextlib.contextmanager
+def working_apart(name: str) -> Iterator[None]:
+  """Work at which hosts do not wait for one another; they end it together.
+
+  The error of one is told at once, as the others may go on for hours, and in
+  the end becomes that of all.
+
+  Args:
+    name: of the barrier at the end.
+
+  Raises:
+    UserError: that of the first host that has one.
+  """
+  error = None
+  try:
+    yield
+  except UserError as raised:
+    error = raised
+    if jax.process_count() > 1:
+      print(f'host {jax.process_index()}: {error}', file=sys.stderr)
+  wait_for_all(name)
+  raise_together(error)
 
 
 def raise_together(error: UserError | None) -> None:

@@ -192,7 +192,7 @@ def _describe(config, folder, setup, scored, batch_size, num_steps, logger):
 
 
 def _compiled_steps(config, folder, setup, tx, state, logger):
-  """The jitted step: state donated, and laid out as it was."""
+  """The step of this run, compiled as its batches come."""
   step = make_train_step(
     setup.model,
     Schedule(folder.schedule),
@@ -205,10 +205,9 @@ def _compiled_steps(config, folder, setup, tx, state, logger):
       ema_decay=config.train.ema_decay,
     ),
   )
-  places = jax.tree.map(lambda leaf: leaf.sharding, state)
-  jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-  return loop.CompiledSteps(
-    jitted,
+  return loop.compiled_steps(
+    step,
+    state,
     lambda batch: 'latents ' + 'x'.join(map(str, batch.mean.shape)),
     logger,
   )

@@ -16,13 +16,11 @@ import logging
 import pathlib
 
 from lift_jax import distributed
-from lift_jax.cli import job_flags
+from lift_jax.cli import inputs, job_flags
 from lift_jax.cli.align_config import AlignConfig
 from lift_jax.data import prepare as prepare_lib
-from lift_jax.data.cache import Cache, record_key, write_json
+from lift_jax.data.cache import Cache, record_key
 from lift_jax.data.records import ReadResult, read_alignment
-from lift_jax.data.sample_clips import make_sample_clips
-from lift_jax.errors import UserError
 from lift_jax.models.cogvideox import encoding
 from lift_jax.models.cogvideox.choice import open_chosen
 from lift_jax.models.cogvideox.folder import ModelFolder
@@ -102,43 +100,30 @@ def ensure_prepared(
       config.prepare,
       logger,
     )
-  _list_skipped(workdir / 'skipped.json', found, cache, logger)
+  reasons = _why_skipped(found, cache)
+  num_left = len(found.records) + len(found.skipped) - len(reasons)
+  inputs.report_skipped(workdir, reasons, num_left, logger)
   return cache
 
 
-def _list_skipped(
-  path: pathlib.Path, found: ReadResult, cache: Cache, logger: logging.Logger
-) -> None:
-  """Counts and lists the records that were left out, on the primary host."""
-  if not distributed.is_primary():
-    return
+def _why_skipped(found: ReadResult, cache: Cache) -> list[str]:
+  """Where each record stands that was left out, and why."""
   skipped = cache.skipped()
   keys = [record_key(record) for record in found.records]
-  reasons = [f'{where}: {reason}' for where, reason in found.skipped]
-  reasons += [skipped[key].reason for key in keys if key in skipped]
-  path.unlink(missing_ok=True)
-  if reasons:
-    write_json(path, reasons)
-    logger.warning(
-      '%d of %d records were skipped, listed in %s',
-      len(reasons),
-      len(found.records) + len(found.skipped),
-      path,
-    )
+  return [f'{where}: {reason}' for where, reason in found.skipped] + [
+    skipped[key].reason for key in keys if key in skipped
+  ]
 
 
 def _sample_data(
   data: prepare_lib.DataConfig, workdir: pathlib.Path
 ) -> pathlib.Path:
   """Clips of our own, where the config names no data."""
-  if not data.sample_clips:
-    raise UserError(
-      'data.root is empty: give the folder of the videos, '
-      'as --config.data.root=FOLDER'
-    )
-  folder = workdir / 'sample_clips'
   height, width = data.sizes[0]
-  if distributed.is_primary():
-    make_sample_clips(folder, data.sample_clips, data.max_frames, height, width)
-  distributed.barrier('sample clips are written')
-  return folder
+  return inputs.sample_clips(
+    workdir,
+    data.sample_clips,
+    num_frames=data.max_frames,
+    height=height,
+    width=width,
+  )

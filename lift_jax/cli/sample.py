@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import dataclasses
 import logging
 import pathlib
-import sys
 
 import jax
 
@@ -95,15 +94,8 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     'sample: %d of %d videos are in %s', len(finished), len(mine), workdir
   )
   job_flags.write_config(call, 'sample')
-  error = None
-  try:
+  with distributed.working_apart('every host has made its videos'):
     _make(config, generator, mine, finished, manifest, logger)
-  except UserError as raised:
-    error = raised
-    if jax.process_count() > 1:  # the others may go on for hours
-      print(f'host {jax.process_index()}: {error}', file=sys.stderr)
-  distributed.wait_for_all('every host has made its videos')
-  distributed.raise_together(error)
   if distributed.is_primary():
     manifest.gather(clips)
     _write_sheet(config, workdir, manifest, clips, logger)

@@ -16,18 +16,17 @@ example: lift score --config=configs/score.py:smoke --workdir=DIR
 import dataclasses
 import logging
 import pathlib
-import sys
 import time
 
 import jax
 
 from lift_jax import distributed, partitioning
-from lift_jax.cli import job_flags
+from lift_jax.cli import inputs, job_flags
 from lift_jax.data import critic_prompts
 from lift_jax.data.cache import stamp, write_json
 from lift_jax.data.hra import read_questions
 from lift_jax.data.json_records import ReadResult
-from lift_jax.data.sample_clips import SampleClipsConfig, make_sample_clips
+from lift_jax.data.sample_clips import SampleClipsConfig
 from lift_jax.errors import UserError
 from lift_jax.journal import Journal, differences
 from lift_jax.models.critic import choice, prompt
@@ -86,7 +85,8 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   found = _read_videos(config, workdir, prompts)
   mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
   logger.info('score: %s', partitioning.describe(mesh))
-  _report_skipped(workdir, found.skipped, logger)
+  reasons = [f'{where}: {reason}' for where, reason in found.skipped]
+  inputs.report_skipped(workdir, reasons, len(found.records), logger)
 
   settings = {
     'critic': critic.fingerprint,
@@ -135,15 +135,8 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     config.run,
     config.videos.on_bad_record,
   )
-  error = None
-  try:
+  with distributed.working_apart('every host has rated its videos'):
     _rate(rater, mine, done, journal, mesh, logger)
-  except UserError as raised:
-    error = raised
-    if jax.process_count() > 1:  # the others may go on for hours
-      print(f'host {jax.process_index()}: {error}', file=sys.stderr)
-  distributed.wait_for_all('every host has rated its videos')
-  distributed.raise_together(error)
   if distributed.is_primary():
     journal.gather(keys)
     _write_scores(config, workdir, journal, found.records, logger)
@@ -167,14 +160,11 @@ def _read_videos(
       videos.on_bad_record,
       tuple(prompts.questions.values()),
     )
-  folder = workdir / 'sample_clips'
-  if distributed.is_primary():
-    make_sample_clips(
-      folder,
-      **dataclasses.asdict(config.sample_clips),
-      questions=read_questions(prompt.questions_path()),
-    )
-  distributed.barrier('sample clips are written')
+  folder = inputs.sample_clips(
+    workdir,
+    **dataclasses.asdict(config.sample_clips),
+    questions=read_questions(prompt.questions_path()),
+  )
   return read_videos(folder, ('alignment.json',), videos.on_bad_record)
 
 
@@ -201,17 +191,6 @@ def _done(journal: Journal, videos: list[CaptionedVideo], settings) -> set[str]:
     if is_same and 'probabilities' in line:
       done.add(video.key)
   return done
-
-
-def _report_skipped(workdir: pathlib.Path, skipped, logger) -> None:
-  """Counts and lists the records that were left out, on the primary host."""
-  if not distributed.is_primary():
-    return
-  path = workdir / 'skipped.json'
-  path.unlink(missing_ok=True)
-  if skipped:
-    write_json(path, [f'{where}: {reason}' for where, reason in skipped])
-    logger.warning('%d records were skipped, listed in %s', len(skipped), path)
 
 
 def _rate(rater: Rater, videos, done, journal, mesh, logger) -> None:

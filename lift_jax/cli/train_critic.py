@@ -20,7 +20,7 @@ import jax
 
 from lift_jax import distributed, param_paths, partitioning
 from lift_jax.checkpoints import CheckpointConfig, TrainCheckpoints
-from lift_jax.cli import job_flags
+from lift_jax.cli import inputs, job_flags
 from lift_jax.data import critic_pipeline
 from lift_jax.data.cache import write_json
 from lift_jax.data.critic_pipeline import CriticDataConfig, Example
@@ -29,7 +29,7 @@ from lift_jax.data.critic_records import CriticRecords, read_critic_records
 from lift_jax.data.global_batch import to_global
 from lift_jax.data.hra import HRARecord, conversation, read_questions
 from lift_jax.data.json_records import ReadResult
-from lift_jax.data.sample_clips import SampleClipsConfig, make_sample_clips
+from lift_jax.data.sample_clips import SampleClipsConfig
 from lift_jax.errors import UserError
 from lift_jax.models.critic import flops
 from lift_jax.models.critic import folder as folder_lib
@@ -114,7 +114,12 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
   batch_size = config.train.global_batch(mesh.size, batch_shards)
   data = config.data
   if not data.root:
-    data = dataclasses.replace(data, root=str(_sample_data(config, workdir)))
+    clips = inputs.sample_clips(
+      workdir,
+      **dataclasses.asdict(config.sample_clips),
+      questions=read_questions(questions_path()),
+    )
+    data = dataclasses.replace(data, root=str(clips))
   records = read_critic_records(data)
   folder = open_chosen(config.model, workdir)
   tokenizer = open_tokenizer(config.model, folder)
@@ -126,9 +131,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
   )
   examples = found.records
   watched = _watched(config, records, tokenizer)
-  _report_skipped(
-    workdir, [*records.skipped, *found.skipped, *watched.skipped], logger
-  )
+  _report_skipped(workdir, records, [found, watched], logger)
   num_steps = config.train.num_steps(len(examples), batch_size)
   _describe(config, setup, records, examples, batch_size, num_steps, logger)
 
@@ -225,35 +228,15 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
   return state
 
 
-def _sample_data(
-  config: TrainCriticConfig, workdir: pathlib.Path
-) -> pathlib.Path:
-  """Clips of our own and feedback on them, where the config names none."""
-  if not config.sample_clips.num_clips:
-    raise UserError(
-      'data.root is empty: give the folder of the videos, '
-      'as --config.data.root=FOLDER'
-    )
-  folder = workdir / 'sample_clips'
-  if distributed.is_primary():
-    make_sample_clips(
-      folder,
-      **dataclasses.asdict(config.sample_clips),
-      questions=read_questions(questions_path()),
-    )
-  distributed.barrier('sample clips are written')
-  return folder
-
-
-def _report_skipped(workdir: pathlib.Path, skipped, logger) -> None:
-  """Counts and lists the records that were left out, on the primary host."""
-  if not distributed.is_primary():
-    return
-  path = workdir / 'skipped.json'
-  path.unlink(missing_ok=True)
-  if skipped:
-    write_json(path, [f'{where}: {reason}' for where, reason in skipped])
-    logger.warning('%d records were skipped, listed in %s', len(skipped), path)
+def _report_skipped(workdir, records, made, logger) -> None:
+  """What the reader left out, and what made no example afterwards."""
+  skipped = [*records.skipped]
+  num_left = sum(map(len, records.splits.values()))
+  for examples in made:
+    skipped += examples.skipped
+    num_left -= len(examples.skipped)
+  reasons = [f'{where}: {reason}' for where, reason in skipped]
+  inputs.report_skipped(workdir, reasons, num_left, logger)
 
 
 def _write_splits(workdir: pathlib.Path, records: CriticRecords) -> None:
@@ -298,7 +281,7 @@ def _num_videos(records: list[HRARecord]) -> int:
 
 
 def _compiled_steps(config, setup, tx, state, max_targets, logger):
-  """The jitted step: state donated, and laid out as it was."""
+  """The step of this run, compiled as its batches come."""
   step = make_critic_step(
     setup.model,
     tx,
@@ -306,10 +289,9 @@ def _compiled_steps(config, setup, tx, state, max_targets, logger):
       max_targets, config.train.grad_accum, config.train.ema_decay
     ),
   )
-  places = jax.tree.map(lambda leaf: leaf.sharding, state)
-  jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-  return loop.CompiledSteps(
-    jitted,
+  return loop.compiled_steps(
+    step,
+    state,
     lambda batch: 'tokens ' + 'x'.join(map(str, batch.tokens.shape)),
     logger,
   )

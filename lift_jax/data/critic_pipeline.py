@@ -174,7 +174,7 @@ def make_examples(
       reason = str(error).removeprefix(f'{record.where}: ')
       skipped.append((record.where, reason))
   if not examples:
-    why = f'; the first: {skipped[0][1]}' if skipped else ''
+    why = f'; the first: {": ".join(skipped[0])}' if skipped else ''
     raise UserError(f'{source.root}: no record is left to train on{why}')
   return ReadResult(examples, skipped)
 

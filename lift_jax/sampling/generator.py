@@ -19,7 +19,6 @@ import numpy as np
 
 from lift_jax.diffusion import sampler as sampler_lib
 from lift_jax.diffusion.sampler import SamplerConfig
-from lift_jax.errors import UserError
 from lift_jax.models.cogvideox import flops, generation
 from lift_jax.models.cogvideox.choice import ModelConfig
 from lift_jax.models.cogvideox.folder import (
@@ -27,7 +26,7 @@ from lift_jax.models.cogvideox.folder import (
   TOKENIZER,
   ModelFolder,
 )
-from lift_jax.models.cogvideox.sharding import BATCH
+from lift_jax.models.cogvideox.sharding import BATCH, check_heads
 from lift_jax.models.cogvideox.stage import Stage
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
 from lift_jax.sampling import sizes
@@ -73,12 +72,7 @@ class Generator:
     self.num_shards = mesh.shape['data'] * mesh.shape['fsdp']
     self.latent_shape = sizes.latent_shape(model, video)
     self._model, self._sampler, self._tiling = model, sampler, video.tiling
-    heads, parts = model.transformer.num_heads, mesh.shape['tensor']
-    if heads % parts:
-      raise UserError(
-        f'mesh.tensor is {parts}, which does not divide the {heads} attention '
-        'heads; choose another mesh'
-      )
+    check_heads(model.transformer, mesh)
     sampler_lib.make_steps(model.schedule, sampler)  # raises if it cannot
     stage = functools.partial(
       Stage, model, mesh=mesh, dtype=config.compute_dtype, offload=offload

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from lift_jax.data.pipeline import ScoredEntry
-from lift_jax.errors import UserError
 from lift_jax.models import lora
 from lift_jax.models.cogvideox.choice import ModelConfig
 from lift_jax.models.cogvideox.folder import ModelFolder
-from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
+from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES, check_heads
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import Params, functional
 from lift_jax.training import setup as setup_lib
@@ -35,12 +34,7 @@ def make_setup(
   Raises:
     UserError: the mesh does not divide the heads or a parameter.
   """
-  heads, parts = folder.transformer.num_heads, mesh.shape['tensor']
-  if heads % parts:
-    raise UserError(
-      f'mesh.tensor is {parts}, which does not divide the {heads} attention '
-      'heads; choose another mesh'
-    )
+  check_heads(folder.transformer, mesh)
 
   def build(rngs):
     return Transformer(

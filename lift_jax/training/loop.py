@@ -78,6 +78,25 @@ class CompiledSteps:
     return self._compiled[shapes](state, frozen, batch, *rest)
 
 
+def compiled_steps(
+  step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+  state: TrainState,
+  describe: Callable[[Any], str],
+  logger: logging.Logger,
+) -> CompiledSteps:
+  """Steps that donate the state, and leave it laid out as it was.
+
+  Args:
+    step: `step(state, frozen, batch, *rest) -> (state, metrics)`, pure.
+    state: before the first of them.
+    describe: see `CompiledSteps`.
+    logger: see `CompiledSteps`.
+  """
+  places = jax.tree.map(lambda leaf: leaf.sharding, state)
+  jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+  return CompiledSteps(jitted, describe, logger)
+
+
 def _memory(compiled) -> str:
   """Bytes per device that a program holds, as XLA counts them."""
   analysis = compiled.memory_analysis()

@@ -381,7 +381,7 @@ class BadClipTest(_ScoreTest):
     self.assert_refused(outcome, "test.json record 2: no video file 'videos/go")
     outcome = self.score(videos__root=root, videos__on_bad_record='skip')
     self.assert_ended(outcome)
-    self.assertTrue(outcome.has_logged('1 records were skipped'))
+    self.assertTrue(outcome.has_logged('1 of 8 records were skipped'))
     (skipped,) = json.loads((self.workdir / 'skipped.json').read_text())
     self.assertStartsWith(skipped, 'test.json record 2: ')
     self.assertLen(scores_of(self.workdir), 7)

@@ -1,6 +1,7 @@
 """Videos and captions to what the transformer is trained on, batch by batch."""
 
 from collections.abc import Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +10,17 @@ import numpy as np
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox.folder import COMPONENTS, TOKENIZER, ModelFolder
+from lift_jax.models.cogvideox.folder import TOKENIZER, ModelFolder
 from lift_jax.models.cogvideox.sharding import BATCH
+from lift_jax.models.cogvideox.stage import Stage
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
 
 
 class ClipEncoder:
   """VAE encoder and T5 on the devices of this host.
 
-  Both are compiled once for each shape; a batch that is not full is filled up
-  by repetition and cut again.
+  Both are loaded when they are first used, and compiled once for each shape; a
+  batch that is not full is filled up by repetition and cut again.
 
   Args:
     model: folder of the networks.
@@ -46,36 +48,31 @@ class ClipEncoder:
     self._shrink = model.vae.spatial_ratio
     self._max_length = model.transformer.max_text_length
     self._tokenizer = load_tokenizer(model.path / TOKENIZER)
-    self._vae, vae_params = self._load(model, 'vae', dtype)
-    self._t5, t5_params = self._load(model, 'text_encoder', dtype)
-    self._params = (vae_params, t5_params)
+    stage = functools.partial(
+      Stage, model, mesh=self._mesh, dtype=dtype, offload=False
+    )
+    self._vae, self._t5 = stage('vae'), stage('text_encoder')
 
     def encode_video(params, frames_bthw3):
       video = frames_bthw3.astype(jnp.float32) / 255 * 2 - 1
-      posterior = self._vae(params, video, method='encode', tiling=tiling)
+      posterior = self._vae.network(
+        params, video, method='encode', tiling=tiling
+      )
       return jax.tree.map(lambda x: x.astype(keep_dtype), tuple(posterior))
 
     def encode_text(params, tokens_bs):
-      return self._t5(params, tokens_bs).astype(keep_dtype)
+      return self._t5.network(params, tokens_bs).astype(keep_dtype)
 
     self._encode_video = jax.jit(encode_video)
     self._encode_text = jax.jit(encode_text)
 
-  def _load(self, model: ModelFolder, component: str, dtype):
-    network = model.declare(component, dtype=dtype)
-    shardings = partitioning.param_shardings(
-      COMPONENTS[component].rules, network.abstract_params, self._mesh
-    )
-    params = model.load(component, network, shardings, dtype)
-    return network, params
-
-  def _run(self, function, params, array: np.ndarray):
+  def _run(self, function, stage: Stage, array: np.ndarray):
     """`function` over one batch that may not be full."""
     count = len(array)
     array = np.concatenate(
       [array, np.repeat(array[-1:], self.batch_size - count, axis=0)]
     )
-    with jax.set_mesh(self._mesh):
+    with jax.set_mesh(self._mesh), stage.params() as params:
       result = function(params, jax.device_put(array, self._sharding))
     return jax.tree.map(lambda x: np.asarray(x)[:count], result)
 
@@ -88,7 +85,7 @@ class ClipEncoder:
     Raises:
       UserError: the VAE's tiles do not fit together at this size.
     """
-    moments = self._run(self._encode_video, self._params[0], frames_bthw3)
+    moments = self._run(self._encode_video, self._vae, frames_bthw3)
     height, width = frames_bthw3.shape[2:4]
     expected = (height // self._shrink, width // self._shrink)
     if moments[0].shape[2:4] != expected:
@@ -105,7 +102,7 @@ class ClipEncoder:
   def captions(self, captions: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
     """Embeddings [B, S, D], and which captions were cut to the length S."""
     tokens_bs, truncated = tokenize(self._tokenizer, captions, self._max_length)
-    return self._run(self._encode_text, self._params[1], tokens_bs), truncated
+    return self._run(self._encode_text, self._t5, tokens_bs), truncated
 
 
 def check_sizes(model: ModelFolder, sizes: Sequence[tuple[int, int]]) -> None:

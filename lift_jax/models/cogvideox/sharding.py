@@ -5,8 +5,11 @@ and over 'tensor' along the output; what comes back to the width of a token is
 the other way round.
 """
 
+import jax
 from jax.sharding import PartitionSpec as P
 
+from lift_jax.errors import UserError
+from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.partitioning import BATCH_AXES
 
 # Activations between blocks [B, N, D].
@@ -28,3 +31,13 @@ TRANSFORMER_RULES = (
 
 # The video autoencoder is small: each device holds all of it.
 VAE_RULES = ((r'.*', P()),)
+
+
+def check_heads(config: TransformerConfig, mesh: jax.sharding.Mesh) -> None:
+  """Raises UserError where the mesh would cut a head in parts."""
+  parts = mesh.shape['tensor']
+  if config.num_heads % parts:
+    raise UserError(
+      f'mesh.tensor is {parts}, which does not divide the {config.num_heads} '
+      'attention heads; choose another mesh'
+    )
