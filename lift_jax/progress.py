@@ -51,7 +51,9 @@ class Progress:
       is_last = self._done >= self._total
       if is_last or now - self._last_line > _SECONDS_BETWEEN_LINES:
         self._last_line = now
-        self._logger.info('%s', self._line(now))
+        self._logger.info(
+          '%s', ', '.join(filter(None, [self._line(now), note]))
+        )
 
   def _line(self, now: float) -> str:
     rate = (self._done - self._first) / max(now - self._start, 1e-9)

@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec as P
 
 from lift_jax import errors
 from lift_jax.models.attention import attention
-from lift_jax.models.cogvideox.transformer import REMAT_POLICIES
+from lift_jax.models.remat import scan_layers
 from lift_jax.partitioning import BATCH_AXES, constrain
 
 # Activations between blocks [B, N, D].
@@ -180,9 +180,4 @@ def run_blocks(blocks: nnx.Module, x_bnd: jax.Array, remat: str) -> jax.Array:
   def body(x_bnd, layer):
     return constrain(nnx.merge(graphdef, layer)(x_bnd), TOKENS), None
 
-  policy = REMAT_POLICIES[remat]
-  if policy is not None:
-    # Inside a scan nothing can be merged back, so the barrier is not needed.
-    body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-  x_bnd, _ = jax.lax.scan(body, constrain(x_bnd, TOKENS), layers)
-  return x_bnd
+  return scan_layers(body, constrain(x_bnd, TOKENS), layers, remat)

@@ -20,7 +20,7 @@ from lift_jax.models.cogvideox import positions
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.sharding import TOKENS
 from lift_jax.models.functional import stack
-from lift_jax.models.remat import REMAT_POLICIES
+from lift_jax.models.remat import scan_layers
 from lift_jax.partitioning import constrain
 
 QK_NORM_EPS = 1e-6  # not in the published config: fixed in the reference
@@ -283,12 +283,7 @@ class Transformer(nnx.Module):
       x_bnd = block(x_bnd, time_bt, is_text_n, rotation)
       return constrain(x_bnd, TOKENS), None
 
-    policy = REMAT_POLICIES[self.remat]
-    if policy is not None:
-      # Inside a scan nothing can be merged back, so the barrier is not needed.
-      body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-    x_bnd, _ = jax.lax.scan(body, x_bnd, layers)
-    return x_bnd
+    return scan_layers(body, x_bnd, layers, self.remat)
 
   def _unpatchify(self, patches_bnp, frames: int, rows: int, columns: int):
     """[B, N, C * p * p] with the channel first to [B, F, h, w, C]."""

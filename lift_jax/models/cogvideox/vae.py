@@ -109,7 +109,37 @@ class CausalConv(nnx.Conv):
     if cache is None:
       cache = jnp.repeat(x_bthwc[:, :1], 2, axis=1)
     x_bthwc = jnp.concatenate([cache, x_bthwc], axis=1)
-    return super().__call__(x_bthwc), x_bthwc[:, -2:]
+    # Chosen as the program is compiled, for the platform that it is for.
+    y_bthwc = jax.lax.platform_dependent(
+      x_bthwc, cpu=self._frame_by_frame, default=super().__call__
+    )
+    return y_bthwc, x_bthwc[:, -2:]
+
+  def _frame_by_frame(self, x_bthwc: jax.Array) -> jax.Array:
+    """The same as a sum of 2D convolutions, which XLA runs 4x faster on CPUs.
+
+    Frame t of the output is that of frame t under the first of three kernels,
+    of t + 1 under the second and of t + 2 under the third.
+    """
+    num_batch, num_frames, *size = x_bthwc.shape
+    num_frames -= 2
+    kernel = self.kernel[...].astype(self.dtype)
+
+    def convolve(tap: int) -> jax.Array:
+      frames = x_bthwc[:, tap : tap + num_frames].reshape(-1, *size)
+      return jax.lax.conv_general_dilated(
+        frames,
+        kernel[tap],
+        (1, 1),
+        'SAME',
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        preferred_element_type=jnp.float32,
+      )
+
+    y_nhwc = convolve(0) + convolve(1) + convolve(2)
+    y_bthwc = y_nhwc.reshape(num_batch, num_frames, *y_nhwc.shape[1:])
+    y_bthwc += self.bias[...].astype(jnp.float32).reshape(1, 1, 1, 1, -1)
+    return y_bthwc.astype(self.dtype)
 
 
 class Norm(nnx.Module):

@@ -31,7 +31,7 @@ from lift_jax.models.attention import attention
 from lift_jax.models.functional import stack
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.sharding import CACHE, LOOKUP, TOKENS
-from lift_jax.models.remat import REMAT_POLICIES
+from lift_jax.models.remat import scan_layers
 from lift_jax.partitioning import constrain
 
 # Of embeddings: initializer_range of the published configs. Kernels begin with
@@ -398,13 +398,9 @@ class Decoder(nnx.Module):
       )
       return (constrain(x_bnd, TOKENS), kept), None
 
-    policy = REMAT_POLICIES[self.remat]
-    if policy is not None:
-      # Inside a scan nothing can be merged back, so the barrier is not needed.
-      body = jax.checkpoint(body, policy=policy, prevent_cse=False)
     layers = jnp.arange(self.config.num_layers)
     x_bnd = constrain(x_bnd.astype(self.dtype), TOKENS)
-    (x_bnd, kept), _ = jax.lax.scan(body, (x_bnd, kept), (layers, blocks))
+    x_bnd, kept = scan_layers(body, (x_bnd, kept), (layers, blocks), self.remat)
     return self.final_norm(x_bnd), kept
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax.models import functional
+from lift_jax.models.remat import scan_layers
 from lift_jax.models.t5 import config as config_lib
 
 
@@ -180,8 +181,7 @@ class Encoder(nnx.Module):
       return block(x_bnd, bias_1hnm), None
 
     x_bnd = self.token_embedding(tokens_bn)
-    x_bnd, _ = jax.lax.scan(run_block, x_bnd, self.blocks)
-    return self.final_norm(x_bnd)
+    return self.final_norm(scan_layers(run_block, x_bnd, self.blocks))
 
 
 def _linear(

@@ -216,6 +216,24 @@ class CausalityTest(absltest.TestCase):
     self.assertEqual(moved.tolist(), [False, True, True, True, False, False])
 
 
+class FormsTest(parameterized.TestCase):
+  """CPUs run the convolution in another form than accelerators."""
+
+  @parameterized.parameters((jnp.float32, 1e-5), (jnp.bfloat16, 2e-2))
+  def test_same(self, dtype, tolerance):
+    conv = vae_lib.CausalConv(3, 5, dtype=dtype, rngs=nnx.Rngs(0))
+    conv.bias[...] = jnp.arange(5.0)
+    x_bthwc = jax.random.normal(jax.random.key(1), (2, 6, 5, 4, 3), dtype)
+    published = nnx.Conv.__call__(conv, x_bthwc)
+    ours = conv._frame_by_frame(x_bthwc)
+    self.assertEqual((ours.shape, ours.dtype), ((2, 4, 5, 4, 5), dtype))
+    np.testing.assert_allclose(
+      np.asarray(ours, np.float32),
+      np.asarray(published, np.float32),
+      atol=tolerance * float(jnp.abs(published).max()),
+    )
+
+
 class PosteriorTest(absltest.TestCase):
   def test_log_variance_is_bounded(self):
     params, encode, _ = ours(TINY)
@@ -268,7 +286,7 @@ class PrecisionTest(parameterized.TestCase):
     ]
     self.assertNotEmpty(convolutions)
     for line in convolutions:
-      self.assertRegex(line, r'-> tensor<[\dx]*bf16>')
+      self.assertRegex(line, r': \(tensor<[\dx]*bf16>, tensor<[\dx]*bf16>\)')
     rough = run(params, x)
     if method == 'encode':
       rough, exact = rough.mean, exact.mean
