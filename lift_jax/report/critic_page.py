@@ -21,6 +21,7 @@ from lift_jax.evaluation.scores import CLASSES
 from lift_jax.report import critic_table, plots
 from lift_jax.report.critic_table import decimal, percent
 from lift_jax.report.html import Html, join, page, table, tag
+from lift_jax.report.parts import badge, percentage, share, verdict, written
 from lift_jax.report.style import BLUE, VERMILION
 
 # Records listed on the page; evaluation.json lists all.
@@ -124,10 +125,10 @@ def findings(result: Tree) -> list[str]:
   agreement = whole['agreement']
   gain = agreement['gain']
   lines = [
-    f'It agrees with people in {_share(agreement["accuracy"])} of ratings. '
+    f'It agrees with people in {share(agreement["accuracy"])} of ratings. '
     f'Always saying {whole["majority"]} would agree in '
-    f'{_share(agreement["baseline_accuracy"])}'
-    + _verdict(gain, '; it is better than that', '; it is worse than that',
+    f'{share(agreement["baseline_accuracy"])}'
+    + verdict(gain, '; it is better than that', '; it is worse than that',
                '; whether it is better than that is open') + '.'
   ]  # fmt: skip
   by_accuracy = sorted(
@@ -142,8 +143,8 @@ def findings(result: Tree) -> list[str]:
       for name in (by_accuracy[0], by_accuracy[-1])
     )
     lines.append(
-      f'It is weakest on {by_accuracy[0]} ({_percent(low)}) and best on '
-      f'{by_accuracy[-1]} ({_percent(high)}).'
+      f'It is weakest on {by_accuracy[0]} ({percentage(low)}) and best on '
+      f'{by_accuracy[-1]} ({percentage(high)}).'
     )
   lines += _about_confidence(whole['calibration'])
   lines += [
@@ -170,7 +171,7 @@ def _about_confidence(calibration: Tree | None) -> list[str]:
   before, after = calibration['before'], calibration['after']
   excess = before['overconfidence']
   amount = f'{abs(100 * excess["value"]):.1f} points'
-  line = 'Its confidence ' + _verdict(
+  line = 'Its confidence ' + verdict(
     excess,
     f'is {amount} higher than the share that is right',
     f'is {amount} lower than the share that is right',
@@ -179,7 +180,7 @@ def _about_confidence(calibration: Tree | None) -> list[str]:
   if after is not None:
     line += (
       f'. A temperature takes the calibration error (ECE) from '
-      f'{_percent(before["ece"])} to {_percent(after["ece"])}'
+      f'{percentage(before["ece"])} to {percentage(after["ece"])}'
     )
   return [line + '.']
 
@@ -190,35 +191,14 @@ def _about_order(ranking: Tree) -> list[str]:
   if right['value'] is None:
     return []
   of = 'the same prompt' if pairs['same_prompt'] else 'any two prompts'
-  chance = _verdict(
+  chance = verdict(
     {key: value and value - 0.5 for key, value in right.items()},
     '', ' (worse than a coin)', ' (a coin would do as well)',
   )  # fmt: skip
   return [
     f'Of two videos of {of} that people rate differently, its reward is '
-    f'higher for the better one in {_share(right)} of pairs{chance}.'
+    f'higher for the better one in {share(right)} of pairs{chance}.'
   ]
-
-
-def _verdict(estimate: Tree, above: str, below: str, unclear: str) -> str:
-  """Which of three it is: surely above 0, surely below, or neither."""
-  low, high = estimate['low'], estimate['high']
-  if low is None:
-    return unclear
-  return above if low > 0 else below if high < 0 else unclear
-
-
-def _percent(estimate: Tree) -> str:
-  return f'{percent(estimate["value"])}%'
-
-
-def _share(estimate: Tree) -> str:
-  """Such as '85.6% (82.1 to 88.9)'."""
-  text = _percent(estimate)
-  if estimate['low'] is None:
-    return text
-  low, high = percent(estimate['low']), percent(estimate['high'])
-  return f'{text} ({low} to {high})'
 
 
 def _agreement_figure(sections: dict[str, Tree]) -> Html:
@@ -260,7 +240,7 @@ def _table(result: Tree) -> Html:
       continue
     indent = 'padding-left:28px' if row.title.startswith(' ') else None
     cells = [tag('th', row.title.strip(), scope='row', style=indent)]
-    cells += [tag('td', _cell(cell)) for cell in row.cells]
+    cells += [tag('td', written(cell)) for cell in row.cells]
     body.append(tag('tr', *cells))
   head = tag('tr', *(tag('th', name, scope='col') for name in ('', *names)))
   coverage = result['settings']['metrics']['bootstrap']['coverage']
@@ -280,13 +260,6 @@ def _table(result: Tree) -> Html:
       ),
     )
   )
-
-
-def _cell(cell: critic_table.Cell) -> Html:
-  """A number and its interval."""
-  if not cell.interval:
-    return tag('span', cell.value)
-  return join((cell.value, ' ', tag('span', cell.interval, class_='interval')))
 
 
 def _confusions(sections: dict[str, Tree]) -> Html:
@@ -338,7 +311,7 @@ def _reliability(result: Tree, sections: dict[str, Tree]) -> Html:
     ):
       if calibration[kind] is None:
         continue
-      ece = _percent(calibration[kind]['ece'])
+      ece = percentage(calibration[kind]['ece'])
       drawn.append(
         plots.reliability_diagram(
           calibration[kind]['bins'],
@@ -389,7 +362,7 @@ def _order(result: Tree) -> Html:
       critic_table.cell(ranking['pairs'][key], percent)
       for key in ('without_ties', 'with_ties', 'with_ties_fitted_here')
     ]
-    rows.append([names[kind], *map(_cell, numbers)])
+    rows.append([names[kind], *map(written, numbers)])
   ranking = critic_table.main_reward(result)
   pairs = ranking['pairs']
   few = (
@@ -406,7 +379,7 @@ def _order(result: Tree) -> Html:
       tag(
         'p',
         f'{ranking["clips"]:,} videos, {few} pairs {which}; people '
-        f'rate both alike in {_percent(pairs["human_ties"])} of them. '
+        f'rate both alike in {percentage(pairs["human_ties"])} of them. '
         if pairs['count']
         else 'There are no pairs. ',
         'The soft reward is the mean over what the critic might have '
@@ -447,18 +420,14 @@ def _disagreement(rating: Rating, config: PageConfig) -> Html:
     _frames(rating, config),
     tag(
       'div',
-      tag('div', tag('p', 'People: ', _label(chosen)),
+      tag('div', tag('p', 'People: ', badge(chosen)),
           *(reasons or [tag('p', 'No reason given.', class_='muted')])),
-      tag('div', tag('p', 'Critic: ', _label(said)),
+      tag('div', tag('p', 'Critic: ', badge(said)),
           tag('blockquote', answer.text) if answer.text else None, bars),
       class_='sides',
     ),
     class_='card',
   )  # fmt: skip
-
-
-def _label(name: str) -> Html:
-  return tag('span', name, class_=f'label {name}')
 
 
 def _frames(rating: Rating, config: PageConfig) -> Html:

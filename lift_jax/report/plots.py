@@ -1,71 +1,15 @@
 """Pictures of numbers as SVG that stands in a page.
 
-Lengths are in pixels. Text is real text in the page's own letters, at a size
-that can be read; every picture says in its title what it shows, for those who
-do not see it; and no difference is told by colour alone.
+These are the pictures of the page about a critic; `change_plots` and
+`curve_plots` have others.
 """
 
 from collections.abc import Sequence
 import dataclasses
 
+from lift_jax.report import svg
 from lift_jax.report.html import Html, tag
 from lift_jax.report.style import BLUE, GROUND, INK, LINE, MUTED, VERMILION
-
-_TEXT = 12.5
-
-
-def _svg(width: float, height: float, title: str, *children: Html) -> Html:
-  return tag(
-    'svg',
-    tag('title', title),
-    *children,
-    role='img',
-    viewBox=f'0 0 {_number(width)} {_number(height)}',
-    width=_number(width),
-    height=_number(height),
-  )
-
-
-def _number(value: float) -> str:
-  return f'{value:.2f}'.rstrip('0').rstrip('.')
-
-
-def _text(
-  x: float,
-  y: float,
-  content: str,
-  *,
-  anchor: str = 'middle',
-  fill: str = INK,
-  size: float = _TEXT,
-  bold: bool = False,
-  turned: bool = False,
-) -> Html:
-  """Text whose middle line is at `y`."""
-  return tag(
-    'text',
-    content,
-    x=_number(x),
-    y=_number(y),
-    dy='0.35em',
-    text_anchor=anchor,
-    fill=fill,
-    font_size=_number(size),
-    font_weight=600 if bold else None,
-    transform=f'rotate(-90 {_number(x)} {_number(y)})' if turned else None,
-  )
-
-
-def _line(
-  x1: float, y1: float, x2: float, y2: float, stroke: str = LINE, **more
-) -> Html:
-  ends = {'x1': x1, 'y1': y1, 'x2': x2, 'y2': y2}
-  return tag(
-    'line',
-    **{name: _number(value) for name, value in ends.items()},
-    stroke=stroke,
-    **more,
-  )
 
 
 def confusion_matrix(
@@ -87,20 +31,22 @@ def confusion_matrix(
   width = left + cell_width * len(columns) + 1
   height = top + cell_height * len(rows) + 1
   parts = [
-    _text(
+    svg.text(
       left + cell_width * len(columns) / 2, 9, 'the critic said', fill=MUTED
     ),
-    _text(
+    svg.text(
       8, top + cell_height * len(rows) / 2, 'people said', fill=MUTED,
       turned=True,
     ),
   ]  # fmt: skip
   for column, name in enumerate(columns):
-    parts.append(_text(left + cell_width * (column + 0.5), 28, name, size=11))
+    parts.append(
+      svg.text(left + cell_width * (column + 0.5), 28, name, size=11)
+    )
   for row, (name, line) in enumerate(zip(rows, counts, strict=True)):
     y = top + cell_height * row
     parts.append(
-      _text(left - 6, y + cell_height / 2, name, anchor='end', size=11)
+      svg.text(left - 6, y + cell_height / 2, name, anchor='end', size=11)
     )
     for column, count in enumerate(line):
       x = left + cell_width * column
@@ -119,15 +65,15 @@ def confusion_matrix(
       )
       ink = GROUND if share > 0.5 else INK
       parts += [
-        _text(
+        svg.text(
           x + cell_width / 2, y + 15, f'{share:.0%}', fill=ink, size=13,
           bold=is_diagonal,
         ),
-        _text(
+        svg.text(
           x + cell_width / 2, y + 30, f'{count:,}', fill=ink, size=10.5
         ),
       ]  # fmt: skip
-  return _svg(width, height, title, *parts)
+  return svg.picture(width, height, title, *parts)
 
 
 def _shade(share: float) -> str:
@@ -159,18 +105,18 @@ def reliability_diagram(
   def y_of(value: float) -> float:
     return top + size * (1 - value)
 
-  parts = [_text(left, 10, name, anchor='start', bold=True)]
+  parts = [svg.text(left, 10, name, anchor='start', bold=True)]
   for tick in (0, 0.25, 0.5, 0.75, 1):
     parts += [
-      _line(x_of(tick), top, x_of(tick), base),
-      _line(left, y_of(tick), left + size, y_of(tick)),
-      _text(
+      svg.line(x_of(tick), top, x_of(tick), base),
+      svg.line(left, y_of(tick), left + size, y_of(tick)),
+      svg.text(
         left - 6, y_of(tick), f'{tick:.0%}', anchor='end', fill=MUTED, size=11
       ),
-      _text(x_of(tick), base + 11, f'{tick:.0%}', fill=MUTED, size=11),
+      svg.text(x_of(tick), base + 11, f'{tick:.0%}', fill=MUTED, size=11),
     ]
   parts.append(
-    _line(
+    svg.line(
       x_of(0), y_of(0), x_of(1), y_of(1), MUTED, stroke_dasharray='4 3',
       stroke_width=1.2,
     )
@@ -181,7 +127,7 @@ def reliability_diagram(
   for bin_ in full:
     x = x_of(bin_['confidence'])
     parts += [
-      _line(
+      svg.line(
         x, y_of(bin_['accuracy_low']), x, y_of(bin_['accuracy_high']), colour,
         stroke_width=1.5,
       ),
@@ -193,27 +139,27 @@ def reliability_diagram(
           f'{bin_["high"]:.0%}: mean {bin_["confidence"]:.0%}, '
           f'{bin_["accuracy"]:.0%} right',
         ),
-        cx=_number(x),
-        cy=_number(y_of(bin_['accuracy'])),
-        r=_number(2.5 + 4.5 * (bin_['count'] / total) ** 0.5),
+        cx=svg.number(x),
+        cy=svg.number(y_of(bin_['accuracy'])),
+        r=svg.number(2.5 + 4.5 * (bin_['count'] / total) ** 0.5),
         fill=colour,
       ),
       tag(
         'rect',
-        x=_number(x_of(bin_['low']) + 0.5),
-        y=_number(base - bars * bin_['count'] / most),
-        width=_number(size * (bin_['high'] - bin_['low']) - 1),
-        height=_number(bars * bin_['count'] / most),
+        x=svg.number(x_of(bin_['low']) + 0.5),
+        y=svg.number(base - bars * bin_['count'] / most),
+        width=svg.number(size * (bin_['high'] - bin_['low']) - 1),
+        height=svg.number(bars * bin_['count'] / most),
         fill=colour,
         fill_opacity=0.6,
       ),
     ]  # fmt: skip
   parts += [
-    _line(left, base, left + size, base, MUTED),
-    _text(left + size / 2, base + 28, 'confidence', fill=MUTED),
-    _text(8, top + size / 2, 'right', fill=MUTED, turned=True),
+    svg.line(left, base, left + size, base, MUTED),
+    svg.text(left + size / 2, base + 28, 'confidence', fill=MUTED),
+    svg.text(8, top + size / 2, 'right', fill=MUTED, turned=True),
   ]
-  return _svg(left + size + 16, base + 36, title, *parts)
+  return svg.picture(left + size + 16, base + 36, title, *parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,34 +200,36 @@ def intervals(
   parts = []
   for tick in (0, 0.2, 0.4, 0.6, 0.8, 1):
     parts += [
-      _line(x_of(tick), top, x_of(tick), bottom),
-      _text(x_of(tick), bottom + 12, f'{tick:.0%}', fill=MUTED, size=11),
+      svg.line(x_of(tick), top, x_of(tick), bottom),
+      svg.text(x_of(tick), bottom + 12, f'{tick:.0%}', fill=MUTED, size=11),
     ]
   for index, row in enumerate(rows):
     y = top + step * (index + 0.5)
-    parts.append(_text(left - 12, y, row.name, anchor='end'))
+    parts.append(svg.text(left - 12, y, row.name, anchor='end'))
     if row.reference is not None:
       x = x_of(row.reference)
-      parts.append(_line(x, y - 10, x, y + 10, VERMILION, stroke_width=2.5))
+      parts.append(svg.line(x, y - 10, x, y + 10, VERMILION, stroke_width=2.5))
     if row.low is not None and row.high is not None:
       parts.append(
-        _line(
+        svg.line(
           x_of(row.low), y, x_of(row.high), y, BLUE, stroke_width=3,
           stroke_linecap='round',
         )
       )  # fmt: skip
     parts += [
-      tag('circle', cx=_number(x_of(row.value)), cy=y, r=5.5, fill=BLUE),
-      _text(left + size + 14, y, f'{row.value:.1%}', anchor='start', bold=True),
+      tag('circle', cx=svg.number(x_of(row.value)), cy=y, r=5.5, fill=BLUE),
+      svg.text(
+        left + size + 14, y, f'{row.value:.1%}', anchor='start', bold=True
+      ),
     ]
   parts += [
     tag('circle', cx=left + 6, cy=12, r=5.5, fill=BLUE),
-    _line(left - 6, 12, left + 18, 12, BLUE, stroke_width=3),
-    _text(left + 26, 12, 'the critic', anchor='start', fill=MUTED),
-    _line(left + 112, 3, left + 112, 21, VERMILION, stroke_width=2.5),
-    _text(left + 121, 12, reference_name, anchor='start', fill=MUTED),
+    svg.line(left - 6, 12, left + 18, 12, BLUE, stroke_width=3),
+    svg.text(left + 26, 12, 'the critic', anchor='start', fill=MUTED),
+    svg.line(left + 112, 3, left + 112, 21, VERMILION, stroke_width=2.5),
+    svg.text(left + 121, 12, reference_name, anchor='start', fill=MUTED),
   ]
-  return _svg(left + size + 72, bottom + 22, title, *parts)
+  return svg.picture(left + size + 72, bottom + 22, title, *parts)
 
 
 def shares(
@@ -294,18 +242,18 @@ def shares(
     y = step * index + step / 2
     is_marked = name == marked
     parts += [
-      _text(left - 8, y, name, anchor='end', bold=is_marked),
+      svg.text(left - 8, y, name, anchor='end', bold=is_marked),
       tag(
         'rect',
         x=left,
-        y=_number(y - 5),
-        width=_number(max(1, size * value)),
+        y=svg.number(y - 5),
+        width=svg.number(max(1, size * value)),
         height=10,
         fill=BLUE,
         fill_opacity=None if is_marked else 0.4,
       ),
-      _text(
+      svg.text(
         left + size * value + 6, y, f'{value:.0%}', anchor='start', fill=MUTED
       ),
     ]
-  return _svg(left + size + 46, step * len(values), title, *parts)
+  return svg.picture(left + size + 46, step * len(values), title, *parts)

@@ -11,11 +11,14 @@ INK = '#1d2730'
 MUTED = '#5b6773'
 LINE = '#d5dbe1'
 GROUND = '#ffffff'
+# Of the labels that people and critics give; white can be read on each.
+LABEL_COLOURS = {'Good': '#00614a', 'Normal': '#5b6773', 'Bad': '#a33c00'}
 
 STYLE = (
   f':root{{--blue:{BLUE};--vermilion:{VERMILION};--ink:{INK};'
   f'--muted:{MUTED};--line:{LINE};--ground:{GROUND};'
-  """
+  + ''.join(f'--{name}:{colour};' for name, colour in LABEL_COLOURS.items())
+  + """
 --pale:#f4f6f8;color-scheme:light}
 *{box-sizing:border-box}
 body{margin:0;color:var(--ink);background:var(--ground);font:16px/1.5
@@ -64,8 +67,20 @@ padding:10px 14px;border-radius:4px;margin:10px 0}
 .sides p{margin:2px 0 6px}
 .label{display:inline-block;font-weight:700;padding:0 8px;border-radius:4px;
 color:#fff;background:var(--ink)}
-.label.Good{background:#00614a}.label.Normal{background:#5b6773}
-.label.Bad{background:#a33c00}
+.label.Good{background:var(--Good)}.label.Normal{background:var(--Normal)}
+.label.Bad{background:var(--Bad)}
+.clips{display:grid;gap:16px;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr))}
+.clips .card{margin:0}
+.pair{display:grid;grid-template-columns:1fr 1fr;gap:14px}
+.pair p{margin:0 0 6px;font-size:14px}
+.pair img{display:block;width:192px;max-width:100%;height:auto;
+image-rendering:pixelated;border-radius:4px;margin:0 0 10px}
+.verdicts{list-style:none;padding:0;margin:0;font-size:13.5px}
+.verdicts li{margin:0 0 8px}.verdicts .label{font-size:12.5px}
+.figures{margin-top:24px}.figures figure{max-width:328px}
+.stage{margin-top:20px}
+.lead{font-size:17px;max-width:none}
 blockquote{margin:4px 0;padding-left:10px;border-left:3px solid var(--line);
 white-space:pre-line;overflow-wrap:anywhere}
 details{margin:8px 0}summary{cursor:pointer;font-weight:500}
@@ -73,7 +88,10 @@ code,pre{font:13.5px/1.45 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",
 monospace}
 pre{background:var(--pale);padding:12px;border-radius:6px;overflow-x:auto}
 @media (max-width:640px){main{padding:20px 14px}
-.sides{grid-template-columns:1fr}}
+.sides{grid-template-columns:1fr}
+th,td{padding:6px 5px}tbody th{white-space:normal}
+.interval{white-space:normal;display:inline-block}
+.clips .card{padding:12px}.pair img{width:128px}}
 @media print{main{max-width:none;padding:0}body{font-size:11pt}
 h2{break-after:avoid}figure,tr{break-inside:avoid}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}

@@ -3,13 +3,12 @@
 import json
 import pathlib
 import re
-import shutil
-import subprocess
 
 from absl.testing import parameterized
 import pytest
 
 from lift_jax.data.hra import DIMENSIONS
+from tests import browser
 from tests.cli import jobs
 from tests.data import clips
 from tests.evaluation.records import failed, rated, rated_in_all, scored
@@ -21,8 +20,6 @@ _SMALL = {
   'report.worst': 4,
   'synthetic.num_videos': 40,
 }
-
-_BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 
 _LABELS = ('Good', 'Normal', 'Bad')
 
@@ -71,19 +68,13 @@ class SmokeTest(parameterized.TestCase):
 
   def test_browser(self):
     """Nothing is wrong with the page in the eyes of a browser."""
-    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if browser is None:
+    program = browser.find()
+    if program is None:
       pytest.skip('no Chromium here')
-    with_profile = f'--user-data-dir={self.workdir / "profile"}'
-    process = subprocess.run(
-      [
-        browser, '--headless', '--no-sandbox', '--disable-gpu',
-        '--disable-dev-shm-usage', with_profile, '--enable-logging=stderr',
-        '--dump-dom', f'file://{self.workdir / "report.html"}',
-      ],
-      text=True, capture_output=True, timeout=120, check=False,
+    process = browser.run(
+      program, self.workdir / 'report.html', self.workdir / 'profile',
+      '--dump-dom',
     )  # fmt: skip
-    shutil.rmtree(self.workdir / 'profile', ignore_errors=True)
     self.assertEqual(process.returncode, 0, process.stderr)
     self.assertNotIn('CONSOLE', process.stderr)
     headings = re.findall('<h[12]>(.*?)</h[12]>', process.stdout)

@@ -1,11 +1,11 @@
 """Pictures: well-formed, within their frame, true to the numbers."""
 
-from xml.etree import ElementTree
-
 from absl.testing import parameterized
 
 from lift_jax.report import plots
 from lift_jax.report.plots import Measured
+from lift_jax.report.style import BLUE
+from tests.report import pictures
 
 
 def _bin(low, count, confidence=None, accuracy=None):
@@ -25,10 +25,10 @@ PICTURES = {
     ['a', 'b', '<c>'], title='t',
   ),
   'reliability': plots.reliability_diagram(
-    BINS, name='n', colour=plots.BLUE, title='t'
+    BINS, name='n', colour=BLUE, title='t'
   ),
   'no ratings': plots.reliability_diagram(
-    [_bin(0, 0)], name='n', colour=plots.BLUE, title='t'
+    [_bin(0, 0)], name='n', colour=BLUE, title='t'
   ),
   'intervals': plots.intervals(
     [Measured('x', 0.5, 0.0, 1.0, 0.2), Measured('y', 1.0, None, None, None)],
@@ -43,18 +43,7 @@ PICTURES = {
 class PictureTest(parameterized.TestCase):
   @parameterized.parameters(*PICTURES)
   def test_well_formed(self, name):
-    root = ElementTree.fromstring(PICTURES[name])
-    self.assertEqual(root.get('role'), 'img')
-    self.assertEqual(root[0].tag, 'title')
-    self.assertEqual(root[0].text, 't')
-    _, _, width, height = map(float, root.get('viewBox').split())
-    for element in root.iter():
-      for key, limit in (
-        ('x', width), ('x1', width), ('x2', width), ('cx', width),
-        ('y', height), ('y1', height), ('y2', height), ('cy', height),
-      ):  # fmt: skip
-        if element.get(key) is not None:
-          self.assertBetween(float(element.get(key)), 0, limit)
+    pictures.assert_well_formed(self, PICTURES[name], 't')
 
   def test_confusion_matrix(self):
     texts = [e.text for e in _elements('confusion', 'text')]
@@ -98,4 +87,4 @@ class PictureTest(parameterized.TestCase):
 
 
 def _elements(picture, name):
-  return ElementTree.fromstring(PICTURES[picture]).findall(f'.//{name}')
+  return pictures.elements(PICTURES[picture], name)

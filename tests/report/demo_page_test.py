@@ -1,0 +1,389 @@
+"""The page of a demo: true to its numbers, honest, and whole in a browser."""
+
+import base64
+import copy
+import dataclasses
+import io
+import re
+
+from absl.testing import parameterized
+import numpy as np
+from PIL import Image
+import pytest
+
+from lift_jax.data.hra import DIMENSIONS
+from lift_jax.report import demo_page, html
+from lift_jax.report.demo_page import ClipPair, DemoContent, ShownClip
+from lift_jax.report.style import BLUE, LABEL_COLOURS, STYLE
+from lift_jax.rewards.weights import RewardMap, video_reward
+from lift_jax.toyworld import checkers, flaws, scenes
+from tests import browser
+
+EVIL = '</p><script>alert(1)</script><img src=x onerror=alert(2)> "\'&'
+
+
+def estimate(value, half=None):
+  if half is None:
+    return {'value': value, 'low': None, 'high': None}
+  return {'value': value, 'low': value - half, 'high': value + half}
+
+
+def change(before, after, half=0.05):
+  return {
+    'before': estimate(before, half),
+    'after': estimate(after, half),
+    'difference': estimate(after - before, half),
+  }
+
+
+def comparison():
+  return {
+    'num_videos': 364,
+    'num_prompts': 182,
+    'bootstrap': {'draws': 100, 'coverage': 0.95, 'seed': 0},
+    'rates': {
+      'semantic': change(0.512, 0.653), 'motion': change(0.481, 0.702),
+      'fidelity': change(0.624, 0.63), 'all': change(0.213, 0.371),
+    },
+    'labels': {
+      'before': {
+        'semantic': {'Good': 0.512, 'Normal': 0.2, 'Bad': 0.288},
+        'motion': {'Good': 0.481, 'Normal': 0.469, 'Bad': 0.05},
+        'fidelity': {'Good': 0.624, 'Normal': 0.376, 'Bad': 0.0},
+      },
+      'after': {
+        'semantic': {'Good': 0.653, 'Normal': 0.2, 'Bad': 0.147},
+        'motion': {'Good': 0.702, 'Normal': 0.248, 'Bad': 0.05},
+        'fidelity': {'Good': 0.63, 'Normal': 0.3, 'Bad': 0.07},
+      },
+    },
+    'flaws': {
+      'before': {
+        'jitter': 0.14, 'teleport': 0.12, 'freeze': 0.09, 'drop': 0.11,
+        'noise': 0.13, 'blur': 0.12, 'hole': 0.04, 'deformation': 0.08,
+        'background': 0.06,
+      },
+      'after': {'jitter': 0.05, 'freeze': 0.02, 'noise': 0.1,
+                'vanishing': 0.03},
+    },
+    'reward': change(0.507, 0.634, 0.02),
+    'speed': change(0.051, 0.048, 0.004),
+    'static_share': change(0.043, 0.044, 0.02),
+  }  # fmt: skip
+
+
+def results():
+  return {
+    'seed': 0,
+    'versions': {'python': '3.11.2', 'jax': '0.10.2'},
+    'comparison': comparison(),
+    'critic': {
+      name: {'accuracy': estimate(accuracy, 0.03),
+             'macro_f1': estimate(accuracy - 0.04, 0.04),
+             'ece': estimate(0.043, 0.02)}
+      for name, accuracy in (('semantic', 0.871), ('motion', 0.803),
+                             ('fidelity', 0.912), ('all', 0.862))
+    },
+    'counts': {'sampled': 768, 'rated': 256},
+    'seconds': {'sample': 61.2, 'train_critic': 125.0, 'align': 183.9},
+    'peak_memory_gib': 2.14,
+  }  # fmt: skip
+
+
+def shown(asked, rng):
+  frames_thw3 = flaws.draw_clip(asked, rng).frames_thw3
+  verdicts = checkers.check(asked.caption, frames_thw3)
+  labels = {name: verdict.label for name, verdict in verdicts.items()}
+  rationales = {name: verdict.rationale for name, verdict in verdicts.items()}
+  reward = video_reward(labels, RewardMap())
+  return ShownClip(frames_thw3, labels, rationales, reward)
+
+
+def content(num_pairs=2, **changes):
+  rng = np.random.default_rng(0)
+  pairs = [
+    ClipPair(asked.caption, shown(asked, rng), shown(asked, rng))
+    for asked in scenes.held_out_scenes()[: 7 * num_pairs : 7]
+  ]
+  step = np.arange(200)
+  loss = np.exp(-step / 60) + 0.1 * rng.normal(size=200)
+  curves = {
+    'train_critic': {'loss': [(8 * i, 1.0 / (i + 1)) for i in range(20)]},
+    'align': {
+      'loss': list(zip(step.tolist(), loss.tolist(), strict=True)),
+      'learning_rate': [(i, 1e-4) for i in range(200)],
+      'grad_norm': [(0, 1.0), (1, float('nan')), (2, 1.5)],
+    },
+  }
+  configs = {'align': {'seed': 0, 'run': {'steps': 200}}}
+  return DemoContent(
+    **{
+      'results': results(), 'pairs': pairs, 'curves': curves,
+      'configs': configs,
+    } | changes
+  )  # fmt: skip
+
+
+class HeadlineTest(parameterized.TestCase):
+  def headline(self, before, after, half):
+    changed = comparison()
+    changed['rates']['all'] = change(before, after, half)
+    return demo_page.headline(changed)
+
+  def test_rise(self):
+    title, text = self.headline(0.213, 0.371, 0.05)
+    self.assertEqual(
+      title,
+      'Feedback helped: 37.1% of clips are Good in all three dimensions, up '
+      'from 21.3%',
+    )
+    self.assertStartsWith(
+      text,
+      'The difference is +15.8 points (95% interval: +10.8 to +20.8). Measured '
+      'on 364 clips of 182 prompts',
+    )
+
+  def test_fall(self):
+    title, text = self.headline(0.371, 0.213, 0.05)
+    self.assertEqual(
+      title,
+      'Feedback did harm: 21.3% of clips are Good in all three dimensions, '
+      'down from 37.1%',
+    )
+    self.assertIn('is −15.8 points (95% interval: −20.8 to −10.8).', text)
+    self.assertNotIn('chance', text)
+
+  def test_coverage(self):
+    changed = comparison()
+    changed['bootstrap']['coverage'] = 0.8
+    self.assertIn('(80% interval: ', demo_page.headline(changed)[1])
+    page = demo_page.demo_page(content(0, results=results() | {
+      'comparison': changed
+    }))  # fmt: skip
+    self.assertNotIn('95%', page)
+
+  @parameterized.parameters((0.3, 0.34), (0.34, 0.3))
+  def test_unclear(self, before, after):
+    title, text = self.headline(before, after, 0.06)
+    self.assertStartsWith(title, f'No clear change: {after:.1%} of clips are ')
+    self.assertEndsWith(title, f' dimensions, {before:.1%} before')
+    self.assertIn('The interval includes zero: chance alone', text)
+
+  def test_interval_that_ends_at_zero(self):
+    changed = comparison()
+    changed['rates']['all']['difference'] = {
+      'value': 0.1, 'low': 0.0, 'high': 0.2
+    }  # fmt: skip
+    self.assertStartsWith(demo_page.headline(changed)[0], 'No clear change')
+
+  def test_no_interval(self):
+    title, text = self.headline(0.2, 0.4, None)
+    self.assertStartsWith(title, 'No clear change')
+    self.assertIn('+20.0 points; without an interval, it may be chance.', text)
+
+  @parameterized.parameters('before', 'after', 'difference')
+  def test_unknown(self, name):
+    changed = comparison()
+    changed['rates']['all'][name] = None
+    title, _ = demo_page.headline(changed)
+    self.assertStartsWith(title, 'Nothing can be said')
+
+
+class FindingsTest(parameterized.TestCase):
+  def test_dimensions(self):
+    (line,) = demo_page.findings(comparison())
+    self.assertEqual(
+      line,
+      'By the share of Good: better in semantic (+14.1 points) and motion '
+      '(+22.1 points); no clear change in fidelity (+0.6 points).',
+    )
+
+  def test_beware(self):
+    """A gain that comes with clips that stand still is no gain."""
+    changed = comparison()
+    changed['rates']['fidelity'] = change(0.6, 0.4)
+    changed['static_share'] = change(0.04, 0.3)
+    changed['speed'] = change(0.05, 0.02, 0.01)
+    dimensions, still, speed = demo_page.findings(changed)
+    self.assertIn('; worse in fidelity (−20.0 points).', dimensions)
+    self.assertStartsWith(still, 'Beware: more clips are static (+26.0 points)')
+    self.assertStartsWith(speed, 'Steps from frame to frame are shorter')
+
+
+class PageTest(parameterized.TestCase):
+  def test_table(self):
+    page = demo_page.demo_page(content())
+    rows = {
+      row[0]: row[1:] for row in map(_cells, re.findall('<tr>(.*?)</tr>', page))
+    }
+    for name, cells in {
+      'motion: Good, %': [
+        '48.1 [43.1, 53.1]', '70.2 [65.2, 75.2]', '+22.1 [+17.1, +27.1]'
+      ],
+      'all three: Good, %': [
+        '21.3 [16.3, 26.3]', '37.1 [32.1, 42.1]', '+15.8 [+10.8, +20.8]'
+      ],
+      'mean reward': [
+        '0.507 [0.487, 0.527]', '0.634 [0.614, 0.654]',
+        '+0.127 [+0.107, +0.147]',
+      ],
+      'step, % of the side': [
+        '5.1 [4.7, 5.5]', '4.8 [4.4, 5.2]', '−0.3 [−0.7, +0.1]'
+      ],
+      'static, %': ['4.3 [2.3, 6.3]', '4.4 [2.4, 6.4]', '+0.1 [−1.9, +2.1]'],
+      'fidelity': ['91.2 [88.2, 94.2]', '87.2 [83.2, 91.2]', '4.3 [2.3, 6.3]'],
+    }.items():  # fmt: skip
+      self.assertEqual(rows[name], cells)
+
+  def test_undefined(self):
+    """What is not known is a dash, in tables and in pictures."""
+    unknown = results()
+    unknown['peak_memory_gib'] = None
+    unknown['critic']['motion']['ece'] = None
+    nothing = dict.fromkeys(('before', 'after', 'difference'))
+    compared = unknown['comparison']
+    compared['rates']['motion'] = nothing
+    compared['speed'] = {
+      name: estimate(None) for name in ('before', 'after', 'difference')
+    }
+    page = demo_page.demo_page(content(results=unknown))
+    rows = [_cells(row) for row in re.findall('<tr>(.*?)</tr>', page)]
+    self.assertIn(['motion: Good, %', '-', '-', '-'], rows)
+    self.assertIn(['step, % of the side', '-', '-', '-'], rows)
+    self.assertIn(
+      ['motion', '80.3 [77.3, 83.3]', '76.3 [72.3, 80.3]', '-'], rows
+    )
+    self.assertIn('peak memory -.', page)
+    # Pictures are letters, too, and may spell anything.
+    page = re.sub('base64,[^"]*', '', page)
+    self.assertNotIn('None', page)
+    self.assertNotIn('nan', page)
+
+  def test_nothing_at_all(self):
+    empty = results()
+    for number in (empty['comparison'], empty['comparison']['rates']):
+      for name, value in number.items():
+        if isinstance(value, dict) and 'difference' in value:
+          number[name] = dict.fromkeys(value)
+    empty['comparison']['flaws'] = {'before': {}, 'after': {}}
+    empty |= {'counts': {}, 'seconds': {}}
+    page = demo_page.demo_page(
+      content(results=empty, pairs=[], curves={}, configs={})
+    )
+    self.assertIn('No clips were kept.', page)
+    self.assertIn('No numbers were kept.', page)
+    self.assertNotIn('None', page)
+
+  def test_flaws(self):
+    """The most frequent first, without those that nobody found."""
+    some = results()
+    some['comparison']['flaws'] = {
+      'before': {'jitter': 0.1, 'hole': 0.0, 'blur': 0.0},
+      'after': {'jitter': 0.2, 'hole': 0.0, 'blur': 0.3},
+    }
+    page = demo_page.demo_page(content(0, results=some))
+    self.assertIn('<title>blur 0.000 then 0.300</title>', page)
+    self.assertIn('<title>jitter 0.100 then 0.200</title>', page)
+    self.assertLess(page.index('<title>blur'), page.index('<title>jitter'))
+    self.assertNotIn('>hole<', page)
+
+  def test_clips(self):
+    shown_content = content()
+    page = demo_page.demo_page(shown_content)
+    files = re.findall('src="data:image/gif;base64,(.*?)"', page)
+    self.assertLen(files, 4)
+    for data, clip in zip(
+      files,
+      [c for pair in shown_content.pairs for c in (pair.before, pair.after)],
+      strict=True,
+    ):
+      image = Image.open(io.BytesIO(base64.b64decode(data)))
+      self.assertEqual(image.size, (32, 32))
+      self.assertEqual(image.info['loop'], 0)
+      for name in DIMENSIONS:
+        self.assertIn(
+          f'<span class="label {clip.labels[name]}">{clip.labels[name]}</span> '
+          f'<strong>{name}</strong><div class="muted">'
+          f'{clip.rationales[name]}</div>',
+          page,
+        )
+      self.assertIn(f', reward {clip.reward:.2f}<', page)
+
+  def test_data_is_escaped(self):
+    pair = content(1).pairs[0]
+    clip = ShownClip(
+      pair.before.frames_thw3, {EVIL: EVIL}, {EVIL: EVIL}, 0.5
+    )  # fmt: skip
+    evil = copy.deepcopy(results())
+    evil['versions'] = evil['counts'] = {}
+    evil['versions'][EVIL] = 1
+    evil['seconds'] = {EVIL: 1.0}
+    evil['comparison']['flaws']['before'] = {EVIL: 0.1}
+    page = demo_page.demo_page(
+      DemoContent(
+        evil, [ClipPair(EVIL, clip, clip)], {EVIL: {EVIL: [(0, 1.0)]}},
+        {EVIL: {EVIL: EVIL}},
+      )
+    )  # fmt: skip
+    self.assertGreaterEqual(page.count('&lt;script&gt;alert(1)'), 18)
+    for forbidden in ('<script', '<img src=x', 'onerror=alert(2)>'):
+      self.assertNotIn(forbidden, page)
+
+  def test_nothing_is_fetched(self):
+    page = demo_page.demo_page(content())
+    for forbidden in ('http://', 'https://', 'url(', '@import', '<link'):
+      self.assertNotIn(forbidden, page)
+
+  def test_settings(self):
+    page = demo_page.demo_page(content())
+    self.assertIn('Seed 0; python 3.11.2, jax 0.10.2.', page)
+    self.assertIn('<summary>Config of align</summary>', page)
+    self.assertIn('&quot;steps&quot;: 200', page)
+    self.assertIn('In all 6 min 10 s; peak memory 2.1 GiB.', page)
+
+
+class BrowserTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path):
+    self.folder = tmp_path
+
+  def test_browser(self):
+    """It is drawn whole: pictures, labels, and clips six times their size."""
+    program = browser.find()
+    if program is None:
+      pytest.skip('no Chromium here')
+    grounds = (12, 200, 34), (230, 0, 250)
+    pair = content(1).pairs[0]
+    before, after = (
+      dataclasses.replace(
+        pair.before, frames_thw3=np.full((9, 32, 32, 3), ground, np.uint8)
+      )
+      for ground in grounds
+    )
+    shown_content = content(pairs=[ClipPair('c', before, after)])
+    path = self.folder / 'report.html'
+    html.write(path, demo_page.demo_page(shown_content))
+    picture = self.folder / 'page.png'
+    process = browser.run(
+      program, path, self.folder / 'profile', f'--screenshot={picture}',
+      '--window-size=1200,3600', '--hide-scrollbars',
+    )  # fmt: skip
+    self.assertEqual(process.returncode, 0, process.stderr)
+    self.assertNotIn('CONSOLE', process.stderr)
+    pixels = np.asarray(Image.open(picture).convert('RGB')).reshape(-1, 3)
+    for colour in (BLUE, *LABEL_COLOURS.values()):
+      level = tuple(bytes.fromhex(colour[1:]))
+      self.assertGreater(np.all(pixels == level, axis=1).sum(), 100, colour)
+    for ground in grounds:
+      # But for the corners, which are round.
+      num_pixels = np.all(pixels == ground, axis=1).sum()
+      self.assertBetween(num_pixels, 192**2 - 40, 192**2)
+
+  def test_colours_are_defined(self):
+    used = re.findall(r'var\((--\w+)\)', STYLE)
+    self.assertContainsSubset(used, re.findall(r'[{;\n](--\w+):', STYLE))
+
+
+def _cells(row):
+  cells = re.findall('<t[hd].*?>(.*?)</t[hd]>', row)
+  return [re.sub('<.*?>', '', cell) for cell in cells]
