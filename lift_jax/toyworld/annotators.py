@@ -94,6 +94,8 @@ ANNOTATORS = (
   Annotator('even'),
   Annotator('lenient', too_strict=0.02, too_lenient=0.12),
 )
+# Nobody errs: what comes of it is the truth, as far as it can be seen.
+HONEST = (Annotator('honest', too_strict=0, too_lenient=0, careless=0),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +111,11 @@ class Rated:
   video: str
   caption: str
   ratings: tuple[Mapping[str, Verdict], ...]
+
+
+def vague_texts() -> list[str]:
+  """What people say where they err, whatever the clip."""
+  return [text for texts in _VAGUE.values() for text in texts.values()]
 
 
 def rate_clip(

@@ -1,25 +1,23 @@
 """Judges clips of the toy world by their pixels and their caption alone.
 
-A clip is measured first. The background is the median of the border; the shape
-is what differs from it. A bank of shapes of all sizes, sharp and blurred, tells
-by correlation which one it is and, by the place of the best fit, where it is in
-each frame to a fraction of a pixel. Every measure then has two tolerances that
-divide Good from Normal and Normal from Bad.
+A clip is measured first (see `measures`). Every measure then has two tolerances
+that divide Good from Normal and Normal from Bad, and what the clip shows is
+held against the caption.
 
-Shape suffixes: T frames, S steps between them, H height, W width, P pixels, K
-entries of the bank; the last axis of 2 is (y, x), of 3 RGB.
+Shape suffixes: T frames, H height, W width; the last axis of 3 is RGB.
 """
 
 import dataclasses
-import functools
-import itertools
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
+from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, LABELS
-from lift_jax.toyworld import flaws, scenes
-from lift_jax.toyworld.render import blurred, coverage
+from lift_jax.errors import UserError
+from lift_jax.toyworld import flaws
+from lift_jax.toyworld.measures import DEFORMED, MIN_FRAMES, Measured, measure
 from lift_jax.toyworld.scenes import Scene
 
 
@@ -47,8 +45,7 @@ TOLERANCES = {
   # Where only the colour tells a shape from its background, half resolution is
   # a blur of one pixel; an autoencoder's own is about half a pixel.
   'blur': Tolerance(1.35 / 32, 2.1 / 32),
-  # The stretch of a clean frame is found to about 0.03.
-  'deformation': Tolerance(0.09, 0.28),
+  'deformation': Tolerance(DEFORMED, 0.28),
   # Frames without the shape, a flaw that only generated clips have.
   'vanishing': Tolerance(0.0, 0.2),
   # Places are found to 0.1 pixel in a clean clip, at worst to 0.5 in noise.
@@ -57,33 +54,6 @@ TOLERANCES = {
   'freeze': Tolerance(0.0, 0.38),
   'drop': Tolerance(0.1, 0.44),
 }
-
-# Below these a clip shows nothing that could be named.
-_MIN_CONTRAST = 45.0  # levels; the palest shape has 110
-_MIN_LIKENESS = 0.72  # correlation with the best of the bank
-# Levels between a colour and one of the palette; half of the 85 that divide
-# those.
-_COLOUR_TOLERANCE = 42.0
-# x264 keeps colours at half resolution and so washes a small or thin shape out.
-# Twice as much is still one colour if all others are much further.
-_WASHED_TOLERANCE = 90.0
-_WASHED_RATIO = 0.6
-# A step of less than this share of the usual length is none; the error of a
-# place in noise makes a fifth of the usual length of one that is none.
-_STILL_SHARE = 0.42
-# A step that differs so much from the others, in sides, stands out; three times
-# the error of a place in noise, and less than the slowest step has.
-_STEP_TOLERANCE = 0.75 / 32
-# Half of the 45 degrees between directions.
-_SECTOR = 22.5
-# A shape that is as faint in one frame as half of it has vanished.
-_MIN_STRENGTH = 0.5
-# What light makes of the contrast of a shape, as `flaws` has it and a bit more.
-_LIGHT = (0.9, 1.05)
-# Less of a shape than this in a pixel is rather noise.
-_MIN_ALPHA = 0.3
-# A clip that moves less from end to end, in sides, goes nowhere.
-_MIN_TRAVEL = 3.0 / 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,21 +72,6 @@ class Verdict:
   kinds: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-  """What the pixels say.
-
-  Attributes:
-    shown: attributes of the scene; None where nothing fits.
-    fidelity: measures by the names of `TOLERANCES`; empty if no shape is there.
-    motion: likewise.
-  """
-
-  shown: dict[str, str | None]
-  fidelity: dict[str, float]
-  motion: dict[str, float]
-
-
 def check(caption: str, frames_thw3: np.ndarray) -> dict[str, Verdict]:
   """A verdict for each dimension, in the order of `DIMENSIONS`.
 
@@ -127,8 +82,45 @@ def check(caption: str, frames_thw3: np.ndarray) -> dict[str, Verdict]:
   Raises:
     UserError: the caption is of another world.
   """
-  asked = Scene.from_caption(caption)
+  asked = Scene.from_caption(caption)  # before what takes time
+  return judge(asked, measure(frames_thw3))
+
+
+def check_video(
+  path: pathlib.Path, caption: str, where: str
+) -> tuple[dict[str, Verdict], Measured]:
+  """Verdicts as of `check`, and the measures, of a clip in a file.
+
+  Args:
+    path: of the clip.
+    caption: of the toy world.
+    where: names the record in messages.
+
+  Raises:
+    UserError: the file is no video of at least 5 frames, or the caption is of
+      another world.
+  """
+  try:
+    asked = Scene.from_caption(caption)
+  except UserError as error:
+    raise UserError(f'{where}: {error}') from None
+  frames_thw3 = video.decode(path, where=where).frames
+  if len(frames_thw3) < MIN_FRAMES:
+    raise UserError(
+      f'{where}: {path} has {len(frames_thw3)} frames; give clips of at least '
+      f'{MIN_FRAMES}'
+    )
   measured = measure(frames_thw3)
+  return judge(asked, measured), measured
+
+
+def judge(asked: Scene, measured: Measured) -> dict[str, Verdict]:
+  """A verdict for each dimension, in the order of `DIMENSIONS`.
+
+  Args:
+    asked: the scene of the caption.
+    measured: of the clip.
+  """
   verdicts = {
     'semantic': _judge_semantic(asked, measured),
     'motion': _judge(measured.motion, _MOTION_TEXTS, 'The motion is smooth.'),
@@ -218,437 +210,3 @@ def _judge_semantic(asked: Scene, measured: Measured) -> Verdict:
         told.append(f'the {name} is {found}, not {wanted[name]}')
   text = ' and '.join(told)
   return Verdict(label, f'{text[0].upper()}{text[1:]}.', tuple(points))
-
-
-def measure(frames_thw3: np.ndarray) -> Measured:
-  """What a clip shows, uint8 [T, H, W, 3], and how well."""
-  if frames_thw3.ndim != 4 or len(frames_thw3) < 5:
-    raise ValueError(f'frames {frames_thw3.shape}; give [T >= 5, H, W, 3]')
-  frames_thw3 = frames_thw3.astype(np.float64)
-  side = min(frames_thw3.shape[1:3])
-  background_3 = _background(frames_thw3)
-  shown = dict.fromkeys(scenes.ATTRIBUTES)
-  shown['background'] = _nearest_background(background_3)
-  nothing = Measured(shown, {}, {})
-  difference_thw3 = frames_thw3 - background_3
-  colour_3 = _shape_colour(difference_thw3)
-  if colour_3 is None:
-    return nothing
-  shown['colour'], full_3 = _nearest_colour(colour_3, background_3)
-  alpha_thw = difference_thw3 @ full_3 / (full_3 @ full_3)
-  found = _find_shape(alpha_thw)
-  if found is None:
-    return nothing
-  shown['shape'] = found.shape
-  middle = np.sqrt(scenes.SIZES['small'] * scenes.SIZES['large'])
-  shown['size'] = 'small' if found.radius < middle * side else 'large'
-  path_t2 = found.centres_t2 / side
-  motion, way_2 = _measure_motion(path_t2)
-  shown['motion'] = _direction(way_2)
-  fidelity = _measure_fidelity(difference_thw3, alpha_thw, found)
-  return Measured(shown, fidelity, motion)
-
-
-def _background(frames_thw3: np.ndarray) -> np.ndarray:
-  """[3], the median of a border that a shape only grazes."""
-  width = max(1, min(frames_thw3.shape[1:3]) // 12)
-  inner = np.ones(frames_thw3.shape[1:3], bool)
-  inner[width:-width, width:-width] = False
-  return np.median(frames_thw3[:, inner].reshape(-1, 3), axis=0)
-
-
-def _nearest_background(background_3: np.ndarray) -> str | None:
-  distances = {
-    name: np.linalg.norm(background_3 - colour)
-    for name, colour in scenes.BACKGROUNDS.items()
-  }
-  best = min(distances, key=distances.get)
-  return best if distances[best] <= _COLOUR_TOLERANCE else None
-
-
-def _shape_colour(difference_thw3: np.ndarray) -> np.ndarray | None:
-  """[3], how the middle of the shape differs from the background."""
-  difference_3thw = np.moveaxis(difference_thw3, -1, 0)
-  smooth_3thw = blurred(difference_3thw, _unit(difference_thw3[..., 0]))
-  contrast_thw = np.linalg.norm(smooth_3thw, axis=0)
-  # The smallest shape covers 4 % of the image; half of it is its middle.
-  threshold = np.quantile(contrast_thw, 0.98)
-  if threshold < _MIN_CONTRAST / 2:
-    return None
-  colour_3 = np.median(difference_thw3[contrast_thw >= threshold], axis=0)
-  return colour_3 if np.linalg.norm(colour_3) >= _MIN_CONTRAST else None
-
-
-def _unit(frames: np.ndarray) -> float:
-  """The pixels that one pixel of a 32 x 32 image is worth."""
-  return min(frames.shape[1:3]) / 32
-
-
-def _nearest_colour(
-  colour_3: np.ndarray, background_3: np.ndarray
-) -> tuple[str | None, np.ndarray]:
-  """The name of a colour, and its full difference from the background [3].
-
-  Blur mixes a small shape with its background, so that any colour on the line
-  between the two may be meant.
-  """
-  distances, full_3s = {}, {}
-  for name, rgb in scenes.COLOURS.items():
-    full_3 = full_3s[name] = np.array(rgb) - background_3
-    share = np.clip(colour_3 @ full_3 / (full_3 @ full_3), 0.4, 1.0)
-    distances[name] = np.linalg.norm(colour_3 - share * full_3) / share
-  first, second, *_ = sorted(distances, key=distances.get)
-  is_clear = distances[first] < _WASHED_RATIO * distances[second]
-  tolerance = _WASHED_TOLERANCE if is_clear else _COLOUR_TOLERANCE
-  if distances[first] > tolerance:
-    return None, colour_3
-  return first, full_3s[first]
-
-
-class _Found(NamedTuple):
-  """The shape in a clip.
-
-  Attributes:
-    shape: one of `scenes.SHAPES`.
-    radius: in pixels.
-    blur: standard deviation in pixels.
-    likeness: correlation with the best of the bank.
-    deformation: mean over frames of the log of the stretch.
-    centres_t2: [T, 2], centre of mass in pixels.
-    centred_thw: [T, H, W], frames with the shape in the middle.
-    mean_hw: [H, W], their mean.
-    model_hw: [H, W], the entry of the bank that fits it best.
-    whole_hw: [H, W], the same without its hole, if it has one.
-  """
-
-  shape: str
-  radius: float
-  blur: float
-  likeness: float
-  deformation: float
-  centres_t2: np.ndarray
-  centred_thw: np.ndarray
-  mean_hw: np.ndarray
-  model_hw: np.ndarray
-  whole_hw: np.ndarray
-
-
-class _Bank(NamedTuple):
-  """Shapes in the middle of an image, with a large hole and without.
-
-  Attributes:
-    shapes: K of `scenes.SHAPES`.
-    radii: K, in pixels.
-    blurs: K, in pixels.
-    images_khw: [K, H, W].
-    whole_khw: [K, H, W], the same without holes.
-    unit_kp: float32 [K, P], the pixels of the window, scaled to norm 1.
-  """
-
-  shapes: list[str]
-  radii: list[float]
-  blurs: list[float]
-  images_khw: np.ndarray
-  whole_khw: np.ndarray
-  unit_kp: np.ndarray
-
-
-@functools.lru_cache(maxsize=4)
-def _bank(height: int, width: int) -> _Bank:
-  unit = min(height, width) / 32
-  shapes, radii, blurs, images, wholes = [], [], [], [], []
-  middle_12 = np.array([[height / 2, width / 2]])
-  holes = (0.0, flaws.STRENGTHS['hole']['Bad'])
-  for shape, radius, hole in itertools.product(
-    scenes.SHAPES, np.arange(2.6, 7.01, 0.2) * unit, holes
-  ):
-    whole_hw, hole_hw = (
-      coverage(outline, middle_12, size, height, width)[0]
-      for outline, size in ((shape, radius), ('circle', radius * hole**0.5))
-    )
-    image_hw = whole_hw * (1 - hole_hw) if hole else whole_hw
-    for blur in np.arange(0.0, 1.01 if hole else 3.01, 0.25) * unit:
-      shapes.append(shape)
-      radii.append(float(radius))
-      blurs.append(float(blur))
-      images.append(blurred(image_hw, blur))
-      wholes.append(blurred(whole_hw, blur))
-  images_khw = np.stack(images)
-  images_kp = images_khw[:, _window(height, width) > 0]
-  norms_k1 = np.linalg.norm(images_kp, axis=1, keepdims=True)
-  unit_kp = (images_kp / norms_k1).astype(np.float32)
-  return _Bank(shapes, radii, blurs, images_khw, np.stack(wholes), unit_kp)
-
-
-def _find_shape(alpha_thw: np.ndarray) -> _Found | None:
-  """The shape and its place in each frame; None if nothing is like a shape."""
-  _, height, width = alpha_thw.shape
-  # A first guess with a disc of middle size, then with what was found.
-  disc_hw = coverage(
-    'circle',
-    np.array([[height / 2, width / 2]]),
-    4.5 * _unit(alpha_thw),
-    height,
-    width,
-  )[0]
-  template_hw = disc_hw
-  for _ in range(3):
-    centres_t2 = _locate(alpha_thw, template_hw)
-    found = _best_of_bank(_centred(alpha_thw, centres_t2), centres_t2)
-    if found is None:
-      return None
-    template_hw = found.model_hw
-  if found.deformation > TOLERANCES['deformation'].good:
-    # No entry of the bank fits in one place; the centre of mass is that of the
-    # shape however it is stretched, and the stretch can be undone.
-    centres_t2 = centres_t2 + _moments(found.centred_thw)[0]
-    centred_thw = _centred(alpha_thw, centres_t2)
-    undone = _best_of_bank(_unstretched(centred_thw), centres_t2)
-    if undone is None:
-      return None
-    found = undone._replace(deformation=_deformation(centred_thw))
-  return found if found.likeness >= _MIN_LIKENESS else None
-
-
-def _best_of_bank(
-  centred_thw: np.ndarray, centres_t2: np.ndarray
-) -> _Found | None:
-  """The entry most like the mean of frames that have the shape in the middle.
-
-  None if there is nothing in the middle.
-  """
-  _, height, width = centred_thw.shape
-  bank = _bank(height, width)
-  mean_hw = centred_thw.mean(0) * _window(height, width)
-  norm = np.linalg.norm(mean_hw)
-  if not norm > 0:
-    return None
-  pixels_p = mean_hw[_window(height, width) > 0] / norm
-  likeness_k = bank.unit_kp @ pixels_p.astype(np.float32)
-  place = int(np.argmax(likeness_k))
-  return _Found(
-    shape=bank.shapes[place],
-    radius=bank.radii[place],
-    blur=bank.blurs[place],
-    likeness=float(likeness_k[place]),
-    deformation=_deformation(centred_thw),
-    centres_t2=centres_t2,
-    centred_thw=centred_thw,
-    mean_hw=mean_hw,
-    model_hw=bank.images_khw[place],
-    whole_hw=bank.whole_khw[place],
-  )
-
-
-@functools.lru_cache(maxsize=4)
-def _window(height: int, width: int) -> np.ndarray:
-  """[H, W], 1 where a shape in the middle may be, 0 elsewhere."""
-  reach = 10.5 * min(height, width) / 32
-  return coverage(
-    'circle', np.array([[height / 2, width / 2]]), reach, height, width
-  )[0]
-
-
-def _locate(alpha_thw: np.ndarray, template_hw: np.ndarray) -> np.ndarray:
-  """[T, 2], where a template that lies in the middle fits each frame best."""
-  num_frames, height, width = alpha_thw.shape
-  # Twice the size, so that nothing comes in again on the other side.
-  size = (2 * height, 2 * width)
-  spectrum_thw = np.fft.rfft2(alpha_thw, size)
-  spectrum_hw = np.fft.rfft2(template_hw, size)
-  fit_thw = np.fft.irfft2(spectrum_thw * spectrum_hw.conj(), size)
-  fit_thw = np.fft.fftshift(fit_thw, axes=(1, 2))
-  top, left = height // 2, width // 2
-  fit_thw = fit_thw[:, top : top + height + 1, left : left + width + 1]
-  centres_t2 = np.empty((num_frames, 2))
-  for index, fit_hw in enumerate(fit_thw):
-    inner_hw = fit_hw[1:-1, 1:-1]
-    y, x = np.unravel_index(np.argmax(inner_hw), inner_hw.shape)
-    centres_t2[index] = (
-      y + 1 + _peak(fit_hw[y : y + 3, x + 1]),
-      x + 1 + _peak(fit_hw[y + 1, x : x + 3]),
-    )
-  return centres_t2
-
-
-def _peak(values_3: np.ndarray) -> float:
-  """Where a parabola through three values is highest, from the middle one."""
-  before, here, after = values_3
-  bend = before - 2 * here + after
-  if not bend:
-    return 0.0
-  return float(np.clip((before - after) / (2 * bend), -0.5, 0.5))
-
-
-def _centred(alpha_thw: np.ndarray, centres_t2: np.ndarray) -> np.ndarray:
-  """Frames [T, H, W], shifted so that the shape lies in the middle."""
-  _, height, width = alpha_thw.shape
-  shift_t2 = (height / 2, width / 2) - centres_t2
-  y_th1 = np.fft.fftfreq(height)[:, None] * shift_t2[:, 0, None, None]
-  x_t1w = np.fft.rfftfreq(width)[None, :] * shift_t2[:, 1, None, None]
-  spectrum = np.fft.rfft2(alpha_thw) * np.exp(-2j * np.pi * (y_th1 + x_t1w))
-  return np.fft.irfft2(spectrum, (height, width))
-
-
-def _measure_fidelity(
-  difference_thw3: np.ndarray, alpha_thw: np.ndarray, found: _Found
-) -> dict[str, float]:
-  """How strong each flaw of the image is, in the units of its strength."""
-  _, height, width = alpha_thw.shape
-  unit = _unit(alpha_thw)
-  # Away from the shape, whatever it is deformed or blurred to.
-  near_thw = coverage('circle', found.centres_t2, 10 * unit, height, width) > 0
-  noise = np.sqrt(np.mean(difference_thw3[~near_thw] ** 2))
-  # What is missing well inside the outline, scaled to a whole shape.
-  sharp_hw = coverage(
-    found.shape,
-    np.array([[height / 2, width / 2]]),
-    found.radius,
-    height,
-    width,
-  )[0]
-  area = np.pi * found.radius**2
-  # The light is known to some percent, so the brightest parts count as whole.
-  inside = found.model_hw > 0.8 * found.model_hw.max()
-  whole = np.quantile(found.mean_hw[inside] / found.model_hw[inside], 0.8)
-  whole_hw = np.clip(whole, *_LIGHT) * found.whole_hw
-  missing_hw = np.clip(whole_hw - found.mean_hw, 0, 1) * sharp_hw
-  model_hw = found.model_hw
-  strength_t = np.einsum('thw,hw->t', found.centred_thw, model_hw)
-  strength_t = strength_t / np.sum(model_hw**2)
-  return {
-    'noise': float(noise),
-    'vanishing': float(np.mean(strength_t < _MIN_STRENGTH)),
-    'deformation': found.deformation,
-    'hole': float(missing_hw.sum() / area),
-    'blur': float(found.blur / min(height, width)),
-  }
-
-
-def _moments(centred_thw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Centre of mass from the middle [T, 2], and second moments [T, 2, 2]."""
-  _, height, width = centred_thw.shape
-  y_h1 = (np.arange(height) + 0.5 - height / 2)[:, None]
-  x_1w = (np.arange(width) + 0.5 - width / 2)[None, :]
-  weight_thw = np.clip(centred_thw, 0, 1) * _window(height, width)
-  weight_thw = np.where(weight_thw > _MIN_ALPHA, weight_thw, 0)
-  # A frame without any shape counts as one with a round dot in the middle.
-  weight_thw = weight_thw / np.maximum(weight_thw.sum((1, 2)), 1)[:, None, None]
-  place_2hw = np.stack(np.broadcast_arrays(y_h1, x_1w))
-  centre_t2 = np.einsum('thw,ihw->ti', weight_thw, place_2hw)
-  moment_t22 = np.einsum(
-    'thw,ihw,jhw->tij', weight_thw, place_2hw, place_2hw, optimize=True
-  )
-  moment_t22 -= centre_t2[:, :, None] * centre_t2[:, None, :]
-  return centre_t2, moment_t22 + 1e-6 * np.eye(2)
-
-
-def _deformation(centred_thw: np.ndarray) -> float:
-  """Mean over frames of the log of the stretch.
-
-  All shapes of the toy world have equal second moments along any two axes, as
-  long as they are not deformed. Stretched by e^s one way and e^-s the other,
-  these have the ratio e^4s.
-  """
-  values_t2 = np.linalg.eigvalsh(_moments(centred_thw)[1])
-  return float(np.mean(np.log(values_t2[:, 1] / values_t2[:, 0])) / 4)
-
-
-def _unstretched(centred_thw: np.ndarray) -> np.ndarray:
-  """Frames [T, H, W] in which the shape is as long as wide again."""
-  num_frames, height, width = centred_thw.shape
-  values_t2, axes_t22 = np.linalg.eigh(_moments(centred_thw)[1])
-  scale_t2 = np.sqrt(values_t2 / np.sqrt(values_t2.prod(1, keepdims=True)))
-  stretch_t22 = (axes_t22 * scale_t2[:, None, :]) @ axes_t22.swapaxes(1, 2)
-  middle_2 = np.array((height, width)) / 2
-  place_hw2 = np.stack(np.indices((height, width)), -1) + 0.5 - middle_2
-  place_thw2 = np.einsum('tij,hwj->thwi', stretch_t22, place_hw2)
-  place_thw2 = np.clip(
-    place_thw2 + middle_2 - 0.5, 0, (height - 1.001, width - 1.001)
-  )
-  corner_thw2 = place_thw2.astype(int)
-  part_thw2 = place_thw2 - corner_thw2
-  frame_t11 = np.arange(num_frames)[:, None, None]
-  result_thw = np.zeros_like(centred_thw)
-  for down in (0, 1):
-    for right in (0, 1):
-      weight_thw2 = np.where((down, right), part_thw2, 1 - part_thw2)
-      y_thw, x_thw = np.moveaxis(corner_thw2 + (down, right), -1, 0)
-      result_thw += weight_thw2.prod(-1) * centred_thw[frame_t11, y_thw, x_thw]
-  return result_thw
-
-
-def _measure_motion(
-  path_t2: np.ndarray,
-) -> tuple[dict[str, float], np.ndarray]:
-  """How strong each flaw of the motion is, and the undisturbed step [2].
-
-  Args:
-    path_t2: places in sides.
-  """
-  steps_s2 = np.diff(path_t2, axis=0)
-  num_steps = len(steps_s2)
-  measures = dict.fromkeys(flaws.MOTION_KINDS, 0.0)
-  length_s = np.linalg.norm(steps_s2, axis=1)
-  if _line_travel(path_t2) < _MIN_TRAVEL and length_s.max() < _STEP_TOLERANCE:
-    return measures | {'freeze': 1.0}, np.zeros(2)
-  # Halts in one stretch, all other steps alike. Before anything else, as the
-  # mean of steps and halts is not far from either.
-  still_s = length_s < _STILL_SHARE * np.quantile(length_s, 0.75)
-  moving_s2 = steps_s2[~still_s]
-  if _is_one_stretch(still_s) and _is_even(moving_s2):
-    return measures | {'freeze': float(still_s.mean())}, moving_s2.mean(0)
-  if _is_even(steps_s2):
-    return measures, steps_s2.mean(0)
-  # One step that stands out.
-  rest = [np.delete(steps_s2, k, axis=0) for k in range(num_steps)]
-  jump = int(np.argmin([_unevenness(steps) for steps in rest]))
-  way_2 = rest[jump].mean(0)
-  speed = np.linalg.norm(way_2)
-  if _is_even(rest[jump]) and speed * num_steps > _MIN_TRAVEL:
-    more_2 = steps_s2[jump] - way_2
-    ahead = more_2 @ way_2 / speed
-    aside = np.linalg.norm(more_2 - ahead * way_2 / speed)
-    if ahead > aside:
-      return measures | {'drop': float(ahead / speed / num_steps)}, way_2
-    return measures | {'teleport': float(np.linalg.norm(more_2))}, way_2
-  way_2, aside_t2 = _line(path_t2)
-  jitter = np.sqrt(np.mean(np.sum(aside_t2**2, 1)))
-  return measures | {'jitter': float(jitter)}, way_2
-
-
-def _line(path_t2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The step [2] of the best even motion, and distances from it [T, 2]."""
-  time_t = np.arange(len(path_t2)) - (len(path_t2) - 1) / 2
-  way_2 = time_t @ path_t2 / (time_t @ time_t)
-  return way_2, path_t2 - path_t2.mean(0) - time_t[:, None] * way_2
-
-
-def _line_travel(path_t2: np.ndarray) -> float:
-  return float(np.linalg.norm(_line(path_t2)[0]) * (len(path_t2) - 1))
-
-
-def _unevenness(steps_s2: np.ndarray) -> float:
-  """The greatest distance of a step from the mean one."""
-  return float(np.linalg.norm(steps_s2 - steps_s2.mean(0), axis=1).max())
-
-
-def _is_one_stretch(flags_s: np.ndarray) -> bool:
-  """Whether some are set, and all of these side by side."""
-  places = np.flatnonzero(flags_s)
-  return len(places) > 0 and places[-1] - places[0] + 1 == len(places)
-
-
-def _is_even(steps_s2: np.ndarray) -> bool:
-  return _unevenness(steps_s2) < _STEP_TOLERANCE
-
-
-def _direction(way_2: np.ndarray) -> str | None:
-  """The direction of the grammar that a step [2] goes; None if it is none."""
-  if not np.linalg.norm(way_2) > 0:
-    return None
-  angle = np.rad2deg(np.arctan2(way_2[0], way_2[1]))
-  for name, degrees in scenes.MOTIONS.items():
-    if abs((angle - degrees + 180) % 360 - 180) <= _SECTOR:
-      return name
-  return None

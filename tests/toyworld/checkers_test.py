@@ -4,10 +4,12 @@ import dataclasses
 
 from absl.testing import parameterized
 import numpy as np
+import pytest
 
+from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.errors import UserError
-from lift_jax.toyworld import checkers, flaws, scenes, validate
+from lift_jax.toyworld import checkers, flaws, measures, validate
 from lift_jax.toyworld.flaws import Flaw
 from lift_jax.toyworld.scenes import Scene
 
@@ -85,11 +87,6 @@ class FlawsTest(parameterized.TestCase):
     )
     self.assertEqual(verdicts['motion'].label, 'Good')
 
-  def test_every_word_is_read(self):
-    for seed, scene in enumerate(list(scenes.all_scenes())[::47]):
-      measured = checkers.measure(_frames(seed, scene))
-      self.assertEqual(measured.shown, dataclasses.asdict(scene))
-
   @parameterized.parameters((48, 64, 9), (64, 64, 13), (32, 32, 17))
   def test_sizes(self, height, width, num_frames):
     sizes = dict(height=height, width=width, num_frames=num_frames)
@@ -102,8 +99,36 @@ class FlawsTest(parameterized.TestCase):
   def test_other_input(self):
     with self.assertRaisesRegex(UserError, 'not of the toy world'):
       checkers.check('A cat.', _frames())
-    with self.assertRaisesRegex(ValueError, 'T >= 5'):
-      checkers.measure(_frames()[:4])
+
+
+class VideoTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _folder(self, tmp_path):
+    self.path = tmp_path / 'x.mp4'
+
+  def check(self, frames, caption=SCENE.caption):
+    video.write_mp4(self.path, frames, flaws.FPS)
+    return checkers.check_video(self.path, caption, 'list.json record 3')
+
+  def test_as_decoded(self):
+    frames = _frames(motion=Flaw('freeze', 'Bad'))
+    verdicts, measured = self.check(frames)
+    decoded = validate.round_trip(frames)
+    self.assertEqual(verdicts, checkers.check(SCENE.caption, decoded))
+    self.assertEqual(measured.motion, measures.measure(decoded).motion)
+
+  def test_bad_input(self):
+    with self.assertRaisesRegex(
+      UserError, '^list.json record 3: the caption .A cat.. is not of the toy'
+    ):
+      self.check(_frames(), 'A cat.')
+    with self.assertRaisesRegex(
+      UserError, '^list.json record 3: .*x.mp4 has 1 frames; give .* least 5$'
+    ):
+      self.check(_frames()[:4])
+    self.path.unlink()
+    with self.assertRaisesRegex(UserError, '^list.json record 3: .* not exist'):
+      checkers.check_video(self.path, SCENE.caption, 'list.json record 3')
 
 
 class AgreementTest(parameterized.TestCase):
