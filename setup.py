@@ -20,7 +20,11 @@ setuptools.setup(
   description=__doc__.strip(),
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['lift_jax', 'lift_jax.*']),
-  package_data={'lift_jax.models.critic': ['questions.json']},
+  package_data={
+    'lift_jax.models.critic': ['questions.json'],
+    # The models of the demo; `files` is a link to data/toyworld.
+    'lift_jax.toyworld': ['questions.json', 'files/*/*', 'files/*/*/*'],
+  },
   python_requires='>=3.11',
   entry_points={'console_scripts': ['lift=lift_jax.cli.main:main']},
   # Lower bounds; constraints.txt has a set that is known to work.

@@ -60,7 +60,7 @@ T = TypeVar('T')
 # In the index of a random model; diffusers passes over such keys.
 RANDOM_SEED = '_random_seed'
 
-_INDEX = {
+INDEX = {
   '_class_name': 'CogVideoXPipeline',
   '_diffusers_version': '0.30.0',
   'scheduler': ['diffusers', 'CogVideoXDDIMScheduler'],
@@ -431,7 +431,7 @@ def make_random_model(
     return
   partial = folder.with_name(f'.{folder.name}.partial')
   index = {
-    **_INDEX,
+    **INDEX,
     'tokenizer': ['transformers', 'ByT5Tokenizer'],
     RANDOM_SEED: seed,
   }

@@ -203,9 +203,10 @@ def open_critic(
   )
 
 
-def _write_configs(
+def write_configs(
   folder: pathlib.Path, config: CriticConfig, root: Mapping[str, Any]
 ) -> None:
+  """Writes the config of each part; `root` is added to the common one."""
   values = {
     LLM: config.llm.to_json(),
     VISION: config.vision_tower.to_json(),
@@ -246,7 +247,7 @@ def make_random_critic(
   partial = folder.with_name(f'.{folder.name}.partial')
   if distributed.is_primary():
     shutil.rmtree(partial, ignore_errors=True)
-    _write_configs(partial, config, {_RANDOM_SEED: seed})
+    write_configs(partial, config, {_RANDOM_SEED: seed})
     tiny_tokenizer.write(partial / LLM)
   model = functional(lambda rngs: Critic(config, rngs=rngs))
   with jax.default_device(jax.local_devices()[0]):

@@ -65,3 +65,23 @@ def test_prompts_of_ours_are_short(tokenizer):
   system = prompt.VICUNA_V1.system
   ids = tokenizer.inference(system, '', 0)
   assert len(ids) < len(system)
+
+
+def test_other_templates(tmp_path):
+  """Answers may stand on lines of their own, as frames do."""
+  tiny_tokenizer.write(tmp_path, template=prompt.HERMES_2)
+  tokenizer = PromptTokenizer(tmp_path, 'hermes-2', 4)
+  assert {len(ids) for ids in label_tokens(tokenizer).values()} == {1}
+  assert len(set(label_ids(tokenizer).values())) == 3
+  one, two = (tokenizer.inference('A', ' Why?', num) for num in (1, 2))
+  assert len(two) - len(one) == 4 + 1
+
+
+def test_words_of_texts_are_tokens(tmp_path):
+  texts = ['A wombat hibernates.', 'Wombats, two of them!']
+  tiny_tokenizer.write(tmp_path, texts, 640, prompt.HERMES_2)
+  tokenizer = PromptTokenizer(tmp_path, 'hermes-2', 4)
+  bare = len(tokenizer.inference('', '', 0))
+  ids = tokenizer.inference(' A wombat hibernates.', ' Wombats of them!', 0)
+  # The space of the first line is that of its newline.
+  assert len(ids) - bare <= 3 + 1 + 3 + 1 + 1

@@ -1,0 +1,337 @@
+"""A tiny CogVideoX of the toy world, made from nothing.
+
+What LiFT starts from, a model that follows its prompts half-heartedly, is made
+here by training on clips of which half are flawed: first the autoencoder, then
+transformer and text encoder together. The result is a folder like any
+published one. `lift demo --from_scratch` does the same.
+
+B batch  T frames  H W height and width  F h w those of latents  C channels
+S text tokens
+"""
+
+from collections.abc import Callable
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lift_jax import model_files
+from lift_jax.data.hra import DIMENSIONS
+from lift_jax.diffusion.schedule import Schedule, ScheduleConfig
+from lift_jax.models.cogvideox import folder as folder_lib
+from lift_jax.models.cogvideox.config import TransformerConfig
+from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.models.t5.config import T5Config
+from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.progress import Progress
+from lift_jax.toyworld import flaws, scenes, tokenizer
+from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
+from lift_jax.training.state import TrainState
+from lift_jax.training.step import Batch, draw, sample_errors
+
+_CLIP = (9, 32, 32)  # frames, height, width
+_ENCODE_BATCH = 32
+
+# Of the error of the autoencoder: what contrast counts more than none, and
+# where it turns from square to absolute; both in units of half the range.
+_SHAPE_WEIGHT = 8.0
+_SMOOTH = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+  """How long and how fast one of the networks is trained.
+
+  Attributes:
+    steps: optimizer steps.
+    batch_size: clips in each.
+    optimizer: see there.
+  """
+
+  steps: int
+  batch_size: int
+  optimizer: OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+  """Sizes of the model, and what it is trained on.
+
+  Attributes:
+    seed: of clips, parameters and noise.
+    num_clips: drawn once, for both networks.
+    flawed_share: part of them that has a flaw or more.
+    transformer: sizes.
+    vae: sizes; its scaling_factor is measured.
+    text_encoder: sizes; its vocabulary is that of `tokenizer`.
+    schedule: of the noise.
+    autoencoder: training of the VAE.
+    kl_weight: of the divergence of its posterior, per latent value.
+    diffusion: training of transformer and text encoder.
+    caption_dropout: share of captions replaced by the empty one.
+    dtype: of the weights as they are stored.
+  """
+
+  seed: int
+  num_clips: int
+  flawed_share: float
+  transformer: TransformerConfig
+  vae: VAEConfig
+  text_encoder: T5Config
+  schedule: ScheduleConfig
+  autoencoder: StageConfig
+  kl_weight: float
+  diffusion: StageConfig
+  caption_dropout: float
+  dtype: str
+
+
+def draw_clips(
+  num_clips: int, flawed_share: float, seed: int
+) -> tuple[np.ndarray, list[str]]:
+  """uint8 [B, T, H, W, 3] and captions, none of which is held out."""
+  rng = np.random.default_rng(seed)
+  known = scenes.training_scenes()
+  frames_bthw3 = np.empty((num_clips, *_CLIP, 3), np.uint8)
+  captions = []
+  for number in range(num_clips):
+    scene = known[rng.integers(len(known))]
+    labels = dict.fromkeys(DIMENSIONS, 'Good')
+    clip = flaws.draw_clip(scene, rng, labels)
+    if rng.random() < flawed_share:
+      while set(clip.labels.values()) == {'Good'}:
+        clip = flaws.draw_clip(scene, rng)
+    frames_bthw3[number] = clip.frames_thw3
+    captions.append(clip.caption)
+  return frames_bthw3, captions
+
+
+def make_model(
+  target: pathlib.Path, config: PretrainConfig, logger: logging.Logger
+) -> None:
+  """Trains a model and writes its folder, in the published layout.
+
+  Args:
+    target: the folder to write; one that is there is replaced.
+    config: of the training.
+    logger: takes the progress.
+  """
+  logger.info('pretrain: drawing %d clips', config.num_clips)
+  frames_bthw3, captions = draw_clips(
+    config.num_clips, config.flawed_share, config.seed
+  )
+  with model_files.writing_beside(target) as partial:
+    tokenizer.write(partial / folder_lib.TOKENIZER)
+    tokens_bs, _ = tokenize(
+      load_tokenizer(partial / folder_lib.TOKENIZER),
+      captions,
+      config.transformer.max_text_length,
+    )
+    model = empty_model(partial, config)
+    vae_params = train_autoencoder(model, frames_bthw3, config, logger)
+    mean_b, logvar_b = encode_all(model, vae_params, frames_bthw3, logger)
+    factor = round(1 / float(np.std(mean_b.astype(np.float32))), 5)
+    model = dataclasses.replace(
+      model, vae=dataclasses.replace(model.vae, scaling_factor=factor)
+    )
+    logger.info('pretrain: latents are scaled by %g', factor)
+    params = train_diffusion(
+      model, (mean_b, logvar_b, tokens_bs), config, logger
+    )
+    folder_lib.write_configs(partial, model)
+    for component, weights in {'vae': vae_params, **params}.items():
+      folder_lib.save_component(partial, component, weights, config.dtype)
+
+
+def empty_model(path: pathlib.Path, config: PretrainConfig) -> ModelFolder:
+  index = {
+    **folder_lib.INDEX,
+    'tokenizer': ['transformers', 'PreTrainedTokenizerFast'],
+  }
+  return ModelFolder(
+    path,
+    index,
+    config.transformer,
+    config.vae,
+    dataclasses.replace(
+      config.text_encoder, vocab_size=tokenizer.vocabulary_size()
+    ),
+    config.schedule,
+  )
+
+
+def _init(network: FunctionalModel, seed: int) -> Params:
+  return jax.jit(network.init)(jax.random.key(seed))
+
+
+def train_autoencoder(
+  model: ModelFolder,
+  frames_bthw3: np.ndarray,
+  config: PretrainConfig,
+  logger: logging.Logger,
+) -> Params:
+  """Parameters of the VAE, fp32.
+
+  The error is a smooth absolute difference: squares alone would leave edges
+  soft. It counts more where a clip is not of the colour that it has on average:
+  a shape takes a twentieth of the image and is what all is about.
+  """
+  network = model.declare('vae')
+  params = _init(network, config.seed)
+
+  def loss_fn(params, frames_bthw3, key):
+    video = frames_bthw3.astype(jnp.float32) / 127.5 - 1
+    mean, logvar = network(params, video, method='encode')
+    noise = jax.random.normal(key, mean.shape)
+    latents = mean + jnp.exp(0.5 * logvar) * noise
+    again = network(params, latents, method='decode')
+    difference = jnp.abs(again - video)
+    contrast = jnp.abs(video - jnp.mean(video, (1, 2, 3), keepdims=True))
+    weight = 1 + _SHAPE_WEIGHT * jnp.max(contrast, axis=-1, keepdims=True)
+    smooth = jnp.sqrt(difference**2 + _SMOOTH**2) - _SMOOTH
+    error = jnp.mean(weight / jnp.mean(weight) * smooth)
+    divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1 - logvar)
+    return error + config.kl_weight * divergence, {
+      'levels of 255': 127.5 * jnp.mean(difference),
+      'weighted': 127.5 * jnp.mean(weight / jnp.mean(weight) * difference),
+      'divergence': divergence,
+    }
+
+  return train(
+    'autoencoder',
+    params,
+    loss_fn,
+    lambda rows: (frames_bthw3[rows],),
+    len(frames_bthw3),
+    config.autoencoder,
+    config.seed,
+    logger,
+  )
+
+
+def encode_all(
+  model: ModelFolder,
+  params: Params,
+  frames_bthw3: np.ndarray,
+  logger: logging.Logger,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Posterior mean and log variance of all clips, fp32 [B, F, h, w, C]."""
+  network = model.declare('vae')
+
+  @jax.jit
+  def encode(params, frames_bthw3):
+    video = frames_bthw3.astype(jnp.float32) / 127.5 - 1
+    return tuple(network(params, video, method='encode'))
+
+  parts = []
+  with Progress(len(frames_bthw3), 'clip', logger=logger) as progress:
+    for start in range(0, len(frames_bthw3), _ENCODE_BATCH):
+      rows = frames_bthw3[start : start + _ENCODE_BATCH]
+      parts.append(jax.tree.map(np.asarray, encode(params, rows)))
+      progress.update(len(rows))
+  mean_b, logvar_b = zip(*parts, strict=True)
+  return np.concatenate(mean_b), np.concatenate(logvar_b)
+
+
+def train_diffusion(
+  model: ModelFolder,
+  data: tuple[np.ndarray, np.ndarray, np.ndarray],
+  config: PretrainConfig,
+  logger: logging.Logger,
+) -> dict[str, Params]:
+  """Parameters of the transformer and the text encoder, fp32.
+
+  Args:
+    model: configs of both, and the scaling factor.
+    data: posterior mean and log variance [B, F, h, w, C], tokens [B, S].
+    config: of the training.
+    logger: takes the progress.
+  """
+  networks = {
+    name: model.declare(name) for name in ('transformer', 'text_encoder')
+  }
+  params = {
+    name: _init(network, config.seed + number + 1)
+    for number, (name, network) in enumerate(networks.items())
+  }
+  schedule = Schedule(model.schedule)
+  null_tokens, _ = tokenize(
+    load_tokenizer(model.path / folder_lib.TOKENIZER), [''], data[2].shape[1]
+  )
+
+  def loss_fn(params, mean, logvar, tokens_bs, key):
+    tokens_bs = jnp.concatenate([tokens_bs, null_tokens])
+    text_bsd = networks['text_encoder'](params['text_encoder'], tokens_bs)
+    ones = jnp.ones(len(mean))
+    batch = Batch(mean, logvar, text_bsd[:-1], ones, ones > 1)
+    draws = draw(key, batch, schedule.num_timesteps, config.caption_dropout)
+    error_b = sample_errors(
+      networks['transformer'],
+      schedule,
+      model.vae.scaling_factor,
+      params['transformer'],
+      batch,
+      draws,
+      text_bsd[-1],
+    )
+    return jnp.mean(error_b), {}
+
+  return train(
+    'diffusion',
+    params,
+    loss_fn,
+    lambda rows: tuple(array[rows] for array in data),
+    len(data[2]),
+    config.diffusion,
+    config.seed,
+    logger,
+  )
+
+
+def train(
+  name: str,
+  params: Params,
+  loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+  read: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+  num_clips: int,
+  config: StageConfig,
+  seed: int,
+  logger: logging.Logger,
+) -> Params:
+  """Minimises `loss_fn(params, *read(rows), key)`; returns the parameters."""
+  tx = make_optimizer(config.optimizer, config.steps)
+  state = TrainState.create(params, tx, with_ema=False)
+
+  def step(state, key, *batch):
+    key = jax.random.fold_in(key, state.step)
+    (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+      state.trainable, *batch, key
+    )
+    return state.after(grads, tx, 0.0), {'loss': loss, **aux}
+
+  step = jax.jit(step, donate_argnums=0)
+  rng = np.random.default_rng((seed, config.steps))
+  key = jax.random.key(seed)
+  order: list[int] = []
+  with Progress(config.steps, f'{name} step', logger=logger) as progress:
+    for _ in range(config.steps):
+      while len(order) < config.batch_size:
+        order += rng.permutation(num_clips).tolist()
+      rows = np.array(order[: config.batch_size])
+      del order[: config.batch_size]
+      state, metrics = step(state, key, *read(rows))
+      progress.update(1, _note(metrics))
+  logger.info('pretrain: %s: %s', name, _note(metrics))
+  return state.trainable
+
+
+def _note(metrics: dict[str, Any]) -> str:
+  return ', '.join(
+    f'{name} {float(value):.4g}' for name, value in metrics.items()
+  )

@@ -1,0 +1,96 @@
+"""A toy CogVideoX from nothing, at the smallest size there is."""
+
+import logging
+
+from absl.testing import absltest
+import jax
+import numpy as np
+import pytest
+
+from lift_jax import config_lib
+from lift_jax.data.hra import DIMENSIONS
+from lift_jax.models.cogvideox.folder import open_model
+from lift_jax.toyworld import checkers, demo_config, pretrain, scenes
+
+_LOGGER = logging.getLogger('lift')
+
+
+def _config(**changes):
+  config = demo_config.get_config('smoke').pretrain.model
+  config.update_from_flattened_dict(changes)
+  return config_lib.resolve(config, pretrain.PretrainConfig)
+
+
+class DrawTest(absltest.TestCase):
+  def test_clips(self):
+    """About as many are flawed as asked for, and none is held out."""
+    frames_bthw3, captions = pretrain.draw_clips(120, 0.5, seed=3)
+    self.assertEqual(frames_bthw3.shape, (120, 9, 32, 32, 3))
+    self.assertFalse(any(map(scenes.is_held_out, captions)))
+    is_good = [
+      all(v.label == 'Good' for v in checkers.check(caption, frames).values())
+      for caption, frames in zip(captions, frames_bthw3, strict=True)
+    ]
+    self.assertBetween(np.mean(is_good), 0.37, 0.63)
+
+  def test_without_flaws(self):
+    frames_bthw3, captions = pretrain.draw_clips(20, 0.0, seed=3)
+    for caption, frames in zip(captions, frames_bthw3, strict=True):
+      labels = [v.label for v in checkers.check(caption, frames).values()]
+      self.assertEqual(labels, ['Good'] * len(DIMENSIONS))
+
+  def test_seed(self):
+    one, other = (pretrain.draw_clips(3, 0.5, seed)[0] for seed in (0, 1))
+    np.testing.assert_array_equal(pretrain.draw_clips(3, 0.5, 0)[0], one)
+    self.assertFalse(np.array_equal(one, other))
+
+
+class MakeModelTest(absltest.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path, caplog):
+    self.folder, self.caplog = tmp_path, caplog
+
+  def test_folder(self):
+    """It opens, and its latents have about unit variance."""
+    target = self.folder / 't2v'
+    pretrain.make_model(target, _config(), _LOGGER)
+    model = open_model(target)
+    network = model.declare('vae')
+    params = model.load('vae', network, None)
+    frames_bthw3, _ = pretrain.draw_clips(16, 0.5, seed=0)
+    mean, _ = pretrain.encode_all(model, params, frames_bthw3, _LOGGER)
+    spread = np.std(mean) * model.vae.scaling_factor
+    self.assertBetween(spread, 0.7, 1.4)
+    for component in ('transformer', 'text_encoder'):
+      network = model.declare(component)
+      params = model.load(component, network, None)
+      self.assertTrue(
+        all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+      )
+    self.assertEqual([p.name for p in self.folder.iterdir()], ['t2v'])
+
+  def test_learns(self):
+    """The error of the autoencoder falls, that of its weighted pixels too."""
+    config = _config(**{
+      'autoencoder.steps': 12, 'autoencoder.batch_size': 4,
+      'vae.block_out_channels': (4, 4, 4), 'vae.norm_num_groups': 2,
+    })  # fmt: skip
+    frames_bthw3, _ = pretrain.draw_clips(4, 0.5, seed=0)
+    model = pretrain.empty_model(self.folder, config)
+    network = model.declare('vae')
+    params = pretrain.train_autoencoder(model, frames_bthw3, config, _LOGGER)
+    again = jax.jit(
+      lambda params, video: network(
+        params, network(params, video, method='encode').mean, method='decode'
+      )
+    )
+    video = (frames_bthw3 / 127.5 - 1).astype(np.float32)
+    before, after = (
+      np.mean(np.abs(again(of, video) - video))
+      for of in (jax.jit(network.init)(jax.random.key(config.seed)), params)
+    )
+    self.assertLess(after, 0.8 * before)
+
+
+if __name__ == '__main__':
+  absltest.main()
