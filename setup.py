@@ -22,8 +22,7 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['lift_jax', 'lift_jax.*']),
   package_data={
     'lift_jax.models.critic': ['questions.json'],
-    # The models of the demo; `files` is a link to data/toyworld.
-    'lift_jax.toyworld': ['questions.json', 'files/*/*', 'files/*/*/*'],
+    'lift_jax.toyworld': ['questions.json'],
   },
   python_requires='>=3.11',
   entry_points={'console_scripts': ['lift=lift_jax.cli.main:main']},

@@ -6,81 +6,27 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import struct
 import time
 from unittest import mock
 
 from absl.testing import parameterized
-import jax
 import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from lift_jax import partitioning
 from lift_jax.data import cache as cache_lib
 from lift_jax.data import global_batch
 from lift_jax.data import video as video_lib
 from lift_jax.training import metrics
-from tests.cli import jobs
-
-# A process that dies as soon as the metrics of step 5 are on disk, while the
-# checkpoint of step 4 may still be on its way there.
-_DIE_AT_STEP_5 = """
-import os, signal, sys
-from lift_jax.cli import main
-from lift_jax.training import metrics
-
-write = metrics.MetricWriter.write
-
-def write_and_die(self, step, scalars):
-  write(self, step, scalars)
-  if step == 5:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-metrics.MetricWriter.write = write_and_die
-main.main(sys.argv[1:])
-"""
-
-
-def _assert_same(state, other, **tolerance):
-  def check(path, one, two):
-    name = jax.tree_util.keystr(path)
-    if tolerance:
-      np.testing.assert_allclose(one, two, err_msg=name, **tolerance)
-    else:
-      np.testing.assert_array_equal(one, two, err_msg=name)
-
-  jax.tree_util.tree_map_with_path(check, state, other)
-
-
-def _after_step(step: int, action):
-  """Calls `action` once the metrics of a step are written."""
-  write = metrics.MetricWriter.write
-
-  def patched(self, number, scalars):
-    write(self, number, scalars)
-    if number == step:
-      action()
-
-  return mock.patch.object(metrics.MetricWriter, 'write', patched)
-
-
-def _devices(number: int):
-  """Meshes of the first devices alone."""
-  make_mesh = partitioning.make_mesh
-
-  def patched(config, devices=None):
-    return make_mesh(config, devices or jax.devices()[:number])
-
-  return mock.patch.object(partitioning, 'make_mesh', patched)
+from tests.cli import jobs, runs
 
 
 @pytest.fixture(scope='module')
 def killed(world, tmp_path_factory) -> pathlib.Path:
   """The workdir of a run that was killed after step 5."""
   workdir = tmp_path_factory.mktemp('killed') / 'run'
-  process = jobs.start(_DIE_AT_STEP_5, world.align(workdir))
+  process = jobs.start(runs.DIE_AT_STEP_5, world.align(workdir))
   ((status, _, errors),) = jobs.finish(process)
   assert status == -signal.SIGKILL, errors
   return workdir
@@ -128,14 +74,16 @@ class ResumeTest(_AlignTest):
     outcome = self.resume()
     self.assertTrue(outcome.has_logged('resumed at step'))
     self.assert_ended(outcome)
-    _assert_same(jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6))
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
 
   def test_other_mesh(self):
-    with _devices(1):
+    with runs.mesh_devices(1):
       outcome = self.resume()
     self.assertTrue(outcome.has_logged('1 cpu device:'))
     self.assert_ended(outcome)
-    _assert_same(
+    runs.assert_same(
       jobs.state_of(self.workdir, 6)['trainable'],
       jobs.state_of(self.whole, 6)['trainable'],
       rtol=1e-5,
@@ -151,18 +99,22 @@ class ResumeTest(_AlignTest):
     outcome = self.align()
     self.assertTrue(outcome.has_logged('resumed at step 4'))
     self.assert_ended(outcome)
-    _assert_same(jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6))
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
 
   def test_again_after_the_end(self):
     shutil.copytree(self.whole, self.workdir)
     self.assert_ended(self.align())
-    _assert_same(jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6))
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
 
 
 class StopTest(_AlignTest):
   def test_sigterm(self):
     previous = signal.getsignal(signal.SIGTERM)
-    with _after_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+    with runs.after_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
       outcome = self.align()
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     self.assertTrue(outcome.has_logged('SIGTERM: saving step 3'))
@@ -172,7 +124,9 @@ class StopTest(_AlignTest):
     outcome = self.align()
     self.assertTrue(outcome.has_logged('resumed at step 3'))
     self.assert_ended(outcome)
-    _assert_same(jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6))
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
 
   def test_loss_is_nan(self):
     """Right at a checkpoint: that of step 4 is not written."""
@@ -210,7 +164,7 @@ class StopTest(_AlignTest):
 
     with (
       jobs.full_disk() as fill,
-      _after_step(3, fill_after_the_first_checkpoint),
+      runs.after_step(3, fill_after_the_first_checkpoint),
     ):
       outcome = self.align()
     self.assert_refused(
@@ -220,7 +174,9 @@ class StopTest(_AlignTest):
     outcome = self.align()
     self.assertTrue(outcome.has_logged('resumed at step 2'))
     self.assert_ended(outcome)
-    _assert_same(jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6))
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
 
 
 class RefuseTest(_AlignTest):
@@ -365,13 +321,15 @@ class ValidationTest(_AlignTest):
   def test_videos_on_the_way(self):
     """Also through a stop and a resume; training does not notice."""
     stop = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
-    with _after_step(4, stop):
+    with runs.after_step(4, stop):
       self.assertEqual(self.align(**_VALIDATION).status, 0)
     self.assertEqual(steps_with_videos(self.workdir), [0, 3])
     with mock.patch.dict(metrics.PEAK_FLOPS, {'cpu': 1e12}):
       self.assertEqual(self.align(**_VALIDATION).status, 0)
     self.assertEqual(steps_with_videos(self.workdir), [0, 3, 6])
-    _assert_same(jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6))
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
     first, last = (
       _frames(self.workdir, step, '01-a blue square') for step in (0, 6)
     )
@@ -461,20 +419,10 @@ class MultihostTest(_AlignTest):
       prepare('bad'),
       self.world.align(self.folder / 'stopped'),
     ]
-    with socket.create_server(('127.0.0.1', 0)) as server:
-      port = server.getsockname()[1]
-    hosts = [
-      jobs.start(
-        _HOST,
-        [json.dumps(call) for call in calls],
-        num_devices=2,
-        JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
-        JAX_NUM_PROCESSES='2',
-        JAX_PROCESS_ID=str(index),
-      )
-      for index in range(2)
-    ]
-    for status, output, errors in jobs.finish(*hosts):
+    hosts = jobs.two_hosts(
+      _HOST, [json.dumps(call) for call in calls], 2
+    )
+    for status, output, errors in hosts:
       print(status, output, errors)
       self.assertEqual(status, 0, errors)
       self.assertEqual(json.loads(output.splitlines()[-1]), [0, 0, 2, 0])
@@ -484,7 +432,7 @@ class MultihostTest(_AlignTest):
     )
     self.assertEqual(jobs.checkpoints_of(self.workdir), ['4', '6'])
     self.assertEqual(steps_with_videos(self.workdir), [0, 3, 6])
-    _assert_same(
+    runs.assert_same(
       jobs.state_of(self.workdir, 6)['trainable'],
       jobs.state_of(self.whole, 6)['trainable'],
       rtol=1e-5,
@@ -496,7 +444,7 @@ class MultihostTest(_AlignTest):
     for video in talls:
       (bucket, data), (other_bucket, other) = two_hosts[video], one_host[video]
       self.assertEqual(bucket, other_bucket)
-      _assert_same(
+      runs.assert_same(
         cache_lib.unpack(data), cache_lib.unpack(other), rtol=1e-5, atol=1e-5
       )
     stopped = [

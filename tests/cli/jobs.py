@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import resource
+import socket
 import subprocess
 import sys
 
@@ -141,6 +142,32 @@ def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
       with process:
         process.kill()
   return results
+
+
+def two_hosts(
+  code: str, argv: Sequence[str], num_devices: int
+) -> list[tuple[int, str, str]]:
+  """What `finish` says of two processes that find each other.
+
+  Args:
+    code: Python.
+    argv: of both.
+    num_devices: of each.
+  """
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    port = server.getsockname()[1]
+  hosts = [
+    start(
+      code,
+      argv,
+      num_devices,
+      JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
+      JAX_NUM_PROCESSES='2',
+      JAX_PROCESS_ID=str(index),
+    )
+    for index in range(2)
+  ]
+  return finish(*hosts)
 
 
 def write_alignment(path: pathlib.Path, videos: Sequence[str]) -> None:

@@ -1,13 +1,11 @@
 """`lift sample`: whole jobs, killed and resumed ones, and bad input."""
 
-import contextlib
 import json
 import logging
 import pathlib
 import re
 import shutil
 import signal
-import socket
 from unittest import mock
 
 from absl.testing import parameterized
@@ -21,7 +19,7 @@ import torch
 from lift_jax.data import video as video_lib
 from lift_jax.data.cache import file_sha256
 from lift_jax.sampling import job
-from tests.cli import jobs
+from tests.cli import jobs, runs
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
 from tests.torch_weights import scaled_error
 
@@ -46,14 +44,6 @@ def flags(workdir: pathlib.Path, **settings) -> list[str]:
     f'--workdir={workdir}',
     *(f'--config.{key}={value}' for key, value in (small | named).items()),
   ]
-
-
-@contextlib.contextmanager
-def devices(num: int):
-  """As many devices as a host may have; a mesh is made of them all."""
-  some = jax.local_devices()[:num]
-  with mock.patch.object(jax, 'local_devices', lambda: some):
-    yield
 
 
 def lines_of(workdir: pathlib.Path) -> list[dict]:
@@ -411,7 +401,7 @@ class LayoutTest(_SampleTest):
     mesh = {f'mesh__{axis}': 1 for axis in ('fsdp', 'context', 'tensor')}
     file = self.folder / 'turned.txt'
     file.write_text('\n'.join(reversed(PROMPTS)))
-    with devices(num_devices):
+    with runs.local_devices(num_devices):
       outcome = self.sample(**mesh | settings)
     self.assert_ended(outcome)
     assert_same_clips(self, self.workdir, self.undisturbed)
@@ -613,20 +603,10 @@ class MultihostTest(_SampleTest):
       self.arguments(**mesh),
       arguments(broken, self.model, self.folder, **mesh),
     ]
-    with socket.create_server(('127.0.0.1', 0)) as server:
-      port = server.getsockname()[1]
-    hosts = [
-      jobs.start(
-        _HOST,
-        [json.dumps(call) for call in calls],
-        num_devices=4,
-        JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
-        JAX_NUM_PROCESSES='2',
-        JAX_PROCESS_ID=str(index),
-      )
-      for index in range(2)
-    ]
-    for status, output, errors in jobs.finish(*hosts):
+    hosts = jobs.two_hosts(
+      _HOST, [json.dumps(call) for call in calls], 4
+    )
+    for status, output, errors in hosts:
       self.assertEqual(status, 0, errors)
       self.assertEqual(json.loads(output.splitlines()[-1]), [0, 2, 0], errors)
       self.assertIn('make room', errors)

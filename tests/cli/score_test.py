@@ -7,7 +7,6 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 from unittest import mock
 
 from absl.testing import parameterized
@@ -29,7 +28,7 @@ from lift_jax.models.critic.prompt import questions_path
 from lift_jax.models.functional import functional
 from lift_jax.scoring.output import PUBLISHED_KEYS
 from lift_jax.scoring.scorer import Scorer
-from tests.cli import jobs
+from tests.cli import jobs, runs
 from tests.data import clips, feedback
 from tests.scoring import tiny_critic
 
@@ -117,14 +116,6 @@ def counting():
 
   with mock.patch.object(Scorer, '__call__', count):
     yield calls
-
-
-@contextlib.contextmanager
-def devices(num: int):
-  """As many devices as a host may have; a mesh is made of them all."""
-  some = jax.local_devices()[:num]
-  with mock.patch.object(jax, 'local_devices', lambda: some):
-    yield
 
 
 def scores_of(workdir: pathlib.Path) -> list[dict]:
@@ -304,7 +295,7 @@ class WholeTest(_ScoreTest):
   )
   def test_other_layout(self, num_devices, settings):
     mesh = {f'mesh__{axis}': 1 for axis in ('fsdp', 'context', 'tensor')}
-    with devices(num_devices):
+    with runs.local_devices(num_devices):
       self.assert_ended(self.score(**LESS | mesh | settings))
     self.assert_same_scores(self.workdir)
 
@@ -699,20 +690,10 @@ class MultihostTest(_ScoreTest):
       )
       for workdir in (self.workdir, broken)
     ]
-    with socket.create_server(('127.0.0.1', 0)) as server:
-      port = server.getsockname()[1]
-    hosts = [
-      jobs.start(
-        _HOST,
-        [json.dumps(call) for call in calls],
-        num_devices=4,
-        JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
-        JAX_NUM_PROCESSES='2',
-        JAX_PROCESS_ID=str(index),
-      )
-      for index in range(2)
-    ]
-    for status, output, errors in jobs.finish(*hosts):
+    hosts = jobs.two_hosts(
+      _HOST, [json.dumps(call) for call in calls], 4
+    )
+    for status, output, errors in hosts:
       self.assertEqual(status, 0, errors)
       self.assertEqual(json.loads(output.splitlines()[-1]), [0, 2, 0], errors)
       self.assertIn('cannot be decoded', errors)

@@ -6,7 +6,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 from unittest import mock
 
 from absl.testing import parameterized
@@ -20,63 +19,10 @@ from lift_jax.data import critic_prompts, splits
 from lift_jax.data.hra import DIMENSIONS, read_hra
 from lift_jax.models.critic import folder as folder_lib
 from lift_jax.models.critic.tokens import PromptTokenizer
-from lift_jax.training import metrics
 from lift_jax.training.critic_step import CriticStepConfig
-from tests.cli import critic_jobs, jobs
+from tests.cli import critic_jobs, jobs, runs
 
 _NUM_CLIPS = 10
-
-# A process that dies as soon as the metrics of step 5 are on disk, while the
-# checkpoint of step 4 may still be on its way there.
-_DIE_AT_STEP_5 = """
-import os, signal, sys
-from lift_jax.cli import main
-from lift_jax.training import metrics
-
-write = metrics.MetricWriter.write
-
-def write_and_die(self, step, scalars):
-  write(self, step, scalars)
-  if step == 5:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-metrics.MetricWriter.write = write_and_die
-main.main(sys.argv[1:])
-"""
-
-
-def _assert_same(state, other, **tolerance):
-  def check(path, one, two):
-    name = jax.tree_util.keystr(path)
-    if tolerance:
-      np.testing.assert_allclose(one, two, err_msg=name, **tolerance)
-    else:
-      np.testing.assert_array_equal(one, two, err_msg=name)
-
-  jax.tree_util.tree_map_with_path(check, state, other)
-
-
-def _after_step(step: int, action):
-  """Calls `action` once the metrics of a step are written."""
-  write = metrics.MetricWriter.write
-
-  def patched(self, number, scalars):
-    write(self, number, scalars)
-    if number == step:
-      action()
-
-  return mock.patch.object(metrics.MetricWriter, 'write', patched)
-
-
-def _one_device():
-  """Meshes of the first device alone."""
-  make_mesh = partitioning.make_mesh
-
-  def patched(config, devices=None):
-    return make_mesh(config, devices or jax.devices()[:1])
-
-  return mock.patch.object(partitioning, 'make_mesh', patched)
-
 
 def _first_step(workdir: pathlib.Path) -> dict:
   return jobs.metrics_of(workdir)[0]
@@ -112,7 +58,7 @@ def killed(clips, whole, tmp_path_factory) -> pathlib.Path:
   """The workdir of a run of 'all' that was killed after step 5."""
   workdir = tmp_path_factory.mktemp('critic') / 'killed'
   process = jobs.start(
-    _DIE_AT_STEP_5,
+    runs.DIE_AT_STEP_5,
     critic_jobs.arguments(
       workdir, data__root=clips, model__path=whole['all'] / 'model'
     ),
@@ -270,7 +216,7 @@ class WholeTest(_CriticTest):
       folder_lib.rules_of(critic), model.abstract_params, mesh
     )
     params = critic.load(model, shardings, np.float32)
-    _assert_same(jax.device_get(params), self.state('all')['trainable'])
+    runs.assert_same(jax.device_get(params), self.state('all')['trainable'])
 
 
 class ResumeTest(_CriticTest):
@@ -287,14 +233,14 @@ class ResumeTest(_CriticTest):
     outcome = self.train()
     self.assertTrue(outcome.has_logged('resumed at step'))
     self.assert_ended(outcome)
-    _assert_same(jobs.state_of(self.workdir, 6), self.state('all'))
+    runs.assert_same(jobs.state_of(self.workdir, 6), self.state('all'))
 
   def test_other_mesh(self):
     shutil.copytree(self.killed, self.workdir)
     outcome = self.train(mesh__data=2, mesh__fsdp=2, mesh__tensor=2)
     self.assertTrue(outcome.has_logged('data 2, fsdp 2, context 1, tensor 2'))
     self.assert_ended(outcome)
-    _assert_same(
+    runs.assert_same(
       jobs.state_of(self.workdir, 6)['trainable'],
       self.state('all')['trainable'],
       rtol=1e-5,
@@ -304,7 +250,7 @@ class ResumeTest(_CriticTest):
   @parameterized.parameters('all', 'lora')
   def test_sigterm(self, trainable):
     previous = signal.getsignal(signal.SIGTERM)
-    with _after_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+    with runs.after_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
       outcome = self.train(train__trainable=trainable)
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     self.assertTrue(outcome.has_logged('SIGTERM: saving step 3'))
@@ -314,7 +260,7 @@ class ResumeTest(_CriticTest):
     outcome = self.train(train__trainable=trainable)
     self.assertTrue(outcome.has_logged('resumed at step 3'))
     self.assert_ended(outcome)
-    _assert_same(jobs.state_of(self.workdir, 6), self.state(trainable))
+    runs.assert_same(jobs.state_of(self.workdir, 6), self.state(trainable))
 
   @parameterized.parameters(
     ({'train__seed': 1}, 'seed is 0 there and 1 here'),
@@ -358,11 +304,11 @@ class StepTest(_CriticTest):
 
   def test_gradient_accumulation(self):
     """Two halves of the batch, on one device."""
-    with _one_device():
+    with runs.mesh_devices(1):
       outcome = self.train(train__grad_accum=2)
     self.assertTrue(outcome.has_logged('1 cpu device:'))
     self.assert_ended(outcome)
-    _assert_same(
+    runs.assert_same(
       jobs.state_of(self.workdir, 6)['trainable'],
       self.state('all')['trainable'],
       rtol=1e-5,
@@ -561,7 +507,7 @@ class RefuseTest(_CriticTest):
     # Mended, it goes on as if nothing had been.
     path.write_bytes(content)
     self.assert_ended(self.train())
-    _assert_same(jobs.state_of(self.workdir, 6), self.state('all'))
+    runs.assert_same(jobs.state_of(self.workdir, 6), self.state('all'))
 
 
 class ValidationTest(_CriticTest):
@@ -569,7 +515,7 @@ class ValidationTest(_CriticTest):
     """Training does not notice, nor does it learn from them."""
     outcome = self.train(validation__every_steps=3)
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
-    _assert_same(jobs.state_of(self.workdir, 6), self.state('all'))
+    runs.assert_same(jobs.state_of(self.workdir, 6), self.state('all'))
     lines = [
       line
       for line in jobs.metrics_of(self.workdir)
@@ -600,7 +546,7 @@ class LearnTest(_CriticTest):
     """
     root = self.folder / 'flawed'
     critic_jobs.make_flawed_clips(root, 160)
-    with _one_device():
+    with runs.mesh_devices(1):
       outcome = jobs.lift(
         *critic_jobs.arguments(
           self.workdir, data__root=root, **critic_jobs.LEARNING
@@ -608,7 +554,7 @@ class LearnTest(_CriticTest):
       )
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     test = self.workdir / 'splits' / 'test.json'
-    with _one_device():
+    with runs.mesh_devices(1):
       outcome = jobs.lift(
         'score',
         f'--config={jobs.REPOSITORY / "configs" / "score.py"}:smoke',
@@ -640,25 +586,17 @@ class MultihostTest(_CriticTest):
   def test_two_hosts(self):
     """They make the random critic together, too."""
     argv = self.arguments(model__path='')
-    with socket.create_server(('127.0.0.1', 0)) as server:
-      port = server.getsockname()[1]
-    hosts = [
-      jobs.start(
-        'import sys; from lift_jax.cli import main; sys.exit(main.main())',
-        [*argv, '--multihost'],
-        num_devices=2,
-        JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
-        JAX_NUM_PROCESSES='2',
-        JAX_PROCESS_ID=str(index),
-      )
-      for index in range(2)
-    ]
-    for status, _, errors in jobs.finish(*hosts):
+    hosts = jobs.two_hosts(
+      'import sys; from lift_jax.cli import main; sys.exit(main.main())',
+      [*argv, '--multihost'],
+      2,
+    )
+    for status, _, errors in hosts:
       self.assertEqual((status, errors), (0, ''))
     self.assertEqual(
       jobs.steps_of(self.workdir), list(range(1, critic_jobs.STEPS + 1))
     )
-    _assert_same(
+    runs.assert_same(
       jobs.state_of(self.workdir, 6)['trainable'],
       self.state('all')['trainable'],
       rtol=1e-5,
