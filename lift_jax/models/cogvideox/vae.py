@@ -142,6 +142,19 @@ class CausalConv(nnx.Conv):
     return y_bthwc.astype(self.dtype)
 
 
+class PointwiseConv(nnx.Conv):
+  """1x1x1 convolution, as the product of matrices that it is."""
+
+  def __init__(self, num_in: int, num_out: int, **options):
+    super().__init__(num_in, num_out, (1, 1, 1), **options)
+
+  def __call__(self, x_bthwc: jax.Array) -> jax.Array:
+    kernel = self.kernel[0, 0, 0].astype(self.dtype)
+    y_bthwc = x_bthwc.astype(self.dtype) @ kernel
+    bias = self.bias[...].astype(self.dtype)
+    return y_bthwc + bias.reshape(1, 1, 1, 1, -1)
+
+
 class Norm(nnx.Module):
   """GroupNorm; in the decoder, modulated by the latents, place by place.
 
@@ -158,9 +171,9 @@ class Norm(nnx.Module):
       use_fast_variance=False,
       **options | {'dtype': jnp.float32},
     )
-    size = (config.latent_channels, channels, (1, 1, 1))
-    self.gain = nnx.Conv(*size, **options) if is_decoder else None
-    self.shift = nnx.Conv(*size, **options) if is_decoder else None
+    size = config.latent_channels, channels
+    self.gain = PointwiseConv(*size, **options) if is_decoder else None
+    self.shift = PointwiseConv(*size, **options) if is_decoder else None
 
   def __call__(
     self, x_bthwc: jax.Array, z_bfhwc: jax.Array | None
@@ -192,7 +205,7 @@ class ResNet(nnx.Module):
     self.norm2 = Norm(config, num_out, is_decoder, **options)
     self.conv2 = CausalConv(num_out, num_out, **options)
     self.shortcut = (
-      nnx.Conv(num_in, num_out, (1, 1, 1), **options)
+      PointwiseConv(num_in, num_out, **options)
       if num_in != num_out
       else None
     )
