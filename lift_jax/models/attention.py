@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from lift_jax.errors import UserError
+from lift_jax.models import splash_attention
 from lift_jax.partitioning import BATCH_AXES
 
-BACKENDS = ('auto', 'xla', 'cudnn')
+BACKENDS = ('auto', 'xla', 'cudnn', 'splash')
 
 # Scores of one chunk are [B, H, QUERY_CHUNK, M] in fp32: at the 17,776 tokens
 # of CogVideoX about 2 GiB for each video, whatever the number of queries.
@@ -65,15 +67,19 @@ def attention(
       segment only. Any number is a segment, zero too.
     backend: 'xla' is exact and chunked over queries so that memory does not
       grow with N * M; 'cudnn' is the fused kernel of NVIDIA GPUs and takes
-      fp16 and bf16 only; 'auto' takes cudnn on a GPU where it applies. The
-      fused kernel knows no `starts_b` and no segments, and no causal mask
-      over queries that are split over 'context': those are left to 'xla'
+      fp16 and bf16 only; 'splash' is the fused kernel of TPUs; 'auto' takes
+      the kernel of the platform where it applies, on TPUs from 2,048 tokens.
+      The kernels know no `starts_b`, and no causal mask over queries that are
+      split over 'context', cudnn no segments either: those are left to 'xla'
       whatever the backend.
     query_chunk: queries that 'xla' handles at a time.
 
   Returns:
     [B, N, H, K] in the type of `q_bnhk`. A query that sees no key gets some
     finite value.
+
+  Raises:
+    UserError: 'splash' for devices that are no TPUs.
   """
   if backend not in BACKENDS:
     raise ValueError(f'attention backend {backend!r} is not one of {BACKENDS}')
@@ -89,18 +95,17 @@ def attention(
 
   mesh = jax.sharding.get_abstract_mesh()
   is_split = not mesh.empty and mesh.shape['context'] > 1
-  masked_by_us = (
-    starts_b is not None
-    or segment_ids_bn is not None
-    or (is_causal and is_split)
-  )
-  if backend == 'auto':
-    is_half = q_bnhk.dtype in (jnp.bfloat16, jnp.float16)
-    on_gpu = jax.default_backend() == 'gpu'
-    backend = 'cudnn' if on_gpu and is_half else 'xla'
-  mask = _Mask()
-  if backend == 'cudnn' and not masked_by_us:
+  backend = _choose(backend, q_bnhk, k_bmgk, mesh)
+  if starts_b is not None or (is_causal and is_split):
+    backend = 'xla'
+  if backend == 'cudnn' and segment_ids_bn is not None:
+    backend = 'xla'
+  if backend == 'splash':
+    local = functools.partial(_splash, is_causal=is_causal)
+    mask = _Mask(None, segment_ids_bn, segment_ids_bn)
+  elif backend == 'cudnn':
     local = functools.partial(_cudnn, is_causal=is_causal)
+    mask = _Mask()
   else:
     local = functools.partial(_grouped, query_chunk=query_chunk)
     mask = _mask(q_bnhk, is_causal, starts_b, segment_ids_bn)
@@ -121,6 +126,25 @@ def attention(
     check_vma=False,
   )(q_bnhk, k_bmgk, v_bmgk, mask)
   return out_bnhk[:, :num_queries]
+
+
+def _choose(backend: str, q_bnhk, k_bmgk, mesh) -> str:
+  # The devices of a mesh need not be here: a program can be compiled for a
+  # slice of TPUs on any machine.
+  device = None if mesh.empty else mesh.abstract_device
+  platform = jax.default_backend() if device is None else device.platform
+  if backend == 'splash' and not splash_attention.runs_on(platform):
+    raise UserError(
+      f"attention 'splash' is a kernel of TPUs, and the devices are {platform};"
+      " set model.attention to 'auto'"
+    )
+  if backend != 'auto':
+    return backend
+  if platform == 'gpu' and q_bnhk.dtype in (jnp.bfloat16, jnp.float16):
+    return 'cudnn'
+  if platform == 'tpu' and splash_attention.is_worthwhile(q_bnhk, k_bmgk):
+    return 'splash'
+  return 'xla'
 
 
 def _mask(q_bnhk, is_causal: bool, starts_b, segment_ids_bn) -> _Mask:
@@ -151,6 +175,17 @@ def _pad_queries(q_bnhk, mask: _Mask, padding: int):
 def _cudnn(q_bnhk, k_bmgk, v_bmgk, _: _Mask, *, is_causal: bool):
   return jax.nn.dot_product_attention(
     q_bnhk, k_bmgk, v_bmgk, is_causal=is_causal, implementation='cudnn'
+  )
+
+
+def _splash(q_bnhk, k_bmgk, v_bmgk, mask: _Mask, *, is_causal: bool):
+  return splash_attention.splash_attention(
+    q_bnhk,
+    k_bmgk,
+    v_bmgk,
+    mask.q_segment_bn,
+    mask.k_segment_bm,
+    is_causal=is_causal,
   )
 
 

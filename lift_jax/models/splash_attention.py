@@ -1,0 +1,205 @@
+"""Attention on TPUs: JAX's splash kernel, which never stores scores.
+
+The kernel reads whole blocks of a multiple of 128 tokens. This file chooses the
+blocks, pads to them, and hides padded keys behind segments.
+
+B batch  N queries  M keys  H heads  G key heads, dividing H  K head dim
+"""
+
+from collections.abc import Iterator
+import contextlib
+import contextvars
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Keys below which it is not chosen unasked. This is an estimate, not measured:
+# of 2,048 tokens padding costs at most 13% of the scores, of 1,025 (a frame of
+# InternViT) 26%, and what 'xla' stores of so few is small.
+MIN_TOKENS = 2048
+
+# Largest share of scores computed in vain, where blocks of LANES allow it.
+MAX_WASTE = 0.03
+
+# Blocks are multiples of this, the width of a TPU's vector registers.
+LANES = 128
+
+# Larger blocks mean fewer steps. With these sizes both passes compile within
+# the 16 MiB of fast memory that XLA gives a kernel on v4, v5e and v5p, for head
+# dims up to 256, in bf16 and fp32.
+_MAX_BLOCK = 640
+# Bytes of keys read at a time: 2,560 tokens of 128 numbers in bf16.
+_MAX_READ = 2560 * 128 * 2
+
+# The fused backward pass writes a part of the gradient of all queries for each
+# read of keys, and these are added up. Where there would be more parts, two
+# kernels need none of that memory but compute the scores twice.
+_MAX_PARTS = 8
+
+_is_interpreted = contextvars.ContextVar('is_interpreted', default=False)
+
+
+@contextlib.contextmanager
+def interpreted() -> Iterator[None]:
+  """What is traced within runs the kernel on any platform.
+
+  For tests: Pallas interprets it, far slower than other attention.
+  """
+  token = _is_interpreted.set(True)
+  try:
+    yield
+  finally:
+    _is_interpreted.reset(token)
+
+
+def runs_on(platform: str) -> bool:
+  return platform == 'tpu' or _is_interpreted.get()
+
+
+def is_worthwhile(q_bnhk: jax.Array, k_bmgk: jax.Array) -> bool:
+  """Whether to take it unasked where it runs."""
+  is_long = min(q_bnhk.shape[1], k_bmgk.shape[1]) >= MIN_TOKENS
+  return is_long and q_bnhk.dtype in (jnp.bfloat16, jnp.float32)
+
+
+class Blocks(NamedTuple):
+  """Attributes: tokens of a block, and of the sequence padded to blocks."""
+
+  block: int
+  padded: int
+
+
+def choose_blocks(length: int) -> Blocks:
+  """The largest blocks whose padding stays within `MAX_WASTE`.
+
+  Queries and keys share the waste, so each may have half. A sequence so short
+  that even blocks of LANES waste more is padded as little as those allow.
+  """
+  least = _round_up(length, LANES)
+  most = max(least, math.floor(length * math.sqrt(1.0 + MAX_WASTE)))
+  return next(
+    Blocks(block, padded)
+    for block in range(_MAX_BLOCK, 0, -LANES)
+    if (padded := _round_up(length, block)) <= most
+  )
+
+
+def splash_attention(
+  q_bnhk: jax.Array,
+  k_bmgk: jax.Array,
+  v_bmgk: jax.Array,
+  q_segment_bn: jax.Array | None,
+  k_segment_bm: jax.Array | None,
+  *,
+  is_causal: bool,
+) -> jax.Array:
+  """softmax(q k^T / sqrt(K)) v on one device.
+
+  Args:
+    q_bnhk: queries [B, N, H, K]; any K.
+    k_bmgk: keys [B, M, G, K]; H / G consecutive query heads share a key head.
+    v_bmgk: values [B, M, G, K].
+    q_segment_bn: int [B, N], or None.
+    k_segment_bm: int [B, M]; a query sees the keys of its own segment.
+    is_causal: query n sees the keys up to n, and N = M.
+
+  Returns:
+    [B, N, H, K] in the type of `q_bnhk`.
+  """
+  num_queries, num_keys = q_bnhk.shape[1], k_bmgk.shape[1]
+  of_queries, of_keys = choose_blocks(num_queries), choose_blocks(num_keys)
+  # The kernel does not scale. Queries are rounded once more by it, unless
+  # sqrt(K) is a power of two, as with the 64 of CogVideoX.
+  scale = 1.0 / math.sqrt(q_bnhk.shape[-1])
+  q_bnhk = (q_bnhk.astype(jnp.float32) * scale).astype(q_bnhk.dtype)
+
+  # A causal mask hides padded keys already: they come last.
+  if of_keys.padded > num_keys and q_segment_bn is None and not is_causal:
+    q_segment_bn = jnp.zeros(q_bnhk.shape[:2], jnp.int32)
+    k_segment_bm = jnp.zeros(k_bmgk.shape[:2], jnp.int32)
+  segments = None
+  if q_segment_bn is not None:
+    # A number that no segment of the row has.
+    padding_b1 = jnp.max(k_segment_bm, axis=1, keepdims=True) + 1
+    segments = (
+      _fill(q_segment_bn, of_queries.padded, padding_b1),
+      _fill(k_segment_bm, of_keys.padded, padding_b1),
+    )
+
+  kernel = _make_kernel(q_bnhk, of_queries, of_keys, is_causal)
+  out_bhnk = jax.vmap(kernel)(
+    _heads_first(q_bnhk, of_queries.padded),
+    _heads_first(k_bmgk, of_keys.padded),
+    _heads_first(v_bmgk, of_keys.padded),
+    segments,
+  )
+  return out_bhnk.transpose(0, 2, 1, 3)[:, :num_queries]
+
+
+def _make_kernel(q_bnhk, of_queries: Blocks, of_keys: Blocks, is_causal: bool):
+  """The kernel of one row: (q_hnk, k_gmk, v_gmk, segments) to out_hnk."""
+  # Half a second of imports, for TPUs alone.
+  from jax.experimental.pallas.ops.tpu import splash_attention as library
+
+  heads, dim = q_bnhk.shape[2:]
+  shape = (of_queries.padded, of_keys.padded)
+  mask = library.CausalMask(shape) if is_causal else library.FullMask(shape)
+  read = _tokens_read(of_keys, dim, q_bnhk.dtype.itemsize)
+  is_fused = of_keys.padded // read <= _MAX_PARTS
+  kernel = library.make_splash_mha(
+    library.MultiHeadMask([mask] * heads),
+    block_sizes=library.BlockSizes(
+      block_q=of_queries.block,
+      block_kv=read,
+      block_kv_compute=of_keys.block,
+      block_q_dkv=of_queries.block,
+      block_kv_dkv=read,
+      block_kv_dkv_compute=of_keys.block,
+      block_q_dq=None if is_fused else of_queries.block,
+      block_kv_dq=None if is_fused else of_keys.block,
+      use_fused_bwd_kernel=is_fused,
+    ),
+    head_shards=1,
+    q_seq_shards=1,
+    # What its backward pass needs of its forward pass carries the name that
+    # `remat` saves; a block's own output alone would not spare the kernel.
+    residual_checkpoint_name='attention',
+    interpret=_is_interpreted.get(),
+  )
+
+  def one_row(q_hnk, k_gmk, v_gmk, segments):
+    if segments is not None:
+      segments = library.SegmentIds(*segments)
+    return kernel(q_hnk, k_gmk, v_gmk, segments)
+
+  return one_row
+
+
+def _tokens_read(of_keys: Blocks, dim: int, itemsize: int) -> int:
+  """Keys read at a time: whole blocks, and whole reads in the sequence."""
+  num_blocks = of_keys.padded // of_keys.block
+  bytes_of_block = of_keys.block * _round_up(dim, LANES) * itemsize
+  most = max(1, _MAX_READ // bytes_of_block)
+  return of_keys.block * next(
+    count for count in range(most, 0, -1) if num_blocks % count == 0
+  )
+
+
+def _heads_first(x_bnhk, length: int):
+  """[B, N, H, K] to [B, H, length, K], with zeros at the end."""
+  padding = length - x_bnhk.shape[1]
+  x_bhnk = x_bnhk.transpose(0, 2, 1, 3)
+  return jnp.pad(x_bhnk, ((0, 0), (0, 0), (0, padding), (0, 0)))
+
+
+def _fill(segment_bn, length: int, value_b1):
+  """[B, N] to [B, length], with `value` at the end."""
+  batch, tokens = segment_bn.shape
+  tail = jnp.broadcast_to(value_b1, (batch, length - tokens))
+  return jnp.concatenate([segment_bn, tail.astype(segment_bn.dtype)], axis=1)
+
+
+def _round_up(number: int, multiple: int) -> int:
+  return -(-number // multiple) * multiple
