@@ -1,0 +1,186 @@
+"""Accelerators and their published numbers.
+
+All numbers are those of one device, which is what JAX counts: a chip on TPU v4
+(both cores together), v5e, v5p and v6e, half a chip on TPU7x, one GPU.
+
+Sources, read in 2026. TPUs: the pages "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e"
+and "TPU7x" of docs.cloud.google.com/tpu/docs; "How to Scale Your Model",
+jax-ml.github.io/scaling-book, part "TPUs", for what those pages leave out.
+GPUs: NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM; the GPU part
+of the same book; and the target descriptions of the XLA repository
+(xla/backends/gpu/target_config/specs).
+
+HBM of TPUs is what the compiler lets a program have, read from the messages of
+libtpu 0.0.42 about programs too large; it keeps some of the memory for itself.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+GIB = 2**30
+_GBIT = 1e9 / 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """One device of a kind; None where nothing is known.
+
+  Attributes:
+    name: as written in `--topology`.
+    platform: 'tpu', 'cuda' or 'cpu', as JAX has it.
+    hbm_bytes: memory that a program may use.
+    flops: dense bf16 peak in FLOP/s.
+    hbm_bandwidth: bytes/s, reads and writes together.
+    link_bandwidth: bytes/s that leave the device over one link of the network
+      within a slice (ICI) or host (NVLink), in one direction. The other
+      direction has as much, at the same time.
+    links: such links of a device. GPUs reach any other through a switch: their
+      links are taken together and count as one.
+    wrap: chips along a side of a TPU slice from which on the side is closed to
+      a ring; shorter sides, and those that are no multiple, are open lines.
+    dcn_bandwidth: bytes/s that leave the device towards other slices (data
+      center network) or hosts (InfiniBand), in one direction.
+    devices_per_chip: devices that make a chip.
+    torus_dims: sides of a slice.
+  """
+
+  name: str
+  platform: str
+  hbm_bytes: float | None = None
+  flops: float | None = None
+  hbm_bandwidth: float | None = None
+  link_bandwidth: float | None = None
+  links: int = 1
+  wrap: int | None = None
+  dcn_bandwidth: float | None = None
+  devices_per_chip: int = 1
+  torus_dims: int = 0
+
+
+CHIPS = {
+  chip.name: chip
+  for chip in (
+    Chip(
+      name='v4',
+      platform='tpu',
+      hbm_bytes=30.75 * GIB,  # of 32 GiB
+      flops=275e12,
+      hbm_bandwidth=1200e9,
+      # The page of v4 does not say; the book has 45 GB/s.
+      link_bandwidth=45e9,
+      links=6,
+      wrap=4,
+      # Nor this; the book has 25 GB/s for a host, which has 4 chips.
+      dcn_bandwidth=25e9 / 4,
+      torus_dims=3,
+    ),
+    Chip(
+      name='v5e',
+      platform='tpu',
+      hbm_bytes=15.75 * GIB,  # of 16 GB
+      flops=197e12,
+      hbm_bandwidth=819e9,
+      # 400 GB/s a chip, 4 links, both directions.
+      link_bandwidth=400e9 / 4 / 2,
+      links=4,
+      wrap=16,
+      # 6.4 Tbit/s for a pod of 256 chips.
+      dcn_bandwidth=6400 * _GBIT / 256,
+      torus_dims=2,
+    ),
+    Chip(
+      name='v5p',
+      platform='tpu',
+      hbm_bytes=95.74 * GIB,  # published as 95 GB and as 95 GiB
+      flops=459e12,
+      hbm_bandwidth=2765e9,
+      # 1200 GB/s a chip, 6 links, both directions. The GPU part of the book
+      # counts on 90 GB/s where this makes 100.
+      link_bandwidth=1200e9 / 6 / 2,
+      links=6,
+      wrap=4,
+      dcn_bandwidth=50 * _GBIT,
+      torus_dims=3,
+    ),
+    Chip(
+      name='v6e',
+      platform='tpu',
+      hbm_bytes=31.25 * GIB,  # of 32 GB
+      flops=918e12,
+      hbm_bandwidth=1638e9,  # as the page of TPU7x has it
+      # 800 GB/s a chip, 4 links, both directions.
+      link_bandwidth=800e9 / 4 / 2,
+      links=4,
+      wrap=16,
+      # 25.6 Tbit/s for a pod of 256 chips.
+      dcn_bandwidth=25600 * _GBIT / 256,
+      torus_dims=2,
+    ),
+    # A chip of two devices, which share its links.
+    Chip(
+      name='tpu7x',
+      platform='tpu',
+      hbm_bytes=94.75 * GIB,  # of 192 GiB a chip
+      flops=2307e12 / 2,
+      hbm_bandwidth=7380e9 / 2,
+      # 1200 GB/s a chip, both directions; 6 links in a three-dimensional
+      # torus. That both devices load them evenly is our assumption.
+      link_bandwidth=1200e9 / 6 / 2 / 2,
+      links=6,
+      wrap=4,
+      dcn_bandwidth=100 * _GBIT / 2,
+      devices_per_chip=2,
+      torus_dims=3,
+    ),
+    Chip(
+      name='a100',
+      platform='cuda',
+      hbm_bytes=85100068864,  # XLA's a100_sxm_80
+      flops=312e12,
+      hbm_bandwidth=2039e9,
+      link_bandwidth=300e9,  # NVLink 3: 12 links of 25 GB/s
+      # One InfiniBand adapter of 200 Gbit/s for each GPU, as in a DGX A100;
+      # from memory of its guide, other machines have less.
+      dcn_bandwidth=200 * _GBIT,
+    ),
+    Chip(
+      name='h100',
+      platform='cuda',
+      hbm_bytes=84942979072,  # XLA's h100_sxm
+      flops=989e12,
+      hbm_bandwidth=3352e9,
+      link_bandwidth=450e9,  # NVLink 4: 18 links of 25 GB/s
+      # One InfiniBand adapter of 400 Gbit/s for each GPU, as in a DGX H100.
+      dcn_bandwidth=400 * _GBIT,
+    ),
+    Chip(
+      name='h200',
+      platform='cuda',
+      hbm_bytes=151397597184,  # XLA's h200
+      flops=989e12,
+      hbm_bandwidth=4800e9,
+      link_bandwidth=450e9,
+      dcn_bandwidth=400 * _GBIT,
+    ),
+    Chip(name='cpu', platform='cpu'),
+  )
+}
+
+
+def ring_links(chip: Chip, sides: Sequence[tuple[int, int]]) -> int:
+  """Links over which a device sends at once around a group of a TPU slice.
+
+  A side that is closed to a ring is used in both directions. Along an open
+  line the chip at the end has one link only, and the others wait for it.
+
+  Args:
+    chip: of a TPU.
+    sides: for each side of the slice along which the group stretches, the
+      chips of the group on it and the chips that it has.
+  """
+  links = 0
+  for used, length in sides:
+    # Two-dimensional slices close at the full 16 chips only, the others at any
+    # multiple of 4 ("How to Scale Your Model", part "TPUs").
+    links += 2 if used == length and length % chip.wrap == 0 else 1
+  return links

@@ -1,0 +1,198 @@
+"""FLOPs and memory traffic of a program, loops counted in full.
+
+XLA's own `compiled.cost_analysis()` counts the body of a loop once, whatever
+its number of turns, and has nothing for programs compiled for GPUs that are not
+here.
+
+Neither is measured. FLOPs are those of products and convolutions alone.
+Traffic assumes that every kernel reads its operands from memory and writes its
+result there: caches would make it less, kernels that read twice more.
+"""
+
+import collections
+import math
+import re
+
+from lift_jax.planning.convolution import convolution_flops
+from lift_jax.planning.execution import Executions
+from lift_jax.planning.hlo import Computation, Instruction, Module
+
+# Matrix products of cuBLAS.
+_CUBLAS = ('__cublas$gemm', '__cublas$lt$matmul', '__cublas$lt$matmul$f8')
+_CUDNN_CONVOLUTION = '__cudnn$convForward'
+
+# Custom calls that mark memory or layout and compute nothing.
+_NOT_KERNELS = (
+  'AllocateBuffer',
+  'ConcatBitcast',
+  'MoveToDevice',
+  'MoveToHost',
+  'Sharding',
+)
+
+# What moves no bytes: names for values that lie somewhere, or callers whose
+# callees are counted.
+_NO_TRAFFIC = frozenset(
+  (
+    'add-dependency',
+    'after-all',
+    'async-done',
+    'async-start',
+    'async-update',
+    'bitcast',
+    'call',
+    'conditional',
+    'constant',
+    'domain',
+    'get-tuple-element',
+    'optimization-barrier',
+    'parameter',
+    'partition-id',
+    'replica-id',
+    'tuple',
+    'while',
+  )
+)
+_SLICES = ('dynamic-slice', 'slice', 'gather')
+
+
+def flops(module: Module, executions: Executions) -> float:
+  """FLOPs of all products and convolutions, a multiply-add being two.
+
+  Kernels that XLA calls by name (`kernels`), such as attention, are left out
+  but for the products of cuBLAS and the forward convolutions of cuDNN.
+  """
+  total = 0.0
+  for name, times in executions.times.items():
+    computation = module[name]
+    total += times * sum(_flops(computation, i) for i in computation)
+  return total
+
+
+def _flops(computation: Computation, instruction: Instruction) -> float:
+  opcode, target = instruction.opcode, _target(instruction)
+  if opcode == 'convolution' or target == _CUDNN_CONVOLUTION:
+    operands = [computation[name].arrays[0] for name in instruction.operands]
+    return convolution_flops(instruction, operands[0].dims, operands[1].dims)
+  if opcode == 'dot':
+    contracted = instruction.numbers('lhs_contracting_dims')
+  elif target in _CUBLAS:
+    listed = re.search(
+      r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes
+    )
+    contracted = [int(dim) for dim in re.findall(r'\d+', listed[1])]
+  else:
+    return 0.0
+  dims = computation.operand(instruction).arrays[0].dims
+  summed = math.prod(dims[dim] for dim in contracted)
+  return 2.0 * instruction.arrays[0].size * summed
+
+
+def _target(instruction: Instruction) -> str | None:
+  if instruction.opcode != 'custom-call':
+    return None
+  target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
+  return target and target[1]
+
+
+def kernels(module: Module, executions: Executions) -> dict[str, int]:
+  """How often each kernel is called whose FLOPs are not counted, by name."""
+  counted = (*_CUBLAS, _CUDNN_CONVOLUTION, *_NOT_KERNELS)
+  calls = collections.Counter()
+  for name, times in executions.times.items():
+    for instruction in module[name]:
+      target = _target(instruction)
+      if target is not None and target not in counted:
+        calls[target] += times
+  return dict(calls)
+
+
+def hbm_bytes(module: Module, executions: Executions) -> float:
+  """Bytes read from and written to the main memory of a device."""
+  total = 0.0
+  for name, times in executions.times.items():
+    if name not in executions.fused:
+      computation = module[name]
+      total += times * sum(
+        _traffic(module, computation, i) for i in computation
+      )
+  return total
+
+
+def _in_hbm(module: Module, instruction: Instruction) -> int:
+  """Bytes of a value in main memory; TPUs number their other memories."""
+  return sum(
+    array.bytes
+    for array in instruction.arrays
+    if not (module.is_tiled and array.space)
+  )
+
+
+def _traffic(
+  module: Module, computation: Computation, instruction: Instruction
+) -> int:
+  opcode = instruction.opcode
+  if opcode in _NO_TRAFFIC or _target(instruction) in _NOT_KERNELS:
+    return 0
+  result = _in_hbm(module, instruction)
+  # The first half of an asynchronous pair reads, the second writes.
+  if opcode.endswith('-done'):
+    return result
+  operands = [computation[name] for name in instruction.operands]
+  sizes = [_in_hbm(module, operand) for operand in operands]
+  if opcode.endswith('-start') or opcode == 'send':
+    return sum(sizes)
+  if opcode in _SLICES:
+    return (result if sizes[0] else 0) + result
+  if opcode == 'dynamic-update-slice':
+    return sizes[1] + (sizes[1] if result else 0)
+  if opcode == 'fusion':
+    return _fusion_traffic(module, instruction, sizes, result)
+  return sum(sizes) + result
+
+
+def _fusion_traffic(
+  module: Module, instruction: Instruction, sizes: list[int], result: int
+) -> int:
+  fused = module[instruction.called()[0]]
+  read = sum(
+    min(size, _read(module, fused, parameter))
+    for size, parameter in zip(sizes, fused.parameters(), strict=True)
+  )
+  return read + min(result, _written(module, fused, fused.root))
+
+
+def _read(module: Module, fused: Computation, value: Instruction) -> int:
+  """Bytes that a fusion needs of a value: less where it takes slices of it."""
+  total = 0
+  for user in fused.users(value.name):
+    if user.opcode == 'bitcast':
+      total += _read(module, fused, user)
+    elif user.opcode in _SLICES and user.operands[0] == value.name:
+      total += user.bytes
+    elif user.opcode == 'dynamic-update-slice' and (
+      user.operands[0] == value.name
+    ):
+      continue  # Updated in place.
+    elif user.opcode == 'fusion':
+      inner = module[user.called()[0]]
+      index = user.operands.index(value.name)
+      total += _read(module, inner, inner.parameters()[index])
+    else:
+      return value.bytes
+  return total
+
+
+def _written(module: Module, fused: Computation, value: Instruction) -> int:
+  """Bytes that a fusion writes of a value: less where it updates a slice."""
+  if value.opcode == 'tuple':
+    parts = [fused[name] for name in value.operands]
+    return sum(_written(module, fused, part) for part in parts)
+  if value.opcode == 'bitcast':
+    return _written(module, fused, fused.operand(value))
+  if value.opcode == 'dynamic-update-slice':
+    return fused.operand(value, 1).bytes
+  if value.opcode == 'fusion':
+    inner = module[value.called()[0]]
+    return _written(module, inner, inner.root)
+  return value.bytes
