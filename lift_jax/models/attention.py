@@ -8,11 +8,12 @@ import math
 from typing import NamedTuple
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from lift_jax.errors import UserError
-from lift_jax.models import splash_attention
+from lift_jax.models import remat, splash_attention
 from lift_jax.partitioning import BATCH_AXES
 
 BACKENDS = ('auto', 'xla', 'cudnn', 'splash')
@@ -111,7 +112,7 @@ def attention(
     mask = _mask(q_bnhk, is_causal, starts_b, segment_ids_bn)
 
   if mesh.empty:
-    return local(q_bnhk, k_bmgk, v_bmgk, mask)
+    return _named(local(q_bnhk, k_bmgk, v_bmgk, mask), backend)
   # Queries are padded where the context axis does not divide them.
   padding = -num_queries % mesh.shape['context']
   q_bnhk, mask = _pad_queries(q_bnhk, mask, padding)
@@ -125,7 +126,17 @@ def attention(
     out_specs=queries,
     check_vma=False,
   )(q_bnhk, k_bmgk, v_bmgk, mask)
-  return out_bnhk[:, :num_queries]
+  return _named(out_bnhk[:, :num_queries], backend)
+
+
+def _named(out_bnhk, backend: str):
+  """What `models.remat` knows the result by.
+
+  Splash names what its backward pass needs, which holds the result too.
+  """
+  if backend == 'splash':
+    return out_bnhk
+  return checkpoint_name(out_bnhk, remat.ATTENTION)
 
 
 def _choose(backend: str, q_bnhk, k_bmgk, mesh) -> str:

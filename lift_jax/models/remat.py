@@ -2,7 +2,12 @@
 
 The rest it computes again.
 
-A block names the output of its attention 'attention' (`checkpoint_name`).
+  none            keeps everything
+  full            keeps what goes into a layer, and computes the layer again
+  save_attention  keeps the results of attention too, the dearest part of a
+                  layer at 17,776 tokens. cuDNN's kernel runs again all the
+                  same: its backward pass needs more than the result
+  offload         as save_attention, but they wait in the memory of the host
 """
 
 from collections.abc import Callable
@@ -10,10 +15,19 @@ from typing import Any
 
 import jax
 
+# The name that `models.attention` gives its results.
+ATTENTION = 'attention'
+
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
   'none': None,
   'full': jax.checkpoint_policies.nothing_saveable,
-  'save_attention': jax.checkpoint_policies.save_only_these_names('attention'),
+  'save_attention': jax.checkpoint_policies.save_only_these_names(ATTENTION),
+  'offload': jax.checkpoint_policies.save_and_offload_only_these_names(
+    names_which_can_be_saved=[],
+    names_which_can_be_offloaded=[ATTENTION],
+    offload_src='device',
+    offload_dst='pinned_host',
+  ),
 }
 
 # Of stacks up to here every layer is compiled by itself: CPUs run the body of a

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lift_jax.models import remat
+
 # Keys below which it is not chosen unasked. This is an estimate, not measured:
 # of 2,048 tokens padding costs at most 13% of the scores, of 1,025 (a frame of
 # InternViT) 26%, and what 'xla' stores of so few is small.
@@ -165,7 +167,7 @@ def _make_kernel(q_bnhk, of_queries: Blocks, of_keys: Blocks, is_causal: bool):
     q_seq_shards=1,
     # What its backward pass needs of its forward pass carries the name that
     # `remat` saves; a block's own output alone would not spare the kernel.
-    residual_checkpoint_name='attention',
+    residual_checkpoint_name=remat.ATTENTION,
     interpret=_is_interpreted.get(),
   )
 

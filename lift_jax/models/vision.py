@@ -17,7 +17,6 @@ import dataclasses
 
 from flax import nnx
 import jax
-from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
@@ -170,7 +169,7 @@ def multi_head(
     heads(q_bnd), heads(k_bnd), heads(v_bnd), backend=backend
   )
   out_bnd = out_bnhk[:, :, :num_heads].reshape(batch, tokens, width)
-  return checkpoint_name(out_bnd, 'attention')
+  return out_bnd
 
 
 def run_blocks(blocks: nnx.Module, x_bnd: jax.Array, remat: str) -> jax.Array:

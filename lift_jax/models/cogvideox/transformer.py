@@ -12,7 +12,6 @@ import functools
 
 from flax import nnx
 import jax
-from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from lift_jax.models.attention import attention
@@ -100,7 +99,7 @@ class Attention(nnx.Module):
       q_bnhk, k_bnhk = rotate(q_bnhk, rotation), rotate(k_bnhk, rotation)
     out_bnhk = attention(q_bnhk, k_bnhk, v_bnhk, backend=self.backend)
     out_bnd = out_bnhk.reshape(batch, tokens, -1)
-    return self.to_out(checkpoint_name(out_bnd, 'attention'))
+    return self.to_out(out_bnd)
 
 
 def rotate(x_bnhk, rotation):

@@ -23,7 +23,6 @@ from typing import NamedTuple, Self
 
 from flax import nnx
 import jax
-from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 import numpy as np
 
@@ -138,7 +137,7 @@ class Attention(nnx.Module):
       heads(self.to_v(x_bnd)),
     )
     out_bnc = out_bnhk.reshape(batch, tokens, -1)
-    return self.to_out(checkpoint_name(out_bnc, 'attention')), kept
+    return self.to_out(out_bnc), kept
 
 
 class GatedMLP(nnx.Module):

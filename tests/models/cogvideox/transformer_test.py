@@ -216,7 +216,7 @@ class FullSizeTest(parameterized.TestCase):
 
 
 class BehaviourTest(parameterized.TestCase):
-  @parameterized.parameters('full', 'save_attention')
+  @parameterized.parameters('full', 'save_attention', 'offload')
   def test_remat_changes_no_gradient(self, remat):
     config = TransformerConfig.from_json(TINY)
     plain, remade = declare(config), declare(config, remat=remat)
