@@ -25,6 +25,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'compute_dtype': 'bfloat16',
     'attention': 'auto',
     'random': None,  # a published model, always
+    'published': 'CogVideoX-2b',
   }
   config.data = {
     'root': '',

@@ -28,6 +28,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'compute_dtype': 'bfloat16',
     'attention': 'auto',
     'random': None,  # a published model, always
+    'published': 'VILA1.5-13b',
   }
   config.data = {
     'root': '',

@@ -35,6 +35,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'compute_dtype': 'float32' if is_smoke else 'bfloat16',
     'attention': 'auto',
     'random': _tiny_model() if is_smoke else None,
+    'published': 'CogVideoX-2b',
   }
   config.prompts = {
     'file': str(PROMPTS / 'demo.txt'),

@@ -33,6 +33,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'compute_dtype': 'float32' if is_smoke else 'bfloat16',
     'attention': 'auto',
     'random': _tiny_critic() if is_smoke else None,
+    'published': 'VILA1.5-13b',
   }
   config.videos = {
     'root': 'sample_clips' if is_smoke else '',

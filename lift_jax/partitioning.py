@@ -73,9 +73,24 @@ def make_mesh(
     )
   # Not jax.make_mesh: on TPU v4 and v5p it refuses sizes that cut a physical
   # axis in two, such as fsdp 2 on a 4x4x4 slice.
-  grid = mesh_utils.create_device_mesh(
-    tuple(sizes.values()), devices, allow_split_physical_axes=True
-  )
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  if slices == 1:
+    grid = mesh_utils.create_device_mesh(
+      tuple(sizes.values()), devices, allow_split_physical_axes=True
+    )
+  else:
+    if sizes['data'] % slices:
+      raise errors.UserError(
+        f'mesh of {written}: the devices are {slices} slices, between which '
+        'the network is slow; make data a multiple of it'
+      )
+    # Slices differ along `data` alone, which sends least.
+    grid = mesh_utils.create_hybrid_device_mesh(
+      (sizes['data'] // slices, *tuple(sizes.values())[1:]),
+      (slices, *(1 for _ in AXES[1:])),
+      devices,
+      allow_split_physical_axes=True,
+    )
   auto = (jax.sharding.AxisType.Auto,) * len(AXES)
   return jax.sharding.Mesh(grid, AXES, axis_types=auto)
 

@@ -11,7 +11,6 @@ ends with status 0.
 example: lift align --config=configs/align_sample.py:smoke --workdir=runs/demo
 """
 
-import functools
 import logging
 
 import jax
@@ -22,10 +21,8 @@ from lift_jax.cli import job_flags
 from lift_jax.cli.align_config import AlignConfig
 from lift_jax.cli.prepare import ensure_prepared, read_records
 from lift_jax.data import global_batch, pipeline
-from lift_jax.diffusion.schedule import Schedule
-from lift_jax.models.cogvideox import export, flops
+from lift_jax.models.cogvideox import export
 from lift_jax.models.cogvideox.choice import open_chosen
-from lift_jax.models.cogvideox.folder import ModelFolder
 from lift_jax.training import alignment, loop, metrics
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.optimizer import (
@@ -33,7 +30,7 @@ from lift_jax.training.optimizer import (
   make_optimizer,
 )
 from lift_jax.training.state import TrainState
-from lift_jax.training.step import Batch, StepConfig, make_train_step
+from lift_jax.training.step import Batch
 from lift_jax.training.validation import Validation
 
 
@@ -107,7 +104,10 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
     if resume_step is not None:
       logger.info('align: resumed at step %d', resume_step)
     null_text = jax.device_put(cache.null_text(), setup.replicated)
-    steps = _compiled_steps(config, folder, setup, tx, state, logger)
+    step = alignment.make_step(setup, folder, config.train, tx)
+    steps = loop.CompiledSteps(
+      loop.jit_step(step, state), _describe_batch, logger
+    )
     # Made on all devices: a key of one host could not be put on the others.
     key = jax.jit(
       lambda: jax.random.key(config.train.seed), out_shardings=setup.replicated
@@ -138,7 +138,9 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
         learning_rate=learning_rate_schedule(config.optimizer, num_steps),
         workload=loop.Workload(
           batch_size,
-          functools.partial(_flops, folder, config.train.trainable),
+          lambda batch: alignment.step_flops(
+            folder, config.train.trainable, batch.mean.shape
+          ),
           mesh.size,
           metrics.peak_flops(mesh.devices.flat[0]),
           lambda: steps.seconds,
@@ -191,26 +193,8 @@ def _describe(config, folder, setup, scored, batch_size, num_steps, logger):
   )
 
 
-def _compiled_steps(config, folder, setup, tx, state, logger):
-  """The step of this run, compiled as its batches come."""
-  step = make_train_step(
-    setup.model,
-    Schedule(folder.schedule),
-    tx,
-    StepConfig(
-      scaling_factor=folder.vae.scaling_factor,
-      real_weight=config.train.real_weight,
-      caption_dropout=config.train.caption_dropout,
-      grad_accum=config.train.grad_accum,
-      ema_decay=config.train.ema_decay,
-    ),
-  )
-  return loop.compiled_steps(
-    step,
-    state,
-    lambda batch: 'latents ' + 'x'.join(map(str, batch.mean.shape)),
-    logger,
-  )
+def _describe_batch(batch: Batch) -> str:
+  return 'latents ' + 'x'.join(map(str, batch.mean.shape))
 
 
 def _validation(config, folder, setup, workdir) -> Validation | None:
@@ -238,11 +222,3 @@ def _looks(validation, frozen, writer, config):
       writer.write_videos(step, videos, config.validation.fps)
 
   return look
-
-
-def _flops(folder: ModelFolder, trainable: str, batch: Batch) -> float:
-  videos, *latents, _ = batch.mean.shape
-  tokens = folder.transformer.num_tokens(*latents)
-  return videos * flops.training_flops(
-    folder.transformer, tokens, trains_kernels=trainable != 'lora'
-  )

@@ -1,13 +1,13 @@
 """The flags that every job shares, and how a config file becomes a config."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
 import importlib.util
 import os
 import pathlib
 import traceback
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import flags
 import jax
@@ -16,6 +16,8 @@ from ml_collections.config_flags import config_flags
 
 from lift_jax import config_lib, distributed
 from lift_jax.errors import UserError
+
+T = TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,42 +29,62 @@ class Invocation:
     source: the ConfigDict it came from, to be written beside the results.
     workdir: folder of everything that the job writes; it exists.
     multihost: whether to join the other hosts.
+    switches: names of the job's own flags that are set.
   """
 
   config: Any
   source: ml_collections.ConfigDict
   workdir: pathlib.Path
-  multihost: bool
+  multihost: bool = False
+  switches: frozenset[str] = frozenset()
 
 
-def parse(argv: list[str], config_class: type, job: str) -> Invocation:
+def parse(
+  argv: list[str],
+  config_class: type,
+  job: str,
+  *,
+  default_config: str | None = None,
+  default_workdir: str | None = None,
+  switches: Mapping[str, str] | None = None,
+) -> Invocation:
   """Parses the flags of `lift JOB`.
 
   `--config.SECTION.FIELD=VALUE` overrides a field of the config file; the value
   None empties a field that may be empty.
 
+  Args:
+    argv: the flags.
+    config_class: the dataclass of the job's config.
+    job: its name.
+    default_config: of a job that can do without `--config`; a bare variant,
+      such as `:smoke`, is one of this file.
+    default_workdir: of a job that can do without `--workdir`.
+    switches: flags without a value that only this job has, and what they do.
+
   Raises:
     UserError: a missing flag, an unreadable config file, or a bad setting.
     absl.flags.Error: an unknown flag or a value that does not parse.
   """
-  is_override = [arg.lstrip('-').startswith('config.') for arg in argv]
-  overrides = [arg for arg, yes in zip(argv, is_override, strict=True) if yes]
   values = flags.FlagValues()
-  for name, text in (('config', 'Config file.'), ('workdir', 'Results.')):
-    flags.DEFINE_string(name, None, text, flag_values=values)
+  for name, default, text in (
+    ('config', default_config, 'Config file.'),
+    ('workdir', default_workdir, 'Results.'),
+  ):
+    flags.DEFINE_string(name, default, text, flag_values=values)
+  switches = switches or {}
+  for name, text in switches.items():
+    flags.DEFINE_bool(name, False, text, flag_values=values)
   flags.DEFINE_bool(
     'multihost', False, 'Join the other hosts first.', flag_values=values
   )
-  own = [arg for arg, yes in zip(argv, is_override, strict=True) if not yes]
-  rest = values([job, *own])[1:]
-  if rest:
-    raise UserError(f'{rest[0]!r} is not a flag; see lift {job} --help')
-  for name, value in (('config', 'FILE.py'), ('workdir', 'DIR')):
-    if not values[name].value:
-      raise UserError(f'--{name}={value} is missing; see lift {job} --help')
-  source = _load(values['config'].value)
-  _override(source, overrides)
-  config = config_lib.resolve(source, config_class)
+  overrides = parse_flags(
+    argv, values, job, {'config': 'FILE.py', 'workdir': 'DIR'}
+  )
+  file = values['config'].value
+  if default_config and file.startswith(':'):
+    file = default_config + file
+  config, source = read_config(file, overrides, config_class)
   workdir = pathlib.Path(values['workdir'].value).expanduser().resolve()
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -70,7 +92,75 @@ def parse(argv: list[str], config_class: type, job: str) -> Invocation:
     raise UserError(f'--workdir={workdir}: {error.strerror}') from error
   if not os.access(workdir, os.W_OK):
     raise UserError(f'--workdir={workdir}: this folder is not writable')
-  return Invocation(config, source, workdir, values['multihost'].value)
+  return Invocation(
+    config,
+    source,
+    workdir,
+    values['multihost'].value,
+    frozenset(name for name in switches if values[name].value),
+  )
+
+
+def parse_flags(
+  argv: Sequence[str],
+  values: flags.FlagValues,
+  job: str,
+  needed: Mapping[str, str],
+) -> list[str]:
+  """Sets the flags of a job; returns what overrides fields of its config.
+
+  Args:
+    argv: the flags.
+    values: with every flag of the job defined.
+    job: its name.
+    needed: flags that must be given, and what stands for their value.
+  """
+  is_override = [arg.lstrip('-').startswith('config.') for arg in argv]
+  own = [arg for arg, yes in zip(argv, is_override, strict=True) if not yes]
+  rest = values([job, *own])[1:]
+  if rest:
+    raise UserError(f'{rest[0]!r} is not a flag; see lift {job} --help')
+  for name, value in needed.items():
+    if not values[name].value:
+      raise UserError(f'--{name}={value} is missing; see lift {job} --help')
+  return [arg for arg, yes in zip(argv, is_override, strict=True) if yes]
+
+
+def read_config(
+  file: str, overrides: Sequence[str], config_class: type[T]
+) -> tuple[T, ml_collections.ConfigDict]:
+  """The config of a job, and the ConfigDict that it is resolved from.
+
+  Args:
+    file: 'FILE.py' or 'FILE.py:variant'.
+    overrides: flags such as '--config.train.steps=100'.
+    config_class: dataclass of the config.
+  """
+  source = _load(file)
+  _override(source, overrides)
+  return config_lib.resolve(source, config_class), source
+
+
+def make_call(
+  section: ml_collections.ConfigDict,
+  config_class: type,
+  workdir: pathlib.Path,
+  settings: Mapping[str, Any],
+) -> Invocation:
+  """The call of a job by another one.
+
+  Args:
+    section: config of the job; it is not changed.
+    config_class: its dataclass.
+    workdir: of the job; it is made if it is not there.
+    settings: what takes the place of values of the section, such as
+      {'model.path': FOLDER}.
+  """
+  source = ml_collections.ConfigDict(section.to_dict())
+  source.update_from_flattened_dict(settings)
+  config = config_lib.resolve(source, config_class)
+  workdir.mkdir(parents=True, exist_ok=True)
+  return Invocation(config, source, workdir)
 
 
 def _load(text: str) -> ml_collections.ConfigDict:

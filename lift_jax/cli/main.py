@@ -14,6 +14,7 @@ JOBS = {
   'evaluate': 'critic scores + human ratings -> how far to trust the critic',
   'prepare': 'videos, captions and scores -> cached latents and embeddings',
   'align': 'text-to-video model + prepared, scored videos -> aligned model',
+  'plan': 'config + TPUs or GPUs that are elsewhere -> memory, FLOPs, time',
   'convert': 'diffusers folders <-> our checkpoints, both ways',
 }
 

@@ -31,25 +31,19 @@ from lift_jax.data.hra import HRARecord, conversation, read_questions
 from lift_jax.data.json_records import ReadResult
 from lift_jax.data.sample_clips import SampleClipsConfig
 from lift_jax.errors import UserError
-from lift_jax.models.critic import flops
 from lift_jax.models.critic import folder as folder_lib
 from lift_jax.models.critic.choice import (
   CriticModelConfig,
   open_chosen,
   open_tokenizer,
 )
-from lift_jax.models.critic.folder import CriticFolder
 from lift_jax.models.critic.prompt import questions_path
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.partitioning import MeshConfig
 from lift_jax.training import critic, loop, metrics
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
-from lift_jax.training.critic_step import (
-  CriticBatch,
-  CriticStepConfig,
-  make_critic_step,
-)
+from lift_jax.training.critic_step import CriticBatch
 from lift_jax.training.critic_validation import CriticValidation
 from lift_jax.training.optimizer import (
   OptimizerConfig,
@@ -181,7 +175,10 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
     if resume_step is not None:
       logger.info('train_critic: resumed at step %d', resume_step)
     max_targets = max(int(e.is_target.sum()) for e in examples)
-    steps = _compiled_steps(config, setup, tx, state, max_targets, logger)
+    step = critic.make_step(setup, config.train, tx, max_targets)
+    steps = loop.CompiledSteps(
+      loop.jit_step(step, state), _describe_batch, logger
+    )
 
     def next_batch() -> CriticBatch:
       arrays = to_global(next(iterator), batch_size, setup.batch_sharding)
@@ -206,7 +203,13 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
         learning_rate=learning_rate_schedule(config.optimizer, num_steps),
         workload=loop.Workload(
           batch_size,
-          _flops_of(folder, config.train.trainable, max_targets),
+          lambda batch: critic.step_flops(
+            folder.config,
+            config.train.trainable,
+            batch.frames.shape[1],
+            batch.tokens.shape,
+            max_targets,
+          ),
           mesh.size,
           metrics.peak_flops(mesh.devices.flat[0]),
           lambda: steps.seconds,
@@ -280,21 +283,8 @@ def _num_videos(records: list[HRARecord]) -> int:
   return len({record.video for record in records})
 
 
-def _compiled_steps(config, setup, tx, state, max_targets, logger):
-  """The step of this run, compiled as its batches come."""
-  step = make_critic_step(
-    setup.model,
-    tx,
-    CriticStepConfig(
-      max_targets, config.train.grad_accum, config.train.ema_decay
-    ),
-  )
-  return loop.compiled_steps(
-    step,
-    state,
-    lambda batch: 'tokens ' + 'x'.join(map(str, batch.tokens.shape)),
-    logger,
-  )
+def _describe_batch(batch: CriticBatch) -> str:
+  return 'tokens ' + 'x'.join(map(str, batch.tokens.shape))
 
 
 def _watched(
@@ -334,20 +324,6 @@ def _looks(config, setup, folder, examples, tokenizer, frozen, writer):
       writer.write(step, validation(params))
 
   return look
-
-
-def _flops_of(folder: CriticFolder, trainable: str, max_targets: int):
-  def of_batch(batch: CriticBatch) -> float:
-    rows, num_tokens = batch.tokens.shape
-    return rows * flops.training_flops(
-      folder.config,
-      batch.frames.shape[1],
-      num_tokens,
-      max_targets,
-      trains_all=trainable == 'all',
-    )
-
-  return of_batch
 
 
 def _export(config, folder, target, state, frozen, logger) -> None:

@@ -8,17 +8,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from lift_jax.data.pipeline import ScoredEntry
+from lift_jax.diffusion.schedule import Schedule
 from lift_jax.models import lora
+from lift_jax.models.cogvideox import flops
 from lift_jax.models.cogvideox.choice import ModelConfig
 from lift_jax.models.cogvideox.folder import ModelFolder
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES, check_heads
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import Params, functional
 from lift_jax.training import setup as setup_lib
-from lift_jax.training.config import TrainConfig
+from lift_jax.training.config import AlignTrainConfig, TrainConfig
 from lift_jax.training.setup import Setup
+from lift_jax.training.step import StepConfig, make_train_step
 
 
 def make_setup(
@@ -64,6 +68,38 @@ def load_base(
     functools.partial(folder.load, 'transformer'),
     compute_dtype,
     key,
+  )
+
+
+def make_step(
+  setup: Setup,
+  folder: ModelFolder,
+  config: AlignTrainConfig,
+  tx: optax.GradientTransformation,
+):
+  """The step of a run, see `step.make_train_step`."""
+  return make_train_step(
+    setup.model,
+    Schedule(folder.schedule),
+    tx,
+    StepConfig(
+      scaling_factor=folder.vae.scaling_factor,
+      real_weight=config.real_weight,
+      caption_dropout=config.caption_dropout,
+      grad_accum=config.grad_accum,
+      ema_decay=config.ema_decay,
+    ),
+  )
+
+
+def step_flops(
+  folder: ModelFolder, trainable: str, latents_shape: tuple[int, ...]
+) -> float:
+  """FLOPs of a step on latents [B, F, h, w, C], all devices together."""
+  num_videos, *size, _ = latents_shape
+  tokens = folder.transformer.num_tokens(*size)
+  return num_videos * flops.training_flops(
+    folder.transformer, tokens, trains_kernels=trainable != 'lora'
   )
 
 

@@ -7,17 +7,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from lift_jax import param_paths
 from lift_jax.data.critic_pipeline import CriticDataConfig, Example
 from lift_jax.errors import UserError, listing
 from lift_jax.models import lora
-from lift_jax.models.critic import sharding
+from lift_jax.models.critic import flops, sharding
 from lift_jax.models.critic.choice import CriticModelConfig
+from lift_jax.models.critic.critic import CriticConfig
 from lift_jax.models.critic.folder import ADAPTER_TABLE, CriticFolder
 from lift_jax.models.functional import Params, functional
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
+from lift_jax.training.critic_step import CriticStepConfig, make_critic_step
 from lift_jax.training.setup import Setup
 
 TRAINABLE = ('lora', 'all')
@@ -83,6 +86,34 @@ def load_base(
 ) -> tuple[Params, Params]:
   """(trainable, frozen) parameters before the first step; see `setup.load`."""
   return setup_lib.load(setup, folder.load, compute_dtype, key)
+
+
+def make_step(
+  setup: Setup,
+  config: TrainConfig,
+  tx: optax.GradientTransformation,
+  max_targets: int,
+):
+  """The step of a run, see `critic_step.make_critic_step`."""
+  return make_critic_step(
+    setup.model,
+    tx,
+    CriticStepConfig(max_targets, config.grad_accum, config.ema_decay),
+  )
+
+
+def step_flops(
+  config: CriticConfig,
+  trainable: str,
+  num_frames: int,
+  tokens_shape: tuple[int, int],
+  max_targets: int,
+) -> float:
+  """FLOPs of a step on tokens [B, N], all devices together."""
+  num_rows, num_tokens = tokens_shape
+  return num_rows * flops.training_flops(
+    config, num_frames, num_tokens, max_targets, trains_all=trainable == 'all'
+  )
 
 
 def belongs_to(

@@ -43,7 +43,7 @@ class CompiledSteps:
   """A step, compiled once for each bucket and measured while at it.
 
   Args:
-    jitted: `step(state, frozen, batch, *rest)`.
+    jitted: see `jit_step`.
     describe: what tells the batches of a bucket, in words.
     logger: gets the time and memory of each program.
   """
@@ -78,23 +78,18 @@ class CompiledSteps:
     return self._compiled[shapes](state, frozen, batch, *rest)
 
 
-def compiled_steps(
+def jit_step(
   step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
   state: TrainState,
-  describe: Callable[[Any], str],
-  logger: logging.Logger,
-) -> CompiledSteps:
-  """Steps that donate the state, and leave it laid out as it was.
+):
+  """The step, jitted: it donates the state, and leaves it laid out as it was.
 
   Args:
     step: `step(state, frozen, batch, *rest) -> (state, metrics)`, pure.
-    state: before the first of them.
-    describe: see `CompiledSteps`.
-    logger: see `CompiledSteps`.
+    state: before the first of them, or its shapes with their shardings.
   """
   places = jax.tree.map(lambda leaf: leaf.sharding, state)
-  jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-  return CompiledSteps(jitted, describe, logger)
+  return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
 
 
 def _memory(compiled) -> str:

@@ -67,11 +67,12 @@ def flags(workdir: pathlib.Path, **settings) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What a job left behind: exit status, standard error, lines of the log."""
+  """What a job left behind: exit status, lines of the log, and the outputs."""
 
   status: int
   stderr: str
   log: list[str]
+  stdout: str
 
   def has_logged(self, text: str) -> bool:
     return any(text in line for line in self.log)
@@ -92,11 +93,14 @@ def lift(*argv: str) -> Outcome:
   logger = logging.getLogger('lift')
   logger.addHandler(handler)
   try:
-    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+    with (
+      contextlib.redirect_stderr(io.StringIO()) as stderr,
+      contextlib.redirect_stdout(io.StringIO()) as stdout,
+    ):
       status = main.main(list(argv))
   finally:
     logger.removeHandler(handler)
-  return Outcome(status, stderr.getvalue(), handler.lines)
+  return Outcome(status, stderr.getvalue(), handler.lines, stdout.getvalue())
 
 
 def start(

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from lift_jax import partitioning
-from lift_jax.cli import train_critic
 from lift_jax.data import critic_prompts, splits
 from lift_jax.data.hra import DIMENSIONS, read_hra
 from lift_jax.models.critic import folder as folder_lib
 from lift_jax.models.critic.tokens import PromptTokenizer
+from lift_jax.training import critic
 from lift_jax.training.critic_step import CriticStepConfig
 from tests.cli import critic_jobs, jobs, runs
 
@@ -325,7 +325,7 @@ class StepTest(_CriticTest):
   def test_without_rationale(self):
     """The same rows, of which less is learnt: label, full stop and end."""
     with mock.patch.object(
-      train_critic, 'CriticStepConfig', wraps=CriticStepConfig
+      critic, 'CriticStepConfig', wraps=CriticStepConfig
     ) as step_config:
       first = self.first_step(data__with_rationale=False)
     self.assertEqual(step_config.call_args.args[0], 3)

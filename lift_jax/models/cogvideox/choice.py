@@ -40,6 +40,8 @@ class ModelConfig:
     random: its sizes; read only where `path` is ''.
     compute_dtype: of the transformer. What trains is fp32 all the same.
     attention: see `models.attention`.
+    published: which model this is meant for, so that `lift plan` knows its
+      sizes where `path` is ''; see `planning.sizes`.
   """
 
   path: str
@@ -47,6 +49,7 @@ class ModelConfig:
   random: RandomModelConfig | None
   compute_dtype: str
   attention: str
+  published: str = ''
 
   def __post_init__(self):
     config_lib.check_choice(

@@ -10,8 +10,7 @@ from lift_jax.models.cogvideox.config import TransformerConfig
 
 def forward_flops(config: TransformerConfig, num_tokens: int) -> float:
   """FLOPs of one forward pass of one video."""
-  linear, attention = _parts(config, num_tokens)
-  return linear + attention
+  return _linear_flops(config, num_tokens) + attention_flops(config, num_tokens)
 
 
 def training_flops(
@@ -22,13 +21,16 @@ def training_flops(
   The backward pass costs once the forward for activations, and once more for
   the gradient of the kernels where those train (adapters are not counted).
   """
-  linear, attention = _parts(config, num_tokens)
+  linear = _linear_flops(config, num_tokens)
+  attention = attention_flops(config, num_tokens)
   return (3 if trains_kernels else 2) * linear + 3 * attention
 
 
-def _parts(config: TransformerConfig, num_tokens: int) -> tuple[float, float]:
+def attention_flops(config: TransformerConfig, num_tokens: int) -> float:
+  """Those of queries with keys and of weights with values, forward."""
+  return 4.0 * num_tokens**2 * config.width * config.num_layers
+
+
+def _linear_flops(config: TransformerConfig, num_tokens: int) -> float:
   # q, k, v, out: 4 d^2; up and down: 8 d^2.
-  params_per_token = 12 * config.width**2 * config.num_layers
-  linear = 2.0 * params_per_token * num_tokens
-  attention = 4.0 * num_tokens**2 * config.width * config.num_layers
-  return linear, attention
+  return 2.0 * 12 * config.width**2 * config.num_layers * num_tokens

@@ -28,6 +28,13 @@ class RandomCriticConfig:
   llm: LlamaConfig
   seed: int
 
+  @property
+  def sizes(self) -> CriticConfig:
+    """Of the whole critic."""
+    widths = {'vision_width': self.vision_tower.width, 'width': self.llm.width}
+    projector = ProjectorConfig(**widths)
+    return CriticConfig(self.vision_tower, projector, self.llm)
+
 
 @dataclasses.dataclass(frozen=True)
 class CriticModelConfig:
@@ -43,6 +50,8 @@ class CriticModelConfig:
       40b.
     compute_dtype: of the computation.
     attention: see `models.attention`.
+    published: which critic this is meant for, so that `lift plan` knows its
+      sizes where `path` is ''; see `planning.sizes`.
   """
 
   path: str
@@ -51,6 +60,7 @@ class CriticModelConfig:
   template: str
   compute_dtype: str
   attention: str
+  published: str = ''
 
   def __post_init__(self):
     config_lib.check_choice(
@@ -77,11 +87,7 @@ def open_chosen(
       'as --config.model.path=FOLDER'
     )
   made = workdir / 'model'
-  tower, llm = config.random.vision_tower, config.random.llm
-  sizes = CriticConfig(
-    tower, ProjectorConfig(vision_width=tower.width, width=llm.width), llm
-  )
-  folder.make_random_critic(made, sizes, config.random.seed)
+  folder.make_random_critic(made, config.random.sizes, config.random.seed)
   return folder.open_critic(made, config.adapter)
 
 

@@ -48,6 +48,13 @@ def training_flops(
   return tower + 2 * linear + 3 * attention
 
 
+def attention_flops(config: CriticConfig, num_tokens: int) -> float:
+  """Of the language model on one row, forward: causal, so half a square."""
+  llm = config.llm
+  heads = llm.num_heads * llm.head_dim
+  return 2.0 * llm.num_layers * num_tokens**2 * heads
+
+
 def _reader_parts(
   config: CriticConfig, num_tokens: int, num_logits: int
 ) -> tuple[float, float]:
@@ -57,5 +64,4 @@ def _reader_parts(
   params += 3 * llm.width * llm.mlp_width
   linear = 2.0 * llm.num_layers * params * num_tokens
   linear += 2.0 * llm.width * llm.vocab_size * num_logits
-  attention = 2.0 * llm.num_layers * num_tokens**2 * heads
-  return linear, attention
+  return linear, attention_flops(config, num_tokens)
