@@ -323,16 +323,18 @@ def _pretrain_model(is_smoke: bool) -> dict:
     },
     # As for 5B: small latents need less noise than large ones.
     'schedule': {'snr_shift_scale': 1.0},
+    # After the first cycle small squares and crosses still come out as circles.
     'autoencoder': {
-      'steps': 2 if is_smoke else 5000,
+      'steps': 2 if is_smoke else 10_000,
       'batch_size': 4,
-      'optimizer': _optimizer(2e-3, warmup_steps=0 if is_smoke else 100),
+      'optimizer': _optimizer(2e-3, 0 if is_smoke else 100)
+      | {'cycles': 1 if is_smoke else 2},
     },
     'kl_weight': 1e-4,
     'diffusion': {
-      'steps': 2 if is_smoke else 4000,
-      'batch_size': 64,
-      'optimizer': _optimizer(1e-3, warmup_steps=0 if is_smoke else 100),
+      'steps': 2 if is_smoke else 5000,
+      'batch_size': 32,
+      'optimizer': _optimizer(1e-3, 0 if is_smoke else 100),
     },
     'caption_dropout': 0.1,
     'dtype': 'bfloat16',
@@ -345,7 +347,8 @@ def _pretrain_critic(is_smoke: bool) -> dict:
     'seed': 0,
     'num_clips': 64 if is_smoke else 24_000,
     'soft_share': 0.5,
-    'describe_share': (0.75, 0.05),
+    'describe_share': (0.5, 0.05),
+    'compare_share': (0.25, 0.15),
     'label_weight': 4.0,
     'text_places': 64,
     'vision_tower': {
@@ -364,6 +367,11 @@ def _pretrain_critic(is_smoke: bool) -> dict:
       'head_dim': 32,
       'mlp_width': 340,
       'max_length': 256,
+    },
+    'vision': {
+      'steps': 2 if is_smoke else 4000,
+      'batch_size': 16 if is_smoke else 32,
+      'optimizer': _optimizer(2e-3, 0 if is_smoke else 100) | {'beta2': 0.98},
     },
     'training': {
       'steps': 2 if is_smoke else 1700,

@@ -112,41 +112,66 @@ def draw_clips(
   return frames_bthw3, captions
 
 
-def make_model(
+def make_autoencoder(
   target: pathlib.Path, config: PretrainConfig, logger: logging.Logger
 ) -> None:
-  """Trains a model and writes its folder, in the published layout.
+  """Trains the VAE; writes a model folder in which the other weights lack.
 
   Args:
     target: the folder to write; one that is there is replaced.
     config: of the training.
     logger: takes the progress.
   """
-  logger.info('pretrain: drawing %d clips', config.num_clips)
-  frames_bthw3, captions = draw_clips(
-    config.num_clips, config.flawed_share, config.seed
-  )
+  frames_bthw3, _ = _draw(config, logger)
   with model_files.writing_beside(target) as partial:
     tokenizer.write(partial / folder_lib.TOKENIZER)
-    tokens_bs, _ = tokenize(
-      load_tokenizer(partial / folder_lib.TOKENIZER),
-      captions,
-      config.transformer.max_text_length,
-    )
     model = empty_model(partial, config)
-    vae_params = train_autoencoder(model, frames_bthw3, config, logger)
-    mean_b, logvar_b = encode_all(model, vae_params, frames_bthw3, logger)
-    factor = round(1 / float(np.std(mean_b.astype(np.float32))), 5)
-    model = dataclasses.replace(
-      model, vae=dataclasses.replace(model.vae, scaling_factor=factor)
-    )
+    params = train_autoencoder(model, frames_bthw3, config, logger)
+    mean_b, _ = encode_all(model, params, frames_bthw3, logger)
+    factor = round(1 / float(np.std(mean_b)), 5)
     logger.info('pretrain: latents are scaled by %g', factor)
-    params = train_diffusion(
-      model, (mean_b, logvar_b, tokens_bs), config, logger
-    )
+    vae = dataclasses.replace(model.vae, scaling_factor=factor)
+    folder_lib.write_configs(partial, dataclasses.replace(model, vae=vae))
+    folder_lib.save_component(partial, 'vae', params, config.dtype)
+
+
+def make_model(
+  target: pathlib.Path,
+  autoencoder: pathlib.Path,
+  config: PretrainConfig,
+  logger: logging.Logger,
+) -> None:
+  """Trains transformer and text encoder; writes the whole model's folder.
+
+  Args:
+    target: the folder to write, in the published layout; one that is there is
+      replaced.
+    autoencoder: what `make_autoencoder` has written.
+    config: of the training.
+    logger: takes the progress.
+  """
+  frames_bthw3, captions = _draw(config, logger)
+  model = folder_lib.open_model(autoencoder)
+  vae_params = model.load('vae', model.declare('vae'), None, jnp.float32)
+  tokens_bs, _ = tokenize(
+    load_tokenizer(autoencoder / folder_lib.TOKENIZER),
+    captions,
+    config.transformer.max_text_length,
+  )
+  mean_b, logvar_b = encode_all(model, vae_params, frames_bthw3, logger)
+  params = train_diffusion(model, (mean_b, logvar_b, tokens_bs), config, logger)
+  with model_files.writing_beside(target) as partial:
+    tokenizer.write(partial / folder_lib.TOKENIZER)
     folder_lib.write_configs(partial, model)
     for component, weights in {'vae': vae_params, **params}.items():
       folder_lib.save_component(partial, component, weights, config.dtype)
+
+
+def _draw(
+  config: PretrainConfig, logger: logging.Logger
+) -> tuple[np.ndarray, list[str]]:
+  logger.info('pretrain: drawing %d clips', config.num_clips)
+  return draw_clips(config.num_clips, config.flawed_share, config.seed)
 
 
 def empty_model(path: pathlib.Path, config: PretrainConfig) -> ModelFolder:

@@ -1,12 +1,14 @@
 """A tiny critic of the toy world, made from nothing.
 
 Clips are drawn with flaws that are known, so that each answer is what an
-honest judge would say. Most rows ask one of the questions that people are
-asked, with its three labels equally often. But a bit and a half about a clip
-is little to learn to see from: other rows ask for a description, without a
-caption, of what is shown, how the image is and how it moves, as vision language
-models are trained on captions before they are asked to judge. There are more of
-these at first.
+honest judge would say. The critic first learns to see (`pretrain_vision`), then
+to answer. Most rows ask one of the questions that people are asked, with its
+three labels equally often. But a bit and a half about a clip is little to learn
+from: other rows ask for a description, without a caption, of what is shown, how
+the image is and how it moves, as vision language models are trained on captions
+before they are asked to judge. And whether a clip fits a caption is hard to
+learn while nothing tells which of five things does not: some rows ask about one
+of them. There are more of both at first.
 
 No row has a prompt that is held out, nor a clip that shows one.
 
@@ -36,7 +38,13 @@ from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.decoder import INIT_STDDEV
 from lift_jax.models.siglip.config import SiglipConfig
-from lift_jax.toyworld import annotators, checkers, flaws, scenes
+from lift_jax.toyworld import (
+  annotators,
+  checkers,
+  flaws,
+  pretrain_vision,
+  scenes,
+)
 from lift_jax.toyworld.flaws import Flaw, ToyClip
 from lift_jax.toyworld.measures import Measured
 from lift_jax.toyworld.pretrain import StageConfig, train
@@ -48,6 +56,9 @@ TEMPLATE = 'hermes-2'  # the shorter one
 
 # Asked about a clip without a caption.
 DESCRIBE = ' Describe the clip.'
+
+# Asked about one attribute of the caption.
+COMPARE = ' Does the {} show what the text says?'
 
 # Every word of the toy world is one token with so many.
 _VOCAB_SIZE = 704
@@ -68,13 +79,15 @@ class CriticPretrainConfig:
     soft_share: part of them that is softened as an autoencoder does it.
     describe_share: part of the rows that ask for a description, at the first
       step and at the last; it changes evenly in between.
+    compare_share: likewise, of those that ask about one attribute.
     label_weight: what the first token of a judgement counts in the loss, as
       the reward is read from it; each other token of an answer counts 1.
     text_places: places of a row beside those of its frames. An answer that
       does not fit loses its end, which says least: shorter rows are faster.
     vision_tower: sizes.
     llm: sizes; its vocabulary is that of the tokenizer.
-    training: how long and how fast.
+    vision: how long and how fast it learns to see.
+    training: the same, to answer.
     num_eval_clips: drawn afterwards, to see how well it judges.
     dtype: of the weights as they are stored.
   """
@@ -83,10 +96,12 @@ class CriticPretrainConfig:
   num_clips: int
   soft_share: float
   describe_share: tuple[float, float]
+  compare_share: tuple[float, float]
   label_weight: float
   text_places: int
   vision_tower: SiglipConfig
   llm: LlamaConfig
+  vision: StageConfig
   training: StageConfig
   num_eval_clips: int
   dtype: str
@@ -120,8 +135,21 @@ def make_critic(
     frames_cthw3, truths = draw_clips(
       config.num_clips, config.soft_share, config.seed
     )
+    params = pretrain_vision.train_vision(
+      model,
+      _init(model, config.seed),
+      frames_cthw3,
+      truths,
+      config.vision,
+      config.seed,
+      logger,
+    )
     params = _train_critic(
-      model, Rows(frames_cthw3, truths, tokenizer, config), config, logger
+      model,
+      params,
+      Rows(frames_cthw3, truths, tokenizer, config),
+      config,
+      logger,
     )
     accuracy = label_accuracy(model, params, tokenizer, config)
     logger.info(
@@ -153,6 +181,7 @@ def texts() -> list[str]:
   """Texts with every word of captions, questions and answers."""
   every = [scene.caption for scene in scenes.all_scenes()]
   every += [*read_questions(questions_path()).values(), DESCRIBE]
+  every += [COMPARE.format(name) for name in scenes.ATTRIBUTES]
   asked, *others = scenes.all_scenes()
   clean = truth_of(asked, None, None)
   measured = [clean, *(truth_of(other, None, None) for other in others)]
@@ -283,20 +312,46 @@ class Rows:
 
   def draw(self, truth: Measured) -> tuple[str, str, str]:
     """Caption, question and answer for a clip."""
-    rng, training = self._rng, self._config.training
+    rng, config = self._rng, self._config
+    training = config.training
     progress = self._num_drawn / (training.steps * training.batch_size)
     self._num_drawn += 1
-    first, last = self._config.describe_share
+    describes, compares = (
+      first + (last - first) * progress
+      for first, last in (config.describe_share, config.compare_share)
+    )
     shown = Scene(**truth.shown)
-    if rng.random() < first + (last - first) * progress:
+    kind = rng.random()
+    if kind < describes:
       verdicts = checkers.judge(shown, truth)
       told = [verdicts[name].rationale for name in ('fidelity', 'motion')]
       return '', DESCRIBE, ' '.join((shown.caption, *told))
+    if kind < describes + compares:
+      return self._draw_compared(shown, truth)
     dimension = str(rng.choice(DIMENSIONS))
     asked = self._draw_asked(shown)
     verdict = checkers.judge(asked, truth)[dimension]
     answer = f'{verdict.label}. {verdict.rationale}'
     return asked.caption, self._questions[dimension], answer
+
+  def _draw_compared(
+    self, shown: Scene, truth: Measured
+  ) -> tuple[str, str, str]:
+    """Caption, question and answer about one attribute, whatever the others."""
+    name = str(self._rng.choice(scenes.ATTRIBUTES))
+    wanted = getattr(shown, name)
+    if self._rng.integers(2):
+      others = [word for word in scenes.values_of(name) if word != wanted]
+      wanted = str(self._rng.choice(others))
+    while True:
+      asked = dataclasses.replace(self._draw_asked(shown), **{name: wanted})
+      if asked in self._known:
+        break
+    differs_there = dataclasses.replace(shown, **{name: wanted})
+    verdict = checkers.judge(differs_there, truth)['semantic']
+    label = 'Good' if verdict.label == 'Good' else 'Bad'
+    answer = f'{label}. {verdict.rationale}'
+    return asked.caption, COMPARE.format(name), answer
 
   def _draw_asked(self, shown: Scene) -> Scene:
     """A caption for a clip, which fits equally often well, half or badly."""
@@ -328,16 +383,20 @@ def pad_rows(
   return tokens_bn, is_target_bn
 
 
+def _init(model: FunctionalModel, seed: int) -> Params:
+  params = jax.jit(model.init)(jax.random.key(seed))
+  embedding = params['llm']['token_embedding']
+  embedding['embedding'] *= _EMBEDDING_STDDEV / INIT_STDDEV
+  return params
+
+
 def _train_critic(
   model: FunctionalModel,
+  params: Params,
   rows: Rows,
   config: CriticPretrainConfig,
   logger: logging.Logger,
 ) -> Params:
-  params = jax.jit(model.init)(jax.random.key(config.seed))
-  embedding = params['llm']['token_embedding']
-  embedding['embedding'] *= _EMBEDDING_STDDEV / INIT_STDDEV
-
   def loss_fn(params, frames, tokens_bn, is_target_bn, weight_b, key):
     del key
     # An answer takes fewer places than the text of its row.

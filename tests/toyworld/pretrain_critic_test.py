@@ -56,6 +56,7 @@ def _config(**changes):
       head_dim=8,
       mlp_width=16,
     ),
+    'vision': StageConfig(3, 8, config.vision.optimizer),
     'training': StageConfig(3, 8, config.training.optimizer),
   }
   return dataclasses.replace(config, **sizes | changes)
@@ -118,7 +119,7 @@ class RowsTest(parameterized.TestCase):
     questions = read_questions(pretrain_critic.questions_path())
     dimensions = {text: name for name, text in questions.items()}
     _, truths = pretrain_critic.draw_clips(300, 0.0, seed=1)
-    rows = self.rows(describe_share=(0.0, 0.0))
+    rows = self.rows(describe_share=(0.0, 0.0), compare_share=(0.0, 0.0))
     for truth in truths * 6:
       _, question, answer = rows.draw(truth)
       count[dimensions[question], answer.split('.')[0]] += 1
@@ -133,6 +134,33 @@ class RowsTest(parameterized.TestCase):
     is_described = np.array([q == pretrain_critic.DESCRIBE for q in asked])
     self.assertBetween(is_described[:200].mean(), 0.62, 0.84)
     self.assertBetween(is_described[-200:].mean(), 0.16, 0.38)
+
+  def test_compared(self):
+    """About one attribute, whatever the others; half the answers are Good."""
+    rows = self.rows(describe_share=(0.0, 0.0), compare_share=(1.0, 1.0))
+    count = collections.Counter()
+    num_others = 0
+    for number in range(1200):
+      truth = self.truths[number % 24]
+      caption, question, answer = rows.draw(truth)
+      (name,) = (
+        name
+        for name in scenes.ATTRIBUTES
+        if question == pretrain_critic.COMPARE.format(name)
+      )
+      asked, shown = Scene.from_caption(caption), Scene(**truth.shown)
+      fits = getattr(asked, name) == getattr(shown, name)
+      count[name, answer.split('.')[0]] += 1
+      self.assertEqual(answer.startswith('Good.'), fits)
+      wrong = flaws.mismatches(truth.shown, dataclasses.asdict(asked))
+      num_others += len(wrong.keys() - {name})
+      if not fits:
+        self.assertIn(f'not {getattr(asked, name)}', answer)
+        self.assertNotIn(' and the ', answer)
+    self.assertGreater(num_others, 300)
+    for name in scenes.ATTRIBUTES:
+      for label in ('Good', 'Bad'):
+        self.assertBetween(count[name, label], 75, 170, (name, label))
 
   def test_answers_are_the_checkers(self):
     """What is said of known flaws is what is seen in the pixels."""

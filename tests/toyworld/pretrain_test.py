@@ -52,8 +52,9 @@ class MakeModelTest(absltest.TestCase):
 
   def test_folder(self):
     """It opens, and its latents have about unit variance."""
-    target = self.folder / 't2v'
-    pretrain.make_model(target, _config(), _LOGGER)
+    autoencoder, target = (self.folder / name for name in ('vae', 't2v'))
+    pretrain.make_autoencoder(autoencoder, _config(), _LOGGER)
+    pretrain.make_model(target, autoencoder, _config(), _LOGGER)
     model = open_model(target)
     network = model.declare('vae')
     params = model.load('vae', network, None)
@@ -67,7 +68,7 @@ class MakeModelTest(absltest.TestCase):
       self.assertTrue(
         all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
       )
-    self.assertEqual([p.name for p in self.folder.iterdir()], ['t2v'])
+    self.assertEqual({p.name for p in self.folder.iterdir()}, {'vae', 't2v'})
 
   def test_learns(self):
     """The error of the autoencoder falls, that of its weighted pixels too."""
