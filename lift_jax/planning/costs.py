@@ -21,9 +21,10 @@ from lift_jax.planning.hlo import Computation, Instruction, Module
 _CUBLAS = ('__cublas$gemm', '__cublas$lt$matmul', '__cublas$lt$matmul$f8')
 _CUDNN_CONVOLUTION = '__cudnn$convForward'
 
-# Custom calls that mark memory or layout and compute nothing.
+# Custom calls that mark memory, layout or bounds and compute nothing.
 _NOT_KERNELS = (
   'AllocateBuffer',
+  'AssumeGatherIndicesInBound',
   'ConcatBitcast',
   'MoveToDevice',
   'MoveToHost',

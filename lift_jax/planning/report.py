@@ -176,9 +176,7 @@ def _flops(report: Report) -> str:
   text = _count(report.done_flops)
   if report.model_flops:
     again = report.done_flops / report.model_flops
-    text += (
-      f', {again:.2f} x the {report.model_flops / 1e12:.2f} T of the model'
-    )
+    text += f', {again:.2f} x the {_count(report.model_flops)} of the model'
   if report.kernels:
     named = ', '.join(f'{k} {n} times' for k, n in report.kernels.items())
     text += f'; attention added by arithmetic ({named})'
