@@ -73,7 +73,8 @@ def make_mesh(
     )
   # Not jax.make_mesh: on TPU v4 and v5p it refuses sizes that cut a physical
   # axis in two, such as fsdp 2 on a 4x4x4 slice.
-  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  # GPUs have the attribute too, and each host is a slice of them.
+  slices = len({d.slice_index for d in devices if d.platform == 'tpu'}) or 1
   if slices == 1:
     grid = mesh_utils.create_device_mesh(
       tuple(sizes.values()), devices, allow_split_physical_axes=True
@@ -93,6 +94,11 @@ def make_mesh(
     )
   auto = (jax.sharding.AxisType.Auto,) * len(AXES)
   return jax.sharding.Mesh(grid, AXES, axis_types=auto)
+
+
+def batch_shards(mesh: jax.sharding.Mesh) -> int:
+  """Parts of a batch, each on devices of its own."""
+  return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def describe(mesh: jax.sharding.Mesh) -> str:

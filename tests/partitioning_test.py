@@ -1,3 +1,5 @@
+import dataclasses
+
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,24 @@ from lift_jax.partitioning import MeshConfig
 
 def shape(*sizes):
   return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Device:
+  """What a mesh wants to know of a device that is not here."""
+
+  id: int
+  slice_index: int
+  platform: str
+  coords: tuple[int, int, int]
+  device_kind: str = 'stand-in'
+  process_index: int = 0
+  core_on_chip: int = 0
+
+
+def _slices(platform: str) -> list[_Device]:
+  """Two times four devices, one slice and the other by turns."""
+  return [_Device(i, i % 2, platform, (i // 2, 0, 0)) for i in range(8)]
 
 
 class MeshTest(parameterized.TestCase):
@@ -35,6 +55,25 @@ class MeshTest(parameterized.TestCase):
     mesh = partitioning.make_mesh(MeshConfig(tensor=2), devices)
     assert mesh.devices.ravel().tolist() == devices
     assert dict(mesh.shape) == {'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 2}
+
+  @parameterized.parameters(
+    ('tpu', MeshConfig(data=2), [0, 0, 0, 0, 1, 1, 1, 1]),
+    ('tpu', MeshConfig(data=4), [0, 0, 0, 0, 1, 1, 1, 1]),
+    # Hosts of GPUs say that they are slices; any mesh may go across them.
+    ('gpu', MeshConfig(), [0, 1, 0, 1, 0, 1, 0, 1]),
+  )
+  def test_slices(self, platform, config, expected):
+    mesh = partitioning.make_mesh(config, _slices(platform))
+    found = [device.slice_index for device in mesh.devices.flat]
+    assert found == expected
+
+  def test_slices_are_data(self):
+    with pytest.raises(errors.UserError, match='the devices are 2 slices'):
+      partitioning.make_mesh(MeshConfig(), _slices('tpu'))
+
+  def test_batch_shards(self):
+    mesh = partitioning.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    assert partitioning.batch_shards(mesh) == 4
 
   @parameterized.parameters(
     (MeshConfig(data=3), 'product 3 does not divide the 8 devices'),

@@ -48,8 +48,9 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
   config, workdir = call.config, call.workdir
   mesh = partitioning.make_mesh(config.mesh)
   logger.info('align: %s', partitioning.describe(mesh))
-  batch_shards = mesh.shape['data'] * mesh.shape['fsdp']
-  batch_size = config.train.global_batch(mesh.size, batch_shards)
+  batch_size = config.train.global_batch(
+    mesh.size, partitioning.batch_shards(mesh)
+  )
   found = read_records(config.data, workdir)
   folder = open_chosen(config.model, workdir)
   setup = alignment.make_setup(

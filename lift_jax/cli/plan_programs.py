@@ -30,6 +30,7 @@ from lift_jax.models.cogvideox.folder import COMPONENTS
 from lift_jax.models.critic import flops as critic_flops
 from lift_jax.models.critic import sharding as critic_sharding
 from lift_jax.models.functional import functional
+from lift_jax.models.t5 import flops as t5_flops
 from lift_jax.partitioning import BATCH_AXES
 from lift_jax.planning import sizes
 from lift_jax.planning.report import Program
@@ -69,7 +70,9 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
   latents = latent_shape(
     model, VideoConfig(height, width, config.data.max_frames, tiling=False)
   )
-  batch_size = _batch_size(config.train, mesh)
+  batch_size = config.train.global_batch(
+    mesh.size, partitioning.batch_shards(mesh)
+  )
   text = (
     model.transformer.max_text_length,
     model.transformer.text_embed_dim,
@@ -123,7 +126,9 @@ def train_critic(
   setup = critic.make_setup(
     folder, config.model, config.train, config.lora, mesh
   )
-  batch_size = _batch_size(config.train, mesh)
+  batch_size = config.train.global_batch(
+    mesh.size, partitioning.batch_shards(mesh)
+  )
   size = folder.config.vision_tower.image_size
   places = NUM_FRAMES * folder.config.tokens_per_frame
   places += max(config.data.text_buckets)
@@ -164,8 +169,7 @@ def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
   mesh = partitioning.make_mesh(config.mesh, devices)
   model = sizes.model_of(config.model)
   latents = latent_shape(model, config.video)
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
-  batch_size = config.run.batch_per_shard * shards
+  batch_size = config.run.batch_per_shard * partitioning.batch_shards(mesh)
   dtype = jnp.dtype(config.model.compute_dtype)
   rows = functools.partial(_array, sharding=NamedSharding(mesh, P(BATCH_AXES)))
   text_shape = (
@@ -202,7 +206,7 @@ def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
         rows((batch_size, text_shape[0]), jnp.int32),
       ),
       batch_size,
-      batch_size * sizes.encoder_flops(model.text_encoder, text_shape[0]),
+      batch_size * t5_flops.forward_flops(model.text_encoder, text_shape[0]),
       kernel_flops=0.0,
     ),
     Program(
@@ -260,8 +264,7 @@ def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
   shardings = partitioning.param_shardings(
     critic_sharding.rules(folder.config), model.abstract_params, mesh
   )
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
-  batch_size = config.run.batch_per_shard * shards
+  batch_size = config.run.batch_per_shard * partitioning.batch_shards(mesh)
   num_questions = len(DIMENSIONS)
   size = folder.config.vision_tower.image_size
   prefix = NUM_FRAMES * folder.config.tokens_per_frame
@@ -311,11 +314,6 @@ def _kernel_flops(forward: float, remat: str) -> float:
   return forward * ((2 if remat == 'full' else 1) + 2.5)
 
 
-def _batch_size(train, mesh: jax.sharding.Mesh) -> int:
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
-  return train.global_batch(mesh.size, shards)
-
-
 def _array(shape, dtype, sharding) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
@@ -336,10 +334,9 @@ def _state(
   state, places = setup_lib.abstract_state(setup, tx, train.ema_decay > 0)
   _, frozen = setup.split(setup.model.abstract_params)
   _, frozen_places = setup.split(setup.shardings)
-  dtype = compute_dtype if setup.trainable == 'lora' else 'float32'
   return (
     _arrays(state, places),
-    _arrays(frozen, frozen_places, jnp.dtype(dtype)),
+    _arrays(frozen, frozen_places, setup.base_dtype(compute_dtype)),
   )
 
 
@@ -366,8 +363,8 @@ def knobs(job: str, config: Any, mesh: jax.sharding.Mesh) -> list[str]:
     train = config.train
     if train.remat != 'full':
       found.append(f'train.remat=full: it is {train.remat}')
-    shards = mesh.shape['data'] * mesh.shape['fsdp']
-    micro = _batch_size(train, mesh) // shards // train.grad_accum
+    shards = partitioning.batch_shards(mesh)
+    micro = train.global_batch(mesh.size, shards) // shards // train.grad_accum
     if micro > 1:
       found.append(
         f'train.grad_accum={train.grad_accum * micro}: a device works on '

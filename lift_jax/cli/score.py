@@ -125,7 +125,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
 
   rater = Rater(
     make_scorer,
-    mesh.shape['data'] * mesh.shape['fsdp'],
+    partitioning.batch_shards(mesh),
     tokenizer,
     labels,
     prompts,

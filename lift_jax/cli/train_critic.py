@@ -104,8 +104,9 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
   config, workdir = call.config, call.workdir
   mesh = partitioning.make_mesh(config.mesh)
   logger.info('train_critic: %s', partitioning.describe(mesh))
-  batch_shards = mesh.shape['data'] * mesh.shape['fsdp']
-  batch_size = config.train.global_batch(mesh.size, batch_shards)
+  batch_size = config.train.global_batch(
+    mesh.size, partitioning.batch_shards(mesh)
+  )
   data = config.data
   if not data.root:
     clips = inputs.sample_clips(
@@ -302,7 +303,7 @@ def _looks(config, setup, folder, examples, tokenizer, frozen, writer):
   if not examples:
     return None
   mesh = setup.mesh
-  batch_size = mesh.shape['data'] * mesh.shape['fsdp'] * _ROWS_PER_SHARD
+  batch_size = partitioning.batch_shards(mesh) * _ROWS_PER_SHARD
   validation = CriticValidation(
     lambda: critic_pipeline.in_order(
       examples,

@@ -168,8 +168,7 @@ def multi_head(
   out_bnhk = attention(
     heads(q_bnd), heads(k_bnd), heads(v_bnd), backend=backend
   )
-  out_bnd = out_bnhk[:, :, :num_heads].reshape(batch, tokens, width)
-  return out_bnd
+  return out_bnhk[:, :, :num_heads].reshape(batch, tokens, width)
 
 
 def run_blocks(blocks: nnx.Module, x_bnd: jax.Array, remat: str) -> jax.Array:

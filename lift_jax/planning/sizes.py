@@ -86,12 +86,3 @@ def _published(name: str, known: Mapping[str, T]) -> T:
       f'one of {list(known)}, or give its folder as --config.model.path=FOLDER'
     )
   return known[name]
-
-
-def encoder_flops(config: T5Config, num_tokens: int) -> float:
-  """FLOPs of the text encoder on one text: its matrix products."""
-  inner = config.num_heads * config.d_kv
-  params = 4 * config.d_model * inner + 3 * config.d_model * config.d_ff
-  linear = 2.0 * params * num_tokens
-  attention = 4.0 * num_tokens**2 * inner
-  return config.num_layers * (linear + attention)

@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from lift_jax import partitioning
 from lift_jax.diffusion import sampler as sampler_lib
 from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.models.cogvideox import flops, generation
@@ -69,7 +70,7 @@ class Generator:
     offload: bool,
   ):
     self.mesh = mesh
-    self.num_shards = mesh.shape['data'] * mesh.shape['fsdp']
+    self.num_shards = partitioning.batch_shards(mesh)
     self.latent_shape = sizes.latent_shape(model, video)
     self._model, self._sampler, self._tiling = model, sampler, video.tiling
     check_heads(model.transformer, mesh)

@@ -192,7 +192,7 @@ class Scorer:
   ):
     sharding.check_mesh(critic.config, mesh)
     self.mesh = mesh
-    self.num_shards = mesh.shape['data'] * mesh.shape['fsdp']
+    self.num_shards = partitioning.batch_shards(mesh)
     self._label_ids = tuple(label_ids.items())
     self._stop_id, self._pad_id = stop_id, pad_id
     self._model = functional(

@@ -49,6 +49,15 @@ class Setup:
   def replicated(self) -> NamedSharding:
     return NamedSharding(self.mesh, P())
 
+  def base_dtype(self, compute_dtype: str) -> jax.numpy.dtype:
+    """Of the network without adapters: fp32 where it trains itself.
+
+    Beside adapters it is kept in the type of the computation, which takes half
+    the memory.
+    """
+    name = compute_dtype if self.trainable == 'lora' else 'float32'
+    return jax.numpy.dtype(name)
+
   def split(self, tree: Params) -> tuple[Params, Params]:
     """(trainable, frozen) of a tree with an entry for every parameter."""
     return param_paths.partition(tree, IS_TRAINABLE[self.trainable])
@@ -97,8 +106,7 @@ def load(
 ) -> tuple[Params, Params]:
   """(trainable, frozen) parameters before the first step.
 
-  What trains is fp32. Beside adapters the frozen network is kept in the type
-  of the computation, which takes half the memory.
+  What trains is fp32; for the rest see `Setup.base_dtype`.
 
   Args:
     load_base: `load_base(model, shardings, dtype)` reads the network without
@@ -113,8 +121,7 @@ def load(
     setup.shardings, lora.is_adapter
   )
   plain = dataclasses.replace(setup.model, abstract_params=base)
-  dtype = compute_dtype if adapters else 'float32'
-  params = load_base(plain, base_shardings, jax.numpy.dtype(dtype))
+  params = load_base(plain, base_shardings, setup.base_dtype(compute_dtype))
   if adapters:
     # Only the adapters are results, so only they are made.
     fresh = jax.jit(

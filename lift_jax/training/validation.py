@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from lift_jax import distributed
+from lift_jax import distributed, partitioning
 from lift_jax.data.video import write_mp4
 from lift_jax.diffusion import sampler as sampler_lib
 from lift_jax.diffusion.sampler import SamplerConfig
@@ -99,7 +99,7 @@ class Validation:
     self._config, self._model, self._mesh = config, model, mesh
     self._transformer = transformer
     self._folder = workdir / 'validation'
-    self._batch_size = mesh.shape['data'] * mesh.shape['fsdp']
+    self._batch_size = partitioning.batch_shards(mesh)
     self._rows = NamedSharding(mesh, BATCH)
     self._everywhere = NamedSharding(mesh, P())
     self._latent_shape = sizes.latent_shape(model, config.video)
