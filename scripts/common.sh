@@ -56,9 +56,11 @@ run() {
 # Packs the files that git tracks, as they are now, into the archive $1.
 #
 # `git stash create` makes a commit of changes that are not committed and leaves
-# everything else alone; where there are none it prints nothing.
+# everything else alone; where there are none it prints nothing. A file that has
+# only been touched makes it fail, unless git has looked at it before.
 pack_repository() {
   local commit
+  git status --porcelain > /dev/null
   commit=$(git stash create)
   run mkdir -p "${1%/*}"
   run git archive --format=tar.gz --output="$1" "${commit:-HEAD}"

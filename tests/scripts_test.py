@@ -432,6 +432,12 @@ class GkeTest(_TrackedTest):
       image = self.repository / 'build' / 'launch' / 'first'
       self.assertEqual((image / 'code.py').read_text(), text)
 
+  def test_a_file_is_touched(self):
+    """Its time is another, its content is not."""
+    os.utime(self.repository / 'code.py', (1e9, 1e9))
+    outcome = self.call('gke_xpk.sh', *FLAGS['gke_xpk.sh'], '--', *JOB)
+    self.assertEqual(outcome.returncode, 0, outcome.stderr)
+
   def test_signals_reach_the_job(self):
     """In xpk's shell, which signals the process that it has started."""
     *_, line = self.dry_run('gke_xpk.sh')
