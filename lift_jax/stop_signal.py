@@ -5,6 +5,14 @@ from typing import Self
 
 import jax
 
+# What shells say of a process that SIGTERM has ended. Whoever started a job
+# tells by it one that is to be started again from one that is done.
+STATUS = 128 + signal.SIGTERM
+
+
+class Stopped(Exception):
+  """A job ended on SIGTERM before it was done; the same command goes on."""
+
 
 class StopSignal:
   """Notes SIGTERM; use it as a context manager.

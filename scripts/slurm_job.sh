@@ -6,8 +6,8 @@
 # usage: sbatch --signal=B:USR1@300 ... scripts/slurm_job.sh srun ...
 #
 # `--signal=B:` has SLURM send USR1 to this script alone. A lift job that gets
-# SIGTERM saves, and ends with status 0 as one that is done does; so whether to
-# go on is known only here. SIGTERM is left alone: that is scancel's.
+# SIGTERM saves and ends. Whether it is to go on is known only here: SIGTERM of
+# others is left alone, as scancel sends it too.
 set -euo pipefail
 
 out_of_time=''

@@ -6,7 +6,7 @@ usage: lift align --config=FILE.py[:variant] --workdir=DIR [--multihost]
 Prepares what is not prepared yet (see lift prepare), then trains. DIR gets the
 checkpoints, metrics (TensorBoard and metrics.jsonl), the config, and at the end
 a diffusers folder (export/). The same command again resumes; SIGTERM saves and
-ends with status 0.
+ends with status 143.
 
 example: lift align --config=configs/align_sample.py:smoke --workdir=runs/demo
 """
@@ -23,6 +23,7 @@ from lift_jax.cli.prepare import ensure_prepared, read_records
 from lift_jax.data import global_batch, pipeline
 from lift_jax.models.cogvideox import export
 from lift_jax.models.cogvideox.choice import open_chosen
+from lift_jax.stop_signal import Stopped
 from lift_jax.training import alignment, loop, metrics
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.optimizer import (
@@ -152,7 +153,9 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
         is_primary=distributed.is_primary(),
         validate=_looks(validation, frozen, writer, config),
       )
-  if int(state.step) == num_steps and config.train.export:
+  if int(state.step) < num_steps:
+    raise Stopped
+  if config.train.export:
     target = workdir / 'export'
     export.write(
       folder,

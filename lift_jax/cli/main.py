@@ -47,7 +47,12 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs one job; returns the exit status: 0, or 2 for bad input."""
+  """Runs one job.
+
+  Returns:
+    The exit status: 0 done, 2 bad input, 130 interrupted, 143 stopped by
+    SIGTERM before it was done.
+  """
   argv = sys.argv[1:] if argv is None else argv
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(usage())
@@ -71,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
   from absl import flags
 
+  from lift_jax import stop_signal
   from lift_jax.errors import UserError
 
   try:
@@ -81,6 +87,8 @@ def main(argv: list[str] | None = None) -> int:
     if error.errno not in _FILE_FAULTS:
       raise
     message = f'{error.filename or "a file"}: {error.strerror}'
+  except stop_signal.Stopped:
+    return stop_signal.STATUS  # the job has said so
   except KeyboardInterrupt:
     print(f'lift {argv[0]}: interrupted', file=sys.stderr)
     return 130  # as shells say of SIGINT

@@ -6,7 +6,7 @@ usage: lift sample --config=FILE.py[:variant] --workdir=DIR [--multihost]
 Reads prompts (text, JSON lines, or JSON as of HRA and VBench) and writes
 DIR/videos/NAME.mp4, a line of DIR/manifest.jsonl for each, and a contact sheet.
 The same command again makes what is missing or damaged; SIGTERM ends it with
-status 0. With --multihost each host makes its share on its own devices.
+status 143. With --multihost each host makes its share on its own devices.
 
 example: lift sample --config=configs/sample.py:smoke --workdir=runs/sample
 """
@@ -38,7 +38,7 @@ from lift_jax.sampling.config import (
 )
 from lift_jax.sampling.generator import Generator, made_by
 from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
-from lift_jax.stop_signal import StopSignal
+from lift_jax.stop_signal import Stopped, StopSignal
 from lift_jax.training.metrics import peak_flops
 
 
@@ -95,10 +95,12 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   )
   job_flags.write_config(call, 'sample')
   with distributed.working_apart('every host has made its videos'):
-    _make(config, generator, mine, finished, manifest, logger)
+    is_done = _make(config, generator, mine, finished, manifest, logger)
   if distributed.is_primary():
     manifest.gather(clips)
     _write_sheet(config, workdir, manifest, clips, logger)
+  if not is_done:
+    raise Stopped
 
 
 def _read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
@@ -202,8 +204,12 @@ def _make(
   finished: set[str],
   manifest: Manifest,
   logger: logging.Logger,
-) -> None:
-  """Makes what is not finished, with a bar and an ear for SIGTERM."""
+) -> bool:
+  """Makes what is not finished, with a bar and an ear for SIGTERM.
+
+  Returns:
+    Whether none is left.
+  """
   progress = Progress(
     len(clips),
     'video',
@@ -212,7 +218,7 @@ def _make(
     enabled=distributed.is_primary(),
   )
   with StopSignal(together=False) as stop, progress:
-    job.run(
+    return job.run(
       generator,
       clips,
       finished,

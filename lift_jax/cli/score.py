@@ -7,8 +7,8 @@ Asks the critic three questions about each captioned video. DIR/scores.json is
 what LiFT publishes (video, caption, answers) with score, probabilities and
 flags beside; `lift align` and `lift evaluate` take it as it is. DIR/
 ratings.jsonl gets each rating as it is made, and the same command again goes on
-from there; SIGTERM ends it with status 0. With --multihost each host rates its
-share on its own devices.
+from there; SIGTERM ends it with status 143. With --multihost each host rates
+its share on its own devices.
 
 example: lift score --config=configs/score.py:smoke --workdir=DIR
 """
@@ -38,7 +38,7 @@ from lift_jax.scoring.job import Rater
 from lift_jax.scoring.output import scored_record
 from lift_jax.scoring.scorer import Scorer
 from lift_jax.scoring.videos import CaptionedVideo, key_of, read_videos
-from lift_jax.stop_signal import StopSignal
+from lift_jax.stop_signal import Stopped, StopSignal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +136,12 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     config.videos.on_bad_record,
   )
   with distributed.working_apart('every host has rated its videos'):
-    _rate(rater, mine, done, journal, mesh, logger)
+    is_done = _rate(rater, mine, done, journal, mesh, logger)
   if distributed.is_primary():
     journal.gather(keys)
     _write_scores(config, workdir, journal, found.records, logger)
+  if not is_done:
+    raise Stopped
 
 
 def _key(line) -> str:
@@ -193,8 +195,12 @@ def _done(journal: Journal, videos: list[CaptionedVideo], settings) -> set[str]:
   return done
 
 
-def _rate(rater: Rater, videos, done, journal, mesh, logger) -> None:
-  """Rates what is not done, with a bar and an ear for SIGTERM."""
+def _rate(rater: Rater, videos, done, journal, mesh, logger) -> bool:
+  """Rates what is not done, with a bar and an ear for SIGTERM.
+
+  Returns:
+    Whether none is left.
+  """
   progress = Progress(
     len(videos),
     'video',
@@ -204,7 +210,7 @@ def _rate(rater: Rater, videos, done, journal, mesh, logger) -> None:
   )
   start = time.monotonic()
   with journal, StopSignal(together=False) as stop, progress:
-    rater.run(videos, done, journal, stop, progress, logger)
+    is_done = rater.run(videos, done, journal, stop, progress, logger)
   seconds = time.monotonic() - start
   if rater.num_rated:
     logger.info(
@@ -215,6 +221,7 @@ def _rate(rater: Rater, videos, done, journal, mesh, logger) -> None:
       rater.seconds,
       rater.num_rated / seconds / mesh.size,
     )
+  return is_done
 
 
 def _write_scores(

@@ -7,7 +7,7 @@ Reads published feedback (HRA, VIDGEN), sets clips aside for validation and
 test, and trains. DIR gets the three parts as JSON (splits/), checkpoints,
 metrics (TensorBoard and metrics.jsonl), the config, and at the end what was
 trained, as it is published (export/). The same command again resumes; SIGTERM
-saves and ends with status 0.
+saves and ends with status 143.
 
 example: lift train_critic --config=configs/critic_tiny.py:smoke --workdir=DIR
 """
@@ -40,6 +40,7 @@ from lift_jax.models.critic.choice import (
 from lift_jax.models.critic.prompt import questions_path
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.partitioning import MeshConfig
+from lift_jax.stop_signal import Stopped
 from lift_jax.training import critic, loop, metrics
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
@@ -223,7 +224,9 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
           config, setup, folder, watched.records, tokenizer, frozen, writer
         ),
       )
-  if int(state.step) == num_steps and config.train.export:
+  if int(state.step) < num_steps:
+    raise Stopped
+  if config.train.export:
     target = workdir / 'export'
     _export(config, folder, target, state, frozen, logger)
     if distributed.is_primary():

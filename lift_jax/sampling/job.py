@@ -128,7 +128,7 @@ def run(
   progress: Progress,
   peak_flops: float | None,
   logger: logging.Logger,
-) -> None:
+) -> bool:
   """Makes the clips that are not finished, until all are or SIGTERM comes.
 
   Args:
@@ -136,6 +136,9 @@ def run(
     finished: stems of those that are there already.
     initial_noise: folder of the noise to start from; '' draws it.
     peak_flops: of a device, or None where it is not known.
+
+  Returns:
+    Whether none is left.
 
   Raises:
     UserError: a clip is not finite or cannot be written.
@@ -164,6 +167,8 @@ def run(
   if stop.received:
     logger.warning('SIGTERM: what was begun is written; run again to go on')
   _summarize(generator, rounds, peak_flops, logger)
+  num_made = sum(number for number, _ in rounds)
+  return num_made == sum(clip.stem not in finished for clip in clips)
 
 
 def _round(generator, batches, initial_noise, stop, clock, writer) -> int:

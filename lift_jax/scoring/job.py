@@ -193,19 +193,22 @@ class Rater:
     stop: StopSignal,
     progress: Progress,
     logger: logging.Logger,
-  ) -> None:
+  ) -> bool:
     """Rates the videos that are not done, until all are or SIGTERM comes.
 
     Args:
       videos: of this host.
       done: keys of those that the journal holds.
 
+    Returns:
+      Whether none is left.
+
     Raises:
       UserError: a video that cannot be used, answers that the critic has no
         room for, a critic that is not finite, or a disk that is full.
     """
     if all(video.key in done for video in videos):
-      return
+      return True
     with concurrent.futures.ThreadPoolExecutor(
       self._config.num_readers
     ) as pool:
@@ -229,8 +232,9 @@ class Rater:
       for batch, frames in self._read_ahead(batches, pool):
         if stop.received:
           logger.warning('SIGTERM: what was rated is kept; run again to go on')
-          break
+          return False
         self._rate(batch, frames, places, journal, progress)
+    return True
 
   def _check_length(self, tasks: Sequence[Task], places: int) -> None:
     """Refuses prompts and answers that together are more than is read."""

@@ -236,7 +236,7 @@ class ResumeTest(_SampleTest):
   def test_stopped(self, name):
     process = jobs.start(_STOPPED, ['3', name, *self.arguments()])
     ((status, output, errors),) = jobs.finish(process)
-    expected = {'SIGKILL': -signal.SIGKILL, 'SIGTERM': 0, 'SIGINT': 130}
+    expected = {'SIGKILL': -signal.SIGKILL, 'SIGTERM': 143, 'SIGINT': 130}
     self.assertEqual(status, expected[name], errors)
     self.assertEqual('SIGTERM' in output, name == 'SIGTERM')
     self.assertNotIn('Traceback', errors)

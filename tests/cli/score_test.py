@@ -425,7 +425,7 @@ class ResumeTest(_ScoreTest):
       )
       for name in names
     ]
-    expected = ((-signal.SIGKILL, 3), (0, 4))
+    expected = ((-signal.SIGKILL, 3), (143, 4))
     for name, (status, num_rated), result in zip(
       names, expected, jobs.finish(*processes), strict=True
     ):

@@ -252,7 +252,7 @@ class ResumeTest(_CriticTest):
     previous = signal.getsignal(signal.SIGTERM)
     with runs.after_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
       outcome = self.train(train__trainable=trainable)
-    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    self.assertEqual((outcome.status, outcome.stderr), (143, ''))
     self.assertTrue(outcome.has_logged('SIGTERM: saving step 3'))
     self.assertEqual(jobs.checkpoints_of(self.workdir), ['2', '3'])
     self.assertIs(signal.getsignal(signal.SIGTERM), previous)

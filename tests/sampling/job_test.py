@@ -404,7 +404,7 @@ class _RunTest(_JobTest):
   ):
     """A job with batches of four clips; returns its generator."""
     generator = generator or FakeGenerator()
-    job_lib.run(
+    self.is_done = job_lib.run(
       generator,
       clips,
       set(finished),
@@ -575,6 +575,7 @@ class RunTest(_RunTest):
     self.run_job(clips, batches_per_round=4, **stopping)
     self.assertCountEqual(self.stems(), [f'{n}' for n in range(num_made)])
     self.assertEqual(self.num_written, num_made)
+    self.assertEqual(self.is_done, num_made == len(clips))
     self.assertEqual(jobs.leftovers(self.workdir), [])
     self.assertLen(self.files(), num_made)
     self.assertIn(

@@ -161,7 +161,7 @@ class _JobTest(parameterized.TestCase):
       self.on_bad_record,
     )
     with journal or self.journal() as open_journal:
-      rater.run(
+      self.is_done = rater.run(
         videos,
         set(done),
         open_journal,
@@ -549,6 +549,7 @@ class BatchTest(_JobTest):
     rater = self.rate(self.videos(), batch=1)
     self.assertLen(self.lines(), 4)
     self.assertEqual(rater.num_rated, 4)
+    self.assertFalse(self.is_done)
     self.assertIn('SIGTERM', self.caplog.text)
 
   @parameterized.parameters(1, 3)
