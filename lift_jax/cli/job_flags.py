@@ -85,7 +85,13 @@ def parse(
   if default_config and file.startswith(':'):
     file = default_config + file
   config, source = read_config(file, overrides, config_class)
-  workdir = pathlib.Path(values['workdir'].value).expanduser().resolve()
+  given = values['workdir'].value
+  if '://' in given:
+    raise UserError(
+      f'--workdir={given}: results go to files, not to buckets; give a folder, '
+      'which may be a bucket that is mounted'
+    )
+  workdir = pathlib.Path(given).expanduser().resolve()
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:

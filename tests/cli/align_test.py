@@ -389,7 +389,7 @@ is_due = loop.TrainCheckpoints.is_due
 def stop_at_1(self, step):
   if step == 1 and os.environ['JAX_PROCESS_ID'] == '1':
     os.kill(os.getpid(), signal.SIGTERM)
-  # JAX looks once a second whether the signal has come, then all agree on a step.
+  # JAX looks once a second whether it has come; then all agree on a step.
   time.sleep(5 if step == 1 else 1)
   return is_due(self, step)
 

@@ -193,6 +193,11 @@ class FlagsTest(parameterized.TestCase):
       message = self.refused(f'--config={jobs.CONFIG}', f'--workdir={workdir}')
       self.assertIn(f'--workdir={workdir}', message)
 
+  def test_workdir_is_a_bucket(self):
+    message = self.refused(f'--config={jobs.CONFIG}', '--workdir=gs://b/run')
+    self.assertIn('--workdir=gs://b/run: results go to files', message)
+    self.assertFalse(pathlib.Path('gs:').exists())
+
   def test_workdir_not_writable(self):
     self.workdir.mkdir()
     with mock.patch('os.access', return_value=False):
