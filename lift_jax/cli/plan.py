@@ -18,6 +18,7 @@ itself, so they are planned for one host.
 example: lift plan --config=configs/align_sample.py:smoke --topology=cpu:8
 """
 
+from collections.abc import Sequence
 import dataclasses
 import json
 from typing import Any
@@ -99,6 +100,10 @@ class Plan:
     }
 
 
+# What compilers call each kernel of attention.
+_KERNELS = {'splash': 'tpu_custom_call', 'cudnn': 'fmha'}
+
+
 def plan(
   job: str,
   config_file: str,
@@ -138,6 +143,8 @@ def plan(
     )
     programs = make_programs(config, devices)
     reports = [report.make(program, topology) for program in programs]
+  else:
+    attention = _chosen(attention, reports)
   fits = all(one.fits for one in reports)
   return Plan(
     job,
@@ -147,3 +154,17 @@ def plan(
     tuple(reports),
     () if fits else tuple(plan_programs.knobs(job, config, programs[0].mesh)),
   )
+
+
+def _chosen(asked: str, reports: Sequence[Any]) -> str:
+  """The kernel that attention became, by what the programs call."""
+  if any(one.memory is None for one in reports):
+    return asked  # a program that the compiler refused tells nothing
+  called = {name for one in reports for name in one.kernels}
+  found = {
+    kernel
+    for kernel, target in _KERNELS.items()
+    if any(target in name for name in called)
+  }
+  chosen = ', '.join(sorted(found)) or 'xla'
+  return chosen if asked == chosen else f'{chosen} (asked for: {asked})'

@@ -1,10 +1,12 @@
 """`lift plan`: what it compiles is what the jobs run."""
 
 import json
+from unittest import mock
 
 from absl.testing import parameterized
 import pytest
 
+from lift_jax.planning import chips
 from lift_jax.training import loop
 from tests.cli import jobs
 
@@ -75,8 +77,33 @@ class OutputTest(parameterized.TestCase):
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     lines = outcome.stdout.splitlines()
     self.assertStartsWith(lines[0], 'lift align on cpu:8: 8 cpu devices: ')
+    self.assertEqual(lines[1], 'attention: xla (asked for: auto)')
     self.assertTrue(any('all-gather' in line for line in lines))
     self.assertIn('nothing is known of this device', lines[-1])
+
+  def test_does_not_fit(self):
+    """Then it says what would help, and what is done already is no help."""
+    small = chips.Chip(name='cpu', platform='cpu', hbm_bytes=1000)
+    with mock.patch.dict(chips.CHIPS, {'cpu': small}):
+      for settings, helps, does_not in (
+        ((), 'train.trainable=lora', 'mesh.fsdp='),
+        (
+          (
+            '--config.train.trainable=lora',
+            '--config.mesh.data=2',
+            '--config.mesh.fsdp=4',
+          ),
+          'mesh.fsdp=8, mesh.data=1',
+          'train.trainable=lora',
+        ),
+      ):
+        outcome = _plan(*_SMOKE, *settings)
+        self.assertEqual(outcome.status, 0)
+        text, advice = outcome.stdout.split('What would help:')
+        self.assertIn('too much', text)
+        self.assertIn(helps, advice)
+        self.assertNotIn(does_not, advice)
+        self.assertIn('mesh.tensor=2', advice)
 
   def test_numbers(self):
     """FLOPs are those of the model, and gathers those of its parameters."""
