@@ -19,8 +19,11 @@ BATCH = P(BATCH_AXES)
 
 TRANSFORMER_RULES = (
   (r'patch/kernel', P(None, None, None, 'fsdp')),
-  (r'(text_proj|time/linear_[12])/kernel', P('fsdp', 'tensor')),
-  (r'(norm_out/linear|proj_out)/kernel', P('fsdp', None)),
+  # Little work, whose results every device of 'tensor' needs whole.
+  (
+    r'(text_proj|time/linear_[12]|norm_out/linear|proj_out)/kernel',
+    P('fsdp', None),
+  ),
   (r'blocks/norm[12]/linear/kernel', P(None, 'fsdp', 'tensor')),
   (r'blocks/attn/to_[qkv]/kernel', P(None, 'fsdp', 'tensor')),
   (r'blocks/attn/to_out/kernel', P(None, 'tensor', 'fsdp')),

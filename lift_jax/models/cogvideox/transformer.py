@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from lift_jax.models.attention import attention
 from lift_jax.models.cogvideox import positions
 from lift_jax.models.cogvideox.config import TransformerConfig
-from lift_jax.models.cogvideox.sharding import TOKENS
+from lift_jax.models.cogvideox.sharding import BATCH, TOKENS
 from lift_jax.models.functional import stack
 from lift_jax.models.remat import scan_layers
 from lift_jax.partitioning import constrain
@@ -66,7 +66,9 @@ class AdaptiveNorm(nnx.Module):
 
   def __call__(self, x_bnd, time_bt, is_text_n):
     """Returns the modulated tokens and their gates, both [B, N, D]."""
-    parts = jnp.split(self.linear(jax.nn.silu(time_bt))[:, None, :], 6, axis=-1)
+    # The kernel is cut along all six parts: cut like that, each would be moved.
+    modulation = constrain(self.linear(jax.nn.silu(time_bt)), BATCH)
+    parts = jnp.split(modulation[:, None, :], 6, axis=-1)
     is_text = is_text_n[None, :, None]
     shift, scale, gate = (
       jnp.where(is_text, text, video)
@@ -137,7 +139,7 @@ class Block(nnx.Module):
 
   def __call__(self, x_bnd, time_bt, is_text_n, rotation):
     h_bnd, gate = self.norm1(x_bnd, time_bt, is_text_n)
-    x_bnd = x_bnd + gate * self.attn(h_bnd, rotation)
+    x_bnd = constrain(x_bnd + gate * self.attn(h_bnd, rotation), TOKENS)
     h_bnd, gate = self.norm2(x_bnd, time_bt, is_text_n)
     return x_bnd + gate * self.ff(h_bnd)
 
