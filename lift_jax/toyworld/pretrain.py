@@ -2,18 +2,22 @@
 
 What LiFT starts from, a model that follows its prompts half-heartedly, is made
 here by training on clips of which half are flawed: first the autoencoder, then
-transformer and text encoder together. The result is a folder like any
-published one. `lift demo --from_scratch` does the same.
+the text encoder (`pretrain_text`), then the transformer with both as they are.
+The result is a folder like any published one. `lift demo --from_scratch` does
+the same.
+
+The transformer learns in three steps. At the last timestep there is nothing but
+the caption to go by: what a caption means is learned there first, and several
+times faster than among all timesteps, which follow. Flaws come last: what is
+wrong with half of the clips hides what they have in common.
 
 B batch  T frames  H W height and width  F h w those of latents  C channels
 S text tokens
 """
 
-from collections.abc import Callable
 import dataclasses
 import logging
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +34,8 @@ from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.models.t5.config import T5Config
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
 from lift_jax.progress import Progress
-from lift_jax.toyworld import flaws, scenes, tokenizer
-from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
-from lift_jax.training.state import TrainState
+from lift_jax.toyworld import flaws, pretrain_text, scenes, tokenizer
+from lift_jax.toyworld.pretrain_loop import StageConfig, train
 from lift_jax.training.step import Batch, draw, sample_errors
 
 _CLIP = (9, 32, 32)  # frames, height, width
@@ -42,21 +45,6 @@ _ENCODE_BATCH = 32
 # where it turns from square to absolute; both in units of half the range.
 _SHAPE_WEIGHT = 8.0
 _SMOOTH = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class StageConfig:
-  """How long and how fast one of the networks is trained.
-
-  Attributes:
-    steps: optimizer steps.
-    batch_size: clips in each.
-    optimizer: see there.
-  """
-
-  steps: int
-  batch_size: int
-  optimizer: OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +61,10 @@ class PretrainConfig:
     schedule: of the noise.
     autoencoder: training of the VAE.
     kl_weight: of the divergence of its posterior, per latent value.
-    diffusion: training of transformer and text encoder.
+    reading: training of the text encoder.
+    draft: of the transformer, at the last timestep, on clips without flaws.
+    clean: then at all timesteps, still without flaws.
+    diffusion: then with flaws.
     caption_dropout: share of captions replaced by the empty one.
     dtype: of the weights as they are stored.
   """
@@ -87,6 +78,9 @@ class PretrainConfig:
   schedule: ScheduleConfig
   autoencoder: StageConfig
   kl_weight: float
+  reading: StageConfig
+  draft: StageConfig
+  clean: StageConfig
   diffusion: StageConfig
   caption_dropout: float
   dtype: str
@@ -141,7 +135,7 @@ def make_model(
   config: PretrainConfig,
   logger: logging.Logger,
 ) -> None:
-  """Trains transformer and text encoder; writes the whole model's folder.
+  """Trains text encoder and transformer; writes the whole model's folder.
 
   Args:
     target: the folder to write, in the published layout; one that is there is
@@ -150,20 +144,33 @@ def make_model(
     config: of the training.
     logger: takes the progress.
   """
-  frames_bthw3, captions = _draw(config, logger)
   model = folder_lib.open_model(autoencoder)
   vae_params = model.load('vae', model.declare('vae'), None, jnp.float32)
-  tokens_bs, _ = tokenize(
-    load_tokenizer(autoencoder / folder_lib.TOKENIZER),
-    captions,
-    config.transformer.max_text_length,
+  text_params = train_text_encoder(model, config, logger)
+  clean, flawed = (
+    (*encode_all(model, vae_params, frames, logger), _tokens(model, captions))
+    for frames, captions in (
+      draw_clips(config.num_clips, 0.0, config.seed + 1),
+      _draw(config, logger),
+    )
   )
-  mean_b, logvar_b = encode_all(model, vae_params, frames_bthw3, logger)
-  params = train_diffusion(model, (mean_b, logvar_b, tokens_bs), config, logger)
+  params = _init(model.declare('transformer'), config.seed + 2)
+  for stage, data, only_last in (
+    ('draft', clean, True),
+    ('clean', clean, False),
+    ('diffusion', flawed, False),
+  ):
+    params = train_transformer(
+      model, params, text_params, data, config, stage, only_last, logger
+    )
   with model_files.writing_beside(target) as partial:
     tokenizer.write(partial / folder_lib.TOKENIZER)
     folder_lib.write_configs(partial, model)
-    for component, weights in {'vae': vae_params, **params}.items():
+    for component, weights in {
+      'vae': vae_params,
+      'text_encoder': text_params,
+      'transformer': params,
+    }.items():
       folder_lib.save_component(partial, component, weights, config.dtype)
 
 
@@ -264,43 +271,68 @@ def encode_all(
   return np.concatenate(mean_b), np.concatenate(logvar_b)
 
 
-def train_diffusion(
+def train_text_encoder(
+  model: ModelFolder, config: PretrainConfig, logger: logging.Logger
+) -> Params:
+  """Parameters of the text encoder, fp32; see `pretrain_text`."""
+  network = model.declare('text_encoder')
+  known = scenes.training_scenes()
+  tokens_bs = _tokens(model, [scene.caption for scene in known])
+  params = _init(network, config.seed + 1)
+  return pretrain_text.train_text_encoder(
+    network, params, known, tokens_bs, config.reading, config.seed, logger
+  )
+
+
+def _tokens(model: ModelFolder, captions: list[str]) -> np.ndarray:
+  """int32 [B, S]."""
+  return tokenize(
+    load_tokenizer(model.path / folder_lib.TOKENIZER),
+    captions,
+    model.transformer.max_text_length,
+  )[0]
+
+
+def train_transformer(
   model: ModelFolder,
+  params: Params,
+  text_params: Params,
   data: tuple[np.ndarray, np.ndarray, np.ndarray],
   config: PretrainConfig,
+  stage: str,
+  only_last: bool,
   logger: logging.Logger,
-) -> dict[str, Params]:
-  """Parameters of the transformer and the text encoder, fp32.
+) -> Params:
+  """Parameters of the transformer, fp32.
 
   Args:
-    model: configs of both, and the scaling factor.
+    model: configs of it and the text encoder, and the scaling factor.
+    params: before it, donated.
+    text_params: of the text encoder.
     data: posterior mean and log variance [B, F, h, w, C], tokens [B, S].
     config: of the training.
+    stage: field of `config` that says how long and how fast.
+    only_last: whether noise is always at its most.
     logger: takes the progress.
   """
-  networks = {
-    name: model.declare(name) for name in ('transformer', 'text_encoder')
-  }
-  params = {
-    name: _init(network, config.seed + number + 1)
-    for number, (name, network) in enumerate(networks.items())
-  }
+  network, text_encoder = map(model.declare, ('transformer', 'text_encoder'))
   schedule = Schedule(model.schedule)
-  null_tokens, _ = tokenize(
-    load_tokenizer(model.path / folder_lib.TOKENIZER), [''], data[2].shape[1]
-  )
+  null_tokens = _tokens(model, [''])
 
   def loss_fn(params, mean, logvar, tokens_bs, key):
     tokens_bs = jnp.concatenate([tokens_bs, null_tokens])
-    text_bsd = networks['text_encoder'](params['text_encoder'], tokens_bs)
+    text_bsd = text_encoder(text_params, tokens_bs)
     ones = jnp.ones(len(mean))
     batch = Batch(mean, logvar, text_bsd[:-1], ones, ones > 1)
     draws = draw(key, batch, schedule.num_timesteps, config.caption_dropout)
+    if only_last:
+      last = jnp.full_like(draws.timesteps, schedule.num_timesteps - 1)
+      draws = draws._replace(timesteps=last)
     error_b = sample_errors(
-      networks['transformer'],
+      network,
       schedule,
       model.vae.scaling_factor,
-      params['transformer'],
+      params,
       batch,
       draws,
       text_bsd[-1],
@@ -308,55 +340,12 @@ def train_diffusion(
     return jnp.mean(error_b), {}
 
   return train(
-    'diffusion',
+    stage,
     params,
     loss_fn,
     lambda rows: tuple(array[rows] for array in data),
     len(data[2]),
-    config.diffusion,
+    getattr(config, stage),
     config.seed,
     logger,
-  )
-
-
-def train(
-  name: str,
-  params: Params,
-  loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
-  read: Callable[[np.ndarray], tuple[np.ndarray, ...]],
-  num_clips: int,
-  config: StageConfig,
-  seed: int,
-  logger: logging.Logger,
-) -> Params:
-  """Minimises `loss_fn(params, *read(rows), key)`; returns the parameters."""
-  tx = make_optimizer(config.optimizer, config.steps)
-  state = TrainState.create(params, tx, with_ema=False)
-
-  def step(state, key, *batch):
-    key = jax.random.fold_in(key, state.step)
-    (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-      state.trainable, *batch, key
-    )
-    return state.after(grads, tx, 0.0), {'loss': loss, **aux}
-
-  step = jax.jit(step, donate_argnums=0)
-  rng = np.random.default_rng((seed, config.steps))
-  key = jax.random.key(seed)
-  order: list[int] = []
-  with Progress(config.steps, f'{name} step', logger=logger) as progress:
-    for _ in range(config.steps):
-      while len(order) < config.batch_size:
-        order += rng.permutation(num_clips).tolist()
-      rows = np.array(order[: config.batch_size])
-      del order[: config.batch_size]
-      state, metrics = step(state, key, *read(rows))
-      progress.update(1, _note(metrics))
-  logger.info('pretrain: %s: %s', name, _note(metrics))
-  return state.trainable
-
-
-def _note(metrics: dict[str, Any]) -> str:
-  return ', '.join(
-    f'{name} {float(value):.4g}' for name, value in metrics.items()
   )

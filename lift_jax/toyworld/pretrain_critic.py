@@ -47,7 +47,7 @@ from lift_jax.toyworld import (
 )
 from lift_jax.toyworld.flaws import Flaw, ToyClip
 from lift_jax.toyworld.measures import Measured
-from lift_jax.toyworld.pretrain import StageConfig, train
+from lift_jax.toyworld.pretrain_loop import StageConfig, train
 from lift_jax.toyworld.scenes import Scene
 from lift_jax.toyworld.validate import soften
 from lift_jax.training.critic_step import CriticBatch, answer_losses

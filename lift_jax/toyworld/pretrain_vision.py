@@ -19,7 +19,7 @@ import optax
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.toyworld import flaws, scenes
 from lift_jax.toyworld.measures import Measured
-from lift_jax.toyworld.pretrain import StageConfig, train
+from lift_jax.toyworld.pretrain_loop import StageConfig, train
 
 # What a single frame can tell of a scene.
 _ATTRIBUTES = ('size', 'colour', 'shape', 'background')

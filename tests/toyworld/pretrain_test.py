@@ -4,13 +4,21 @@ import logging
 
 from absl.testing import absltest
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lift_jax import config_lib
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.models.cogvideox.folder import open_model
-from lift_jax.toyworld import checkers, demo_config, pretrain, scenes
+from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.toyworld import (
+  checkers,
+  demo_config,
+  pretrain,
+  scenes,
+  tokenizer,
+)
 
 _LOGGER = logging.getLogger('lift')
 
@@ -91,6 +99,42 @@ class MakeModelTest(absltest.TestCase):
       for of in (jax.jit(network.init)(jax.random.key(config.seed)), params)
     )
     self.assertLess(after, 0.8 * before)
+
+  def test_draft(self):
+    """The colour that a caption names shows in what it makes of noise."""
+    config = _config(**{
+      'draft.steps': 80, 'draft.optimizer.learning_rate': 5e-3,
+      'caption_dropout': 0.0,
+    })  # fmt: skip
+    tokenizer.write(self.folder / 'tokenizer')
+    model = pretrain.empty_model(self.folder, config)
+    text, params = (
+      jax.jit(model.declare(component).init)(jax.random.key(0))
+      for component in ('text_encoder', 'transformer')
+    )
+    captions = [
+      'A small red circle moves upwards over a white background.',
+      'A small blue circle moves upwards over a white background.',
+    ] * 8
+    tokens_bs, _ = tokenize(
+      load_tokenizer(self.folder / 'tokenizer'), captions, 16
+    )
+    sign = np.tile([1.0, -1.0], 8).astype(np.float32)
+    mean_b = np.broadcast_to(sign[:, None, None, None, None], (16, 5, 8, 8, 16))
+    logvar_b = np.full_like(mean_b, -20.0)
+    params = pretrain.train_transformer(
+      model, params, text, (mean_b, logvar_b, tokens_bs), config, 'draft', True,
+      _LOGGER,
+    )  # fmt: skip
+    text_bsd = model.declare('text_encoder')(text, tokens_bs[:2])
+    noise = jax.random.normal(jax.random.key(1), mean_b[:1].shape)
+    velocity = model.declare('transformer')(
+      params, jnp.concatenate([noise, noise]), text_bsd, jnp.full(2, 999)
+    )
+    # At the last timestep the velocity is minus the clip.
+    means = np.mean(-velocity, (1, 2, 3, 4))
+    self.assertGreater(means[0], 0.5)
+    self.assertLess(means[1], -0.5)
 
 
 if __name__ == '__main__':
