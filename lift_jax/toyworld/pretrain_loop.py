@@ -1,12 +1,14 @@
 """The loop in which every network of the toy world is pretrained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import logging
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from lift_jax.models.functional import Params
 from lift_jax.progress import Progress
@@ -64,6 +66,27 @@ def train(
       progress.update(1, _note(metrics))
   logger.info('pretrain: %s: %s', name, _note(metrics))
   return state.trainable
+
+
+def classification(
+  scores: Sequence[jax.Array], classes_ba: jax.Array
+) -> tuple[jax.Array, list[jax.Array]]:
+  """Mean loss of A classifications, and the share that is right in each.
+
+  Args:
+    scores: of each one, [B, N, classes]: N guesses about every row.
+    classes_ba: int32 [B, A], the truth.
+  """
+  losses, rights = [], []
+  for number, scores_bnk in enumerate(scores):
+    class_bn = jnp.broadcast_to(
+      classes_ba[:, number, None], scores_bnk.shape[:2]
+    )
+    losses.append(
+      optax.softmax_cross_entropy_with_integer_labels(scores_bnk, class_bn)
+    )
+    rights.append(jnp.mean(jnp.argmax(scores_bnk, axis=-1) == class_bn))
+  return sum(map(jnp.mean, losses)) / len(losses), rights
 
 
 def _note(metrics: dict[str, Any]) -> str:

@@ -13,11 +13,10 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.toyworld import scenes
-from lift_jax.toyworld.pretrain_loop import StageConfig, train
+from lift_jax.toyworld.pretrain_loop import StageConfig, classification, train
 
 
 def words_of(known: tuple[scenes.Scene, ...]) -> np.ndarray:
@@ -62,15 +61,8 @@ def train_text_encoder(
   def loss_fn(trained, tokens_bs, words_ba, key):
     del key
     text_bsd = network(trained['network'], tokens_bs)
-    parts = jnp.split(text_bsd @ trained['head'], np.cumsum(sizes)[:-1], -1)
-    losses, rights = [], []
-    for number, scores_bsn in enumerate(parts):
-      word_bs = jnp.broadcast_to(words_ba[:, number, None], tokens_bs.shape)
-      losses.append(
-        optax.softmax_cross_entropy_with_integer_labels(scores_bsn, word_bs)
-      )
-      rights.append(jnp.mean(jnp.argmax(scores_bsn, axis=-1) == word_bs))
-    loss = sum(map(jnp.mean, losses)) / len(losses)
+    scores = jnp.split(text_bsd @ trained['head'], np.cumsum(sizes)[:-1], -1)
+    loss, rights = classification(scores, words_ba)
     return loss, dict(zip(scenes.ATTRIBUTES, rights, strict=True))
 
   trained = train(

@@ -14,12 +14,11 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.toyworld import flaws, scenes
 from lift_jax.toyworld.measures import Measured
-from lift_jax.toyworld.pretrain_loop import StageConfig, train
+from lift_jax.toyworld.pretrain_loop import StageConfig, classification, train
 
 # What a single frame can tell of a scene.
 _ATTRIBUTES = ('size', 'colour', 'shape', 'background')
@@ -127,19 +126,11 @@ def train_vision(
     said_bt = frame_btd / size_bt1 @ trained['head'][:-1]
     said_bt = said_bt + trained['head'][-1][None, None]
     *scores, place_bt2 = jnp.split(said_bt, np.cumsum(sizes), axis=-1)
-    losses, rights = [], []
-    for number, scores_btn in enumerate(scores):
-      class_bt = jnp.broadcast_to(
-        classes_ba[:, number, None], (batch, num_frames)
-      )
-      losses.append(
-        optax.softmax_cross_entropy_with_integer_labels(scores_btn, class_bt)
-      )
-      rights.append(jnp.mean(jnp.argmax(scores_btn, axis=-1) == class_bt))
+    loss, rights = classification(scores, classes_ba)
     away = jnp.mean(jnp.abs(place_bt2 - places_bt2))
-    loss = sum(map(jnp.mean, losses)) / len(losses) + _PLACE_WEIGHT * away
     names = (*_ATTRIBUTES, 'fidelity')
-    return loss, dict(zip(names, rights, strict=True)) | {'away': away}
+    told = dict(zip(names, rights, strict=True)) | {'away': away}
+    return loss + _PLACE_WEIGHT * away, told
 
   trained = train(
     'vision',

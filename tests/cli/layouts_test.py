@@ -15,6 +15,8 @@ import jax
 
 from lift_jax.cli import job_flags, plan_programs
 from lift_jax.planning import sizes
+from lift_jax.sampling.config import VideoConfig
+from lift_jax.sampling.sizes import latent_shape
 from tests.cli import jobs
 
 _LAYERS, _BATCH = 2, 8
@@ -56,9 +58,10 @@ class LayoutTest(parameterized.TestCase):
       sum(4 * leaf.size for leaf in jax.tree.leaves(tree))
       for tree in (params, params['blocks'])
     )
-    height, width = (side // 8 for side in config.data.sizes[0])
-    frames = (config.data.max_frames + 3) // 4
-    num_tokens = model.transformer.num_tokens(frames, height, width)
+    height, width = config.data.sizes[0]
+    video = VideoConfig(height, width, config.data.max_frames, tiling=False)
+    *size, _ = latent_shape(model, video)
+    num_tokens = model.transformer.num_tokens(*size)
     # Of the activations between two layers.
     cls.tokens = 4 * _BATCH * num_tokens * model.transformer.width
 
