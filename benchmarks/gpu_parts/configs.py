@@ -1,0 +1,58 @@
+"""The shipped configs, with what a row sets."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from lift_jax.cli import job_flags, plan_programs
+
+_CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
+
+
+def train(tiny: bool, batch: int, remat: str) -> Any:
+  """Of `lift align`."""
+  return _read(
+    'align',
+    'align_cogvideox_2b',
+    tiny,
+    f'train.batch_per_device={batch}',
+    f'train.remat={remat}',
+  )
+
+
+def sample(tiny: bool) -> Any:
+  """Of `lift sample`."""
+  return _read('sample', 'sample', tiny)
+
+
+def score(tiny: bool, batch: int) -> Any:
+  """Of `lift score`: labels without reasons, texts of the smallest bucket."""
+  config = _read(
+    'score',
+    'score',
+    tiny,
+    f'run.batch_per_shard={batch}',
+    'videos.root=unread',
+  )
+  places = (min(config.prompts.text_buckets),)
+  return dataclasses.replace(
+    config, prompts=dataclasses.replace(config.prompts, text_buckets=places)
+  )
+
+
+def _read(job: str, file: str, tiny: bool, *settings: str) -> Any:
+  config_class, _ = plan_programs.JOBS[job]
+  config, _ = job_flags.read_config(
+    f'{_CONFIGS / file}.py' + (':smoke' if tiny else ''),
+    [f'--config.{setting}' for setting in settings],
+    config_class,
+  )
+  return config
+
+
+def programs(job: str, config: Any) -> dict[str, plan_programs.Program]:
+  """The programs that a job runs on one device, by name."""
+  _, make = plan_programs.JOBS[job]
+  return {program.name: program for program in make(config, jax.devices()[:1])}

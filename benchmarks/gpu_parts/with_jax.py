@@ -1,0 +1,240 @@
+"""What is measured of lift_jax: the programs that its jobs run.
+
+They are made as `lift plan` makes them, from the shipped configs, and run on
+random weights of the types that the jobs keep them in.
+
+B videos  N places of a prefix  Q questions  M places of a question
+"""
+
+import dataclasses
+import functools
+import math
+import re
+import time
+from typing import Any
+
+from gpu_parts import clock, configs, devices
+from gpu_parts.kernels import kernels as kernels
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from lift_jax import param_paths
+from lift_jax.cli.plan_programs import Program
+from lift_jax.models.critic.tokens import IMAGE_TOKEN
+from lift_jax.planning.memory import Memory
+from lift_jax.training import metrics
+from lift_jax.training.step import Batch
+
+
+def train(tiny: bool, batch: int, remat: str) -> dict[str, Any]:
+  """The step of `lift align` on a batch of encoded videos."""
+  devices.check(tiny)
+  config = configs.train(tiny, batch, remat)
+  (program,) = configs.programs('align', config).values()
+  step, (info, _), seconds = _compile(program)
+  state, *rest = _training_arguments(_Maker(program), info)
+  found = {}
+
+  def run():
+    nonlocal state, found
+    state, found = step(state, *rest)
+    jax.block_until_ready((state, found))
+
+  with jax.set_mesh(program.mesh):
+    runs = clock.repeat(run, tiny)
+  return _speed(program, step, runs, seconds) | {
+    'loss': float(found['loss']),  # of the last step
+  }
+
+
+def _training_arguments(put: '_Maker', info):
+  """State, frozen parameters, batch, empty caption and key."""
+  state, frozen, batch, null_text, _ = info
+  state = dataclasses.replace(
+    # Optax's moments and counters begin at zero.
+    put.zeros(dataclasses.replace(state, trainable={})),
+    trainable=put.network(state.trainable),
+  )
+  num_videos = batch.reward.shape
+  videos = Batch(
+    mean=put.noise(batch.mean),
+    logvar=put.noise(batch.logvar),
+    text=put.noise(batch.text),
+    reward=put.array(np.full(num_videos, 0.9, np.float32)),
+    is_real=put.array(np.zeros(num_videos, bool)),
+  )
+  key = put.array(jax.random.key(0))
+  return state, put.network(frozen), videos, put.noise(null_text), key
+
+
+def sample(tiny: bool) -> dict[str, Any]:
+  """Denoising and decoding of `lift sample`; the text is embedded already."""
+  devices.check(tiny)
+  programs = configs.programs('sample', configs.sample(tiny))
+  denoised, latents = _denoise(programs['denoising'], tiny)
+  decoded = _decode(programs['decoding'], latents, tiny)
+  per_video = [one['seconds_per_video'] for one in (denoised, decoded)]
+  return denoised | {
+    'seconds_per_video': sum(per_video),
+    'denoise_seconds_per_video': per_video[0],
+    'decode_seconds_per_video': per_video[1],
+    'decode_run_seconds': decoded['run_seconds'],
+    'peak_bytes': decoded['peak_bytes'],  # of all that this process has done
+    'program_bytes': max(denoised['program_bytes'], decoded['program_bytes']),
+    'compile_seconds': denoised['compile_seconds'] + decoded['compile_seconds'],
+  }
+
+
+def _denoise(program: Program, tiny: bool) -> tuple[dict[str, Any], jax.Array]:
+  """What it takes, and latents."""
+  denoise, ((params, *texts), options), seconds = _compile(program)
+  put = _Maker(program)
+  params, texts = put.network(params), [put.noise(text) for text in texts]
+  keys = put.array(np.ones(options['keys_b2'].shape, np.uint32))
+  latents = None
+
+  def run():
+    nonlocal latents
+    latents = denoise(params, *texts, keys_b2=keys).block_until_ready()
+
+  with jax.set_mesh(program.mesh):
+    runs = clock.repeat(run, tiny)
+  if not bool(jnp.isfinite(latents).all()):
+    raise ValueError('the latents are not finite')
+  return _speed(program, denoise, runs, seconds), latents
+
+
+def _decode(program: Program, latents: jax.Array, tiny: bool) -> dict[str, Any]:
+  """What it takes; as in `lift sample`, the transformer has left the device."""
+  decode, ((params, _), _), seconds = _compile(program)
+  params = _Maker(program).network(params)
+  with jax.set_mesh(program.mesh):
+    runs = clock.repeat(
+      lambda: decode(params, latents).block_until_ready(), tiny
+    )
+  return _speed(program, decode, runs, seconds)
+
+
+def score(tiny: bool, batch: int) -> dict[str, Any]:
+  """What `lift score` does for a batch: labels of all questions."""
+  devices.check(tiny)
+  config = configs.score(tiny, batch)
+  (program,) = configs.programs('score', config).values()
+  rate, ((params, frames, prompts), _), seconds = _compile(program)
+  put = _Maker(program)
+  params = put.network(params)
+  generator = np.random.default_rng(0)
+  frames = put.array(generator.integers(0, 256, frames.shape, np.uint8))
+  rows = _filled_prompts(put, prompts, max(config.prompts.text_buckets))
+  found = None
+
+  def run():
+    nonlocal found
+    found, _ = jax.block_until_ready(rate(params, frames, rows))
+
+  with jax.set_mesh(program.mesh):
+    runs = clock.repeat(run, tiny)
+  probabilities_rl, *_ = found
+  total_r = np.asarray(probabilities_rl).sum(axis=-1)
+  if not np.allclose(total_r, 1.0, atol=1e-3):
+    raise ValueError('probabilities of labels do not add up to 1')
+  result = _speed(program, rate, runs, seconds)
+  return result | {
+    'videos_per_second': 1 / result['seconds_per_video'],
+    'tokens_per_video': rows.prefix_bn.shape[1] + rows.question_bqm[0].size,
+  }
+
+
+def _filled_prompts(put: '_Maker', prompts, num_text: int):
+  """Frames and then text, every place taken; which text does not matter."""
+  prefix_bn = np.ones(prompts.prefix_bn.shape, np.int32)
+  prefix_bn[:, :-num_text] = IMAGE_TOKEN
+  question_bqm = np.ones(prompts.question_bqm.shape, np.int32)
+  rows = type(prompts)(
+    prefix_bn,
+    np.full(prefix_bn.shape[:1], prefix_bn.shape[1], np.int32),
+    question_bqm,
+    np.full(question_bqm.shape[:2], question_bqm.shape[2], np.int32),
+  )
+  return type(prompts)(*map(put.array, rows))
+
+
+def _compile(program: Program) -> tuple[Any, Any, float]:
+  """A program, the shapes of its arguments, and the seconds that it took."""
+  start = time.monotonic()
+  lowered = program.lower()
+  compiled = lowered.compile()
+  return compiled, lowered.args_info, time.monotonic() - start
+
+
+class _Maker:
+  """Arguments of a program, made on the device."""
+
+  def __init__(self, program: Program):
+    self._place = NamedSharding(program.mesh, P())
+    self._num_made = 0
+
+  def array(self, x: jax.Array | np.ndarray) -> jax.Array:
+    return jax.device_put(x, self._place)
+
+  def zeros(self, info: Any) -> Any:
+    return jax.tree.map(
+      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=self._place), info
+    )
+
+  def noise(self, leaf: Any, scale: float = 1.0) -> jax.Array:
+    """Normal numbers, other ones at each call."""
+    self._num_made += 1
+    return _normal(self._num_made, scale, leaf.shape, leaf.dtype, self._place)
+
+  def network(self, info: Any) -> Any:
+    """Parameters like those of a new network, leaf by leaf in their type."""
+
+    def fresh(name, leaf):
+      last = name.split('/')[-1]
+      if last == 'scale':
+        return jnp.ones(leaf.shape, leaf.dtype, device=self._place)
+      if last == 'bias':
+        return self.zeros(leaf)
+      # One over the number of inputs; the first axis of stacked blocks is that
+      # of the layers.
+      is_stacked = re.search('(^|/)blocks/', name) is not None
+      inputs = math.prod(leaf.shape[is_stacked:-1])
+      return self.noise(leaf, inputs**-0.5)
+
+    return param_paths.map_named(fresh, info)
+
+
+@functools.partial(jax.jit, static_argnames=('shape', 'dtype', 'place'))
+def _normal(seed, scale, shape, dtype, place):
+  def draw(key, shape):
+    return (jax.random.normal(key, shape, dtype) * scale).astype(dtype)
+
+  key = jax.random.key(seed)
+  if len(shape) > 2:
+    # Layer by layer: the random bits of a whole stack would take several times
+    # the memory of the network.
+    keys = jax.random.split(key, shape[0])
+    numbers = jax.lax.map(lambda key: draw(key, shape[1:]), keys)
+  else:
+    numbers = draw(key, shape)
+  return jax.lax.with_sharding_constraint(numbers, place)
+
+
+def _speed(
+  program: Program, compiled: Any, runs: list[float], compile_seconds: float
+) -> dict[str, Any]:
+  """What is known of every program after its runs."""
+  device = program.mesh.devices.flat[0]
+  seconds = clock.median(runs)
+  peak, flops = metrics.peak_flops(device), program.model_flops
+  return devices.about(device) | {
+    'seconds_per_video': seconds / program.num_videos,
+    'run_seconds': runs,
+    'mfu': flops / (seconds * peak) if flops and peak else None,
+    'compile_seconds': compile_seconds,
+    'program_bytes': Memory.of(compiled).total,
+  }
