@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 
 import jax
 import numpy as np
@@ -13,6 +14,9 @@ from lift_jax.errors import UserError
 
 # How long a host waits for one that has more to do.
 _WEEK_IN_MS = 7 * 24 * 3600 * 1000
+
+# How long JAX may take to end a process once another is lost; it knows at once.
+_SECONDS_TO_END = 60
 
 # Longest message that one host passes on to the others, in bytes.
 _MESSAGE_BYTES = 2048
@@ -84,12 +88,33 @@ def barrier(name: str) -> None:
 def wait_for_all(name: str) -> None:
   """A barrier for hosts that work apart and come hours after one another.
 
-  The devices take no part, whose collectives may give up after minutes.
+  The devices take no part, whose collectives may give up after minutes. Where
+  a host is lost meanwhile JAX ends the others, and they say so.
   """
-  if jax.process_count() > 1:
-    from orbax.checkpoint import multihost
+  if jax.process_count() == 1:
+    return
+  from orbax.checkpoint import multihost
 
+  try:
     multihost.get_barrier_sync_fn()(key=name, timeout_ms=_WEEK_IN_MS)
+  except RuntimeError:
+    print(
+      f'host {jax.process_index()}: another host is lost; what this one has '
+      'done is kept, and the same command on all hosts goes on from there',
+      file=sys.stderr,
+      flush=True,
+    )
+    time.sleep(_SECONDS_TO_END)
+    raise
+
+
+def true_everywhere(value: bool) -> bool:
+  """Whether it is true on every host; all must call it."""
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+
+  return bool(multihost_utils.process_allgather(np.array(value)).all())
 
 
 @contextlib.contextmanager

@@ -2,12 +2,11 @@
 
 import os
 import signal
-from unittest import mock
 
-from jax.experimental import multihost_utils
 import pytest
 
 from lift_jax.stop_signal import StopSignal
+from tests.cli import jobs
 
 
 @pytest.fixture
@@ -26,10 +25,9 @@ def terminate():
 @pytest.mark.parametrize('together', [False, True])
 def test_one_host(received, together):
   with StopSignal(together) as stop:
-    assert not stop.received and not stop.everywhere(0)
+    assert not stop.received and not stop.everywhere()
     terminate()
-    assert stop.received
-    assert stop.everywhere(1) and stop.everywhere(2)
+    assert stop.received and stop.everywhere()
     terminate()
   assert not received
   terminate()
@@ -52,27 +50,57 @@ def test_nothing_is_kept_for_the_next(received):
     assert not stop.received
 
 
-def test_several_hosts_in_step(received):
-  """JAX is asked, and the handler left to it."""
-  with (
-    mock.patch('jax.process_count', return_value=2),
-    mock.patch.object(
-      multihost_utils,
-      'reached_preemption_sync_point',
-      side_effect=lambda step: step == 7,
-    ) as reached,
-    StopSignal(together=True) as stop,
-  ):
-    terminate()
-    assert received == [1] and not stop.received
-    assert [stop.everywhere(step) for step in (6, 7)] == [False, True]
-  assert reached.call_count == 2
+# Two hosts. The second tells itself to stop, and both wait until JAX has passed
+# the word on. They print where they stopped.
+_HOST = """
+import os, signal, time
+import jax
+from lift_jax import distributed
+from lift_jax.stop_signal import StopSignal
+
+distributed.initialize(True)
+host = jax.process_index()
+
+def terminate():
+  if host == 1:
+    os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(3)  # JAX looks once a second whether it has come
+
+def apart(num_pieces, told_at=None):
+  with StopSignal(together=False) as stop:
+    for piece in range(num_pieces):
+      if stop.received:
+        return piece
+      if piece == told_at:
+        terminate()
+      time.sleep(0.1 if host else 1)
+
+def in_step(told_at=None):
+  with StopSignal(together=True) as stop:
+    for step in range(9):
+      if step == told_at:
+        terminate()
+      if stop.everywhere():
+        return step
+
+{work}
+distributed.wait_for_all('end')
+"""
 
 
-def test_several_hosts_on_their_own(received):
-  with (
-    mock.patch('jax.process_count', return_value=2),
-    StopSignal(together=False) as stop,
-  ):
-    terminate()
-    assert stop.received and stop.everywhere(0) and not received
+@pytest.mark.parametrize(
+  ('work', 'expected'),
+  [
+    # As soon as each looks, though the first has done less by then.
+    ('print(apart(90, told_at=40))', (range(4, 20), [41])),
+    # At the same step, though the first has asked more often before.
+    ('apart(4); print(in_step(told_at=3))', ([3], [3])),
+    # Nobody looks at that time, as where a model is loaded.
+    ('apart(4); terminate(); print(in_step())', ([0], [0])),
+  ],
+)
+def test_several_hosts(work, expected):
+  hosts = jobs.two_hosts(_HOST.replace('{work}', work), [], 1)
+  for (status, output, errors), where in zip(hosts, expected, strict=True):
+    assert status == 0, errors
+    assert int(output.splitlines()[-1]) in where, output

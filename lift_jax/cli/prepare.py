@@ -6,8 +6,9 @@ usage: lift prepare --config=FILE.py[:variant] --workdir=DIR [--multihost]
 Reads the alignment files that the config names, decodes the videos, encodes
 them with the model's VAE and their captions with its T5, and writes the cache
 (DIR/cache unless data.cache says otherwise). Run it again to go on after a
-kill; what is done is not done again. DIR/skipped.json lists the records that
-were left out where data.on_bad_record is 'skip'.
+kill; what is done is not done again. SIGTERM lets it keep all that is encoded,
+and ends it with status 143. DIR/skipped.json lists the records that were left
+out where data.on_bad_record is 'skip'.
 
 example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/demo
 """

@@ -96,6 +96,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   job_flags.write_config(call, 'sample')
   with distributed.working_apart('every host has made its videos'):
     is_done = _make(config, generator, mine, finished, manifest, logger)
+  is_done = distributed.true_everywhere(is_done)
   if distributed.is_primary():
     manifest.gather(clips)
     _write_sheet(config, workdir, manifest, clips, logger)

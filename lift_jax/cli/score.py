@@ -137,6 +137,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   )
   with distributed.working_apart('every host has rated its videos'):
     is_done = _rate(rater, mine, done, journal, mesh, logger)
+  is_done = distributed.true_everywhere(is_done)
   if distributed.is_primary():
     journal.gather(keys)
     _write_scores(config, workdir, journal, found.records, logger)

@@ -23,6 +23,7 @@ from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
 from lift_jax.progress import Progress
+from lift_jax.stop_signal import Stopped, StopSignal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +235,7 @@ def run(
   Raises:
     UserError: a clip cannot be used and `data.on_bad_record` is 'error', on
       this host or another. The shards that are full by then stay.
+    Stopped: on SIGTERM, to this host or another. All that is encoded stays.
   """
   if distributed.is_primary():
     cache.start()
@@ -256,16 +258,20 @@ def run(
   distributed.barrier('cache is read')
   make_encoder = functools.cache(make_encoder)
   mine = todo[jax.process_index() :: jax.process_count()]
-  error = None
-  try:
+  with (
+    distributed.working_apart('every host has encoded its clips'),
+    StopSignal(together=False) as stop,
+  ):
     if distributed.is_primary():
       cache.forget_skipped()
-    skipped = _encode_all(cache, mine, make_encoder, data, config, logger)
-    if distributed.is_primary() and not cache.null_text_path.exists():
+    skipped = _encode_all(cache, mine, make_encoder, data, config, stop, logger)
+    wants_null_text = distributed.is_primary() and not stop.received
+    if wants_null_text and not cache.null_text_path.exists():
       cache.write_null_text(make_encoder().captions([''])[0][0])
-  except UserError as raised:
-    error = raised
-  distributed.raise_together(error)
+  # Also where all was done by then: whoever called may have more to do.
+  if not distributed.true_everywhere(not stop.received):
+    logger.warning('SIGTERM: what was encoded is kept; run again to go on')
+    raise Stopped
   cache.write_skipped(jax.process_index(), skipped)
   distributed.barrier('all is encoded')
   if distributed.is_primary():
@@ -273,8 +279,8 @@ def run(
   distributed.barrier('index is written')
 
 
-def _encode_all(cache, records, make_encoder, data, config, logger):
-  """Encodes `records`; returns those that were skipped, by key."""
+def _encode_all(cache, records, make_encoder, data, config, stop, logger):
+  """Encodes `records` until SIGTERM; returns those skipped, by key."""
   skipped, truncated = {}, []
   batch_size = config.batch_per_device * jax.local_device_count()
   pending = collections.defaultdict(list)  # frames, height, width: clips
@@ -309,6 +315,9 @@ def _encode_all(cache, records, make_encoder, data, config, logger):
 
   with progress:
     for record, clip in _decoded(records, data, config.num_threads):
+      if stop.received:
+        pending.clear()
+        break
       if isinstance(clip, UserError):
         if data.on_bad_record == 'error':
           raise clip

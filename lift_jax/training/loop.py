@@ -227,7 +227,7 @@ def run(
       late.append((step + 1, metrics, workload.flops(batch)))
       step += 1
       is_last = step == num_steps
-      stopping = stop.everywhere(step)
+      stopping = stop.everywhere()
       saving = checkpoints.is_due(step) or is_last or stopping
       logging_now = step % log_every == 0 or is_last or stopping
       while len(late) > (0 if saving or logging_now else 1):

@@ -78,18 +78,6 @@ class ResumeTest(_AlignTest):
       jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
     )
 
-  def test_other_mesh(self):
-    with runs.mesh_devices(1):
-      outcome = self.resume()
-    self.assertTrue(outcome.has_logged('1 cpu device:'))
-    self.assert_ended(outcome)
-    runs.assert_same(
-      jobs.state_of(self.workdir, 6)['trainable'],
-      jobs.state_of(self.whole, 6)['trainable'],
-      rtol=1e-5,
-      atol=1e-5,
-    )
-
   def test_half_a_checkpoint(self):
     """What a kill in the middle of a save leaves is cleared away."""
     shutil.copytree(self.whole, self.workdir)
@@ -108,6 +96,47 @@ class ResumeTest(_AlignTest):
     self.assert_ended(self.align())
     runs.assert_same(
       jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
+
+
+class TopologyTest(_AlignTest):
+  def align_on(self, num_devices: int, **settings) -> jobs.Outcome:
+    with runs.mesh_devices(num_devices):
+      outcome = self.align(train__steps=8, **{'mesh__fsdp': 1} | settings)
+    devices = f'{num_devices} cpu device' + 's' * (num_devices > 1)
+    self.assertTrue(outcome.has_logged(f'align: {devices}: '))
+    return outcome
+
+  def test_other_devices(self):
+    """On 8, 4, 1 and again 8, two steps each: as if all were done on 1."""
+    self.assertEqual(self.align_on(1).status, 0)
+    whole, self.workdir = self.workdir, self.folder / 'moved'
+    topologies = (
+      (8, {'mesh__data': 2, 'mesh__fsdp': 2, 'mesh__tensor': 2}),
+      (4, {'mesh__fsdp': 4}),
+      (1, {}),
+      (8, {'mesh__fsdp': 2, 'mesh__context': 4}),
+    )
+    stop = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+    for number, (num_devices, mesh) in enumerate(topologies):
+      # What it hears at the end of a step it does after the next one.
+      with runs.after_step(2 * number + 1, stop if number < 3 else int):
+        outcome = self.align_on(num_devices, **mesh)
+      self.assertEqual(outcome.status, 143 if number < 3 else 0)
+      resumed = f'align: resumed at step {2 * number}'
+      self.assertEqual(outcome.has_logged(resumed), number > 0)
+    lines, expected = map(jobs.metrics_of, (self.workdir, whole))
+    self.assertEqual([line['step'] for line in lines], list(range(1, 9)))
+    np.testing.assert_allclose(
+      [line['loss'] for line in lines],
+      [line['loss'] for line in expected],
+      rtol=1e-5,
+    )
+    runs.assert_same(
+      jobs.state_of(self.workdir, 8)['trainable'],
+      jobs.state_of(whole, 8)['trainable'],
+      rtol=1e-5,
+      atol=1e-5,
     )
 
 

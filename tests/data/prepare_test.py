@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import pathlib
+import signal
 import threading
 from unittest import mock
 
@@ -15,6 +17,7 @@ from lift_jax.data import cache as cache_lib
 from lift_jax.data import prepare
 from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
+from lift_jax.stop_signal import Stopped
 from tests.data import clips
 
 _LOGGER = logging.getLogger('prepare_test')
@@ -141,6 +144,39 @@ class RunTest(_PrepareTest):
     self.assertEqual(sum(shape[0] for shape in encoder.batches), 3)
     self.assertLen(cache.entries(), _COUNT)
 
+  @parameterized.parameters((1, 2, 1), (2, 4, 2), (5, _COUNT, 3))
+  def test_sigterm(self, batch, num_kept, num_shards):
+    """In a batch: it is kept, in shards of three that may not be full."""
+    encoder = _Encoder()
+
+    def captions(texts):
+      if len(encoder.batches) == batch:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return _Encoder.captions(encoder, texts)
+
+    config = prepare.PrepareConfig(1, 3, 2, 'float32', 'float32', True)
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+      mock.patch.object(encoder, 'captions', captions),
+      self.assertRaises(Stopped),
+    ):
+      prepare.run(
+        self.cache(), self.records, lambda: encoder, self.data(), config,
+        _LOGGER,
+      )  # fmt: skip
+    self.assertIs(signal.getsignal(signal.SIGTERM), before)
+    cache = self.cache()
+    self.assertLen(cache.finished(), num_kept)
+    shards = {entry.shard for entry in cache.finished().values()}
+    self.assertLen(shards, num_shards)
+    self.assertEqual(cache.entries(), {})
+    encoder = _Encoder()
+    self.run_with(encoder)
+    self.assertEqual(
+      sum(shape[0] for shape in encoder.batches), _COUNT - num_kept
+    )
+    self.assertLen(self.cache().entries(), _COUNT)
+
   def test_fault_before_the_encoder(self):
     def make_encoder():
       raise AssertionError('an encoder is made')
@@ -217,7 +253,9 @@ class HostsTest(_PrepareTest):
         prepare.distributed,
         is_primary=lambda: index.value == 0,
         barrier=lambda name: gate.wait(),
+        wait_for_all=lambda name: gate.wait(),
         raise_together=raise_together,
+        true_everywhere=lambda value: value,
       ),
       mock.patch.multiple(
         jax,
