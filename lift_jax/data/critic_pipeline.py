@@ -461,7 +461,8 @@ def make_iterator(
       for stream in streams
     ]
     rows = _mix(drawn, [stream.share for stream in streams])
-    batches.append(rows.batch(batch_size).map(read_rows))
+    # See `pipeline.make_iterator` on what is dropped: nothing.
+    batches.append(rows.batch(batch_size, drop_remainder=True).map(read_rows))
     shares.append(sum(stream.share for stream in streams))
   return iter(
     _mix(batches, shares).to_iter_dataset(

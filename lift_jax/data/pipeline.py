@@ -133,11 +133,13 @@ def make_iterator(
     buckets[item.entry.bucket].append(item)
   reader = _Reader(cache)
   rows = local_rows(sharding, batch_size)
+  # Of what has no end nothing remains to be dropped, but only so does Grain
+  # divide its length in integers: in floats, by 1, it would pass the largest.
   datasets = [
     grain.MapDataset.range(len(items))
     .shuffle(seed=seed + number)
     .repeat()
-    .batch(batch_size)
+    .batch(batch_size, drop_remainder=True)
     .map(_ReadRows(reader, items, rows))
     for number, (_, items) in enumerate(sorted(buckets.items()))
   ]

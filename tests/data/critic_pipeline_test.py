@@ -381,6 +381,26 @@ class ResumeTest(_PipelineTest):
       resumed.set_state(state)
       self.assert_same(wanted, self.take(6, resumed))
 
+  @parameterized.parameters(None, 0.5)
+  def test_state_of_single_rows(self, real_share):
+    def single():
+      sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+      config = self.config(real_share=real_share)
+      return critic_pipeline.make_iterator(
+        self.examples, _Tokenizer(), _SIZE, 1, sharding, 0, config
+      )
+
+    iterator = single()
+    before = self.take(22, iterator)
+    if real_share is None:
+      numbers = sum((self.numbers(batch) for batch in before), [])
+      self.assertCountEqual(numbers, range(22))
+    state = iterator.get_state()
+    wanted = self.take(6, iterator)
+    resumed = single()
+    resumed.set_state(state)
+    self.assert_same(wanted, self.take(6, resumed))
+
 
 class HostsTest(_PipelineTest):
   @parameterized.parameters(1, 2, 4)

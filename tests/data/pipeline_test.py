@@ -62,6 +62,11 @@ class _PipelineTest(parameterized.TestCase):
       self.cache, scored or self.scored, _BATCH, self.sharding, seed, 2
     )
 
+  def single(self, scored):
+    """Batches of one video, on one device."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return pipeline.make_iterator(self.cache, scored, 1, sharding, 0, 2)
+
   def numbers(self, batches) -> list[list[int]]:
     """Which records are in each of the batches."""
     return [[int(n) for n in batch['text'][:, 0, 0]] for batch in batches]
@@ -144,6 +149,18 @@ class ResumeTest(_PipelineTest):
       for batch, again in zip(wanted, self.take(resumed, 8), strict=True):
         for name, array in batch.items():
           np.testing.assert_array_equal(array, again[name])
+
+  @parameterized.parameters(12, 16)  # of one bucket, of two
+  def test_state_of_single_videos(self, num_records):
+    scored = self.scored[:num_records]
+    iterator = self.single(scored)
+    epoch = sum(self.numbers(self.take(iterator, num_records)), [])
+    self.assertEqual(sorted(epoch), list(range(num_records)))
+    state = iterator.get_state()
+    wanted = self.numbers(self.take(iterator, 8))
+    resumed = self.single(scored)
+    resumed.set_state(state)
+    self.assertEqual(self.numbers(self.take(resumed, 8)), wanted)
 
 
 class HostsTest(_PipelineTest):
