@@ -18,9 +18,17 @@ from lift_jax.partitioning import BATCH_AXES
 
 BACKENDS = ('auto', 'xla', 'cudnn', 'splash')
 
-# Scores of one chunk are [B, H, QUERY_CHUNK, M] in fp32: at the 17,776 tokens
-# of CogVideoX about 2 GiB for each video, whatever the number of queries.
+# Queries that the exact backend handles at a time. Scores of all heads at once
+# are [B, H, QUERY_CHUNK, M] in fp32: at the 17,776 tokens of CogVideoX about
+# 2 GiB for each video, whatever the number of queries.
 QUERY_CHUNK = 1024
+# Of one head at a time: at 1,250 tokens 1.2 MiB, which a core's cache holds.
+QUERY_CHUNK_OF_HEAD = 256
+
+# What stands for the score of a key that a query does not see.
+_HIDDEN = float(jnp.finfo(jnp.float32).min)
+
+_dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 class _Mask(NamedTuple):
@@ -46,7 +54,8 @@ def attention(
   starts_b: jax.Array | None = None,
   segment_ids_bn: jax.Array | None = None,
   backend: str = 'auto',
-  query_chunk: int = QUERY_CHUNK,
+  query_chunk: int | None = None,
+  head_by_head: bool | None = None,
 ) -> jax.Array:
   """softmax(q k^T / sqrt(K)) v, softmax in fp32; without a mask unless told.
 
@@ -73,7 +82,10 @@ def attention(
       The kernels know no `starts_b`, and no causal mask over queries that are
       split over 'context', cudnn no segments either: those are left to 'xla'
       whatever the backend.
-    query_chunk: queries that 'xla' handles at a time.
+    query_chunk: queries that 'xla' handles at a time, at most.
+    head_by_head: whether 'xla' handles one head at a time, where queries are
+      more than a chunk. On CPUs it does unless told: their caches hold the
+      scores of one head, not those of all. Other devices are kept busy by all.
 
   Returns:
     [B, N, H, K] in the type of `q_bnhk`. A query that sees no key gets some
@@ -96,7 +108,8 @@ def attention(
 
   mesh = jax.sharding.get_abstract_mesh()
   is_split = not mesh.empty and mesh.shape['context'] > 1
-  backend = _choose(backend, q_bnhk, k_bmgk, mesh)
+  platform = _platform(mesh)
+  backend = _choose(backend, q_bnhk, k_bmgk, platform)
   if starts_b is not None or (is_causal and is_split):
     backend = 'xla'
   if backend == 'cudnn' and segment_ids_bn is not None:
@@ -108,11 +121,15 @@ def attention(
     local = functools.partial(_cudnn, is_causal=is_causal)
     mask = _Mask()
   else:
-    local = functools.partial(_grouped, query_chunk=query_chunk)
+    if head_by_head is None:
+      head_by_head = platform == 'cpu'
+    if query_chunk is None:
+      query_chunk = QUERY_CHUNK_OF_HEAD if head_by_head else QUERY_CHUNK
+    local = functools.partial(_exact, sizes=_Sizes(query_chunk, head_by_head))
     mask = _mask(q_bnhk, is_causal, starts_b, segment_ids_bn)
 
   if mesh.empty:
-    return _named(local(q_bnhk, k_bmgk, v_bmgk, mask), backend)
+    return local(q_bnhk, k_bmgk, v_bmgk, mask)
   # Queries are padded where the context axis does not divide them.
   padding = -num_queries % mesh.shape['context']
   q_bnhk, mask = _pad_queries(q_bnhk, mask, padding)
@@ -126,24 +143,17 @@ def attention(
     out_specs=queries,
     check_vma=False,
   )(q_bnhk, k_bmgk, v_bmgk, mask)
-  return _named(out_bnhk[:, :num_queries], backend)
+  return out_bnhk[:, :num_queries]
 
 
-def _named(out_bnhk, backend: str):
-  """What `models.remat` knows the result by.
-
-  Splash names what its backward pass needs, which holds the result too.
-  """
-  if backend == 'splash':
-    return out_bnhk
-  return checkpoint_name(out_bnhk, remat.ATTENTION)
-
-
-def _choose(backend: str, q_bnhk, k_bmgk, mesh) -> str:
+def _platform(mesh) -> str:
   # The devices of a mesh need not be here: a program can be compiled for a
   # slice of TPUs on any machine.
   device = None if mesh.empty else mesh.abstract_device
-  platform = jax.default_backend() if device is None else device.platform
+  return jax.default_backend() if device is None else device.platform
+
+
+def _choose(backend: str, q_bnhk, k_bmgk, platform: str) -> str:
   if backend == 'splash' and not splash_attention.runs_on(platform):
     raise UserError(
       f"attention 'splash' is a kernel of TPUs, and the devices are {platform};"
@@ -184,9 +194,10 @@ def _pad_queries(q_bnhk, mask: _Mask, padding: int):
 
 
 def _cudnn(q_bnhk, k_bmgk, v_bmgk, _: _Mask, *, is_causal: bool):
-  return jax.nn.dot_product_attention(
+  out_bnhk = jax.nn.dot_product_attention(
     q_bnhk, k_bmgk, v_bmgk, is_causal=is_causal, implementation='cudnn'
   )
+  return checkpoint_name(out_bnhk, remat.ATTENTION)
 
 
 def _splash(q_bnhk, k_bmgk, v_bmgk, mask: _Mask, *, is_causal: bool):
@@ -200,78 +211,163 @@ def _splash(q_bnhk, k_bmgk, v_bmgk, mask: _Mask, *, is_causal: bool):
   )
 
 
-def _plain(q_bnhk, k_bmhk, v_bmhk, mask: _Mask):
-  scale = 1.0 / math.sqrt(q_bnhk.shape[-1])
-  scores_bhnm = jnp.einsum(
-    'bnhk,bmhk->bhnm', q_bnhk, k_bmhk, preferred_element_type=jnp.float32
-  )
-  scores_bhnm = _hide(scores_bhnm * scale, mask)
-  weights_bhnm = jax.nn.softmax(scores_bhnm, axis=-1)
-  return jnp.einsum(
-    'bhnm,bmhk->bnhk', weights_bhnm.astype(v_bmhk.dtype), v_bmhk
-  )
+class _Sizes(NamedTuple):
+  """What the exact backend handles at a time: see `attention`."""
+
+  query_chunk: int
+  head_by_head: bool
 
 
-def _hide(scores_bhnm, mask: _Mask):
-  """Scores with the lowest number wherever a query does not see a key."""
-  # Not minus infinity: a padded query may see nothing, and a softmax of
-  # nothing would put NaN into the gradients of all.
-  hidden = jnp.finfo(scores_bhnm.dtype).min
-  if mask.last_key_bn is not None:
-    keys_m = jnp.arange(scores_bhnm.shape[-1], dtype=jnp.int32)
-    seen_bnm = keys_m[None, None, :] <= mask.last_key_bn[:, :, None]
-    scores_bhnm = jnp.where(seen_bnm[:, None], scores_bhnm, hidden)
-  if mask.q_segment_bn is not None:
-    same_bnm = mask.q_segment_bn[:, :, None] == mask.k_segment_bm[:, None, :]
-    scores_bhnm = jnp.where(same_bnm[:, None], scores_bhnm, hidden)
-  return scores_bhnm
-
-
-def _chunked(q_bnhk, k_bmhk, v_bmhk, mask: _Mask, query_chunk: int):
-  """Exact attention over one chunk of queries at a time.
-
-  Each chunk is recomputed in the backward pass, so that its scores never
-  outlive it.
-  """
-  batch, num_queries, heads, dim = q_bnhk.shape
-  if num_queries <= query_chunk:
-    return _plain(q_bnhk, k_bmhk, v_bmhk, mask)
-  q_bnhk, mask = _pad_queries(q_bnhk, mask, -num_queries % query_chunk)
-
-  def chunks(x_bn):  # [B, N, ...] to [C, B, query_chunk, ...]
-    shape = (batch, -1, query_chunk, *x_bn.shape[2:])
-    return x_bn.reshape(shape).swapaxes(0, 1)
-
-  @jax.checkpoint
-  def one_chunk(part):
-    q_bnhk, of_queries = part
-    return _plain(q_bnhk, k_bmhk, v_bmhk, _Mask(*of_queries, mask.k_segment_bm))
-
-  parts = (chunks(q_bnhk), jax.tree.map(chunks, mask[:2]))
-  out_cbnhk = jax.lax.map(one_chunk, parts)
-  out_bnhk = out_cbnhk.swapaxes(0, 1).reshape(batch, -1, heads, dim)
-  return out_bnhk[:, :num_queries]
-
-
-def _grouped(q_bnhk, k_bmgk, v_bmgk, mask: _Mask, *, query_chunk: int):
-  """`_chunked` for any number of key heads.
+def _exact(q_bnhk, k_bmgk, v_bmgk, mask: _Mask, *, sizes: _Sizes):
+  """Exact attention for any number of key heads.
 
   The r query heads that share a key head are r times as many queries of that
   head, so that keys and values are never repeated.
   """
   batch, num_queries, heads, dim = q_bnhk.shape
   key_heads = k_bmgk.shape[2]
-  if heads == key_heads:
-    return _chunked(q_bnhk, k_bmgk, v_bmgk, mask, query_chunk)
   shared = heads // key_heads
-  q_bngrk = q_bnhk.reshape(batch, num_queries, key_heads, shared, dim)
-  q_brngk = q_bngrk.transpose(0, 3, 1, 2, 4)
-  out_bxgk = _chunked(
-    q_brngk.reshape(batch, -1, key_heads, dim),
-    k_bmgk,
-    v_bmgk,
-    _map_queries(lambda x_bn: jnp.tile(x_bn, (1, shared)), mask),
-    query_chunk * shared,
+  q_bnhk = q_bnhk.reshape(batch, num_queries, key_heads, shared, dim)
+  q_bgnk = q_bnhk.transpose(0, 2, 3, 1, 4).reshape(batch, key_heads, -1, dim)
+  k_bgmk, v_bgmk = k_bmgk.transpose(0, 2, 1, 3), v_bmgk.transpose(0, 2, 1, 3)
+  if shared > 1:
+    mask = _map_queries(lambda x_bn: jnp.tile(x_bn, (1, shared)), mask)
+
+  if num_queries <= sizes.query_chunk:
+    out_bgnk = _over_heads(_plain)(mask, q_bgnk, k_bgmk, v_bgmk)
+    out_bgnk = checkpoint_name(out_bgnk, remat.ATTENTION)
+  else:
+    if not sizes.head_by_head:
+      sizes = sizes._replace(query_chunk=sizes.query_chunk * shared)
+    out_bgnk = _chunked(sizes, mask, q_bgnk, k_bgmk, v_bgmk)
+  out_bgrnk = out_bgnk.reshape(batch, key_heads, shared, num_queries, dim)
+  out_bngrk = out_bgrnk.transpose(0, 3, 1, 2, 4)
+  return out_bngrk.reshape(batch, num_queries, heads, dim)
+
+
+def _over_heads(of_head, head_by_head: bool = False):
+  """`of_head(mask, *arrays)` for masks [B, ...] and arrays [B, H, ...]."""
+
+  def loop(function):
+    return lambda *args: jax.lax.map(lambda arg: function(*arg), args)
+
+  over = loop if head_by_head else jax.vmap
+
+  def of_row(mask, *arrays):
+    return over(functools.partial(of_head, mask))(*arrays)
+
+  return over(of_row)
+
+
+def _plain(mask: _Mask, q_nk, k_mk, v_mk):
+  weights_nm = jax.nn.softmax(_scores(mask, q_nk, k_mk), axis=-1)
+  return jnp.einsum('nm,mk->nk', weights_nm.astype(v_mk.dtype), v_mk)
+
+
+def _scores(mask: _Mask, q_nk, k_mk):
+  """q k^T / sqrt(K) [N, M] in fp32, the lowest number wherever a query does
+  not see a key; of a mask the row that the head is of."""
+  scores_nm = _dot('nk,mk->nm', q_nk, k_mk) / math.sqrt(q_nk.shape[-1])
+  # Not minus infinity: a padded query may see nothing, and a softmax of
+  # nothing would put NaN into the gradients of all.
+  if mask.last_key_bn is not None:
+    keys_m = jnp.arange(k_mk.shape[0], dtype=jnp.int32)
+    seen_nm = keys_m[None, :] <= mask.last_key_bn[:, None]
+    scores_nm = jnp.where(seen_nm, scores_nm, _HIDDEN)
+  if mask.q_segment_bn is not None:
+    same_nm = mask.q_segment_bn[:, None] == mask.k_segment_bm[None, :]
+    scores_nm = jnp.where(same_nm, scores_nm, _HIDDEN)
+  return scores_nm
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _chunked(sizes: _Sizes, mask: _Mask, q_bhnk, k_bhmk, v_bhmk):
+  """`_plain` of one chunk of queries at a time, as in FlashAttention-2 (Dao,
+  arXiv:2307.08691).
+
+  The backward pass computes the weights again, from the logarithm of the sum
+  that they were divided by: no scores outlive their chunk.
+  """
+  return _forward(sizes, mask, q_bhnk, k_bhmk, v_bhmk)[0]
+
+
+def _forward(sizes: _Sizes, mask: _Mask, *arrays):
+  of_head = functools.partial(_forward_of_head, sizes.query_chunk)
+  out_and_log = _over_heads(of_head, sizes.head_by_head)(mask, *arrays)
+  # Both, or the backward pass of a layer would run all of this again.
+  out_bhnk, log_bhn1 = checkpoint_name(out_and_log, remat.ATTENTION)
+  return out_bhnk, (mask, *arrays, out_bhnk, log_bhn1)
+
+
+def _backward(sizes: _Sizes, saved, grad_bhnk):
+  of_head = functools.partial(_backward_of_head, sizes.query_chunk)
+  grads = _over_heads(of_head, sizes.head_by_head)(*saved, grad_bhnk)
+  return None, *grads
+
+
+_chunked.defvjp(_forward, _backward)
+
+
+def _forward_of_head(chunk: int, mask: _Mask, q_nk, k_mk, v_mk):
+  def of_chunk(part):
+    of_queries, q_ck = part
+    scores_cm = _scores(_Mask(*of_queries, mask.k_segment_bm), q_ck, k_mk)
+    # What is hidden gets no weight, also where a padded query sees nothing;
+    # elsewhere the largest weight is 1, and the sum no less.
+    most_c1 = jnp.maximum(scores_cm.max(-1, keepdims=True), _HIDDEN / 2)
+    weights_cm = jnp.exp(scores_cm - most_c1)
+    sum_c1 = jnp.maximum(weights_cm.sum(-1, keepdims=True), 1.0)
+    out_ck = _dot('cm,mk->ck', weights_cm.astype(v_mk.dtype), v_mk) / sum_c1
+    return out_ck.astype(q_ck.dtype), most_c1 + jnp.log(sum_c1)
+
+  parts = _in_chunks((mask[:2], q_nk), chunk)
+  return _joined(jax.lax.map(of_chunk, parts), q_nk.shape[0])
+
+
+def _backward_of_head(
+  chunk: int, mask: _Mask, q_nk, k_mk, v_mk, out_nk, log_n1, grad_nk
+):
+  """With W the weights, O = W V and dW = dO V^T, the gradient of the scores is
+  W * (dW - sum(W * dW)), where the sum over keys is that of O * dO."""
+  scale = 1.0 / math.sqrt(q_nk.shape[-1])
+  sum_n1 = _dot('nk,nk->n', out_nk, grad_nk)[:, None]
+
+  def of_chunk(totals, part):
+    of_queries, q_ck, grad_ck, log_c1, sum_c1 = part
+    scores_cm = _scores(_Mask(*of_queries, mask.k_segment_bm), q_ck, k_mk)
+    weights_cm = jnp.exp(scores_cm - log_c1)
+    dweights_cm = _dot('ck,mk->cm', grad_ck, v_mk)
+    dscores_cm = weights_cm * (dweights_cm - sum_c1) * scale
+    dscores_cm = dscores_cm.astype(k_mk.dtype)
+    weights_cm = weights_cm.astype(v_mk.dtype)
+    dk_mk, dv_mk = totals
+    dk_mk += _dot('cm,ck->mk', dscores_cm, q_ck)
+    dv_mk += _dot('cm,ck->mk', weights_cm, grad_ck)
+    dq_ck = _dot('cm,mk->ck', dscores_cm, k_mk)
+    return (dk_mk, dv_mk), dq_ck.astype(q_ck.dtype)
+
+  zeros = tuple(jnp.zeros(x_mk.shape, jnp.float32) for x_mk in (k_mk, v_mk))
+  parts = _in_chunks((mask[:2], q_nk, grad_nk, log_n1, sum_n1), chunk)
+  (dk_mk, dv_mk), dq_ck = jax.lax.scan(of_chunk, zeros, parts)
+  dq_nk = _joined(dq_ck, q_nk.shape[0])
+  return dq_nk, dk_mk.astype(k_mk.dtype), dv_mk.astype(v_mk.dtype)
+
+
+def _in_chunks(arrays, most: int):
+  """[N, ...] to [C, size, ...] with zeros at the end, as few as may be."""
+
+  def split(x_n):
+    num_chunks = -(-x_n.shape[0] // most)
+    size = -(-x_n.shape[0] // num_chunks)
+    padding = [(0, num_chunks * size - x_n.shape[0])]
+    padding += [(0, 0)] * (x_n.ndim - 1)
+    return jnp.pad(x_n, padding).reshape(num_chunks, size, *x_n.shape[1:])
+
+  return jax.tree.map(split, arrays)
+
+
+def _joined(chunks, num_queries: int):
+  """[C, size, ...] to [N, ...]."""
+  return jax.tree.map(
+    lambda x: x.reshape(-1, *x.shape[2:])[:num_queries], chunks
   )
-  out_brngk = out_bxgk.reshape(batch, shared, num_queries, key_heads, dim)
-  return out_brngk.transpose(0, 2, 3, 1, 4).reshape(q_bnhk.shape)

@@ -1,5 +1,6 @@
 """Attention backends against the formula written out."""
 
+import contextlib
 import functools
 import math
 from unittest import mock
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from lift_jax import partitioning
+from lift_jax.models import remat
 from lift_jax.models.attention import attention
 
 
@@ -27,47 +29,106 @@ def inputs(queries=37, keys=37, heads=4, batch=2):
   return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
+def jnp_formula(q, k, v, seen_bnm=None):
+  """The formula where gradients are taken; for shared key heads and masks."""
+  k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
+  scores = jnp.einsum('bnhk,bmhk->bhnm', q, k) / math.sqrt(q.shape[-1])
+  if seen_bnm is not None:
+    scores = jnp.where(seen_bnm[:, None], scores, -jnp.inf)
+  return jnp.einsum('bhnm,bmhk->bnhk', jax.nn.softmax(scores), v)
+
+
+def mesh_of(**axes):
+  config = partitioning.MeshConfig(**{'fsdp': 1} | axes)
+  return jax.set_mesh(partitioning.make_mesh(config))
+
+
 class AttentionTest(parameterized.TestCase):
   # In one go, in chunks that divide the queries or do not, one at a time.
-  @parameterized.parameters(64, 37, 10, 1)
-  def test_forward(self, query_chunk):
+  @parameterized.product(
+    query_chunk=(64, 37, 10, 1), head_by_head=(False, True)
+  )
+  def test_forward(self, query_chunk, head_by_head):
     q, k, v = inputs()
-    out = attention(q, k, v, query_chunk=query_chunk)
+    out = attention(q, k, v, query_chunk=query_chunk, head_by_head=head_by_head)
     np.testing.assert_allclose(out, formula(q, k, v), rtol=1e-5, atol=1e-6)
 
-  def test_gradients_of_chunks(self):
-    arrays = inputs()
-    target = np.random.default_rng(1).normal(size=arrays[0].shape)
+  @parameterized.parameters(False, True)
+  def test_vmap(self, head_by_head):
+    """Four rows together, and as two times two."""
+    arrays = inputs(batch=4)
 
-    def loss(arrays, query_chunk):
-      out = attention(*arrays, query_chunk=query_chunk)
-      return jnp.sum(out * target.astype(np.float32))
+    def loss(arrays):
+      out = attention(*arrays, query_chunk=10, head_by_head=head_by_head)
+      return jnp.sum(jnp.sin(out))
 
-    grads = jax.jit(jax.grad(loss), static_argnums=1)
-    for chunked, whole in zip(
-      grads(arrays, 10), grads(arrays, 64), strict=True
-    ):
-      np.testing.assert_allclose(chunked, whole, rtol=1e-4, atol=1e-6)
+    split = [x.reshape(2, 2, *x.shape[1:]) for x in arrays]
+    found = jax.jit(jax.vmap(jax.grad(loss)))(split)
+    wanted = jax.jit(jax.grad(loss))(arrays)
+    for one, other in zip(found, wanted, strict=True):
+      np.testing.assert_allclose(
+        one.reshape(other.shape), other, rtol=1e-5, atol=1e-6
+      )
 
-  def test_memory_does_not_grow_with_the_square(self):
+  @parameterized.parameters(False, True)
+  def test_memory_does_not_grow_with_the_square(self, head_by_head):
     """Forward and backward at 4,096 tokens stay far below the 64 MiB of one
-    matrix of scores."""
-    shape = jax.ShapeDtypeStruct((1, 4096, 1, 8), jnp.float32)
+    matrix of scores, and of twice the tokens take twice as much."""
 
     def loss(q, k, v):
-      return jnp.sum(attention(q, k, v, query_chunk=64))
+      out = attention(q, k, v, query_chunk=64, head_by_head=head_by_head)
+      return jnp.sum(out)
 
-    compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*[shape] * 3).compile()
-    temporary = compiled.memory_analysis().temp_size_in_bytes
-    self.assertLess(temporary, 16 * 2**20)
+    def temporary(tokens):
+      shapes = [jax.ShapeDtypeStruct((1, tokens, 1, 8), jnp.float32)] * 3
+      compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*shapes).compile()
+      return compiled.memory_analysis().temp_size_in_bytes
 
-  def test_softmax_is_fp32(self):
-    q, k, v = inputs()
-    half = [jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)]
-    out = attention(*half)
+    self.assertLess(temporary(4096), 16 * 2**20)
+    self.assertLess(temporary(8192) / temporary(4096), 2.1)
+
+  @parameterized.parameters(64, 10)
+  def test_softmax_is_fp32(self, query_chunk):
+    half = [jnp.asarray(x, jnp.bfloat16) for x in inputs()]
+    whole = [np.asarray(x, np.float32) for x in half]
+
+    def run(arrays):
+      return attention(*arrays, query_chunk=query_chunk)
+
+    out, pull = jax.vjp(run, half)
     self.assertEqual(out.dtype, jnp.bfloat16)
-    exact = formula(*(np.asarray(x, np.float32) for x in half))
-    np.testing.assert_allclose(out.astype(np.float32), exact, atol=0.02)
+    np.testing.assert_allclose(
+      out.astype(np.float32), formula(*whole), atol=0.02
+    )
+    (grads,) = pull(jnp.ones_like(out))
+    _, pull = jax.vjp(lambda arrays: jnp_formula(*arrays), whole)
+    (wanted,) = pull(np.ones(out.shape, np.float32))
+    for found, exact in zip(grads, wanted, strict=True):
+      self.assertEqual(found.dtype, jnp.bfloat16)
+      np.testing.assert_allclose(found.astype(np.float32), exact, atol=0.02)
+
+  @parameterized.product(
+    policy_and_times=(('none', 2), ('full', 3), ('save_attention', 2)),
+    head_by_head=(False, True),
+    is_split=(False, True),
+  )
+  def test_what_runs_again(self, policy_and_times, head_by_head, is_split):
+    """Of chunks the backward pass computes the weights once. The rest runs
+    again unless the policy of the layer saves it. Counts are of exp."""
+    policy, times = policy_and_times
+    shape = jax.ShapeDtypeStruct((2, 37, 4, 8), jnp.float32)
+
+    def body(x, _):
+      out = attention(x, x, x, query_chunk=10, head_by_head=head_by_head)
+      return out, None
+
+    def loss(x):
+      return jnp.sum(remat.scan_layers(body, x, jnp.zeros(9), policy))
+
+    axes = {'data': 2, 'context': 2, 'tensor': 2} if is_split else {}
+    with mesh_of(**axes) if is_split else contextlib.nullcontext():
+      text = str(jax.make_jaxpr(jax.grad(loss))(shape))
+    self.assertEqual(text.count(' exp '), times)
 
   @parameterized.parameters(
     {'context': 8},  # 37 queries: padded to 40
@@ -76,8 +137,7 @@ class AttentionTest(parameterized.TestCase):
   )
   def test_mesh(self, **axes):
     q, k, v = inputs()
-    mesh = partitioning.make_mesh(partitioning.MeshConfig(**{'fsdp': 1} | axes))
-    with jax.set_mesh(mesh):
+    with mesh_of(**axes):
       out = jax.jit(attention)(q, k, v)
     np.testing.assert_allclose(out, formula(q, k, v), rtol=1e-5, atol=1e-6)
 
@@ -146,27 +206,60 @@ class MaskTest(parameterized.TestCase):
   @parameterized.product(
     name=('none', 'causal', 'starts', 'segments', 'packed'),
     heads=((4, 4), (6, 2)),
-    query_chunk=(64, 4),
+    sizes=((64, False), (4, False), (4, True)),
   )
-  def test_forward(self, name, heads, query_chunk):
+  def test_forward(self, name, heads, sizes):
     arrays, mask, seen = masked_case(name, *heads)
-    out = attention(*arrays, **mask, query_chunk=query_chunk)
+    query_chunk, head_by_head = sizes
+    out = attention(
+      *arrays, **mask, query_chunk=query_chunk, head_by_head=head_by_head
+    )
     np.testing.assert_allclose(
       out, masked_formula(*arrays, seen), rtol=1e-5, atol=1e-6
     )
 
-  @parameterized.parameters('causal', 'starts', 'packed')
-  def test_gradients_of_chunks(self, name):
+  @parameterized.product(
+    name=('none', 'starts', 'packed'),
+    heads=((4, 4), (6, 2)),
+    sizes=((64, False), (4, False), (4, True)),
+  )
+  def test_gradients(self, name, heads, sizes):
     """Padded queries of the last chunk see nothing of their segment."""
-    arrays, mask, _ = masked_case(name, 6, 2)
+    arrays, mask, seen = masked_case(name, *heads)
+    query_chunk, head_by_head = sizes
+    run = functools.partial(
+      attention, **mask, query_chunk=query_chunk, head_by_head=head_by_head
+    )
+    self.assert_gradients(
+      run, functools.partial(jnp_formula, seen_bnm=seen), arrays
+    )
 
-    def loss(arrays, query_chunk):
-      out = attention(*arrays, **mask, query_chunk=query_chunk)
-      return jnp.sum(jnp.sin(out))
+  def assert_gradients(self, run, wanted, arrays):
+    def grads(function):
+      loss = lambda arrays: jnp.sum(jnp.sin(function(*arrays)))  # noqa: E731
+      return jax.jit(jax.grad(loss))(arrays)
 
-    grads = jax.jit(jax.grad(loss), static_argnums=1)
-    for chunked, whole in zip(grads(arrays, 4), grads(arrays, 64), strict=True):
-      np.testing.assert_allclose(chunked, whole, rtol=1e-4, atol=1e-6)
+    for one, other in zip(grads(run), grads(wanted), strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-6)
+
+  @parameterized.parameters(False, True)
+  def test_query_that_sees_nothing(self, head_by_head):
+    """It gets a finite value, and no gradient comes of it."""
+    arrays, _, _ = masked_case('starts')
+    starts = np.array([-2, 18, 7], np.int32)
+
+    def run(*arrays):
+      return attention(
+        *arrays, is_causal=True, starts_b=starts,
+        query_chunk=4, head_by_head=head_by_head,
+      )  # fmt: skip
+
+    out, pull = jax.vjp(run, *arrays)
+    self.assertTrue(np.isfinite(out).all())
+    cotangent = np.zeros_like(out)
+    cotangent[0, :2] = 1.0
+    for grad in pull(jnp.asarray(cotangent)):
+      np.testing.assert_array_equal(grad, np.zeros_like(grad))
 
   def test_unseen_keys_get_no_gradient(self):
     arrays, mask, seen = masked_case('packed', 6, 2)
@@ -199,13 +292,28 @@ class MaskTest(parameterized.TestCase):
       key: value if key == 'is_causal' else repeat(value)
       for key, value in mask.items()
     }
-    mesh = partitioning.make_mesh(partitioning.MeshConfig(**{'fsdp': 1} | axes))
     is_causal = mask.pop('is_causal')
     run = functools.partial(attention, is_causal=is_causal, query_chunk=3)
-    with jax.set_mesh(mesh):
+    with mesh_of(**axes):
       out = jax.jit(run)(*arrays, **mask)
     np.testing.assert_allclose(out[:3], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(out[3], expected[0], rtol=1e-5, atol=1e-6)
+
+  @parameterized.parameters(False, True)
+  def test_gradients_on_a_mesh(self, head_by_head):
+    """11 queries are padded to 12, then cut into chunks of 3."""
+    arrays, mask, seen = masked_case('packed', 4, 2)
+    arrays, seen = [x[:2] for x in arrays], seen[:2]
+    run = functools.partial(
+      attention,
+      is_causal=True,
+      segment_ids_bn=mask['segment_ids_bn'][:2],
+      query_chunk=4,
+      head_by_head=head_by_head,
+    )
+    wanted = functools.partial(jnp_formula, seen_bnm=seen)
+    with mesh_of(data=2, context=2, tensor=2):
+      self.assert_gradients(run, wanted, arrays)
 
   def test_memory_does_not_grow_with_the_square(self):
     """As without a mask: 4,096 tokens stay far below the 64 MiB of one matrix
