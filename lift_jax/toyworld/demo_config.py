@@ -74,7 +74,7 @@ def _sample() -> dict:
     'sampler': {
       'name': 'ddim',
       'num_steps': 20,
-      'guidance_scale': 3.0,
+      'guidance_scale': 1.0,
       'dynamic_guidance': 'none',
       'reference': False,
       'carry_dtype': 'float32',
@@ -343,13 +343,18 @@ def _pretrain_model(is_smoke: bool) -> dict:
       'batch_size': 8,
       'optimizer': _optimizer(2e-3, 0 if is_smoke else 100),
     },
-    'clean': {
+    'outline': {
       'steps': 2 if is_smoke else 8000,
       'batch_size': 8,
       'optimizer': _optimizer(1.5e-3, 0 if is_smoke else 100),
     },
+    'clean': {
+      'steps': 2 if is_smoke else 12_000,
+      'batch_size': 8,
+      'optimizer': _optimizer(1.5e-3, 0 if is_smoke else 100),
+    },
     'diffusion': {
-      'steps': 2 if is_smoke else 9000,
+      'steps': 2 if is_smoke else 3500,
       'batch_size': 8,
       'optimizer': _optimizer(1e-3, 0 if is_smoke else 100),
     },

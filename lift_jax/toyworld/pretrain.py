@@ -6,10 +6,12 @@ the text encoder (`pretrain_text`), then the transformer with both as they are.
 The result is a folder like any published one. `lift demo --from_scratch` does
 the same.
 
-The transformer learns in three steps. At the last timestep there is nothing but
-the caption to go by: what a caption means is learned there first, and several
-times faster than among all timesteps, which follow. Flaws come last: what is
-wrong with half of the clips hides what they have in common.
+The transformer learns from much noise to little. At the last timestep there is
+nothing but the caption to go by: what a caption means is learned there first,
+and several times faster than among all timesteps. Then come the timesteps where
+shapes are decided, and then all; most of the error at little noise is none that
+can be learned, and drowns the rest. Flaws come last: what is wrong with half of
+the clips hides what they have in common.
 
 B batch  T frames  H W height and width  F h w those of latents  C channels
 S text tokens
@@ -63,6 +65,7 @@ class PretrainConfig:
     kl_weight: of the divergence of its posterior, per latent value.
     reading: training of the text encoder.
     draft: of the transformer, at the last timestep, on clips without flaws.
+    outline: then at the later half of the timesteps, without flaws as well.
     clean: then at all timesteps, still without flaws.
     diffusion: then with flaws.
     caption_dropout: share of captions replaced by the empty one.
@@ -80,6 +83,7 @@ class PretrainConfig:
   kl_weight: float
   reading: StageConfig
   draft: StageConfig
+  outline: StageConfig
   clean: StageConfig
   diffusion: StageConfig
   caption_dropout: float
@@ -155,13 +159,15 @@ def make_model(
     )
   )
   params = _init(model.declare('transformer'), config.seed + 2)
-  for stage, data, only_last in (
-    ('draft', clean, True),
-    ('clean', clean, False),
-    ('diffusion', flawed, False),
+  last = model.schedule.num_train_timesteps - 1
+  for stage, data, first_timestep in (
+    ('draft', clean, last),
+    ('outline', clean, last // 2),
+    ('clean', clean, 0),
+    ('diffusion', flawed, 0),
   ):
     params = train_transformer(
-      model, params, text_params, data, config, stage, only_last, logger
+      model, params, text_params, data, config, stage, first_timestep, logger
     )
   with model_files.writing_beside(target) as partial:
     tokenizer.write(partial / folder_lib.TOKENIZER)
@@ -300,7 +306,7 @@ def train_transformer(
   data: tuple[np.ndarray, np.ndarray, np.ndarray],
   config: PretrainConfig,
   stage: str,
-  only_last: bool,
+  first_timestep: int,
   logger: logging.Logger,
 ) -> Params:
   """Parameters of the transformer, fp32.
@@ -312,7 +318,7 @@ def train_transformer(
     data: posterior mean and log variance [B, F, h, w, C], tokens [B, S].
     config: of the training.
     stage: field of `config` that says how long and how fast.
-    only_last: whether noise is always at its most.
+    first_timestep: the least noise; those from here on are drawn evenly.
     logger: takes the progress.
   """
   network, text_encoder = map(model.declare, ('transformer', 'text_encoder'))
@@ -325,9 +331,8 @@ def train_transformer(
     ones = jnp.ones(len(mean))
     batch = Batch(mean, logvar, text_bsd[:-1], ones, ones > 1)
     draws = draw(key, batch, schedule.num_timesteps, config.caption_dropout)
-    if only_last:
-      last = jnp.full_like(draws.timesteps, schedule.num_timesteps - 1)
-      draws = draws._replace(timesteps=last)
+    timesteps = later(draws.timesteps, first_timestep, schedule.num_timesteps)
+    draws = draws._replace(timesteps=timesteps)
     error_b = sample_errors(
       network,
       schedule,
@@ -349,3 +354,8 @@ def train_transformer(
     config.seed,
     logger,
   )
+
+
+def later(timesteps: jax.Array, first: int, count: int) -> jax.Array:
+  """Timesteps drawn evenly from all `count`, moved to those from `first` on."""
+  return first + timesteps * (count - first) // count

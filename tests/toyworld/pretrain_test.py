@@ -2,7 +2,7 @@
 
 import logging
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +53,7 @@ class DrawTest(absltest.TestCase):
     self.assertFalse(np.array_equal(one, other))
 
 
-class MakeModelTest(absltest.TestCase):
+class MakeModelTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
   def _setting(self, tmp_path, caplog):
     self.folder, self.caplog = tmp_path, caplog
@@ -100,6 +100,13 @@ class MakeModelTest(absltest.TestCase):
     )
     self.assertLess(after, 0.8 * before)
 
+  @parameterized.parameters((0, 1), (500, 2), (999, 1000))
+  def test_later(self, first: int, times: int):
+    """All timesteps from the first on, each as often."""
+    moved = pretrain.later(np.arange(1000), first, 1000)
+    expected = np.repeat(np.arange(first, 1000), times)
+    np.testing.assert_array_equal(moved, expected)
+
   def test_draft(self):
     """The colour that a caption names shows in what it makes of noise."""
     config = _config(**{
@@ -123,7 +130,7 @@ class MakeModelTest(absltest.TestCase):
     mean_b = np.broadcast_to(sign[:, None, None, None, None], (16, 5, 8, 8, 16))
     logvar_b = np.full_like(mean_b, -20.0)
     params = pretrain.train_transformer(
-      model, params, text, (mean_b, logvar_b, tokens_bs), config, 'draft', True,
+      model, params, text, (mean_b, logvar_b, tokens_bs), config, 'draft', 999,
       _LOGGER,
     )  # fmt: skip
     text_bsd = model.declare('text_encoder')(text, tokens_bs[:2])
