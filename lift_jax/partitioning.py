@@ -73,8 +73,10 @@ def make_mesh(
     )
   # Not jax.make_mesh: on TPU v4 and v5p it refuses sizes that cut a physical
   # axis in two, such as fsdp 2 on a 4x4x4 slice.
-  # GPUs have the attribute too, and each host is a slice of them.
-  slices = len({d.slice_index for d in devices if d.platform == 'tpu'}) or 1
+  # GPUs have the attribute too, and each host is a slice of them. Devices of a
+  # single slice that is planned for do without.
+  tpus = [device for device in devices if device.platform == 'tpu']
+  slices = len({getattr(device, 'slice_index', 0) for device in tpus}) or 1
   if slices == 1:
     grid = mesh_utils.create_device_mesh(
       tuple(sizes.values()), devices, allow_split_physical_axes=True

@@ -22,7 +22,6 @@ class _Device:
   """What a mesh wants to know of a device that is not here."""
 
   id: int
-  slice_index: int
   platform: str
   coords: tuple[int, int, int]
   device_kind: str = 'stand-in'
@@ -30,9 +29,17 @@ class _Device:
   core_on_chip: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class _SliceDevice(_Device):
+  slice_index: int = 0
+
+
 def _slices(platform: str) -> list[_Device]:
   """Two times four devices, one slice and the other by turns."""
-  return [_Device(i, i % 2, platform, (i // 2, 0, 0)) for i in range(8)]
+  return [
+    _SliceDevice(i, platform, (i // 2, 0, 0), slice_index=i % 2)
+    for i in range(8)
+  ]
 
 
 class MeshTest(parameterized.TestCase):
@@ -66,6 +73,12 @@ class MeshTest(parameterized.TestCase):
     mesh = partitioning.make_mesh(config, _slices(platform))
     found = [device.slice_index for device in mesh.devices.flat]
     assert found == expected
+
+  def test_one_slice(self):
+    """Its devices do not say so where it is planned for."""
+    devices = [_Device(i, 'tpu', (i, 0, 0)) for i in range(4)]
+    mesh = partitioning.make_mesh(MeshConfig(), devices)
+    assert dict(mesh.shape) == {'data': 1, 'fsdp': 4, 'context': 1, 'tensor': 1}
 
   def test_slices_are_data(self):
     with pytest.raises(errors.UserError, match='the devices are 2 slices'):
