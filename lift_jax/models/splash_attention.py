@@ -30,8 +30,9 @@ LANES = 128
 
 # Larger blocks mean fewer steps. With these sizes both passes compile within
 # the 16 MiB of fast memory that XLA gives a kernel on v4, v5e and v5p, for head
-# dims up to 256, in bf16 and fp32.
-_MAX_BLOCK = 640
+# dims up to 256, in bf16 and fp32. Blocks of 640 do so for one video, but are
+# 16 KiB too many in the step of CogVideoX-2B on batches of 8 (libtpu 0.0.42).
+_MAX_BLOCK = 512
 # Bytes of keys read at a time: 2,560 tokens of 128 numbers in bf16.
 _MAX_READ = 2560 * 128 * 2
 

@@ -234,4 +234,4 @@ class BlocksTest(parameterized.TestCase):
     )
 
   def test_cogvideox(self):
-    self.assertEqual(splash_attention.choose_blocks(17776), (640, 17920))
+    self.assertEqual(splash_attention.choose_blocks(17776), (512, 17920))
