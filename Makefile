@@ -1,4 +1,4 @@
-# make demo   a first run: sets up, then aligns a small model on sample clips
+# make demo   sets up, then runs the whole pipeline in the toy world
 # make test   sets up, lints, runs every test
 # make clean  removes the environment and what was cached and built
 #
@@ -11,7 +11,7 @@ UV := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt
 .PHONY: demo test clean
 
 demo: .venv/runtime.stamp
-	$(BIN)/lift align --config=configs/align_sample.py:smoke --workdir=runs/demo
+	$(BIN)/lift demo --workdir=runs/demo
 
 test: .venv/test.stamp
 	$(BIN)/ruff check

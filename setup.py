@@ -22,7 +22,7 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['lift_jax', 'lift_jax.*']),
   package_data={
     'lift_jax.models.critic': ['questions.json'],
-    'lift_jax.toyworld': ['questions.json'],
+    'lift_jax.toyworld': ['questions.json', 'files/*/*', 'files/*/*/*'],
   },
   python_requires='>=3.11',
   entry_points={'console_scripts': ['lift=lift_jax.cli.main:main']},

@@ -8,6 +8,7 @@ import sys
 # One line per job; the module of the same name in this folder runs it. Nothing
 # heavy is imported here, so that `lift --help` answers at once.
 JOBS = {
+  'demo': 'nothing -> the whole pipeline at toy size, with a report',
   'sample': 'text-to-video model + prompts -> mp4 files',
   'train_critic': 'videos + what people said of them -> LiFT-Critic',
   'score': 'LiFT-Critic + videos -> a reward for each, with its reason',

@@ -1,0 +1,28 @@
+"""The models that come with the package."""
+
+from absl.testing import absltest
+
+from lift_jax import config_lib
+from lift_jax.models.cogvideox.folder import open_model
+from lift_jax.toyworld import demo_config, pretrain, weights
+
+
+class ShippedTest(absltest.TestCase):
+  def test_sizes(self):
+    """What is shipped is what the config says, and small."""
+    config = config_lib.resolve(
+      demo_config.get_config().pretrain.model, pretrain.PretrainConfig
+    )
+    model = open_model(weights.T2V)
+    self.assertEqual(model.transformer, config.transformer)
+    self.assertEqual(model.schedule, config.schedule)
+    self.assertEqual(
+      model.vae.block_out_channels, config.vae.block_out_channels
+    )
+    files = weights.T2V.parent.rglob('*')
+    total = sum(path.stat().st_size for path in files if path.is_file())
+    self.assertLess(total, 10 * 2**20)
+
+
+if __name__ == '__main__':
+  absltest.main()
