@@ -50,7 +50,10 @@ JOBS = {
 # Where the config's own layout does not fit: by the names of job and chip.
 LAYOUTS = {
   ('align 2B', 'v5e'): ('--config.train.grad_accum=8',),
-  ('align 2B', 'v6e'): ('--config.train.grad_accum=4',),
+  ('align 2B', 'v6e'): (
+    '--config.train.grad_accum=4',
+    '--config.train.remat=save_attention',
+  ),
   ('align 2B', 'h100'): ('--config.train.grad_accum=8',),
 }
 

@@ -345,6 +345,8 @@ class TpuPodTest(_TrackedTest):
     first = subprocess.Popen(
       command, cwd=self.folder, env=self.environment(), text=True,
       stdout=subprocess.PIPE, start_new_session=True,
+      # Where the tests run under nohup it would be ignored.
+      preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
     self.assertEqual(first.stdout.readline(), f'{self.worker / "lift_jax"}\n')
     os.killpg(first.pid, signal.SIGHUP)
