@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 from absl.testing import parameterized
@@ -338,15 +339,21 @@ class TpuPodTest(_TrackedTest):
   def test_again_while_it_runs(self):
     """It outlives the connection, and the same command ends it first."""
     (self.worker / 'endless').touch()
+    # Where the tests run under nohup the signal would be ignored. Not by a
+    # preexec_fn: that forks, which JAX warns of.
+    heed = (
+      'import os, signal, sys\n'
+      'signal.signal(signal.SIGHUP, signal.SIG_DFL)\n'
+      'os.execv(sys.argv[1], sys.argv[1:])\n'
+    )
     command = [
+      sys.executable, '-c', heed,
       self.repository / 'scripts' / 'tpu_pod.sh', *FLAGS['tpu_pod.sh'], '--',
       *JOB,
     ]  # fmt: skip
     first = subprocess.Popen(
       command, cwd=self.folder, env=self.environment(), text=True,
       stdout=subprocess.PIPE, start_new_session=True,
-      # Where the tests run under nohup it would be ignored.
-      preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
     self.assertEqual(first.stdout.readline(), f'{self.worker / "lift_jax"}\n')
     os.killpg(first.pid, signal.SIGHUP)
