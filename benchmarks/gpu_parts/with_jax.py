@@ -21,11 +21,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from lift_jax import param_paths
+from lift_jax import chips, param_paths
 from lift_jax.cli.plan_programs import Program
 from lift_jax.models.critic.tokens import IMAGE_TOKEN
 from lift_jax.planning.memory import Memory
-from lift_jax.training import metrics
 from lift_jax.training.step import Batch
 
 
@@ -230,7 +229,7 @@ def _speed(
   """What is known of every program after its runs."""
   device = program.mesh.devices.flat[0]
   seconds = clock.median(runs)
-  peak, flops = metrics.peak_flops(device), program.model_flops
+  peak, flops = chips.peak_flops(device.device_kind), program.model_flops
   return devices.about(device) | {
     'seconds_per_video': seconds / program.num_videos,
     'run_seconds': runs,

@@ -11,6 +11,7 @@ from typing import Any
 from gpu_parts import clock, configs
 import torch
 
+from lift_jax import chips
 from lift_jax.diffusion.schedule import alpha_bars
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox.flops import forward_flops
@@ -18,7 +19,7 @@ from lift_jax.models.critic.flops import reader_flops
 from lift_jax.planning import sizes
 from lift_jax.sampling.config import VideoConfig
 from lift_jax.sampling.sizes import latent_shape
-from lift_jax.training import alignment, metrics
+from lift_jax.training import alignment
 
 
 def train(tiny: bool, batch: int) -> dict[str, Any]:
@@ -218,7 +219,7 @@ def _speed(
   is_gpu = device.type == 'cuda'
   kind = torch.cuda.get_device_name() if is_gpu else 'cpu'
   seconds = clock.median(runs)
-  peaks = [x for name, x in metrics.PEAK_FLOPS.items() if kind.startswith(name)]
+  peak = chips.peak_flops(kind)
   versions = {'python': sys.version.split()[0], 'torch': torch.__version__}
   for name in ('diffusers', 'transformers'):
     if name in sys.modules:
@@ -226,7 +227,7 @@ def _speed(
   return {
     'seconds_per_video': seconds / num_videos,
     'run_seconds': runs,
-    'mfu': flops / (seconds * peaks[0]) if peaks else None,
+    'mfu': flops / (seconds * peak) if peak else None,
     'peak_bytes': torch.cuda.max_memory_allocated() if is_gpu else None,
     'device': kind,
     'versions': versions,

@@ -15,7 +15,7 @@ import logging
 
 import jax
 
-from lift_jax import distributed, param_paths, partitioning
+from lift_jax import chips, distributed, param_paths, partitioning
 from lift_jax.checkpoints import TrainCheckpoints
 from lift_jax.cli import job_flags
 from lift_jax.cli.align_config import AlignConfig
@@ -144,7 +144,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
             folder, config.train.trainable, batch.mean.shape
           ),
           mesh.size,
-          metrics.peak_flops(mesh.devices.flat[0]),
+          chips.peak_flops(mesh.devices.flat[0].device_kind),
           lambda: steps.seconds,
         ),
         checkpoints=checkpoints,

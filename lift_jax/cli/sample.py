@@ -18,7 +18,7 @@ import pathlib
 
 import jax
 
-from lift_jax import distributed, partitioning
+from lift_jax import chips, distributed, partitioning
 from lift_jax.cli import job_flags
 from lift_jax.data.contact_sheet import SheetClip, write_contact_sheet
 from lift_jax.data.prompts import read_prompts
@@ -39,7 +39,6 @@ from lift_jax.sampling.config import (
 from lift_jax.sampling.generator import Generator, made_by
 from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
 from lift_jax.stop_signal import Stopped, StopSignal
-from lift_jax.training.metrics import peak_flops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +228,7 @@ def _make(
       config.prompts.initial_noise,
       stop,
       progress,
-      peak_flops(generator.mesh.devices.flat[0]),
+      chips.peak_flops(generator.mesh.devices.flat[0].device_kind),
       logger,
     )
 

@@ -18,7 +18,7 @@ import pathlib
 
 import jax
 
-from lift_jax import distributed, param_paths, partitioning
+from lift_jax import chips, distributed, param_paths, partitioning
 from lift_jax.checkpoints import CheckpointConfig, TrainCheckpoints
 from lift_jax.cli import inputs, job_flags
 from lift_jax.data import critic_pipeline
@@ -213,7 +213,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
             max_targets,
           ),
           mesh.size,
-          metrics.peak_flops(mesh.devices.flat[0]),
+          chips.peak_flops(mesh.devices.flat[0].device_kind),
           lambda: steps.seconds,
         ),
         checkpoints=checkpoints,

@@ -1,6 +1,6 @@
 """What the CUDA compiler must know of a GPU that is not here."""
 
-from lift_jax.planning.chips import Chip
+from lift_jax.chips import Chip
 
 # What differs between the GPUs, from the descriptions that the XLA repository
 # holds of A100-SXM4-80GB, H100 SXM and H200 (xla/backends/gpu/target_config).

@@ -13,7 +13,7 @@ the links that its mesh axes have.
 from collections.abc import Mapping
 import dataclasses
 
-from lift_jax.planning.chips import Chip
+from lift_jax.chips import Chip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,9 @@ import re
 
 import jax
 
+from lift_jax import chips
 from lift_jax.errors import UserError
-from lift_jax.planning import chips, gpu_target
+from lift_jax.planning import gpu_target
 
 # libtpu builds every slice of hosts with 2x2x1 chips, or with one.
 _HOST_SIDE = 2

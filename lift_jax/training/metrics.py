@@ -15,27 +15,6 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from lift_jax.data import gif
 
-# Dense bf16 peak of a chip in FLOP/s, by what JAX calls it (vendors' sheets).
-PEAK_FLOPS = {
-  'NVIDIA A100': 312e12,
-  'NVIDIA H100': 989e12,
-  'NVIDIA H200': 989e12,
-  'TPU v4': 275e12,
-  'TPU v5 lite': 197e12,
-  'TPU v5e': 197e12,
-  'TPU v5p': 459e12,
-  'TPU v5': 459e12,
-  'TPU v6 lite': 918e12,
-  'TPU v6e': 918e12,
-}
-
-
-def peak_flops(device: jax.Device) -> float | None:
-  """Peak of a device, or None where it is not known, as for CPUs."""
-  kind = device.device_kind
-  names = [name for name in PEAK_FLOPS if kind.startswith(name)]
-  return PEAK_FLOPS[max(names, key=len)] if names else None
-
 
 def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
   """Means over the metrics of several steps.

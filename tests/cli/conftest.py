@@ -2,12 +2,10 @@
 
 import dataclasses
 import pathlib
-from unittest import mock
 
 import pytest
 
-from lift_jax.training import metrics
-from tests.cli import jobs
+from tests.cli import jobs, runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +54,6 @@ def world(tmp_path_factory) -> World:
 def whole(world, tmp_path_factory) -> pathlib.Path:
   """The workdir of a `lift align` that nothing disturbed."""
   workdir = tmp_path_factory.mktemp('whole')
-  # A peak for these devices, so that the utilisation is known.
-  with mock.patch.dict(metrics.PEAK_FLOPS, {'cpu': 1e12}):
+  with runs.known_peak():
     assert jobs.lift(*world.align(workdir)).status == 0
   return workdir

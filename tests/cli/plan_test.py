@@ -1,12 +1,13 @@
 """`lift plan`: what it compiles is what the jobs run."""
 
+import dataclasses
 import json
 from unittest import mock
 
 from absl.testing import parameterized
 import pytest
 
-from lift_jax.planning import chips
+from lift_jax import chips
 from lift_jax.training import loop
 from tests.cli import jobs
 
@@ -83,7 +84,7 @@ class OutputTest(parameterized.TestCase):
 
   def test_does_not_fit(self):
     """Then it says what would help, and what is done already is no help."""
-    small = chips.Chip(name='cpu', platform='cpu', hbm_bytes=1000)
+    small = dataclasses.replace(chips.CHIPS['cpu'], hbm_bytes=1000)
     with mock.patch.dict(chips.CHIPS, {'cpu': small}):
       for settings, helps, does_not in (
         ((), 'train.trainable=lora', 'mesh.fsdp='),

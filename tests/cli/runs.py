@@ -1,12 +1,13 @@
 """Runs that are stopped or get fewer devices, and states that are compared."""
 
 import contextlib
+import dataclasses
 from unittest import mock
 
 import jax
 import numpy as np
 
-from lift_jax import partitioning
+from lift_jax import chips, partitioning
 from lift_jax.training import metrics
 
 # A process that dies as soon as the metrics of step 5 are on disk, while the
@@ -26,6 +27,12 @@ def write_and_die(self, step, scalars):
 metrics.MetricWriter.write = write_and_die
 main.main(sys.argv[1:])
 """
+
+
+def known_peak():
+  """A context in which these devices have one, and so a utilisation."""
+  cpu = dataclasses.replace(chips.CHIPS['cpu'], flops=1e12)
+  return mock.patch.dict(chips.CHIPS, cpu=cpu)
 
 
 def assert_same(state, other, **tolerance):

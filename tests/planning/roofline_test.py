@@ -4,8 +4,8 @@ import dataclasses
 
 from absl.testing import parameterized
 
+from lift_jax.chips import CHIPS
 from lift_jax.planning import roofline
-from lift_jax.planning.chips import CHIPS
 
 WORK = roofline.Work(
   model_flops=3 * 459e12,

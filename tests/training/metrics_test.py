@@ -26,19 +26,6 @@ class SummarizeTest(parameterized.TestCase):
     # Over samples, not over steps; and nothing of a kind that did not occur.
     self.assertEqual(metrics.summarize(steps), {'loss': 1.5, 'loss/real': 2.0})
 
-  @parameterized.parameters(
-    ('cpu', None),
-    ('TPU v5 lite', 197e12),
-    ('TPU v5', 459e12),
-    ('TPU v6 lite', 918e12),
-    ('NVIDIA H100 80GB HBM3', 989e12),
-    ('NVIDIA H200', 989e12),
-    ('NVIDIA A100-SXM4-40GB', 312e12),
-  )
-  def test_peak(self, kind, peak):
-    device = mock.Mock(device_kind=kind)
-    self.assertEqual(metrics.peak_flops(device), peak)
-
 
 class WriterTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)

@@ -28,6 +28,7 @@ class Chip:
   Attributes:
     name: as written in `--topology`.
     platform: 'tpu', 'cuda' or 'cpu', as JAX has it.
+    device_kinds: what JAX calls such a device, or CUDA the GPU.
     hbm_bytes: memory that a program may use.
     flops: dense bf16 peak in FLOP/s.
     hbm_bandwidth: bytes/s, reads and writes together.
@@ -46,6 +47,7 @@ class Chip:
 
   name: str
   platform: str
+  device_kinds: tuple[str, ...]
   hbm_bytes: float | None = None
   flops: float | None = None
   hbm_bandwidth: float | None = None
@@ -63,6 +65,7 @@ CHIPS = {
     Chip(
       name='v4',
       platform='tpu',
+      device_kinds=('TPU v4',),
       hbm_bytes=30.75 * GIB,  # of 32 GiB
       flops=275e12,
       hbm_bandwidth=1200e9,
@@ -77,6 +80,7 @@ CHIPS = {
     Chip(
       name='v5e',
       platform='tpu',
+      device_kinds=('TPU v5 lite', 'TPU v5e'),
       hbm_bytes=15.75 * GIB,  # of 16 GB
       flops=197e12,
       hbm_bandwidth=819e9,
@@ -91,6 +95,7 @@ CHIPS = {
     Chip(
       name='v5p',
       platform='tpu',
+      device_kinds=('TPU v5', 'TPU v5p'),
       hbm_bytes=95.74 * GIB,  # published as 95 GB and as 95 GiB
       flops=459e12,
       hbm_bandwidth=2765e9,
@@ -105,6 +110,7 @@ CHIPS = {
     Chip(
       name='v6e',
       platform='tpu',
+      device_kinds=('TPU v6 lite', 'TPU v6e'),
       hbm_bytes=31.25 * GIB,  # of 32 GB
       flops=918e12,
       hbm_bandwidth=1638e9,  # as the page of TPU7x has it
@@ -120,6 +126,7 @@ CHIPS = {
     Chip(
       name='tpu7x',
       platform='tpu',
+      device_kinds=('TPU7x',),
       hbm_bytes=94.75 * GIB,  # of 192 GiB a chip
       flops=2307e12 / 2,
       hbm_bandwidth=7380e9 / 2,
@@ -135,6 +142,10 @@ CHIPS = {
     Chip(
       name='a100',
       platform='cuda',
+      device_kinds=(
+        *('NVIDIA A100-SXM4-40GB', 'NVIDIA A100-SXM4-80GB'),
+        *('NVIDIA A100-PCIE-40GB', 'NVIDIA A100 80GB PCIe'),
+      ),
       hbm_bytes=85100068864,  # XLA's a100_sxm_80
       flops=312e12,
       hbm_bandwidth=2039e9,
@@ -146,6 +157,8 @@ CHIPS = {
     Chip(
       name='h100',
       platform='cuda',
+      # Not the H100 PCIe and NVL, which are slower.
+      device_kinds=('NVIDIA H100 80GB HBM3',),
       hbm_bytes=84942979072,  # XLA's h100_sxm
       flops=989e12,
       hbm_bandwidth=3352e9,
@@ -156,15 +169,24 @@ CHIPS = {
     Chip(
       name='h200',
       platform='cuda',
+      device_kinds=('NVIDIA H200',),
       hbm_bytes=151397597184,  # XLA's h200
       flops=989e12,
       hbm_bandwidth=4800e9,
       link_bandwidth=450e9,
       dcn_bandwidth=400 * _GBIT,
     ),
-    Chip(name='cpu', platform='cpu'),
+    Chip(name='cpu', platform='cpu', device_kinds=('cpu',)),
   )
 }
+
+
+def peak_flops(device_kind: str) -> float | None:
+  """Dense bf16 peak in FLOP/s; None for CPUs and what is not in the table."""
+  for chip in CHIPS.values():
+    if device_kind in chip.device_kinds:
+      return chip.flops
+  return None
 
 
 def ring_links(chip: Chip, sides: Sequence[tuple[int, int]]) -> int:
