@@ -396,9 +396,10 @@ def _pretrain_critic(is_smoke: bool) -> dict:
       'optimizer': _optimizer(2e-3, 0 if is_smoke else 100) | {'beta2': 0.98},
     },
     'training': {
-      'steps': 2 if is_smoke else 1700,
+      'steps': 2 if is_smoke else 3200,
       'batch_size': 16 if is_smoke else 64,
-      'optimizer': _optimizer(1.5e-3, 0 if is_smoke else 100) | {'beta2': 0.98},
+      'optimizer': _optimizer(1.5e-3, 0 if is_smoke else 100)
+      | {'beta2': 0.98, 'cycles': 1 if is_smoke else 2},
     },
     'num_eval_clips': 4 if is_smoke else 500,
     'dtype': 'bfloat16',

@@ -37,7 +37,12 @@ from lift_jax.models.t5.config import T5Config
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
 from lift_jax.progress import Progress
 from lift_jax.toyworld import flaws, pretrain_text, scenes, tokenizer
-from lift_jax.toyworld.pretrain_loop import StageConfig, train
+from lift_jax.toyworld.pretrain_loop import (
+  Pretraining,
+  StageConfig,
+  pretraining,
+  train,
+)
 from lift_jax.training.step import Batch, draw, sample_errors
 
 _CLIP = (9, 32, 32)  # frames, height, width
@@ -121,10 +126,13 @@ def make_autoencoder(
     logger: takes the progress.
   """
   frames_bthw3, _ = _draw(config, logger)
-  with model_files.writing_beside(target) as partial:
+  with (
+    pretraining(target, config.seed, logger) as run,
+    model_files.writing_beside(target) as partial,
+  ):
     tokenizer.write(partial / folder_lib.TOKENIZER)
     model = empty_model(partial, config)
-    params = train_autoencoder(model, frames_bthw3, config, logger)
+    params = train_autoencoder(model, frames_bthw3, config, run)
     mean_b, _ = encode_all(model, params, frames_bthw3, logger)
     factor = round(1 / float(np.std(mean_b)), 5)
     logger.info('pretrain: latents are scaled by %g', factor)
@@ -150,7 +158,6 @@ def make_model(
   """
   model = folder_lib.open_model(autoencoder)
   vae_params = model.load('vae', model.declare('vae'), None, jnp.float32)
-  text_params = train_text_encoder(model, config, logger)
   clean, flawed = (
     (*encode_all(model, vae_params, frames, logger), _tokens(model, captions))
     for frames, captions in (
@@ -158,18 +165,22 @@ def make_model(
       _draw(config, logger),
     )
   )
-  params = _init(model.declare('transformer'), config.seed + 2)
   last = model.schedule.num_train_timesteps - 1
-  for stage, data, first_timestep in (
-    ('draft', clean, last),
-    ('outline', clean, last // 2),
-    ('clean', clean, 0),
-    ('diffusion', flawed, 0),
+  with (
+    pretraining(target, config.seed, logger) as run,
+    model_files.writing_beside(target) as partial,
   ):
-    params = train_transformer(
-      model, params, text_params, data, config, stage, first_timestep, logger
-    )
-  with model_files.writing_beside(target) as partial:
+    text_params = train_text_encoder(model, config, run)
+    params = _init(model.declare('transformer'), config.seed + 2)
+    for stage, data, first_timestep in (
+      ('draft', clean, last),
+      ('outline', clean, last // 2),
+      ('clean', clean, 0),
+      ('diffusion', flawed, 0),
+    ):
+      params = train_transformer(
+        model, params, text_params, data, config, stage, first_timestep, run
+      )
     tokenizer.write(partial / folder_lib.TOKENIZER)
     folder_lib.write_configs(partial, model)
     for component, weights in {
@@ -212,7 +223,7 @@ def train_autoencoder(
   model: ModelFolder,
   frames_bthw3: np.ndarray,
   config: PretrainConfig,
-  logger: logging.Logger,
+  run: Pretraining,
 ) -> Params:
   """Parameters of the VAE, fp32.
 
@@ -245,11 +256,10 @@ def train_autoencoder(
     'autoencoder',
     params,
     loss_fn,
-    lambda rows: (frames_bthw3[rows],),
+    lambda rows, _: (frames_bthw3[rows],),
     len(frames_bthw3),
     config.autoencoder,
-    config.seed,
-    logger,
+    run,
   )
 
 
@@ -278,7 +288,7 @@ def encode_all(
 
 
 def train_text_encoder(
-  model: ModelFolder, config: PretrainConfig, logger: logging.Logger
+  model: ModelFolder, config: PretrainConfig, run: Pretraining
 ) -> Params:
   """Parameters of the text encoder, fp32; see `pretrain_text`."""
   network = model.declare('text_encoder')
@@ -286,7 +296,7 @@ def train_text_encoder(
   tokens_bs = _tokens(model, [scene.caption for scene in known])
   params = _init(network, config.seed + 1)
   return pretrain_text.train_text_encoder(
-    network, params, known, tokens_bs, config.reading, config.seed, logger
+    network, params, known, tokens_bs, config.reading, run
   )
 
 
@@ -307,7 +317,7 @@ def train_transformer(
   config: PretrainConfig,
   stage: str,
   first_timestep: int,
-  logger: logging.Logger,
+  run: Pretraining,
 ) -> Params:
   """Parameters of the transformer, fp32.
 
@@ -319,7 +329,7 @@ def train_transformer(
     config: of the training.
     stage: field of `config` that says how long and how fast.
     first_timestep: the least noise; those from here on are drawn evenly.
-    logger: takes the progress.
+    run: that it is a stage of.
   """
   network, text_encoder = map(model.declare, ('transformer', 'text_encoder'))
   schedule = Schedule(model.schedule)
@@ -348,11 +358,10 @@ def train_transformer(
     stage,
     params,
     loss_fn,
-    lambda rows: tuple(array[rows] for array in data),
+    lambda rows, _: tuple(array[rows] for array in data),
     len(data[2]),
     getattr(config, stage),
-    config.seed,
-    logger,
+    run,
   )
 
 

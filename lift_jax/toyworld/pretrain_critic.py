@@ -47,7 +47,12 @@ from lift_jax.toyworld import (
 )
 from lift_jax.toyworld.flaws import Flaw, ToyClip
 from lift_jax.toyworld.measures import Measured
-from lift_jax.toyworld.pretrain_loop import StageConfig, train
+from lift_jax.toyworld.pretrain_loop import (
+  Pretraining,
+  StageConfig,
+  pretraining,
+  train,
+)
 from lift_jax.toyworld.scenes import Scene
 from lift_jax.toyworld.validate import soften
 from lift_jax.training.critic_step import CriticBatch, answer_losses
@@ -122,7 +127,10 @@ def make_critic(
     config: of the training.
     logger: takes the progress.
   """
-  with tempfile.TemporaryDirectory() as scratch:
+  with (
+    tempfile.TemporaryDirectory() as scratch,
+    pretraining(target, config.seed, logger) as run,
+  ):
     draft = write_draft(pathlib.Path(scratch), config)
     tokenizer = PromptTokenizer(
       draft.path / folder_lib.LLM,
@@ -141,15 +149,14 @@ def make_critic(
       frames_cthw3,
       truths,
       config.vision,
-      config.seed,
-      logger,
+      run,
     )
     params = _train_critic(
       model,
       params,
       Rows(frames_cthw3, truths, tokenizer, config),
       config,
-      logger,
+      run,
     )
     accuracy = label_accuracy(model, params, tokenizer, config)
     logger.info(
@@ -273,17 +280,25 @@ class Rows:
     self._config = config
     self._questions = read_questions(questions_path())
     self._known = frozenset(scenes.training_scenes())
-    self._rng = np.random.default_rng((config.seed, 1))
-    self._num_drawn = 0
 
-  def __call__(self, numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+  def __call__(
+    self, numbers: np.ndarray, step: int
+  ) -> tuple[np.ndarray, ...]:
     """Arrays of these clips, one row for each.
+
+    Args:
+      numbers: of the clips.
+      step: of the training; decides what is drawn.
 
     Returns:
       As in `CriticBatch`, frames [B, T, H, W, 3], tokens [B, N], targets
       [B, N]; and the weight of the first token of each answer [B].
     """
-    drawn = [self.draw(self._truths[number]) for number in numbers]
+    rng = np.random.default_rng((self._config.seed, 1, step))
+    progress = step / self._config.training.steps
+    drawn = [
+      self.draw(self._truths[number], rng, progress) for number in numbers
+    ]
     tokens_bn, is_target_bn = pad_rows(
       [
         self._tokenizer.training(
@@ -292,7 +307,7 @@ class Rows:
           NUM_FRAMES,
           answer,
           # As in published feedback, and as critics are asked.
-          space_before_caption=bool(self._rng.integers(2)),
+          space_before_caption=bool(rng.integers(2)),
         )
         for caption, question, answer in drawn
       ],
@@ -310,12 +325,17 @@ class Rows:
       np.array(weight_b, np.float32),
     )
 
-  def draw(self, truth: Measured) -> tuple[str, str, str]:
-    """Caption, question and answer for a clip."""
-    rng, config = self._rng, self._config
-    training = config.training
-    progress = self._num_drawn / (training.steps * training.batch_size)
-    self._num_drawn += 1
+  def draw(
+    self, truth: Measured, rng: np.random.Generator, progress: float
+  ) -> tuple[str, str, str]:
+    """Caption, question and answer for a clip.
+
+    Args:
+      truth: about the clip.
+      rng: draws the kind of question.
+      progress: share of the steps that are made, which decides how often.
+    """
+    config = self._config
     describes, compares = (
       first + (last - first) * progress
       for first, last in (config.describe_share, config.compare_share)
@@ -327,24 +347,25 @@ class Rows:
       told = [verdicts[name].rationale for name in ('fidelity', 'motion')]
       return '', DESCRIBE, ' '.join((shown.caption, *told))
     if kind < describes + compares:
-      return self._draw_compared(shown, truth)
+      return self._draw_compared(shown, truth, rng)
     dimension = str(rng.choice(DIMENSIONS))
-    asked = self._draw_asked(shown)
+    asked = self._draw_asked(shown, rng)
     verdict = checkers.judge(asked, truth)[dimension]
     answer = f'{verdict.label}. {verdict.rationale}'
     return asked.caption, self._questions[dimension], answer
 
   def _draw_compared(
-    self, shown: Scene, truth: Measured
+    self, shown: Scene, truth: Measured, rng: np.random.Generator
   ) -> tuple[str, str, str]:
     """Caption, question and answer about one attribute, whatever the others."""
-    name = str(self._rng.choice(scenes.ATTRIBUTES))
+    name = str(rng.choice(scenes.ATTRIBUTES))
     wanted = getattr(shown, name)
-    if self._rng.integers(2):
+    if rng.integers(2):
       others = [word for word in scenes.values_of(name) if word != wanted]
-      wanted = str(self._rng.choice(others))
+      wanted = str(rng.choice(others))
     while True:
-      asked = dataclasses.replace(self._draw_asked(shown), **{name: wanted})
+      asked = self._draw_asked(shown, rng)
+      asked = dataclasses.replace(asked, **{name: wanted})
       if asked in self._known:
         break
     differs_there = dataclasses.replace(shown, **{name: wanted})
@@ -353,12 +374,12 @@ class Rows:
     answer = f'{label}. {verdict.rationale}'
     return asked.caption, COMPARE.format(name), answer
 
-  def _draw_asked(self, shown: Scene) -> Scene:
+  def _draw_asked(self, shown: Scene, rng: np.random.Generator) -> Scene:
     """A caption for a clip, which fits equally often well, half or badly."""
-    label = str(self._rng.choice(LABELS))
+    label = str(rng.choice(LABELS))
     while True:
       # What passes for another as a label says does so the other way round.
-      asked = flaws.draw_mismatch(shown, label, self._rng)
+      asked = flaws.draw_mismatch(shown, label, rng)
       if asked in self._known:
         return asked
 
@@ -395,7 +416,7 @@ def _train_critic(
   params: Params,
   rows: Rows,
   config: CriticPretrainConfig,
-  logger: logging.Logger,
+  run: Pretraining,
 ) -> Params:
   def loss_fn(params, frames, tokens_bn, is_target_bn, weight_b, key):
     del key
@@ -421,8 +442,7 @@ def _train_critic(
     rows,
     rows.num_clips,
     config.training,
-    config.seed,
-    logger,
+    run,
   )
 
 

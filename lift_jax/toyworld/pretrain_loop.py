@@ -1,8 +1,12 @@
 """The loop in which every network of the toy world is pretrained."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import dataclasses
+import itertools
 import logging
+import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -10,10 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lift_jax.checkpoints import CheckpointConfig, TrainCheckpoints
 from lift_jax.models.functional import Params
 from lift_jax.progress import Progress
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
 from lift_jax.training.state import TrainState
+
+# Steps between two checkpoints: minutes, at most.
+_CHECKPOINT_STEPS = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +39,63 @@ class StageConfig:
   optimizer: OptimizerConfig
 
 
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+  """What the stages of a pretraining have in common.
+
+  Attributes:
+    checkpoints: a folder in which each stage keeps its last ones.
+    seed: of the order of the clips, and of noise.
+    logger: takes the progress.
+  """
+
+  checkpoints: pathlib.Path
+  seed: int
+  logger: logging.Logger
+
+
+@contextlib.contextmanager
+def pretraining(
+  target: pathlib.Path, seed: int, logger: logging.Logger
+) -> Iterator[Pretraining]:
+  """The pretraining of what `target` will hold.
+
+  Its checkpoints lie beside the target, and go when it is there.
+  """
+  target = target.absolute()  # Orbax takes no other
+  checkpoints = target.with_name(f'{target.name}_checkpoints')
+  yield Pretraining(checkpoints, seed, logger)
+  shutil.rmtree(checkpoints)
+
+
 def train(
   name: str,
   params: Params,
   loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
-  read: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+  read: Callable[[np.ndarray, int], tuple[np.ndarray, ...]],
   num_clips: int,
   config: StageConfig,
-  seed: int,
-  logger: logging.Logger,
+  run: Pretraining,
 ) -> Params:
-  """Minimises `loss_fn(params, *read(rows), key)`; returns the parameters."""
+  """Minimises `loss_fn(params, *read(rows, step), key)`.
+
+  Goes on from its last checkpoint; the result is the same as without a stop.
+
+  Args:
+    name: of the stage.
+    params: before it, donated.
+    loss_fn: gives the loss, and numbers to show.
+    read: gives a batch, by the numbers of its clips and the steps made.
+    num_clips: that there are.
+    config: how long and how fast.
+    run: see there.
+
+  Returns:
+    The parameters after the last step.
+
+  Raises:
+    UserError: the checkpoints are of another config.
+  """
   tx = make_optimizer(config.optimizer, config.steps)
   state = TrainState.create(params, tx, with_ema=False)
 
@@ -53,19 +107,42 @@ def train(
     return state.after(grads, tx, 0.0), {'loss': loss, **aux}
 
   step = jax.jit(step, donate_argnums=0)
-  rng = np.random.default_rng((seed, config.steps))
-  key = jax.random.key(seed)
-  order: list[int] = []
-  with Progress(config.steps, f'{name} step', logger=logger) as progress:
-    for _ in range(config.steps):
-      while len(order) < config.batch_size:
-        order += rng.permutation(num_clips).tolist()
-      rows = np.array(order[: config.batch_size])
-      del order[: config.batch_size]
-      state, metrics = step(state, key, *read(rows))
-      progress.update(1, _note(metrics))
-  logger.info('pretrain: %s: %s', name, _note(metrics))
+  key = jax.random.key(run.seed)
+  with TrainCheckpoints(
+    run.checkpoints / name.replace(' ', '_'),
+    CheckpointConfig(_CHECKPOINT_STEPS, keep=1),
+    {'seed': run.seed, 'config': dataclasses.asdict(config)},
+  ) as checkpoints:
+    start = checkpoints.resume_step(config.steps) or 0
+    if start:
+      run.logger.info('pretrain: %s: from step %d on', name, start)
+      places = jax.tree.map(lambda leaf: leaf.sharding, state)
+      state, _ = checkpoints.restore(start, state, places)
+    order = _batches(num_clips, config, run.seed)
+    with Progress(
+      config.steps - start, f'{name} step', logger=run.logger
+    ) as progress:
+      for done, rows in enumerate(itertools.islice(order, start, None), start):
+        state, metrics = step(state, key, *read(rows, done))
+        progress.update(1, _note(metrics))
+        if checkpoints.is_due(done + 1) or done + 1 == config.steps:
+          checkpoints.save(done + 1, state, {})
+    if start < config.steps:
+      run.logger.info('pretrain: %s: %s', name, _note(metrics))
   return state.trainable
+
+
+def _batches(
+  num_clips: int, config: StageConfig, seed: int
+) -> Iterator[np.ndarray]:
+  """Numbers of the clips of each step: all of them in turn, each time anew."""
+  rng = np.random.default_rng((seed, config.steps))
+  order: list[int] = []
+  for _ in range(config.steps):
+    while len(order) < config.batch_size:
+      order += rng.permutation(num_clips).tolist()
+    yield np.array(order[: config.batch_size])
+    del order[: config.batch_size]
 
 
 def classification(

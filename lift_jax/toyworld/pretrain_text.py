@@ -8,15 +8,18 @@ read from videos alone took several times as many of them before a shape moved.
 B captions  S places of a caption  D width  A attributes
 """
 
-import logging
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.toyworld import scenes
-from lift_jax.toyworld.pretrain_loop import StageConfig, classification, train
+from lift_jax.toyworld.pretrain_loop import (
+  Pretraining,
+  StageConfig,
+  classification,
+  train,
+)
 
 
 def words_of(known: tuple[scenes.Scene, ...]) -> np.ndarray:
@@ -39,8 +42,7 @@ def train_text_encoder(
   known: tuple[scenes.Scene, ...],
   tokens_bs: np.ndarray,
   config: StageConfig,
-  seed: int,
-  logger: logging.Logger,
+  run: Pretraining,
 ) -> Params:
   """Parameters of the text encoder.
 
@@ -50,8 +52,7 @@ def train_text_encoder(
     known: scenes to learn from.
     tokens_bs: int32, their captions.
     config: how long and how fast.
-    seed: of the order of the captions.
-    logger: takes the progress.
+    run: that it is a stage of.
   """
   words_ba = words_of(known)
   sizes = [len(scenes.values_of(name)) for name in scenes.ATTRIBUTES]
@@ -69,10 +70,9 @@ def train_text_encoder(
     'text encoder',
     {'network': params, 'head': head},
     loss_fn,
-    lambda rows: (tokens_bs[rows], words_ba[rows]),
+    lambda rows, _: (tokens_bs[rows], words_ba[rows]),
     len(known),
     config,
-    seed,
-    logger,
+    run,
   )
   return trained['network']

@@ -9,7 +9,6 @@ C clips  T frames of each  H W height and width  A attributes  D width of tokens
 """
 
 from collections.abc import Sequence
-import logging
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,12 @@ import numpy as np
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.toyworld import flaws, scenes
 from lift_jax.toyworld.measures import Measured
-from lift_jax.toyworld.pretrain_loop import StageConfig, classification, train
+from lift_jax.toyworld.pretrain_loop import (
+  Pretraining,
+  StageConfig,
+  classification,
+  train,
+)
 
 # What a single frame can tell of a scene.
 _ATTRIBUTES = ('size', 'colour', 'shape', 'background')
@@ -90,8 +94,7 @@ def train_vision(
   frames_cthw3: np.ndarray,
   truths: Sequence[Measured],
   config: StageConfig,
-  seed: int,
-  logger: logging.Logger,
+  run: Pretraining,
 ) -> Params:
   """Parameters of the critic with another vision tower and projector.
 
@@ -101,8 +104,7 @@ def train_vision(
     frames_cthw3: uint8 [C, T, H, W, 3].
     truths: about each clip.
     config: how long and how fast.
-    seed: of the order of the clips.
-    logger: takes the progress.
+    run: that it is a stage of.
   """
   classes_ca, sizes = classes_of(truths), num_classes()
   # In parts, as all of them in fp64 would be gigabytes.
@@ -136,10 +138,9 @@ def train_vision(
     'vision',
     {'seen': seen, 'head': head},
     loss_fn,
-    lambda rows: (frames_cthw3[rows], classes_ca[rows], places_ct2[rows]),
+    lambda rows, _: (frames_cthw3[rows], classes_ca[rows], places_ct2[rows]),
     len(truths),
     config,
-    seed,
-    logger,
+    run,
   )
   return fixed | trained['seen']

@@ -84,9 +84,9 @@ class RowsTest(parameterized.TestCase):
     )
 
   def drawn(self, num, **changes):
-    rows = self.rows(**changes)
-    numbers = itertools.islice(itertools.cycle(range(24)), num)
-    return [rows.draw(self.truths[number]) for number in numbers]
+    rows, rng = self.rows(**changes), np.random.default_rng(0)
+    truths = itertools.islice(itertools.cycle(self.truths), num)
+    return [rows.draw(truth, rng, 0.5) for truth in truths]
 
   def tokens_of(self, text):
     ids, is_target = self.tokenizer.training('', ' Why?', 0, text)
@@ -120,29 +120,49 @@ class RowsTest(parameterized.TestCase):
     dimensions = {text: name for name, text in questions.items()}
     _, truths = pretrain_critic.draw_clips(300, 0.0, seed=1)
     rows = self.rows(describe_share=(0.0, 0.0), compare_share=(0.0, 0.0))
+    rng = np.random.default_rng(0)
     for truth in truths * 6:
-      _, question, answer = rows.draw(truth)
+      _, question, answer = rows.draw(truth, rng, 0.5)
       count[dimensions[question], answer.split('.')[0]] += 1
     self.assertLen(count, 9)
     for pair, times in count.items():
       self.assertBetween(times, 140, 260, pair)
 
   def test_descriptions_become_rare(self):
+    rows = self.rows(describe_share=(0.8, 0.2))
+    rng = np.random.default_rng(0)
+    for progress, low, high in ((0, 0.7, 0.9), (0.5, 0.4, 0.6), (1, 0.1, 0.3)):
+      asked = [
+        rows.draw(self.truths[k % 24], rng, progress)[1] for k in range(200)
+      ]
+      is_described = [text == pretrain_critic.DESCRIBE for text in asked]
+      self.assertBetween(np.mean(is_described), low, high)
+
+  def test_steps(self):
+    """A step decides what is drawn, and how far the training is."""
     training = dataclasses.replace(_config().training, steps=100)
-    rows = self.rows(describe_share=(0.8, 0.2), training=training)
-    asked = [rows.draw(self.truths[k % 24])[1] for k in range(800)]
-    is_described = np.array([q == pretrain_critic.DESCRIBE for q in asked])
-    self.assertBetween(is_described[:200].mean(), 0.62, 0.84)
-    self.assertBetween(is_described[-200:].mean(), 0.16, 0.38)
+    changes = {'describe_share': (1.0, 0.0), 'compare_share': (0.0, 0.0)}
+    rows = self.rows(training=training, **changes)
+    numbers = np.arange(24)
+    later = rows(numbers, 99)
+    for one, other in zip(
+      later, self.rows(training=training, **changes)(numbers, 99), strict=True
+    ):
+      np.testing.assert_array_equal(one, other)
+    self.assertTrue(np.any(rows(numbers, 98)[1] != later[1]))
+    # The weight is 1 for descriptions alone.
+    self.assertEqual(np.mean(rows(numbers, 0)[3]), 1)
+    self.assertGreater(np.mean(later[3]), 3)
 
   def test_compared(self):
     """About one attribute, whatever the others; half the answers are Good."""
     rows = self.rows(describe_share=(0.0, 0.0), compare_share=(1.0, 1.0))
     count = collections.Counter()
     num_others = 0
+    rng = np.random.default_rng(0)
     for number in range(1200):
       truth = self.truths[number % 24]
-      caption, question, answer = rows.draw(truth)
+      caption, question, answer = rows.draw(truth, rng, 0.5)
       (name,) = (
         name
         for name in scenes.ATTRIBUTES
@@ -179,10 +199,12 @@ class RowsTest(parameterized.TestCase):
   def test_targets_are_the_answers(self):
     rows, again = self.rows(text_places=96), self.rows(text_places=96)
     numbers = np.arange(24)
-    frames, tokens_bn, is_target_bn, weight_b = rows(numbers)
+    frames, tokens_bn, is_target_bn, weight_b = rows(numbers, 2)
     np.testing.assert_array_equal(frames, self.frames)
     self.assertEqual(tokens_bn.shape, (24, 32 + 96))
-    drawn = [again.draw(truth) for truth in self.truths]
+    rng = np.random.default_rng((_config().seed, 1, 2))
+    progress = 2 / _config().training.steps
+    drawn = [again.draw(truth, rng, progress) for truth in self.truths]
     for row, (_, question, answer) in enumerate(drawn):
       learnt = tokens_bn[row][is_target_bn[row]]
       self.assertEqual(self.tokenizer.decode(learnt.tolist()), answer)
@@ -220,6 +242,7 @@ class MakeCriticTest(parameterized.TestCase):
     with self.assertLogs(_LOGGER, logging.INFO) as logs:
       pretrain_critic.make_critic(path, config, _LOGGER)
     self.assertIn('motion', logs.output[-1])
+    self.assertEqual([path], list(self.folder.iterdir()))
     critic = folder_lib.open_critic(path)
     self.assertEqual(critic.config.vision_tower, config.vision_tower)
     model = functional(critic.build())

@@ -16,6 +16,7 @@ from lift_jax.toyworld import (
   checkers,
   demo_config,
   pretrain,
+  pretrain_loop,
   scenes,
   tokenizer,
 )
@@ -57,6 +58,8 @@ class MakeModelTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
   def _setting(self, tmp_path, caplog):
     self.folder, self.caplog = tmp_path, caplog
+    checkpoints = tmp_path / 'checkpoints'
+    self.pretraining = pretrain_loop.Pretraining(checkpoints, 0, _LOGGER)
 
   def test_folder(self):
     """It opens, and its latents have about unit variance."""
@@ -87,7 +90,9 @@ class MakeModelTest(parameterized.TestCase):
     frames_bthw3, _ = pretrain.draw_clips(4, 0.5, seed=0)
     model = pretrain.empty_model(self.folder, config)
     network = model.declare('vae')
-    params = pretrain.train_autoencoder(model, frames_bthw3, config, _LOGGER)
+    params = pretrain.train_autoencoder(
+      model, frames_bthw3, config, self.pretraining
+    )
     again = jax.jit(
       lambda params, video: network(
         params, network(params, video, method='encode').mean, method='decode'
@@ -131,7 +136,7 @@ class MakeModelTest(parameterized.TestCase):
     logvar_b = np.full_like(mean_b, -20.0)
     params = pretrain.train_transformer(
       model, params, text, (mean_b, logvar_b, tokens_bs), config, 'draft', 999,
-      _LOGGER,
+      self.pretraining,
     )  # fmt: skip
     text_bsd = model.declare('text_encoder')(text, tokens_bs[:2])
     noise = jax.random.normal(jax.random.key(1), mean_b[:1].shape)

@@ -57,8 +57,8 @@ class TrainTest(absltest.TestCase):
     stage = pretrain_loop.StageConfig(500, 32, config.reading.optimizer)
     with self.assertLogs(_LOGGER) as logs:
       trained = pretrain_text.train_text_encoder(
-        network, jax.tree.map(jnp.copy, first), known, tokens_bs, stage, 0,
-        _LOGGER,
+        network, jax.tree.map(jnp.copy, first), known, tokens_bs, stage,
+        pretrain_loop.Pretraining(folder / 'checkpoints', 0, _LOGGER),
       )  # fmt: skip
     changes = jax.tree.map(
       lambda new, old: float(np.abs(new - old).max()), trained, first

@@ -17,6 +17,7 @@ from lift_jax.toyworld import (
   flaws,
   measures,
   pretrain_critic,
+  pretrain_loop,
   pretrain_vision,
   scenes,
 )
@@ -85,9 +86,8 @@ class TrainTest(absltest.TestCase):
       config,
       vision=dataclasses.replace(config.vision, steps=20, batch_size=8),
     )
-    draft = pretrain_critic.write_draft(
-      pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())), config
-    )
+    folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+    draft = pretrain_critic.write_draft(folder / 'draft', config)
     model = functional(draft.build())
     params = jax.jit(model.init)(jax.random.key(0))
     frames, truths = pretrain_critic.draw_clips(16, 0.5, seed=0)
@@ -98,8 +98,7 @@ class TrainTest(absltest.TestCase):
         frames,
         truths,
         config.vision,
-        0,
-        _LOGGER,
+        pretrain_loop.Pretraining(folder / 'checkpoints', 0, _LOGGER),
       )
     self.assertEqual(
       jax.tree.map(np.shape, trained), jax.tree.map(np.shape, params)
