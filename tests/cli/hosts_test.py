@@ -12,7 +12,7 @@ from absl.testing import parameterized
 import pytest
 
 from lift_jax.data import cache as cache_lib
-from tests.cli import jobs, runs, score_jobs
+from tests.cli import jobs, runs, sample_jobs, score_jobs
 
 # Does a job again and again; each time a host gets a signal, or none. Prints
 # the status and the number of pieces.
@@ -23,12 +23,14 @@ from lift_jax import distributed, stop_signal
 from lift_jax.cli import main
 from lift_jax.journal import Journal
 from lift_jax.models.cogvideox.encoding import ClipEncoder
+from lift_jax.sampling.job import ClipWriter
 from lift_jax.training.loop import TrainCheckpoints
 
 turns, job = map(json.loads, sys.argv[1:])
 owner, method = {
   'align': (TrainCheckpoints, 'is_due'),
   'prepare': (ClipEncoder, 'captions'),
+  'sample': (ClipWriter, 'put'),
   'score': (Journal, 'add'),
 }[job[0]]
 work = getattr(owner, method)
@@ -172,6 +174,36 @@ class PrepareTest(_ApartTest):
         rtol=1e-5,
         atol=1e-5,
       )
+
+
+class SampleTest(_ApartTest):
+  @pytest.fixture(autouse=True)
+  def _setting(self, world, tmp_path):
+    self.workdir = tmp_path / 'run'
+    mesh = {f'mesh__{axis}': 1 for axis in ('data', 'context', 'tensor')}
+    self.job = sample_jobs.arguments(
+      self.workdir, world.workdir / 'model', tmp_path, **mesh
+    )
+
+  def test_stopped_and_killed(self):
+    """What is written stays; of the one that was killed, one is not."""
+    output, counts = self.assert_stopped_and_lost(self.job, killed=1)
+    self.assertEqual(counts[1], 1)
+    self.assertBetween(counts[0], 1, 3)  # of 4
+    self.assertIn(f'sample: {sum(counts)} videos, a look', output)
+    self.assertIn(f'{counts[0]} of 4 videos are in', output)
+    output = self.assert_done(self.job)
+    (kept,) = re.findall(r'(\d) of 4 videos are in', output)
+    self.assertBetween(int(kept), counts[0], 4)
+    lines = sample_jobs.lines_of(self.workdir)
+    self.assertEqual(
+      [line['prompt'] for line in lines], list(sample_jobs.PROMPTS)
+    )
+    for line in lines:
+      for name, digest in line['files'].items():
+        self.assertEqual(cache_lib.file_sha256(self.workdir / name), digest)
+    self.assertEmpty(jobs.leftovers(self.workdir))
+    self.assertEmpty(list(self.workdir.glob('.manifest-*')))
 
 
 @pytest.fixture(scope='module')

@@ -19,45 +19,10 @@ import torch
 from lift_jax.data import video as video_lib
 from lift_jax.data.cache import file_sha256
 from lift_jax.sampling import job
-from tests.cli import jobs, runs
+from tests.cli import jobs, runs, sample_jobs
+from tests.cli.sample_jobs import PROMPTS, files_of, lines_of
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
 from tests.torch_weights import scaled_error
-
-CONFIG = jobs.REPOSITORY / 'configs' / 'sample.py'
-PROMPTS = ('a red fox', 'a potter', 'rain on a roof', 'two kites', 'a bell',
-           'a lamp', 'a river')  # fmt: skip
-
-
-def flags(workdir: pathlib.Path, **settings) -> list[str]:
-  """Arguments of a `lift sample` at the smallest size; names as `run__x`."""
-  small = {
-    'video.height': 16,
-    'video.width': 32,
-    'video.num_frames': 9,
-    'sampler.num_steps': 3,
-    'run.batch_per_shard': 1,
-    'run.batches_per_round': 1,
-  }
-  named = {key.replace('__', '.'): value for key, value in settings.items()}
-  return [
-    f'--config={CONFIG}:smoke',
-    f'--workdir={workdir}',
-    *(f'--config.{key}={value}' for key, value in (small | named).items()),
-  ]
-
-
-def lines_of(workdir: pathlib.Path) -> list[dict]:
-  lines = (workdir / 'manifest.jsonl').read_text('utf-8').splitlines()
-  return [json.loads(line) for line in lines]
-
-
-def files_of(workdir: pathlib.Path) -> dict[str, bytes]:
-  """Everything that a job leaves but its config and its model."""
-  return {
-    str(path.relative_to(workdir)): path.read_bytes()
-    for path in sorted(workdir.rglob('*'))
-    if path.is_file() and path.name != 'sample_config.json'
-  }
 
 
 class _SampleTest(parameterized.TestCase):
@@ -70,7 +35,9 @@ class _SampleTest(parameterized.TestCase):
     self.caplog = caplog
 
   def arguments(self, **settings) -> list[str]:
-    return arguments(self.workdir, self.model, self.folder, **settings)
+    return sample_jobs.arguments(
+      self.workdir, self.model, self.folder, **settings
+    )
 
   def sample(self, **settings) -> jobs.Outcome:
     return jobs.lift(*self.arguments(**settings))
@@ -87,28 +54,12 @@ class _SampleTest(parameterized.TestCase):
       self.assertIn(word, outcome.stderr)
 
 
-def arguments(workdir, model, folder, **settings) -> list[str]:
-  """Of a job on PROMPTS, on a mesh of two shards of the batch."""
-  file = folder / 'prompts.txt'
-  file.write_text('\n'.join(PROMPTS), encoding='utf-8')
-  defaults = {
-    'model__path': model,
-    'prompts__file': file,
-    'mesh__data': 2,
-    'mesh__tensor': 2,
-    'mesh__context': 2,
-    'output__keep_latents': True,
-    'output__name': '{prompt}-{index}',
-  }
-  return ['sample', *flags(workdir, **(defaults | settings))]
-
-
 @pytest.fixture(scope='module')
 def undisturbed(world, tmp_path_factory) -> pathlib.Path:
   """The workdir of a job that ran to its end."""
   folder = tmp_path_factory.mktemp('undisturbed')
   model = world.workdir / 'model'
-  outcome = jobs.lift(*arguments(folder / 'run', model, folder))
+  outcome = jobs.lift(*sample_jobs.arguments(folder / 'run', model, folder))
   assert (outcome.status, outcome.stderr) == (0, '')
   return folder / 'run'
 
@@ -601,7 +552,7 @@ class MultihostTest(_SampleTest):
     mesh = {'mesh__context': 1}
     calls = [
       self.arguments(**mesh),
-      arguments(broken, self.model, self.folder, **mesh),
+      sample_jobs.arguments(broken, self.model, self.folder, **mesh),
     ]
     hosts = jobs.two_hosts(
       _HOST, [json.dumps(call) for call in calls], 4
@@ -631,7 +582,7 @@ class ExampleTest(_SampleTest):
     # The configs' own prompts are there, and none of them is cut.
     outcome = jobs.lift(
       'sample',
-      *flags(self.workdir, model__path=self.model, mesh__data=8),
+      *sample_jobs.flags(self.workdir, model__path=self.model, mesh__data=8),
     )
     self.assert_ended(outcome)
     self.assertTrue(outcome.has_logged('8 prompts, 8 videos'))
