@@ -36,7 +36,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'published': 'VILA1.5-13b',
   }
   config.videos = {
-    'root': 'sample_clips' if is_smoke else '',
+    'root': '',
     'files': (),
     'on_bad_record': 'error',
   }

@@ -157,6 +157,11 @@ def _read_videos(
   """What is to be rated: the user's videos, or clips of our own."""
   videos = config.videos
   if videos.files or not config.sample_clips.num_clips:
+    if not videos.root:
+      raise UserError(
+        'videos.root is empty: give the folder of the videos, '
+        'as --config.videos.root=FOLDER'
+      )
     return read_videos(
       videos.root,
       videos.files,

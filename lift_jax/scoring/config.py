@@ -15,7 +15,8 @@ class VideosConfig:
   """Which videos are rated.
 
   Attributes:
-    root: folder that paths in the files are relative to.
+    root: folder that paths in the files are relative to; '' for clips of our
+      own.
     files: see `scoring.videos`.
     on_bad_record: 'error' stops at the first; 'skip' lists them and goes on.
   """
@@ -28,11 +29,6 @@ class VideosConfig:
     config_lib.check_choice(
       'videos.on_bad_record', self.on_bad_record, ON_BAD_RECORD
     )
-    if not self.root:
-      raise UserError(
-        'videos.root is empty: give the folder of the videos, '
-        'as --config.videos.root=FOLDER'
-      )
 
 
 @dataclasses.dataclass(frozen=True)
