@@ -335,7 +335,8 @@ def train_transformer(
   schedule = Schedule(model.schedule)
   null_tokens = _tokens(model, [''])
 
-  def loss_fn(params, mean, logvar, tokens_bs, key):
+  # The first timestep is handed over, so that stages can share a program.
+  def loss_fn(params, first_timestep, mean, logvar, tokens_bs, key):
     tokens_bs = jnp.concatenate([tokens_bs, null_tokens])
     text_bsd = text_encoder(text_params, tokens_bs)
     ones = jnp.ones(len(mean))
@@ -358,13 +359,18 @@ def train_transformer(
     stage,
     params,
     loss_fn,
-    lambda rows, _: tuple(array[rows] for array in data),
+    lambda rows, _: (
+      np.int32(first_timestep),
+      *(array[rows] for array in data),
+    ),
     len(data[2]),
     getattr(config, stage),
     run,
   )
 
 
-def later(timesteps: jax.Array, first: int, count: int) -> jax.Array:
+def later(
+  timesteps: jax.Array, first: int | jax.Array, count: int
+) -> jax.Array:
   """Timesteps drawn evenly from all `count`, moved to those from `first` on."""
   return first + timesteps * (count - first) // count

@@ -83,7 +83,8 @@ class CriticPretrainConfig:
     num_clips: drawn once; each is asked about again and again.
     soft_share: part of them that is softened as an autoencoder does it.
     describe_share: part of the rows that ask for a description, at the first
-      step and at the last; it changes evenly in between.
+      step and at the last of each cycle of the learning rate; it changes
+      evenly in between.
     compare_share: likewise, of those that ask about one attribute.
     label_weight: what the first token of a judgement counts in the loss, as
       the reward is read from it; each other token of an answer counts 1.
@@ -295,7 +296,8 @@ class Rows:
       [B, N]; and the weight of the first token of each answer [B].
     """
     rng = np.random.default_rng((self._config.seed, 1, step))
-    progress = step / self._config.training.steps
+    training = self._config.training
+    progress = training.optimizer.cycles * step / training.steps % 1.0
     drawn = [
       self.draw(self._truths[number], rng, progress) for number in numbers
     ]
@@ -333,7 +335,7 @@ class Rows:
     Args:
       truth: about the clip.
       rng: draws the kind of question.
-      progress: share of the steps that are made, which decides how often.
+      progress: share of the cycle that is behind, which decides how often.
     """
     config = self._config
     describes, compares = (

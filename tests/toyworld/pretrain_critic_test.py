@@ -141,6 +141,7 @@ class RowsTest(parameterized.TestCase):
   def test_steps(self):
     """A step decides what is drawn, and how far the training is."""
     training = dataclasses.replace(_config().training, steps=100)
+    self.assertEqual(training.optimizer.cycles, 2)
     changes = {'describe_share': (1.0, 0.0), 'compare_share': (0.0, 0.0)}
     rows = self.rows(training=training, **changes)
     numbers = np.arange(24)
@@ -153,6 +154,9 @@ class RowsTest(parameterized.TestCase):
     # The weight is 1 for descriptions alone.
     self.assertEqual(np.mean(rows(numbers, 0)[3]), 1)
     self.assertGreater(np.mean(later[3]), 3)
+    # Of each of two cycles.
+    self.assertEqual(np.mean(rows(numbers, 50)[3]), 1)
+    self.assertGreater(np.mean(rows(numbers, 49)[3]), 3)
 
   def test_compared(self):
     """About one attribute, whatever the others; half the answers are Good."""
@@ -203,7 +207,7 @@ class RowsTest(parameterized.TestCase):
     np.testing.assert_array_equal(frames, self.frames)
     self.assertEqual(tokens_bn.shape, (24, 32 + 96))
     rng = np.random.default_rng((_config().seed, 1, 2))
-    progress = 2 / _config().training.steps
+    progress = 2 * 2 / _config().training.steps % 1  # of two cycles
     drawn = [again.draw(truth, rng, progress) for truth in self.truths]
     for row, (_, question, answer) in enumerate(drawn):
       learnt = tokens_bn[row][is_target_bn[row]]
