@@ -8,7 +8,7 @@ checkpoints, metrics (TensorBoard and metrics.jsonl), the config, and at the end
 a diffusers folder (export/). The same command again resumes; SIGTERM saves and
 ends with status 143.
 
-example: lift align --config=configs/align_sample.py:smoke --workdir=runs/demo
+example: lift align --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
 
 import logging

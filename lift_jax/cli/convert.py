@@ -19,7 +19,7 @@ or the adapters). DIR must be empty or not there.
 
 With the run that the example of `lift align --help` makes:
 
-example: lift convert --from=runs/demo --to=runs/demo_diffusers
+example: lift convert --from=runs/lift --to=runs/lift_diffusers
 """
 
 import dataclasses

@@ -10,7 +10,7 @@ kill; what is done is not done again. SIGTERM lets it keep all that is encoded,
 and ends it with status 143. DIR/skipped.json lists the records that were left
 out where data.on_bad_record is 'skip'.
 
-example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/demo
+example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
 
 import logging
