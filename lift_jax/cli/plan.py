@@ -129,8 +129,12 @@ def plan(
   programs = make_programs(config, devices)
   try:
     reports = [report.make(program, topology) for program in programs]
-  except jax.errors.JaxRuntimeError as error:
+  except RuntimeError as error:
+    # That cuDNN is missing is found by the compiler or, as a plain
+    # RuntimeError, by JAX before.
     if 'cudnn' not in str(error).lower() or attention == 'xla':
+      if not isinstance(error, jax.errors.JaxRuntimeError):
+        raise
       raise UserError(
         f'--topology={topology}: {str(error).strip().splitlines()[0]}'
       ) from error

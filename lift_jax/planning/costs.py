@@ -19,7 +19,10 @@ from lift_jax.planning.hlo import Computation, Instruction, Module
 
 # Matrix products of cuBLAS.
 _CUBLAS = ('__cublas$gemm', '__cublas$lt$matmul', '__cublas$lt$matmul$f8')
-_CUDNN_CONVOLUTION = '__cudnn$convForward'
+_CUDNN_CONVOLUTIONS = (
+  '__cudnn$convForward',
+  '__cudnn$convBiasActivationForward',
+)
 
 # Custom calls that mark memory, layout or bounds and compute nothing.
 _NOT_KERNELS = (
@@ -55,6 +58,7 @@ _NO_TRAFFIC = frozenset(
   )
 )
 _SLICES = ('dynamic-slice', 'slice', 'gather')
+_UPDATES = ('dynamic-update-slice', 'scatter')
 
 
 def flops(module: Module, executions: Executions) -> float:
@@ -72,7 +76,7 @@ def flops(module: Module, executions: Executions) -> float:
 
 def _flops(computation: Computation, instruction: Instruction) -> float:
   opcode, target = instruction.opcode, _target(instruction)
-  if opcode == 'convolution' or target == _CUDNN_CONVOLUTION:
+  if opcode == 'convolution' or target in _CUDNN_CONVOLUTIONS:
     operands = [computation[name].arrays[0] for name in instruction.operands]
     return convolution_flops(instruction, operands[0].dims, operands[1].dims)
   if opcode == 'dot':
@@ -98,7 +102,7 @@ def _target(instruction: Instruction) -> str | None:
 
 def kernels(module: Module, executions: Executions) -> dict[str, int]:
   """How often each kernel is called whose FLOPs are not counted, by name."""
-  counted = (*_CUBLAS, _CUDNN_CONVOLUTION, *_NOT_KERNELS)
+  counted = (*_CUBLAS, *_CUDNN_CONVOLUTIONS, *_NOT_KERNELS)
   calls = collections.Counter()
   for name, times in executions.times.items():
     for instruction in module[name]:
@@ -145,11 +149,23 @@ def _traffic(
     return sum(sizes)
   if opcode in _SLICES:
     return (result if sizes[0] else 0) + result
-  if opcode == 'dynamic-update-slice':
-    return sizes[1] + (sizes[1] if result else 0)
+  if opcode in _UPDATES:
+    _, new = _updated(instruction)
+    moved = sum(sizes[index] for index in new)
+    return moved + (moved if result else 0)
   if opcode == 'fusion':
     return _fusion_traffic(module, instruction, sizes, result)
   return sum(sizes) + result
+
+
+def _updated(instruction: Instruction) -> tuple[range, range]:
+  """Places among its operands of what is updated, and of what is put there."""
+  if instruction.opcode == 'dynamic-update-slice':
+    return range(1), range(1, 2)
+  # Arrays, indices, as many updates. A fused kernel runs over the updates, in
+  # place; the rest of the arrays is not touched.
+  num = (len(instruction.operands) - 1) // 2
+  return range(num), range(num + 1, 2 * num + 1)
 
 
 def _fusion_traffic(
@@ -171,8 +187,8 @@ def _read(module: Module, fused: Computation, value: Instruction) -> int:
       total += _read(module, fused, user)
     elif user.opcode in _SLICES and user.operands[0] == value.name:
       total += user.bytes
-    elif user.opcode == 'dynamic-update-slice' and (
-      user.operands[0] == value.name
+    elif user.opcode in _UPDATES and (
+      user.operands.index(value.name) in _updated(user)[0]
     ):
       continue  # Updated in place.
     elif user.opcode == 'fusion':
@@ -191,8 +207,9 @@ def _written(module: Module, fused: Computation, value: Instruction) -> int:
     return sum(_written(module, fused, part) for part in parts)
   if value.opcode == 'bitcast':
     return _written(module, fused, fused.operand(value))
-  if value.opcode == 'dynamic-update-slice':
-    return fused.operand(value, 1).bytes
+  if value.opcode in _UPDATES:
+    _, new = _updated(value)
+    return sum(fused.operand(value, index).bytes for index in new)
   if value.opcode == 'fusion':
     inner = module[value.called()[0]]
     return _written(module, inner, inner.root)

@@ -5,9 +5,11 @@ import json
 from unittest import mock
 
 from absl.testing import parameterized
+import jax
 import pytest
 
 from lift_jax import chips
+from lift_jax.planning import report
 from lift_jax.training import loop
 from tests.cli import jobs
 
@@ -105,6 +107,35 @@ class OutputTest(parameterized.TestCase):
         self.assertIn(helps, advice)
         self.assertNotIn(does_not, advice)
         self.assertIn('mesh.tensor=2', advice)
+
+  @parameterized.parameters(RuntimeError, jax.errors.JaxRuntimeError)
+  def test_without_cudnn(self, fault):
+    """JAX or the compiler misses it: another kernel, and the plan says so."""
+    make, asked = report.make, []
+
+    def make_or_refuse(program, topology):
+      asked.append(program)
+      if len(asked) == 1:
+        raise fault('cuDNN not found.')
+      return make(program, topology)
+
+    with mock.patch.object(report, 'make', make_or_refuse):
+      outcome = _plan(*_SMOKE)
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    self.assertLen(asked, 2)
+    attention = outcome.stdout.splitlines()[1]
+    self.assertStartsWith(attention, 'attention: xla in place of cudnn')
+
+  def test_other_faults(self):
+    """What the compiler refuses is told; what is no word of its is raised."""
+    refused = jax.errors.JaxRuntimeError('INTERNAL: no such thing\nat x')
+    with mock.patch.object(report, 'make', side_effect=refused):
+      outcome = _plan(*_SMOKE)
+    self.assertEqual(outcome.status, 2)
+    self.assertIn('--topology=cpu:8: INTERNAL: no such thing', outcome.stderr)
+    with mock.patch.object(report, 'make', side_effect=RuntimeError('fork')):
+      with self.assertRaisesRegex(RuntimeError, 'fork'):
+        _plan(*_SMOKE)
 
   def test_numbers(self):
     """FLOPs are those of the model, and gathers those of its parameters."""

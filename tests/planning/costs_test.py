@@ -131,6 +131,21 @@ class ConvolutionTest(parameterized.TestCase):
     )
     self.assertEqual(flops_of(module), 2 * 1792 * 1920 * 30 * 64)
 
+  @parameterized.parameters('convForward', 'convBiasActivationForward')
+  def test_convolutions_of_cudnn(self, name):
+    """They are counted, as those that XLA computes itself."""
+    lines = (
+      '%x = bf16[2,28,28,3]{3,2,1,0} parameter(0)',
+      '%w = bf16[5,14,14,3]{3,2,1,0} parameter(1)',
+      '%b = bf16[5]{0} parameter(2)',
+      '%y = (bf16[2,2,2,5]{3,2,1,0}, u8[0]{0}) custom-call(%x, %w, %b), '
+      'window={size=14x14 stride=14x14}, dim_labels=b01f_o01i->b01f, '
+      f'custom_call_target="__cudnn${name}"',
+    )
+    module = programs.wrap(*lines)
+    self.assertEqual(flops_of(module), 2 * (2 * 2 * 2 * 5) * (14 * 14 * 3))
+    self.assertEqual(costs.kernels(module, execution.count(module)), {})
+
 
 class TrafficTest(parameterized.TestCase):
   @parameterized.parameters(
@@ -175,6 +190,28 @@ class TrafficTest(parameterized.TestCase):
     # Whole stacks in each turn would be 16 * 16 arrays.
     self.assertLess(found, 16 * 8 * one)
     self.assertGreater(found, 16 * 2 * one)
+
+  @parameterized.parameters(False, True)
+  def test_scatter_in_place(self, is_fused):
+    """Of the arrays that it updates, only what is new is moved."""
+    arrays = (
+      '%x = f32[40,512]{1,0} parameter(0)',
+      '%i = s32[3,1]{1,0} parameter(1)',
+      '%u = f32[3,512]{1,0} parameter(2)',
+    )
+    scatter = '%s = f32[40,512]{1,0} scatter(%x, %i, %u), to_apply=%last'
+    if is_fused:
+      inside = ''.join(f'  {line}\n' for line in (*arrays, f'ROOT {scatter}'))
+      module = programs.wrap(
+        *arrays,
+        '%f = f32[40,512]{1,0} fusion(%x, %i, %u), kind=kInput, calls=%put',
+        before=f'%put (x: f32[40,512]) -> f32[40,512] {{\n{inside}}}\n',
+      )
+    else:
+      module = programs.wrap(*arrays, scatter)
+    new = 3 * 512 * 4
+    # A fusion reads the indices too, which are nothing.
+    self.assertAlmostEqual(traffic_of(module), 2 * new, delta=12)
 
   def test_memory_of_tpus(self):
     """What lies in a TPU's fast memory does not pass through HBM."""
