@@ -8,7 +8,8 @@ prints the table of all that is there; --table only prints. A row takes minutes
 of one core, up to ten, and some GiB of memory. TPUs need libtpu and GPUs JAX's
 CUDA plugin, see `lift plan --help`; nothing here needs the devices.
 
-A layout is the config's own unless LAYOUTS names another, found by trying.
+A layout is the config's own unless LAYOUTS or MESH_OF_LARGE name another, found
+by trying.
 """
 
 import argparse
@@ -47,15 +48,30 @@ JOBS = {
   ),
   'score 13B': ('score', 'score.py', HOSTS, ()),
 }
-# Where the config's own layout does not fit: by the names of job and chip.
+# Where the config's own layout does not fit, or memory allows a faster one: by
+# the job's name and by the chip, or the topology, which goes before.
 LAYOUTS = {
   ('align 2B', 'v5e'): ('--config.train.grad_accum=8',),
   ('align 2B', 'v6e'): (
     '--config.train.grad_accum=4',
     '--config.train.remat=save_attention',
   ),
-  ('align 2B', 'h100'): ('--config.train.grad_accum=8',),
+  ('align 2B', 'v6e:2x4'): (
+    '--config.train.grad_accum=8',
+    '--config.train.remat=save_attention',
+  ),
+  ('align 5B', 'v5e:8x8'): (
+    '--config.train.grad_accum=16',
+    '--config.mesh.context=2',
+  ),
+  ('align 2B', 'h100'): ('--config.train.grad_accum=2',),
+  ('train_critic 13B', 'v5p'): ('--config.train.grad_accum=1',),
+  ('train_critic 13B', 'v6e'): ('--config.train.grad_accum=2',),
+  ('train_critic 13B', 'h100'): ('--config.train.grad_accum=1',),
 }
+# More than 64 parts do not go into every axis of every parameter.
+LARGE = ('v5e:16x16', 'v5p:8x8x8', 'v6e:16x16')
+MESH_OF_LARGE = ('--config.mesh.fsdp=64', '--config.mesh.data=-1')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +124,10 @@ def rows() -> Iterator[Row]:
   """All of them, as in the table."""
   for name, (job, config, topologies, settings) in JOBS.items():
     for topology in topologies:
-      layout = LAYOUTS.get((name, topology.split(':')[0]), ())
-      yield Row(name, topology, job, config, (*settings, *layout))
+      of_chip = LAYOUTS.get((name, topology.split(':')[0]), ())
+      layout = LAYOUTS.get((name, topology), of_chip)
+      mesh = MESH_OF_LARGE if topology in LARGE else ()
+      yield Row(name, topology, job, config, (*settings, *layout, *mesh))
 
 
 def plan(workdir: pathlib.Path, row: Row) -> bool:

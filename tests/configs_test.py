@@ -6,7 +6,7 @@ from absl.testing import parameterized
 
 from lift_jax import config_lib
 from lift_jax.cli.align_config import AlignConfig
-from lift_jax.cli.demo_stages import DemoConfig
+from lift_jax.cli.demo_config import DemoConfig
 from lift_jax.cli.evaluate import EvaluateConfig
 from lift_jax.cli.sample import SampleConfig
 from lift_jax.cli.score import ScoreConfig
