@@ -20,7 +20,8 @@ Prints a table for docs/evidence.md: share of clips of held-out prompts that the
 checkers call Good, and the difference to `base` with its paired 95% interval.
 Then how far critics are right that learn ratings with their reasons, as in the
 demo, and without. Both start from the critic that comes with the package, which
-gives reasons. Everything is kept in DIR; the same command again goes on.
+gives reasons. Everything is kept in DIR; the same command again goes on. With
+--only of plain, real and true no critic is trained: these need none.
 """
 
 import argparse
@@ -30,7 +31,8 @@ from typing import Any
 from lift_jax import distributed
 from lift_jax.cli import demo as demo_job
 from lift_jax.cli import job_flags
-from lift_jax.cli.demo_stages import Demo, DemoConfig
+from lift_jax.cli.demo_config import DemoConfig
+from lift_jax.cli.demo_stages import Demo
 from lift_jax.data import video
 from lift_jax.data.cache import write_json
 from lift_jax.data.hra import DIMENSIONS
@@ -44,6 +46,7 @@ _CRITICS = {
 }
 # The record's score, and settings that differ from those of the demo.
 _OBJECTIVES = ('plain', 'real', 'rejection', 'hard', 'soft', 'true', 'no_real')
+_WITHOUT_CRITIC = ('plain', 'real', 'true')
 
 
 def main() -> None:
@@ -75,12 +78,13 @@ def main() -> None:
 
 def _compare(call, names, logger) -> dict[str, Any]:
   """All objectives for one seed."""
+  asked = {} if set(names) <= set(_WITHOUT_CRITIC) else _CRITICS
   stages = (
     'sample',
     'annotate',
     *(
       f'{stage}{variant}'
-      for variant, _ in _CRITICS.values()
+      for variant, _ in asked.values()
       for stage in ('train_critic', 'score', 'evaluate')
     ),
     'before',
@@ -91,7 +95,7 @@ def _compare(call, names, logger) -> dict[str, Any]:
   demo.sample_training(model)
   demo.annotate()
   critics = {}
-  for name, (variant, settings) in _CRITICS.items():
+  for name, (variant, settings) in asked.items():
     demo.train_critic(weights.CRITIC, variant, settings)
     demo.score(variant)
     critics[name] = demo_job.critic_numbers(demo.evaluate_critic(variant))
@@ -125,11 +129,13 @@ def _objective(
   """Records with the scores of an objective, and settings of `lift align`."""
   if name == 'hard':
     return None, {}
-  records = demo.scored_clips()
   if name == 'no_real':
-    return records, {'data.real': ()}
+    return demo.scored_clips(), {'data.real': ()}
   if name == 'real':
-    return records, {'data.synthetic': ()}
+    return [], {'data.synthetic': ()}
+  records = (
+    demo.unrated_clips() if name in _WITHOUT_CRITIC else demo.scored_clips()
+  )
   if name == 'rejection':
     records = [r for r in records if set(r['labels'].values()) == {'Good'}]
   score = {
@@ -165,10 +171,13 @@ def markdown(results: dict[int, dict[str, Any]]) -> list[str]:
       '|---|---|---|---|---|---|---|---|---|',
       _row('base', some, 'before'),
       *(_row(name, value, 'after') for name, value in compared.items()),
-      '',
-      '| critic | dimension | accuracy, % | macro-F1, % | ECE, % |',
-      '|---|---|---|---|---|',
     ]
+    if result['critics']:
+      lines += [
+        '',
+        '| critic | dimension | accuracy, % | macro-F1, % | ECE, % |',
+        '|---|---|---|---|---|',
+      ]
     for name, numbers in result['critics'].items():
       for dimension in (*DIMENSIONS, 'all'):
         cells = [
