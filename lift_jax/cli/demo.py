@@ -27,7 +27,8 @@ from typing import Any
 
 from lift_jax import distributed
 from lift_jax.cli import job_flags
-from lift_jax.cli.demo_stages import Demo, DemoConfig
+from lift_jax.cli.demo_config import DemoConfig
+from lift_jax.cli.demo_stages import Demo
 from lift_jax.data import video
 from lift_jax.data.cache import write_json
 from lift_jax.data.hra import DIMENSIONS

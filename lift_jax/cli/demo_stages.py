@@ -15,7 +15,6 @@ Folders of a workdir, in the order in which they come about:
 """
 
 from collections.abc import Callable, Mapping
-import dataclasses
 import hashlib
 import json
 import logging
@@ -28,10 +27,10 @@ import numpy as np
 
 from lift_jax.cli import align, evaluate, job_flags, sample, score, train_critic
 from lift_jax.cli.align_config import AlignConfig
+from lift_jax.cli.demo_config import DemoConfig
 from lift_jax.data.cache import write_json
 from lift_jax.data.hra import read_questions
 from lift_jax.errors import UserError
-from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.journal import differences
 from lift_jax.model_files import read_json
 from lift_jax.models.cogvideox import folder as t2v_folder
@@ -45,70 +44,6 @@ from lift_jax.toyworld import (
   pretrain_critic,
   scenes,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipsConfig:
-  """How many clips there are of each kind.
-
-  Attributes:
-    rated: by people, for the critic to learn from.
-    scored: by the critic, for the model to learn from.
-    real: clean ones that are no model's.
-    held_out: prompts that nothing is trained on.
-    per_held_out: clips of each of them, before and after.
-  """
-
-  rated: int
-  scored: int
-  real: int
-  held_out: int
-  per_held_out: int
-
-  def __post_init__(self):
-    for name, value in dataclasses.asdict(self).items():
-      if value < 1:
-        raise UserError(f'clips.{name} is {value}; it must be 1 or more')
-    known = len(scenes.training_scenes())
-    if self.rated + self.scored > known:
-      raise UserError(
-        f'clips.rated + clips.scored is {self.rated + self.scored}; the toy '
-        f'world has {known} prompts for training'
-      )
-    if self.held_out > len(scenes.held_out_scenes()):
-      raise UserError(
-        f'clips.held_out is {self.held_out}; the toy world holds out '
-        f'{len(scenes.held_out_scenes())} prompts'
-      )
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainConfigs:
-  """How both models are made, where they are made from scratch."""
-
-  model: pretrain.PretrainConfig
-  critic: pretrain_critic.CriticPretrainConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class DemoConfig:
-  """Sections of the demo: those of the jobs, and what lies between.
-
-  Attributes:
-    seed: of everything random, in every stage.
-    shown_pairs: pairs of clips in the report.
-  """
-
-  seed: int
-  clips: ClipsConfig
-  sample: sample.SampleConfig
-  train_critic: train_critic.TrainCriticConfig
-  score: score.ScoreConfig
-  evaluate: evaluate.EvaluateConfig
-  align: AlignConfig
-  bootstrap: BootstrapConfig
-  shown_pairs: int
-  pretrain: PretrainConfigs
 
 
 class Demo:
@@ -397,14 +332,21 @@ class Demo:
     )
     return folder
 
+  def unrated_clips(self) -> list[dict[str, Any]]:
+    """Clips that no person has rated: `video` and `caption` of each."""
+    found = read_videos(self.clips, ('manifest.jsonl',), 'error').records
+    return [
+      {'video': clip.video, 'caption': clip.caption}
+      for clip in found[self.config.clips.rated :]
+    ]
+
   def scored_clips(self) -> list[dict[str, Any]]:
-    """Scored records of the clips that no person has rated."""
-    rated, scored = (
-      json.loads((self.workdir / name).read_text(encoding='utf-8'))
-      for name in ('feedback/hra.json', 'scores/scores.json')
+    """What the critic says of the clips that no person has rated."""
+    unrated = {record['video'] for record in self.unrated_clips()}
+    scored = json.loads(
+      (self.workdir / 'scores' / 'scores.json').read_text(encoding='utf-8')
     )
-    known = {entry['video'] for entry in rated}
-    return [record for record in scored if record['video'] not in known]
+    return [record for record in scored if record['video'] in unrated]
 
   def align(
     self,
@@ -429,7 +371,8 @@ class Demo:
 
     def work():
       folder.mkdir(exist_ok=True)
-      write_json(folder / 'scored.json', records or self.scored_clips())
+      scored = self.scored_clips() if records is None else records
+      write_json(folder / 'scored.json', scored)
       call = self._call(
         'align',
         AlignConfig,
@@ -450,7 +393,7 @@ class Demo:
     self.stage(
       name,
       self._settings('align')
-      | self._digest('score', 'annotate')
+      | self._digest('annotate', *(('score',) if records is None else ()))
       | _identity(t2v_folder.open_model(model))
       | {'settings': settings, 'records': _hash(records)},
       work,

@@ -151,7 +151,7 @@ def findings(comparison: Tree) -> list[str]:
         f'{dimension} ({_points(difference["value"])} points)'
       )
   told = '; '.join(
-    f'{group} {" and ".join(members)}'
+    f'{group} {_listed(members)}'
     for group, members in groups.items()
     if members
   )
@@ -171,6 +171,12 @@ def findings(comparison: Tree) -> list[str]:
       'tremble less or move less.'
     )
   return lines
+
+
+def _listed(words: list[str]) -> str:
+  """'a', 'a and b', 'a, b and c'."""
+  *first, last = words
+  return f'{", ".join(first)} and {last}' if first else last
 
 
 def _about(results: Tree) -> Html:

@@ -198,6 +198,18 @@ class FindingsTest(parameterized.TestCase):
       '(+22.1 points); no clear change in fidelity (+0.6 points).',
     )
 
+  def test_all_alike(self):
+    changed = comparison()
+    changed['rates'] |= dict.fromkeys(
+      ('semantic', 'motion', 'fidelity'), change(0.4, 0.6)
+    )
+    (line,) = demo_page.findings(changed)
+    self.assertEqual(
+      line,
+      'By the share of Good: better in semantic (+20.0 points), motion (+20.0 '
+      'points) and fidelity (+20.0 points).',
+    )
+
   def test_beware(self):
     """A gain that comes with clips that stand still is no gain."""
     changed = comparison()

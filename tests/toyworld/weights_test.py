@@ -1,10 +1,18 @@
 """The models that come with the package."""
 
+import dataclasses
+
 from absl.testing import absltest
 
 from lift_jax import config_lib
 from lift_jax.models.cogvideox.folder import open_model
-from lift_jax.toyworld import demo_config, pretrain, weights
+from lift_jax.models.critic.folder import open_critic
+from lift_jax.toyworld import (
+  demo_config,
+  pretrain,
+  pretrain_critic,
+  weights,
+)
 
 
 class ShippedTest(absltest.TestCase):
@@ -18,6 +26,17 @@ class ShippedTest(absltest.TestCase):
     self.assertEqual(model.schedule, config.schedule)
     self.assertEqual(
       model.vae.block_out_channels, config.vae.block_out_channels
+    )
+    config = config_lib.resolve(
+      demo_config.get_config().pretrain.critic,
+      pretrain_critic.CriticPretrainConfig,
+    )
+    critic = open_critic(weights.CRITIC).config
+    self.assertEqual(critic.vision_tower, config.vision_tower)
+    # The tokenizer, which is made with the critic, sets the vocabulary.
+    vocabulary = critic.llm.vocab_size
+    self.assertEqual(
+      critic.llm, dataclasses.replace(config.llm, vocab_size=vocabulary)
     )
     files = weights.T2V.parent.rglob('*')
     total = sum(path.stat().st_size for path in files if path.is_file())
