@@ -1,13 +1,15 @@
 """Meshes, and where parameters and activations lie on them.
 
-A mesh has four axes: `data` (copies of everything), `fsdp` (batch and
-parameters cut alike), `context` (the tokens of one video) and `tensor` (the
-width of a layer). Any of them may be 1.
+A mesh has four axes: `data` (copies of everything), `fsdp` (the batch),
+`context` (the tokens of one video) and `tensor` (the width of a layer). Any of
+them may be 1. Parameters, and what an optimizer keeps of them, are cut over all
+but `data`: every device of `fsdp` and `context` holds a part, and gathers the
+rest when it computes.
 
 Which parameter is cut how stands in rules beside each model:
 
   RULES = (
-    (r'blocks/.*/(to_q|to_k|to_v)/kernel', P(None, 'fsdp', 'tensor')),
+    (r'blocks/.*/(to_q|to_k|to_v)/kernel', P(None, PARAM_AXES, 'tensor')),
     (r'.*/(bias|scale)', P()),
   )
 
@@ -28,6 +30,7 @@ from lift_jax import errors, param_paths
 
 AXES = ('data', 'fsdp', 'context', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
+PARAM_AXES = ('fsdp', 'context')
 
 Rules = Sequence[tuple[str, jax.sharding.PartitionSpec]]
 

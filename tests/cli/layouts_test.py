@@ -90,13 +90,19 @@ class LayoutTest(parameterized.TestCase):
     )
 
   def test_context(self):
-    """Keys and values are gathered once in each layer, queries never."""
+    """As fsdp; and keys and values are gathered once in each layer."""
     sent = _sent(context=4)
     self.assertEqual(set(sent), {'context'})
     sent = sent['context']
+    # Queries never are.
     keys_and_values = 2 * _LAYERS * self.tokens
-    # And what goes in and out of the blocks.
-    self.assert_about(sent['all-gather'], 3 / 4 * keys_and_values, most=1.15)
+    # The rest is what goes in and out of the blocks, and kernels that the
+    # backward pass gathers again: here some, since memory is not short.
+    self.assertBetween(
+      sent['all-gather'] / (3 / 4),
+      keys_and_values + 0.9 * self.blocks,
+      1.15 * keys_and_values + 1.5 * self.blocks,
+    )
     self.assertBetween(
       sent['all-reduce'] / (2 * 3 / 4),
       0.98 * self.blocks,

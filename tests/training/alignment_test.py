@@ -76,7 +76,7 @@ def test_optimizer_lies_where_parameters_lie():
     if name.endswith('blocks/ff/up/kernel')
   }
   assert len(specs) == 4  # the parameter, two moments, the average
-  assert set(specs.values()) == {jax.P(None, 'fsdp', 'tensor')}
+  assert set(specs.values()) == {jax.P(None, ('fsdp', 'context'), 'tensor')}
   assert set(abstract.ema) == {'blocks'}
 
 
@@ -86,9 +86,9 @@ def test_adapters_outside_the_blocks():
   first, _ = setup.split(setup.shardings)
   specs = {n: s.spec for n, s in param_paths.flatten(first).items()}
   assert specs == {
-    'blocks/ff/up/lora_a': jax.P(None, 'fsdp', None),
-    'blocks/ff/up/lora_b': jax.P(None, None, 'fsdp'),
-    'proj_out/lora_a': jax.P('fsdp', None),
+    'blocks/ff/up/lora_a': jax.P(None, ('fsdp', 'context'), None),
+    'blocks/ff/up/lora_b': jax.P(None, None, ('fsdp', 'context')),
+    'proj_out/lora_a': jax.P(('fsdp', 'context'), None),
     'proj_out/lora_b': jax.P(),
   }
 

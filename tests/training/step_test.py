@@ -298,7 +298,7 @@ class MeshTest(parameterized.TestCase):
       leaf for name, leaf in moments.items()
       if name.endswith('mu/blocks/ff/up/kernel')
     )  # fmt: skip
-    share = 1 / (mesh.shape['fsdp'] * mesh.shape['tensor'])
+    share = 1 / (mesh.size / mesh.shape['data'])
     shard = kernel.addressable_shards[0].data
     self.assertEqual(shard.size, kernel.size * share)
 

@@ -24,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 from lift_jax import conversion, errors
 from lift_jax.models import published_config
+from lift_jax.partitioning import PARAM_AXES
 
 PROJECTOR_TABLE = (
   *conversion.norm('layers.1', 'norm'),
@@ -32,8 +33,8 @@ PROJECTOR_TABLE = (
 )
 
 RULES = (
-  (r'linear_in/kernel', P('fsdp', 'tensor')),
-  (r'linear_out/kernel', P('tensor', 'fsdp')),
+  (r'linear_in/kernel', P(PARAM_AXES, 'tensor')),
+  (r'linear_out/kernel', P('tensor', PARAM_AXES)),
   (r'norm/scale|(norm|linear_in|linear_out)/bias', P()),
 )
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lift_jax import param_paths
+from lift_jax import param_paths, partitioning
 from lift_jax.models import functional
 from lift_jax.models.t5 import config as config_lib
 from lift_jax.models.t5 import encoder, sharding
@@ -37,7 +37,9 @@ class ShardingTest(absltest.TestCase):
     for name, leaf in param_paths.flatten(model.abstract_params).items():
       [(_, spec)] = _rules(name)
       if leaf.size > 1_000_000:
-        self.assertContainsSubset({'fsdp', 'tensor'}, set(spec), name)
+        self.assertContainsSubset(
+          {partitioning.PARAM_AXES, 'tensor'}, set(spec), name
+        )
 
   def test_same_result_on_a_mesh(self):
     config = config_lib.T5Config(
@@ -47,8 +49,8 @@ class ShardingTest(absltest.TestCase):
     params = model.init(jax.random.key(0))
     tokens_bn = jnp.arange(24, dtype=jnp.int32).reshape(4, 6)
     expected = jax.jit(model)(params, tokens_bn)
-    mesh = jax.make_mesh(
-      (2, 2), ('fsdp', 'tensor'), axis_types=(jax.sharding.AxisType.Auto,) * 2
+    mesh = partitioning.make_mesh(
+      partitioning.MeshConfig(fsdp=2, tensor=2), jax.devices()[:4]
     )
     laid_out = param_paths.map_named(
       lambda name, leaf: jax.device_put(
