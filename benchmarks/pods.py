@@ -60,10 +60,24 @@ LAYOUTS = {
     '--config.train.grad_accum=8',
     '--config.train.remat=save_attention',
   ),
+  ('align 5B', 'v5e:2x4'): (
+    '--config.train.grad_accum=32',
+    '--config.mesh.context=4',
+  ),
   ('align 5B', 'v5e:8x8'): (
     '--config.train.grad_accum=16',
     '--config.mesh.context=2',
   ),
+  ('align 5B', 'v5e:16x16'): (
+    '--config.train.grad_accum=16',
+    '--config.mesh.fsdp=32',
+    '--config.mesh.context=2',
+  ),
+  ('align 5B', 'v6e:2x4'): (
+    '--config.train.grad_accum=16',
+    '--config.mesh.context=2',
+  ),
+  ('align 5B', 'h100:1x1'): ('--config.train.trainable=lora',),
   ('align 2B', 'h100'): ('--config.train.grad_accum=2',),
   ('train_critic 13B', 'v5p'): ('--config.train.grad_accum=1',),
   ('train_critic 13B', 'v6e'): ('--config.train.grad_accum=2',),
@@ -127,7 +141,11 @@ def rows() -> Iterator[Row]:
       of_chip = LAYOUTS.get((name, topology.split(':')[0]), ())
       layout = LAYOUTS.get((name, topology), of_chip)
       mesh = MESH_OF_LARGE if topology in LARGE else ()
-      yield Row(name, topology, job, config, (*settings, *layout, *mesh))
+      # Of two flags for the same setting the last.
+      flags = {
+        flag.split('=')[0]: flag for flag in (*settings, *mesh, *layout)
+      }
+      yield Row(name, topology, job, config, tuple(flags.values()))
 
 
 def plan(workdir: pathlib.Path, row: Row) -> bool:
