@@ -455,11 +455,13 @@ class GkeTest(_TrackedTest):
     _program(self.folder / 'bin' / 'lift', _LIFT)
     (self.folder / 'endless').touch()
     shell = subprocess.Popen(
-      ['bash', '-c', f'({command}) & echo $!; wait $!'],
-      env=self.environment(), text=True, stdout=subprocess.PIPE,
+      # Not where the job writes, which may be first.
+      ['bash', '-c', f'({command}) & echo $! >&2; wait $!'],
+      env=self.environment(), text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     with shell:
-      pid = int(shell.stdout.readline())
+      pid = int(shell.stderr.readline())
       while shell.stdout.readline() != '--multihost\n':
         pass
       os.kill(pid, signal.SIGTERM)

@@ -299,7 +299,7 @@ def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
       lower,
       batch_size,
       batch_size * flops,
-      # Questions are read with `starts_b`, which no kernel does.
+      # Questions are read with `mask_bnm`, which no kernel does.
       batch_size * critic_flops.attention_flops(folder.config, prefix),
     )
   ]

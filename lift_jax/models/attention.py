@@ -36,13 +36,20 @@ class _Mask(NamedTuple):
 
   Attributes:
     last_key_bn: a query sees the keys up to this one.
+    seen_bnm: a query sees the keys for which this is True.
     q_segment_bn: a query sees the keys of the same segment ...
     k_segment_bm: ... which stand here.
   """
 
   last_key_bn: jax.Array | None = None
+  seen_bnm: jax.Array | None = None
   q_segment_bn: jax.Array | None = None
   k_segment_bm: jax.Array | None = None
+
+  @property
+  def of_queries(self) -> tuple[jax.Array | None, ...]:
+    """What is there for each query: all but the last."""
+    return self[:-1]
 
 
 def attention(
@@ -51,7 +58,7 @@ def attention(
   v_bmgk: jax.Array,
   *,
   is_causal: bool = False,
-  starts_b: jax.Array | None = None,
+  mask_bnm: jax.Array | None = None,
   segment_ids_bn: jax.Array | None = None,
   backend: str = 'auto',
   query_chunk: int | None = None,
@@ -70,16 +77,16 @@ def attention(
     q_bnhk: queries [B, N, H, K].
     k_bmgk: keys [B, M, G, K].
     v_bmgk: values [B, M, G, K].
-    is_causal: query n sees the keys up to n, and N = M; or, with `starts_b`,
-      up to starts_b + n.
-    starts_b: int [B], where the first query of a row stands among the keys.
+    is_causal: query n sees the keys up to n, and N = M.
+    mask_bnm: bool [B, N, M], True where a query sees a key. It is for few
+      queries, since it takes N * M bytes.
     segment_ids_bn: int [B, N] with N = M; a query sees the keys of its own
       segment only. Any number is a segment, zero too.
     backend: 'xla' is exact and chunked over queries so that memory does not
       grow with N * M; 'cudnn' is the fused kernel of NVIDIA GPUs and takes
       fp16 and bf16 only; 'splash' is the fused kernel of TPUs; 'auto' takes
       the kernel of the platform where it applies, on TPUs from 2,048 tokens.
-      The kernels know no `starts_b`, and no causal mask over queries that are
+      The kernels know no `mask_bnm`, and no causal mask over queries that are
       split over 'context', cudnn no segments either: those are left to 'xla'
       whatever the backend.
     query_chunk: queries that 'xla' handles at a time, at most.
@@ -97,26 +104,24 @@ def attention(
   if backend not in BACKENDS:
     raise ValueError(f'attention backend {backend!r} is not one of {BACKENDS}')
   num_queries, num_keys = q_bnhk.shape[1], k_bmgk.shape[1]
-  if starts_b is not None and not is_causal:
-    raise ValueError('starts_b says where a causal mask begins: set is_causal')
-  needs_square = segment_ids_bn is not None or (is_causal and starts_b is None)
-  if needs_square and num_queries != num_keys:
+  is_square = num_queries == num_keys
+  if not is_square and (is_causal or segment_ids_bn is not None):
     raise ValueError(
-      f'{num_queries} queries and {num_keys} keys: segments, and a causal mask '
-      'without starts_b, are of a sequence with itself'
+      f'{num_queries} queries and {num_keys} keys: segments and causal masks '
+      'are of a sequence with itself'
     )
 
   mesh = jax.sharding.get_abstract_mesh()
   is_split = not mesh.empty and mesh.shape['context'] > 1
   platform = _platform(mesh)
   backend = _choose(backend, q_bnhk, k_bmgk, platform)
-  if starts_b is not None or (is_causal and is_split):
+  if mask_bnm is not None or (is_causal and is_split):
     backend = 'xla'
   if backend == 'cudnn' and segment_ids_bn is not None:
     backend = 'xla'
   if backend == 'splash':
     local = functools.partial(_splash, is_causal=is_causal)
-    mask = _Mask(None, segment_ids_bn, segment_ids_bn)
+    mask = _Mask(q_segment_bn=segment_ids_bn, k_segment_bm=segment_ids_bn)
   elif backend == 'cudnn':
     local = functools.partial(_cudnn, is_causal=is_causal)
     mask = _Mask()
@@ -126,7 +131,8 @@ def attention(
     if query_chunk is None:
       query_chunk = QUERY_CHUNK_OF_HEAD if head_by_head else QUERY_CHUNK
     local = functools.partial(_exact, sizes=_Sizes(query_chunk, head_by_head))
-    mask = _mask(q_bnhk, is_causal, starts_b, segment_ids_bn)
+    last_key_bn = _places(q_bnhk) if is_causal else None
+    mask = _Mask(last_key_bn, mask_bnm, segment_ids_bn, segment_ids_bn)
 
   if mesh.empty:
     return local(q_bnhk, k_bmgk, v_bmgk, mask)
@@ -136,10 +142,11 @@ def attention(
   queries = P(BATCH_AXES, 'context', 'tensor', None)
   keys = P(BATCH_AXES, None, 'tensor', None)
   of_query, of_key = P(BATCH_AXES, 'context'), P(BATCH_AXES, None)
+  of_mask = _Mask(of_query, of_query, of_query, of_key)
   out_bnhk = jax.shard_map(
     local,
     mesh=mesh,
-    in_specs=(queries, keys, keys, _Mask(of_query, of_query, of_key)),
+    in_specs=(queries, keys, keys, of_mask),
     out_specs=queries,
     check_vma=False,
   )(q_bnhk, k_bmgk, v_bmgk, mask)
@@ -168,29 +175,21 @@ def _choose(backend: str, q_bnhk, k_bmgk, platform: str) -> str:
   return 'xla'
 
 
-def _mask(q_bnhk, is_causal: bool, starts_b, segment_ids_bn) -> _Mask:
-  batch, num_queries, _, _ = q_bnhk.shape
-  last_key_bn = None
-  if is_causal:
-    last_key_bn = jnp.broadcast_to(
-      jnp.arange(num_queries, dtype=jnp.int32)[None], (batch, num_queries)
-    )
-    if starts_b is not None:
-      last_key_bn = starts_b[:, None] + last_key_bn
-  return _Mask(last_key_bn, segment_ids_bn, segment_ids_bn)
+def _places(q_bnhk) -> jax.Array:
+  places_n = jnp.arange(q_bnhk.shape[1], dtype=jnp.int32)
+  return jnp.broadcast_to(places_n[None], q_bnhk.shape[:2])
 
 
 def _map_queries(function, mask: _Mask) -> _Mask:
   """`function` of what `mask` holds of queries; of keys it stays."""
-  last_key, q_segment = jax.tree.map(function, mask[:2])
-  return _Mask(last_key, q_segment, mask.k_segment_bm)
+  return _Mask(*jax.tree.map(function, mask.of_queries), mask.k_segment_bm)
 
 
 def _pad_queries(q_bnhk, mask: _Mask, padding: int):
-  q_bnhk = jnp.pad(q_bnhk, ((0, 0), (0, padding), (0, 0), (0, 0)))
-  return q_bnhk, _map_queries(
-    lambda x_bn: jnp.pad(x_bn, ((0, 0), (0, padding))), mask
-  )
+  def pad(x_bn):
+    return jnp.pad(x_bn, [(0, 0), (0, padding)] + [(0, 0)] * (x_bn.ndim - 2))
+
+  return pad(q_bnhk), _map_queries(pad, mask)
 
 
 def _cudnn(q_bnhk, k_bmgk, v_bmgk, _: _Mask, *, is_causal: bool):
@@ -231,7 +230,7 @@ def _exact(q_bnhk, k_bmgk, v_bmgk, mask: _Mask, *, sizes: _Sizes):
   q_bgnk = q_bnhk.transpose(0, 2, 3, 1, 4).reshape(batch, key_heads, -1, dim)
   k_bgmk, v_bgmk = k_bmgk.transpose(0, 2, 1, 3), v_bmgk.transpose(0, 2, 1, 3)
   if shared > 1:
-    mask = _map_queries(lambda x_bn: jnp.tile(x_bn, (1, shared)), mask)
+    mask = _map_queries(lambda x: jnp.concatenate([x] * shared, axis=1), mask)
 
   if num_queries <= sizes.query_chunk:
     out_bgnk = _over_heads(_plain)(mask, q_bgnk, k_bgmk, v_bgmk)
@@ -274,6 +273,8 @@ def _scores(mask: _Mask, q_nk, k_mk):
     keys_m = jnp.arange(k_mk.shape[0], dtype=jnp.int32)
     seen_nm = keys_m[None, :] <= mask.last_key_bn[:, None]
     scores_nm = jnp.where(seen_nm, scores_nm, _HIDDEN)
+  if mask.seen_bnm is not None:
+    scores_nm = jnp.where(mask.seen_bnm, scores_nm, _HIDDEN)
   if mask.q_segment_bn is not None:
     same_nm = mask.q_segment_bn[:, None] == mask.k_segment_bm[None, :]
     scores_nm = jnp.where(same_nm, scores_nm, _HIDDEN)
@@ -320,7 +321,7 @@ def _forward_of_head(chunk: int, mask: _Mask, q_nk, k_mk, v_mk):
     out_ck = _dot('cm,mk->ck', weights_cm.astype(v_mk.dtype), v_mk) / sum_c1
     return out_ck.astype(q_ck.dtype), most_c1 + jnp.log(sum_c1)
 
-  parts = _in_chunks((mask[:2], q_nk), chunk)
+  parts = _in_chunks((mask.of_queries, q_nk), chunk)
   return _joined(jax.lax.map(of_chunk, parts), q_nk.shape[0])
 
 
@@ -347,7 +348,7 @@ def _backward_of_head(
     return (dk_mk, dv_mk), dq_ck.astype(q_ck.dtype)
 
   zeros = tuple(jnp.zeros(x_mk.shape, jnp.float32) for x_mk in (k_mk, v_mk))
-  parts = _in_chunks((mask[:2], q_nk, grad_nk, log_n1, sum_n1), chunk)
+  parts = _in_chunks((mask.of_queries, q_nk, grad_nk, log_n1, sum_n1), chunk)
   (dk_mk, dv_mk), dq_ck = jax.lax.scan(of_chunk, zeros, parts)
   dq_nk = _joined(dq_ck, q_nk.shape[0])
   return dq_nk, dk_mk.astype(k_mk.dtype), dv_mk.astype(v_mk.dtype)

@@ -23,7 +23,8 @@ from lift_jax import partitioning
 from lift_jax.models.critic import sharding
 from lift_jax.models.critic.folder import CriticFolder
 from lift_jax.models.functional import FunctionalModel, Params, functional
-from lift_jax.models.llama.decoder import Cache, last_token
+from lift_jax.models.llama.cache import Cache
+from lift_jax.models.llama.decoder import last_token
 from lift_jax.partitioning import BATCH_AXES
 from lift_jax.rewards.soft import label_belief
 
@@ -82,7 +83,7 @@ def rate(
     frames_bthw3: uint8 [B, T, H, W, 3].
     prompts: of the batch.
     label_ids: (label, first token of its answer) of each label.
-    max_length: places of the cache.
+    max_length: of a prefix, a question and its answer, in tokens.
   """
   num_questions = prompts.question_bqm.shape[1]
   _, cache = model(
@@ -91,6 +92,7 @@ def rate(
     prompts.prefix_bn,
     prompts.prefix_length_b,
     max_length=max_length,
+    num_branches=num_questions,
     method='prefill',
   )
   # Rows are videos x questions, those of a video side by side.
@@ -99,7 +101,7 @@ def rate(
     params,
     prompts.question_bqm.reshape(length_r.shape[0], -1),
     length_r,
-    cache.repeat(num_questions),
+    cache,
     method='extend',
   )
   logits_rv = model(params, last_token(hidden_rmd, length_r), method='logits')

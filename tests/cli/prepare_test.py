@@ -447,5 +447,5 @@ class ExampleTest(parameterized.TestCase):
       outcome = jobs.lift(*words[2:], *shrunk)
       self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     self.assertTrue(
-      (self.folder / 'runs' / 'demo' / 'export' / 'model_index.json').exists()
+      (self.folder / 'runs' / 'lift' / 'export' / 'model_index.json').exists()
     )

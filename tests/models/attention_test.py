@@ -170,7 +170,8 @@ def masked_formula(q, k, v, seen_bnm):
 
 
 QUERIES, KEYS = 11, 29
-STARTS = np.array([0, 18, 7], np.int32)
+SEEN = np.random.default_rng(3).random((3, QUERIES, KEYS)) < 0.4
+SEEN[:, :, 5] = True  # a query sees something
 SEGMENTS = np.array(
   [[1] * 4 + [2] * 5 + [0] * 2, [0] + [3] * 10, [7] * 11], np.int32
 )
@@ -184,16 +185,15 @@ def masked_inputs(heads, key_heads, num_keys):
 
 def masked_case(name, heads=4, key_heads=4):
   """Arrays, mask arguments, and what each query sees [B, N, M]."""
-  num_keys = KEYS if name == 'starts' else QUERIES
+  num_keys = KEYS if name == 'any' else QUERIES
   arrays = masked_inputs(heads, key_heads, num_keys)
   n, m = np.arange(QUERIES)[None, :, None], np.arange(num_keys)[None, None, :]
   causal = np.broadcast_to(m <= n, (3, QUERIES, num_keys))
   same = SEGMENTS[:, :, None] == SEGMENTS[:, None, :]
   if name == 'causal':
     return arrays, {'is_causal': True}, causal
-  if name == 'starts':
-    starts = m <= STARTS[:, None, None] + n
-    return arrays, {'is_causal': True, 'starts_b': STARTS}, starts
+  if name == 'any':
+    return arrays, {'mask_bnm': SEEN}, SEEN
   if name == 'segments':
     return arrays, {'segment_ids_bn': SEGMENTS}, same
   if name == 'packed':
@@ -204,7 +204,7 @@ def masked_case(name, heads=4, key_heads=4):
 
 class MaskTest(parameterized.TestCase):
   @parameterized.product(
-    name=('none', 'causal', 'starts', 'segments', 'packed'),
+    name=('none', 'causal', 'any', 'segments', 'packed'),
     heads=((4, 4), (6, 2)),
     sizes=((64, False), (4, False), (4, True)),
   )
@@ -219,7 +219,7 @@ class MaskTest(parameterized.TestCase):
     )
 
   @parameterized.product(
-    name=('none', 'starts', 'packed'),
+    name=('none', 'any', 'packed'),
     heads=((4, 4), (6, 2)),
     sizes=((64, False), (4, False), (4, True)),
   )
@@ -245,14 +245,14 @@ class MaskTest(parameterized.TestCase):
   @parameterized.parameters(False, True)
   def test_query_that_sees_nothing(self, head_by_head):
     """It gets a finite value, and no gradient comes of it."""
-    arrays, _, _ = masked_case('starts')
-    starts = np.array([-2, 18, 7], np.int32)
+    arrays, _, _ = masked_case('any')
+    seen = SEEN.copy()
+    seen[0, :2] = False
 
     def run(*arrays):
       return attention(
-        *arrays, is_causal=True, starts_b=starts,
-        query_chunk=4, head_by_head=head_by_head,
-      )  # fmt: skip
+        *arrays, mask_bnm=seen, query_chunk=4, head_by_head=head_by_head
+      )
 
     out, pull = jax.vjp(run, *arrays)
     self.assertTrue(np.isfinite(out).all())
@@ -273,7 +273,7 @@ class MaskTest(parameterized.TestCase):
       np.testing.assert_array_equal(touched, seen[:, 6])
 
   @parameterized.product(
-    name=('causal', 'starts', 'packed'),
+    name=('causal', 'any', 'packed'),
     axes=(
       {'context': 8},  # 11 queries: padded to 16
       {'context': 2, 'tensor': 2, 'fsdp': 2},
@@ -292,7 +292,7 @@ class MaskTest(parameterized.TestCase):
       key: value if key == 'is_causal' else repeat(value)
       for key, value in mask.items()
     }
-    is_causal = mask.pop('is_causal')
+    is_causal = mask.pop('is_causal', False)
     run = functools.partial(attention, is_causal=is_causal, query_chunk=3)
     with mesh_of(**axes):
       out = jax.jit(run)(*arrays, **mask)
@@ -339,7 +339,7 @@ class MaskTest(parameterized.TestCase):
     ('causal', {}, True),
     ('causal', {'context': 8}, False),
     ('causal', {'data': 2, 'tensor': 2}, True),
-    ('starts', {}, False),
+    ('any', {}, False),
     ('segments', {}, False),
     ('packed', {}, False),
   )
@@ -374,8 +374,6 @@ class MaskTest(parameterized.TestCase):
 
   def test_arguments_that_do_not_agree(self):
     q, k, v = masked_inputs(4, 4, KEYS)
-    with pytest.raises(ValueError, match='set is_causal'):
-      attention(q, k, v, starts_b=STARTS)
     with pytest.raises(ValueError, match='11 queries and 29 keys'):
       attention(q, k, v, is_causal=True)
     with pytest.raises(ValueError, match='11 queries and 29 keys'):

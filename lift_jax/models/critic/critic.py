@@ -5,8 +5,8 @@ tokens, and a Llama decoder reads them in place of the prompt's image tokens.
 What the decoder says first after the prompt is the rating.
 
 Legend: B rows, T frames of a row, H W their height and width, N tokens of a
-prompt, M new tokens, X image tokens of a row, D width, V vocabulary, A
-answers.
+prompt, R rows of a cache, M new tokens, X image tokens of a row, D width,
+V vocabulary, A answers.
 """
 
 import dataclasses
@@ -21,8 +21,9 @@ from lift_jax.models.critic.projector import Projector, ProjectorConfig
 from lift_jax.models.critic.tokens import IMAGE_TOKEN
 from lift_jax.models.internvit import tower as internvit
 from lift_jax.models.internvit.config import InternViTConfig
+from lift_jax.models.llama.cache import Cache
 from lift_jax.models.llama.config import LlamaConfig
-from lift_jax.models.llama.decoder import Cache, Decoder
+from lift_jax.models.llama.decoder import Decoder
 from lift_jax.models.siglip import tower as siglip
 from lift_jax.models.siglip.config import SiglipConfig
 
@@ -133,19 +134,22 @@ class Critic(nnx.Module):
     lengths_b: jax.Array,
     *,
     max_length: int,
+    num_branches: int = 1,
   ) -> tuple[jax.Array, Cache]:
     """Reads what the questions about a video have in common.
 
     See `Decoder.prefill`; arguments as of `__call__`.
     """
     x_bnd = self.embed(tokens_bn, self.look(frames_bthw3))
-    return self.llm.prefill(x_bnd, lengths_b, max_length=max_length)
+    return self.llm.prefill(
+      x_bnd, lengths_b, max_length=max_length, num_branches=num_branches
+    )
 
   def extend(
-    self, tokens_bm: jax.Array, lengths_b: jax.Array, cache: Cache
+    self, tokens_rm: jax.Array, lengths_r: jax.Array, cache: Cache
   ) -> tuple[jax.Array, Cache]:
     """Reads more text; see `Decoder.extend`. There are no image tokens."""
-    return self.llm.extend(self.llm.embed(tokens_bm), lengths_b, cache)
+    return self.llm.extend(self.llm.embed(tokens_rm), lengths_r, cache)
 
   def logits(self, x: jax.Array) -> jax.Array:
     """Logits, fp32 [..., V], of hidden states [..., D]."""

@@ -10,16 +10,15 @@ radians, where a pair is dimension k of the first half and k of the second.
 There are two ways to run it. `__call__` takes whole sequences: training.
 `prefill` and `extend` keep the keys and values of what has been read, so that
 new tokens cost only themselves: several questions about one video, or an
-answer token by token. Neither knows where embeddings come from; `embed` makes
-those of text.
+answer token by token (see cache.py). Neither knows where embeddings come from;
+`embed` makes those of text.
 
-Legend: B batch, N tokens, M new tokens, S places of a cache, L layers,
-D width, H query heads, G key heads, K width of a head, F width of the
-feed-forward layer, V vocabulary.
+Legend: B batch, N tokens, R rows of a cache, M new tokens of a row, S places of
+a cache, L layers, D width, H query heads, G key heads, K width of a head,
+F width of the feed-forward layer, V vocabulary.
 """
 
 import functools
-from typing import NamedTuple, Self
 
 from flax import nnx
 import jax
@@ -28,6 +27,8 @@ import numpy as np
 
 from lift_jax.models.attention import attention
 from lift_jax.models.functional import stack
+from lift_jax.models.llama import cache as cache_lib
+from lift_jax.models.llama.cache import Cache
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.sharding import CACHE, LOOKUP, TOKENS
 from lift_jax.models.remat import scan_layers
@@ -37,31 +38,6 @@ from lift_jax.partitioning import constrain
 # 1 / sqrt(inputs), which is about as much at the width of published models, and
 # does not let what passes a narrow one vanish.
 INIT_STDDEV = 0.02
-
-
-class Cache(NamedTuple):
-  """Keys and values of the tokens that have been read.
-
-  Token n of a row stands at place n. What lies at a row's length and beyond
-  means nothing, and is overwritten.
-
-  Attributes:
-    keys_lbsgk: rotated keys [L, B, S, G, K], in the compute type.
-    values_lbsgk: values [L, B, S, G, K].
-    lengths_b: int32 [B], tokens of each row.
-  """
-
-  keys_lbsgk: jax.Array
-  values_lbsgk: jax.Array
-  lengths_b: jax.Array
-
-  def repeat(self, times: int) -> Self:
-    """Each row `times` times: rows 0, 0, 0, 1, 1, 1, ... for 3."""
-    keys, values = (
-      constrain(jnp.repeat(x_lbsgk, times, axis=1), CACHE)
-      for x_lbsgk in (self.keys_lbsgk, self.values_lbsgk)
-    )
-    return type(self)(keys, values, jnp.repeat(self.lengths_b, times))
 
 
 def last_token(x_bnd: jax.Array, lengths_b: jax.Array) -> jax.Array:
@@ -248,27 +224,33 @@ class Decoder(nnx.Module):
 
     def attend(q_bnhk, k_bngk, v_bngk, *_):
       out_bnhk = self._attention(
-        q_bnhk, k_bngk, v_bngk, segment_ids_bn=segment_ids_bn
+        q_bnhk, k_bngk, v_bngk, is_causal=True, segment_ids_bn=segment_ids_bn
       )
       return out_bnhk, None
 
     return self._run_blocks(x_bnd, positions_bn, attend, None)[0]
 
   def prefill(
-    self, x_bnd: jax.Array, lengths_b: jax.Array, *, max_length: int
+    self,
+    x_bnd: jax.Array,
+    lengths_b: jax.Array,
+    *,
+    max_length: int,
+    num_branches: int = 1,
   ) -> tuple[jax.Array, Cache]:
-    """Reads the first tokens of every row, from position 0.
+    """Reads texts, from position 0.
 
     Args:
       x_bnd: embeddings [B, N, D], padded on the right.
-      lengths_b: int [B], tokens of each row without padding, 0 to N.
-      max_length: places S of the cache, for these tokens and all that are to
-        come.
+      lengths_b: int [B], tokens of each text without padding, 0 to N.
+      max_length: of a text and one of its branches: each may have as many
+        tokens as this is more than N.
+      num_branches: ways in which each text is to go on.
 
     Returns:
-      Hidden states [B, N, D] as of `__call__`, and the cache. A row whose
-      length is not from 0 to N becomes NaN and stays so, since a compiled
-      program cannot raise.
+      Hidden states [B, N, D] as of `__call__`, and the cache. A text whose
+      length is not from 0 to N becomes NaN and so do its branches, since a
+      compiled program cannot raise.
 
     Raises:
       ValueError: max_length is less than N, or more than the model can do.
@@ -278,45 +260,77 @@ class Decoder(nnx.Module):
     config = self.config
     if not num_tokens <= max_length <= config.max_length:
       raise ValueError(
-        f'a cache of {max_length} places: it must hold the {num_tokens} first '
+        f'a cache of length {max_length}: it must hold the {num_tokens} first '
         f'tokens, and the model is made for {config.max_length}'
       )
     shape = (
       config.num_layers,
       batch,
-      max_length,
+      num_tokens + num_branches * (max_length - num_tokens),
       config.num_kv_heads,
       config.head_dim,
     )
     empty = constrain(jnp.zeros(shape, self.dtype), CACHE)
-    cache = Cache(empty, empty, jnp.zeros(batch, jnp.int32))
-    return self._read(x_bnd, lengths_b, cache, is_first=True)
+    places_n = jnp.arange(num_tokens, dtype=jnp.int32)
+    places_bn = jnp.broadcast_to(places_n[None], (batch, num_tokens))
+
+    def attend(q_bnhk, k_bngk, v_bngk, layer, kept):
+      kept = _written(kept, (k_bngk, v_bngk), layer, places_bn)
+      return self._attention(q_bnhk, k_bngk, v_bngk, is_causal=True), kept
+
+    x_bnd, kept = self._run_blocks(x_bnd, places_bn, attend, (empty, empty))
+    cache, is_sound_b = Cache.of_texts(
+      *kept, lengths_b, num_tokens, num_branches
+    )
+    return _or_nan(x_bnd, is_sound_b), cache
 
   def extend(
-    self, x_bmd: jax.Array, lengths_b: jax.Array, cache: Cache
+    self, x_rmd: jax.Array, lengths_r: jax.Array, cache: Cache
   ) -> tuple[jax.Array, Cache]:
-    """Reads more tokens: those of a row follow what its cache holds.
+    """Reads more tokens: those of a row follow what its branch holds.
 
-    Several questions about one text: `cache.repeat(3)`, and a row for each
-    question. Decoding: one token a row, with length 0 where a row is done.
+    Several questions about a text: a row for each. Decoding: one token a row,
+    with length 0 where a row is done.
 
     Args:
-      x_bmd: embeddings [B, M, D], padded on the right.
-      lengths_b: int [B], new tokens of each row without padding, 0 to M.
-      cache: of the same B rows. To save memory, donate it to `jax.jit`.
+      x_rmd: embeddings [R, M, D], padded on the right; rows are texts x
+        branches, those of a text side by side.
+      lengths_r: int [R], new tokens of each row without padding, 0 to M.
+      cache: of the same R rows. To save memory, donate it to `jax.jit`.
 
     Returns:
-      Hidden states [B, M, D] as of `__call__`, and the cache with the new
-      tokens. A row whose length is not from 0 to M, or that has outgrown the
-      cache, becomes NaN and stays so, since a compiled program cannot raise.
+      Hidden states [R, M, D] as of `__call__`, and the cache with the new
+      tokens. A row whose length is not from 0 to M, or that has outgrown its
+      branch, becomes NaN and stays so, since a compiled program cannot raise.
     """
-    self._check_width(x_bmd)
-    if x_bmd.shape[0] != cache.lengths_b.shape[0]:
+    self._check_width(x_rmd)
+    if x_rmd.shape[0] != cache.num_rows:
       raise ValueError(
-        f'{x_bmd.shape[0]} rows of new tokens, {cache.lengths_b.shape[0]} rows '
-        'in the cache: see Cache.repeat'
+        f'{x_rmd.shape[0]} rows of new tokens, {cache.num_rows} rows in the '
+        'cache: see num_branches of prefill'
       )
-    return self._read(x_bmd, lengths_b, cache, is_first=False)
+    num_new = x_rmd.shape[1]
+    new = cache.new_places(num_new)
+
+    def attend(q_rmhk, k_rmgk, v_rmgk, layer, kept):
+      # The branches of a text are one row here: the text is not repeated.
+      q_bnhk, k_bngk, v_bngk = (
+        x.reshape(*new.places_bn.shape, *x.shape[2:])
+        for x in (q_rmhk, k_rmgk, v_rmgk)
+      )
+      kept = _written(kept, (k_bngk, v_bngk), layer, new.places_bn)
+      k_bsgk, v_bsgk = (
+        jax.lax.dynamic_index_in_dim(cached, layer, keepdims=False)
+        for cached in kept
+      )
+      out_bnhk = self._attention(q_bnhk, k_bsgk, v_bsgk, mask_bnm=new.seen_bns)
+      return out_bnhk.reshape(q_rmhk.shape), kept
+
+    x_rmd, kept = self._run_blocks(
+      x_rmd, new.positions_rm, attend, (cache.keys_lbsgk, cache.values_lbsgk)
+    )
+    cache, is_sound_r = cache.extended(*kept, lengths_r, num_new)
+    return _or_nan(x_rmd, is_sound_r), cache
 
   def logits(self, x_bnd: jax.Array) -> jax.Array:
     """Logits, fp32 [..., V], of hidden states [..., D]."""
@@ -334,43 +348,9 @@ class Decoder(nnx.Module):
       q_bnhk,
       k_bmgk,
       v_bmgk,
-      is_causal=True,
       backend=self.attention_backend,
       **mask,
     )
-
-  def _read(self, x_bmd, lengths_b, cache: Cache, is_first: bool):
-    """Hidden states of new tokens, and the cache with them."""
-    num_new, num_places = x_bmd.shape[1], cache.keys_lbsgk.shape[2]
-    steps_m = jnp.arange(num_new, dtype=jnp.int32)
-    places_bm = cache.lengths_b[:, None] + steps_m[None]
-
-    def attend(q_bmhk, k_bmgk, v_bmgk, layer, kept):
-      kept = tuple(
-        _write(cached, new, layer, places_bm)
-        for cached, new in zip(kept, (k_bmgk, v_bmgk), strict=True)
-      )
-      if is_first:
-        return self._attention(q_bmhk, k_bmgk, v_bmgk), kept
-      k_bsgk, v_bsgk = (
-        jax.lax.dynamic_index_in_dim(cached, layer, keepdims=False)
-        for cached in kept
-      )
-      out_bmhk = self._attention(
-        q_bmhk, k_bsgk, v_bsgk, starts_b=cache.lengths_b
-      )
-      return out_bmhk, kept
-
-    x_bmd, kept = self._run_blocks(
-      x_bmd, places_bm, attend, (cache.keys_lbsgk, cache.values_lbsgk)
-    )
-    total_b = cache.lengths_b + lengths_b.astype(jnp.int32)
-    is_sound_b = (0 <= lengths_b) & (lengths_b <= num_new)
-    is_sound_b &= total_b <= num_places
-    # More than fits, so that the row stays NaN in all that follows.
-    total_b = jnp.where(is_sound_b, total_b, num_places + 1)
-    x_bmd = jnp.where(is_sound_b[:, None, None], x_bmd, jnp.nan)
-    return x_bmd, Cache(*kept, total_b)
 
   def _run_blocks(self, x_bnd, positions_bn, attend, kept):
     """All blocks and the final norm.
@@ -403,20 +383,13 @@ class Decoder(nnx.Module):
     return self.final_norm(x_bnd), kept
 
 
-def _write(cached_lbsgk, new_bmgk, layer, places_bm):
-  """Puts new keys or values of one layer at their places.
-
-  Beyond the last place there is padding, or a row that `_read` will make NaN:
-  both are dropped. Rows are mapped, so that on a mesh each device writes its
-  own.
-  """
-
-  def write_row(cached_lsgk, new_mgk, places_m):
-    return cached_lsgk.at[layer, places_m].set(new_mgk, mode='drop')
-
-  return constrain(
-    jax.vmap(write_row, in_axes=(1, 0, 0), out_axes=1)(
-      cached_lbsgk, new_bmgk, places_bm
-    ),
-    CACHE,
+def _written(kept, new, layer, places_bn):
+  """Keys and values, with the new ones of a layer at their places."""
+  return tuple(
+    cache_lib.write(cached, of_layer, layer, places_bn)
+    for cached, of_layer in zip(kept, new, strict=True)
   )
+
+
+def _or_nan(x_rmd, is_sound_r):
+  return jnp.where(is_sound_r[:, None, None], x_rmd, jnp.nan)

@@ -67,8 +67,9 @@ def _forward(model, params, frames, tokens):
 @functools.partial(jax.jit, static_argnums=(0, 5))
 def _prefill(model, params, frames, tokens, lengths, max_length):
   return model(
-    params, frames, tokens, lengths, max_length=max_length, method='prefill'
-  )
+    params, frames, tokens, lengths, max_length=max_length, num_branches=3,
+    method='prefill',
+  )  # fmt: skip
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -228,13 +229,13 @@ class QuestionsTest(parameterized.TestCase):
     prefix, prefix_lengths = make_tokens([3, 2], 32)
     questions, lengths = _questions(6)
     first, cache = _prefill(model, params, frames, prefix, prefix_lengths, 40)
-    second, cache = _extend(model, params, questions, lengths, cache.repeat(3))
+    second, cache = _extend(model, params, questions, lengths, cache)
     whole = _whole(prefix, prefix_lengths, questions, lengths, 40)
     expected, _ = _forward(model, params, np.repeat(frames, 3, axis=0), whole)
     for row, length in enumerate(lengths):
       begin = prefix_lengths[row // 3]
       end = begin + length
-      self.assertEqual(cache.lengths_b[row], end)
+      self.assertEqual(cache.lengths_bq[row // 3, row % 3], length)
       for ours, theirs in (
         (first[row // 3, :begin], expected[row, :begin]),
         (second[row, :length], expected[row, begin:end]),
@@ -260,7 +261,7 @@ class MeshTest(parameterized.TestCase):
     def run(params, frames, prefix, prefix_lengths, questions, lengths):
       hidden, logits = _forward(model, params, frames, prefix)
       first, cache = _prefill(model, params, frames, prefix, prefix_lengths, 33)
-      second, _ = _extend(model, params, questions, lengths, cache.repeat(3))
+      second, _ = _extend(model, params, questions, lengths, cache)
       return [hidden, logits, first, second]
 
     inputs = frames, prefix, prefix_lengths, questions, lengths

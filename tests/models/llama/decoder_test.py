@@ -103,18 +103,19 @@ def _forward(model, params, tokens_bn, positions_bn, segment_ids_bn=None):
   return x_bnd, model(params, x_bnd, method='logits')
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _prefill(model, params, tokens_bn, lengths_b, max_length):
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
+def _prefill(model, params, tokens_bn, lengths_b, max_length, num_branches=1):
   x_bnd = model(params, tokens_bn, method='embed')
   return model(
-    params, x_bnd, lengths_b, max_length=max_length, method='prefill'
-  )
+    params, x_bnd, lengths_b, max_length=max_length, num_branches=num_branches,
+    method='prefill',
+  )  # fmt: skip
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _extend(model, params, tokens_bm, lengths_b, cache):
-  x_bmd = model(params, tokens_bm, method='embed')
-  return model(params, x_bmd, lengths_b, cache, method='extend')
+def _extend(model, params, tokens_rm, lengths_r, cache):
+  x_rmd = model(params, tokens_rm, method='embed')
+  return model(params, x_rmd, lengths_r, cache, method='extend')
 
 
 class ParityTest(parameterized.TestCase):
@@ -306,19 +307,24 @@ class SequenceTest(parameterized.TestCase):
       done += lengths
     # Row 0 fills the cache, and its padding in the last piece lay beyond: that
     # must not have pushed anything aside.
-    np.testing.assert_array_equal(cache.lengths_b, [12, 9, 4])
+    np.testing.assert_array_equal(cache.text_lengths_b, [5, 2, 0])
+    np.testing.assert_array_equal(cache.lengths_bq, [[7], [7], [4]])
     self.assertEqual(
       cache.keys_lbsgk.shape,
       (3, 3, 12, CONFIGS[name].num_kv_heads, CONFIGS[name].head_dim),
     )
 
   def test_questions_share_a_prefix(self):
-    """Two videos, three questions each, against six rows read whole."""
+    """Two videos, three questions each, against six rows read whole.
+
+    What the questions share is kept once.
+    """
     model, params, _ = _pair('grouped')
     prefix_lengths, lengths = np.array([9, 6]), np.array([4, 2, 5, 1, 3, 5])
     prefix, questions = _tokens(2, 9), _tokens(6, 5, seed=1)
-    _, cache = _prefill(model, params, prefix, prefix_lengths, 14)
-    hidden, cache = _extend(model, params, questions, lengths, cache.repeat(3))
+    _, cache = _prefill(model, params, prefix, prefix_lengths, 14, 3)
+    self.assertEqual(cache.keys_lbsgk.shape[1:3], (2, 9 + 3 * 5))
+    hidden, cache = _extend(model, params, questions, lengths, cache)
     actual = model(params, last_token(hidden, lengths), method='logits')
     for row, length in enumerate(lengths):
       tokens = np.concatenate([
@@ -331,7 +337,7 @@ class SequenceTest(parameterized.TestCase):
       np.testing.assert_allclose(
         actual[row], logits[0, -1], rtol=1e-5, atol=1e-5
       )
-      self.assertEqual(cache.lengths_b[row], len(tokens))
+    np.testing.assert_array_equal(cache.lengths_bq, lengths.reshape(2, 3))
 
   @parameterized.parameters('grouped', 'plain')
   def test_greedy_decoding(self, name):
@@ -394,7 +400,7 @@ class SequenceTest(parameterized.TestCase):
           model, params, tokens_bn[:, :3], jnp.array(lengths), cache
         )
         check(hidden)
-    with self.assertRaisesRegex(ValueError, 'a cache of 3 places'):
+    with self.assertRaisesRegex(ValueError, 'a cache of length 3'):
       _prefill(model, params, tokens_bn, jnp.array([4, 4]), 3)
     with self.assertRaisesRegex(ValueError, 'the model is made for 32'):
       _prefill(model, params, tokens_bn, jnp.array([4, 4]), 33)

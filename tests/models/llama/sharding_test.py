@@ -40,9 +40,9 @@ def _run(model, params, tokens_bn, segment_ids_bn, lengths_b):
   positions_bn = jnp.broadcast_to(jnp.arange(6)[None], (4, 6))
   whole = model(params, x_bnd, positions_bn, segment_ids_bn)
   first, cache = model(
-    params, x_bnd[:, :4], lengths_b, max_length=9, method='prefill'
-  )
-  cache = cache.repeat(2)
+    params, x_bnd[:, :4], lengths_b, max_length=9, num_branches=2,
+    method='prefill',
+  )  # fmt: skip
   more, cache = model(
     params,
     jnp.repeat(x_bnd[:, 4:], 2, axis=0),
@@ -54,7 +54,7 @@ def _run(model, params, tokens_bn, segment_ids_bn, lengths_b):
     params, more[:, :1], jnp.array([1, 0] * 4), cache, method='extend'
   )
   logits = model(params, whole, method='logits')
-  return whole, logits, first, more, one[::2], cache.lengths_b
+  return whole, logits, first, more, one[::2], cache.lengths_bq
 
 
 class ShardingTest(parameterized.TestCase):
@@ -122,17 +122,17 @@ class ShardingTest(parameterized.TestCase):
       partitioning.param_shardings(sharding.RULES, model.abstract_params, mesh),
     )
 
-    def extend(params, x_bmd, lengths_b, keys, values, cached_b):
-      cache = Cache(keys, values, cached_b)
-      return model(params, x_bmd, lengths_b, cache, method='extend')
+    def extend(params, x_rmd, lengths_r, keys, values, lengths_b):
+      cache, _ = Cache.of_texts(keys, values, lengths_b, 7, num_branches=2)
+      return model(params, x_rmd, lengths_r, cache, method='extend')
 
     with jax.set_mesh(mesh):
       text = (
         jax.jit(extend)
         .lower(
           params,
-          abstract((4, 1, TINY.width), batch),
-          abstract((4,), batch, jnp.int32),
+          abstract((8, 1, TINY.width), batch),
+          abstract((8,), batch, jnp.int32),
           abstract(cache_shape, cache_spec),
           abstract(cache_shape, cache_spec),
           abstract((4,), batch, jnp.int32),
