@@ -79,6 +79,8 @@ LAYOUTS = {
   ),
   ('align 5B', 'h100:1x1'): ('--config.train.trainable=lora',),
   ('align 2B', 'h100'): ('--config.train.grad_accum=2',),
+  ('score 13B', 'v5e'): ('--config.mesh.tensor=4',),
+  ('score 13B', 'v6e'): ('--config.mesh.tensor=2',),
   ('train_critic 13B', 'v5p'): ('--config.train.grad_accum=1',),
   ('train_critic 13B', 'v6e'): ('--config.train.grad_accum=2',),
   ('train_critic 13B', 'h100'): ('--config.train.grad_accum=1',),

@@ -1,15 +1,13 @@
 """Meshes, and where parameters and activations lie on them.
 
-A mesh has four axes: `data` (copies of everything), `fsdp` (the batch),
-`context` (the tokens of one video) and `tensor` (the width of a layer). Any of
-them may be 1. Parameters, and what an optimizer keeps of them, are cut over all
-but `data`: every device of `fsdp` and `context` holds a part, and gathers the
-rest when it computes.
+A mesh has four axes: `data` (copies of everything), `fsdp` (batch and
+parameters cut alike), `context` (the tokens of one video) and `tensor` (the
+width of a layer). Any of them may be 1.
 
 Which parameter is cut how stands in rules beside each model:
 
   RULES = (
-    (r'blocks/.*/(to_q|to_k|to_v)/kernel', P(None, PARAM_AXES, 'tensor')),
+    (r'blocks/.*/(to_q|to_k|to_v)/kernel', P(None, 'fsdp', 'tensor')),
     (r'.*/(bias|scale)', P()),
   )
 
@@ -30,7 +28,6 @@ from lift_jax import errors, param_paths
 
 AXES = ('data', 'fsdp', 'context', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
-PARAM_AXES = ('fsdp', 'context')
 
 Rules = Sequence[tuple[str, jax.sharding.PartitionSpec]]
 
@@ -99,6 +96,17 @@ def make_mesh(
     )
   auto = (jax.sharding.AxisType.Auto,) * len(AXES)
   return jax.sharding.Mesh(grid, AXES, axis_types=auto)
+
+
+def platform() -> str:
+  """Of the devices that a program is made for: 'cpu', 'gpu' or 'tpu'.
+
+  These are those of `jax.set_mesh`, which need not be here: a program can be
+  compiled for a slice of TPUs on any machine. Without a mesh it is JAX's own.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  device = None if mesh.empty else mesh.abstract_device
+  return jax.default_backend() if device is None else device.platform
 
 
 def batch_shards(mesh: jax.sharding.Mesh) -> int:

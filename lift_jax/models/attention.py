@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models import remat, splash_attention
 from lift_jax.partitioning import BATCH_AXES
@@ -113,7 +114,7 @@ def attention(
 
   mesh = jax.sharding.get_abstract_mesh()
   is_split = not mesh.empty and mesh.shape['context'] > 1
-  platform = _platform(mesh)
+  platform = partitioning.platform()
   backend = _choose(backend, q_bnhk, k_bmgk, platform)
   if mask_bnm is not None or (is_causal and is_split):
     backend = 'xla'
@@ -151,13 +152,6 @@ def attention(
     check_vma=False,
   )(q_bnhk, k_bmgk, v_bmgk, mask)
   return out_bnhk[:, :num_queries]
-
-
-def _platform(mesh) -> str:
-  # The devices of a mesh need not be here: a program can be compiled for a
-  # slice of TPUs on any machine.
-  device = None if mesh.empty else mesh.abstract_device
-  return jax.default_backend() if device is None else device.platform
 
 
 def _choose(backend: str, q_bnhk, k_bmgk, platform: str) -> str:

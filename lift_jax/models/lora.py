@@ -16,14 +16,13 @@ from jax.sharding import PartitionSpec as P
 
 from lift_jax import conversion
 from lift_jax.errors import UserError
-from lift_jax.partitioning import PARAM_AXES
 
 # Layout of adapters, wherever the user wants them: in stacked blocks, whose
 # parameters have a leading layer axis, or outside.
 LORA_RULES = (
-  (r'(.*/)?blocks/.*/lora_a', P(None, PARAM_AXES, None)),
-  (r'(.*/)?blocks/.*/lora_b', P(None, None, PARAM_AXES)),
-  (r'(?!(.*/)?blocks/).*/lora_a', P(PARAM_AXES, None)),
+  (r'(.*/)?blocks/.*/lora_a', P(None, 'fsdp', None)),
+  (r'(.*/)?blocks/.*/lora_b', P(None, None, 'fsdp')),
+  (r'(?!(.*/)?blocks/).*/lora_a', P('fsdp', None)),
   (r'(?!(.*/)?blocks/).*/lora_b', P()),
 )
 

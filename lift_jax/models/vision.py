@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from lift_jax import errors
 from lift_jax.models.attention import attention
+from lift_jax.models.linear import Linear
 from lift_jax.models.remat import scan_layers
 from lift_jax.partitioning import BATCH_AXES, constrain
 
@@ -135,8 +136,8 @@ class MLP(nnx.Module):
     rngs: nnx.Rngs,
   ):
     options = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
-    self.up = nnx.Linear(config.width, config.mlp_width, **options)
-    self.down = nnx.Linear(config.mlp_width, config.width, **options)
+    self.up = Linear(config.width, config.mlp_width, **options)
+    self.down = Linear(config.mlp_width, config.width, **options)
     self.activation = activation
 
   def __call__(self, x_bnd: jax.Array) -> jax.Array:

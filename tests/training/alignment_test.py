@@ -86,9 +86,9 @@ def test_adapters_outside_the_blocks():
   first, _ = setup.split(setup.shardings)
   specs = {n: s.spec for n, s in param_paths.flatten(first).items()}
   assert specs == {
-    'blocks/ff/up/lora_a': jax.P(None, ('fsdp', 'context'), None),
-    'blocks/ff/up/lora_b': jax.P(None, None, ('fsdp', 'context')),
-    'proj_out/lora_a': jax.P(('fsdp', 'context'), None),
+    'blocks/ff/up/lora_a': jax.P(None, 'fsdp', None),
+    'blocks/ff/up/lora_b': jax.P(None, None, 'fsdp'),
+    'proj_out/lora_a': jax.P('fsdp', None),
     'proj_out/lora_b': jax.P(),
   }
 

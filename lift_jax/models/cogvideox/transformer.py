@@ -19,6 +19,7 @@ from lift_jax.models.cogvideox import positions
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.sharding import BATCH, TOKENS
 from lift_jax.models.functional import stack
+from lift_jax.models.linear import Linear
 from lift_jax.models.remat import scan_layers
 from lift_jax.partitioning import constrain
 
@@ -38,7 +39,7 @@ class Layers:
 
   def __init__(self, dtype, param_dtype, rngs: nnx.Rngs):
     self.linear = functools.partial(
-      nnx.Linear, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+      Linear, dtype=dtype, param_dtype=param_dtype, rngs=rngs
     )
     self.norm = functools.partial(
       nnx.LayerNorm,

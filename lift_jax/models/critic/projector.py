@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 from lift_jax import conversion, errors
 from lift_jax.models import published_config
-from lift_jax.partitioning import PARAM_AXES
+from lift_jax.models.linear import Linear
 
 PROJECTOR_TABLE = (
   *conversion.norm('layers.1', 'norm'),
@@ -33,8 +33,8 @@ PROJECTOR_TABLE = (
 )
 
 RULES = (
-  (r'linear_in/kernel', P(PARAM_AXES, 'tensor')),
-  (r'linear_out/kernel', P('tensor', PARAM_AXES)),
+  (r'linear_in/kernel', P('fsdp', 'tensor')),
+  (r'linear_out/kernel', P('tensor', 'fsdp')),
   (r'norm/scale|(norm|linear_in|linear_out)/bias', P()),
 )
 
@@ -142,8 +142,8 @@ class Projector(nnx.Module):
     width_in, width = 4 * config.vision_width, config.width
     # The epsilon of torch's LayerNorm.
     self.norm = nnx.LayerNorm(width_in, epsilon=1e-5, **options)
-    self.linear_in = nnx.Linear(width_in, width, **options)
-    self.linear_out = nnx.Linear(width, width, **options)
+    self.linear_in = Linear(width_in, width, **options)
+    self.linear_out = Linear(width, width, **options)
     self.config = config
 
   def __call__(self, x_bnc: jax.Array) -> jax.Array:

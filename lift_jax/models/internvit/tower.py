@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from lift_jax.models import vision
 from lift_jax.models.functional import stack
 from lift_jax.models.internvit.config import InternViTConfig
+from lift_jax.models.linear import Linear
 
 # Of the photographs of ImageNet, which the tower was trained on as everyone
 # has been since: build_transform of VILA's intern_encoder.py.
@@ -53,11 +54,11 @@ class Attention(nnx.Module):
     norm = functools.partial(
       nnx.RMSNorm, config.width, epsilon=config.norm_eps, **options
     )
-    self.to_qkv = nnx.Linear(
+    self.to_qkv = Linear(
       config.width, 3 * config.width, use_bias=False, **options
     )
     self.q_norm, self.k_norm = norm(), norm()
-    self.to_out = nnx.Linear(config.width, config.width, **options)
+    self.to_out = Linear(config.width, config.width, **options)
     self.num_heads = config.num_heads
     self.backend = backend
 

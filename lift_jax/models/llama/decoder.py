@@ -27,6 +27,7 @@ import numpy as np
 
 from lift_jax.models.attention import attention
 from lift_jax.models.functional import stack
+from lift_jax.models.linear import Linear
 from lift_jax.models.llama import cache as cache_lib
 from lift_jax.models.llama.cache import Cache
 from lift_jax.models.llama.config import LlamaConfig
@@ -71,7 +72,7 @@ class Layers:
 
   def __init__(self, config: LlamaConfig, dtype, param_dtype, rngs: nnx.Rngs):
     self.linear = functools.partial(
-      nnx.Linear,
+      Linear,
       use_bias=False,
       dtype=dtype,
       param_dtype=param_dtype,

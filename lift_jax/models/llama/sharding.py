@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from lift_jax import errors
 from lift_jax.models.llama.config import LlamaConfig
-from lift_jax.partitioning import BATCH_AXES, PARAM_AXES
+from lift_jax.partitioning import BATCH_AXES
 
 # Activations between blocks [B, N, D].
 TOKENS = P(BATCH_AXES, 'context', None)
@@ -22,12 +22,12 @@ CACHE = P(None, BATCH_AXES, None, 'tensor', None)
 LOOKUP = P('tensor', None)
 
 RULES = (
-  (r'blocks/attn/to_[qkv]/kernel', P(None, PARAM_AXES, 'tensor')),
-  (r'blocks/attn/to_out/kernel', P(None, 'tensor', PARAM_AXES)),
-  (r'blocks/mlp/(gate|up)/kernel', P(None, PARAM_AXES, 'tensor')),
-  (r'blocks/mlp/down/kernel', P(None, 'tensor', PARAM_AXES)),
-  (r'token_embedding/embedding', P('tensor', PARAM_AXES)),
-  (r'head/kernel', P(PARAM_AXES, 'tensor')),
+  (r'blocks/attn/to_[qkv]/kernel', P(None, 'fsdp', 'tensor')),
+  (r'blocks/attn/to_out/kernel', P(None, 'tensor', 'fsdp')),
+  (r'blocks/mlp/(gate|up)/kernel', P(None, 'fsdp', 'tensor')),
+  (r'blocks/mlp/down/kernel', P(None, 'tensor', 'fsdp')),
+  (r'token_embedding/embedding', P('tensor', 'fsdp')),
+  (r'head/kernel', P('fsdp', 'tensor')),
   (r'(blocks/(attn|mlp)_norm|final_norm)/scale', P()),
 )
 

@@ -7,13 +7,11 @@ shard. Patches and positions are small enough for a copy on every device.
 
 from jax.sharding import PartitionSpec as P
 
-from lift_jax.partitioning import PARAM_AXES
-
 RULES = (
-  (r'blocks/attn/to_[qkv]/kernel', P(None, PARAM_AXES, 'tensor')),
-  (r'blocks/attn/to_out/kernel', P(None, 'tensor', PARAM_AXES)),
-  (r'blocks/mlp/up/kernel', P(None, PARAM_AXES, 'tensor')),
-  (r'blocks/mlp/down/kernel', P(None, 'tensor', PARAM_AXES)),
+  (r'blocks/attn/to_[qkv]/kernel', P(None, 'fsdp', 'tensor')),
+  (r'blocks/attn/to_out/kernel', P(None, 'tensor', 'fsdp')),
+  (r'blocks/mlp/up/kernel', P(None, 'fsdp', 'tensor')),
+  (r'blocks/mlp/down/kernel', P(None, 'tensor', 'fsdp')),
   (r'blocks/.+/(scale|bias)', P()),
   (r'patch_embedding/(kernel|bias)|positions', P()),
 )

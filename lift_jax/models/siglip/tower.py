@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from lift_jax.models import vision
 from lift_jax.models.functional import stack
+from lift_jax.models.linear import Linear
 from lift_jax.models.siglip.config import SiglipConfig
 
 
@@ -33,7 +34,7 @@ class Attention(nnx.Module):
     self, config: SiglipConfig, backend: str, dtype, param_dtype, rngs: nnx.Rngs
   ):
     linear = functools.partial(
-      nnx.Linear,
+      Linear,
       config.width,
       config.width,
       dtype=dtype,

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax.models import functional
+from lift_jax.models.linear import Linear
 from lift_jax.models.remat import scan_layers
 from lift_jax.models.t5 import config as config_lib
 
@@ -188,7 +189,7 @@ def _linear(
   num_in: int, num_out: int, dtype, rngs: nnx.Rngs, stddev: float | None = None
 ) -> nnx.Linear:
   init = nnx.initializers.normal(stddev or num_in**-0.5)
-  return nnx.Linear(
+  return Linear(
     num_in, num_out, use_bias=False, dtype=dtype, kernel_init=init, rngs=rngs
   )
 

@@ -62,15 +62,14 @@ class ShardingTest(parameterized.TestCase):
       _mesh(fsdp=4, tensor=2),
     )
     specs = {n: s.spec for n, s in param_paths.flatten(shardings).items()}
-    param_axes = ('fsdp', 'context')
-    layered = jax.P(None, param_axes, 'tensor')
+    layered = jax.P(None, 'fsdp', 'tensor')
     self.assertEqual(specs['vision_tower/blocks/mlp/up/kernel'], layered)
     self.assertEqual(specs['llm/blocks/mlp/up/kernel'], layered)
     self.assertEqual(
-      specs['projector/linear_in/kernel'], jax.P(param_axes, 'tensor')
+      specs['projector/linear_in/kernel'], jax.P('fsdp', 'tensor')
     )
     self.assertEqual(
-      specs['llm/token_embedding/embedding'], jax.P('tensor', param_axes)
+      specs['llm/token_embedding/embedding'], jax.P('tensor', 'fsdp')
     )
 
   def test_heads_that_do_not_divide(self):

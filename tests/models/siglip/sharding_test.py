@@ -44,7 +44,7 @@ class ShardingTest(parameterized.TestCase):
     for name, leaf in param_paths.flatten(model.abstract_params).items():
       if leaf.size > 1_000_000:
         self.assertContainsSubset(
-          {partitioning.PARAM_AXES, 'tensor'}, set(shardings[name].spec), name
+          {'fsdp', 'tensor'}, set(shardings[name].spec), name
         )
 
   @parameterized.parameters(

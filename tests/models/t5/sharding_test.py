@@ -37,9 +37,7 @@ class ShardingTest(absltest.TestCase):
     for name, leaf in param_paths.flatten(model.abstract_params).items():
       [(_, spec)] = _rules(name)
       if leaf.size > 1_000_000:
-        self.assertContainsSubset(
-          {partitioning.PARAM_AXES, 'tensor'}, set(spec), name
-        )
+        self.assertContainsSubset({'fsdp', 'tensor'}, set(spec), name)
 
   def test_same_result_on_a_mesh(self):
     config = config_lib.T5Config(
