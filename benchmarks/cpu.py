@@ -1,6 +1,6 @@
 """Our training step beside torch's on a CPU, and how fast batches are read.
 
-  python benchmarks/cpu.py --workdir=DIR [--threads=N] [--rounds=7] [--tiny]
+  python benchmarks/cpu.py --workdir=DIR [--threads=N] [--rounds=7] [--profile]
 
 Both sides fine-tune the same transformer of middle size, in fp32, by LiFT's
 loss: the step of `lift align`, and in torch the transformer of diffusers with
@@ -17,7 +17,10 @@ The batches come from a cache of random latents, which is written and read as
 `lift prepare` and `lift align` do. What is measured of that is how many videos
 a second they deliver, against how many a step consumes.
 
-Prints a table for docs/performance.md and keeps all figures in DIR/cpu.json.
+--profile then makes one more step of each side and says what operations it
+consists of. --tiny shows that all of it works.
+
+Prints tables for docs/performance.md and keeps all figures in DIR/cpu.json.
 Needs Linux, torch and diffusers.
 """
 
@@ -33,6 +36,7 @@ import tempfile
 import time
 from typing import Any
 
+import cpu_profile
 from cpu_steps import (
   Arrays,
   Ours,
@@ -64,6 +68,8 @@ READING_GOAL = 10.0  # videos read for each that a step consumes, at least
 # is 1e-4 below that in float64; ours is 1e-7 off.
 TOLERANCES = {'loss': 1e-4, 'grad_norm': 1e-3}
 REWARDS = (0.9, 0.2, 0.05)  # LiFT's, for Good, Normal and Bad
+PROFILERS = {'ours': cpu_profile.of_jax, 'torch': cpu_profile.of_torch}
+PROFILED = 12  # kinds of operations of a side that are printed
 READING_THREADS = 2  # as in configs/align_sample.py
 
 # Two clips of 13 frames of 256 x 256 pixels; a clip is 1,024 tokens of video
@@ -105,6 +111,7 @@ def main() -> None:
   parser.add_argument('--workdir', type=pathlib.Path, required=True)
   parser.add_argument('--threads', type=int, help='all cores unless told')
   parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument('--profile', action='store_true')
   parser.add_argument('--tiny', action='store_true', help='shows that it works')
   flags = parser.parse_args()
   cores = sorted(os.sched_getaffinity(0))
@@ -122,7 +129,9 @@ def main() -> None:
   size = TINY if flags.tiny else MIDDLE
   load = os.getloadavg()[0]
   with tempfile.TemporaryDirectory(dir=flags.workdir) as folder:
-    measured = measure(size, threads, flags.rounds, pathlib.Path(folder))
+    measured = measure(
+      size, threads, flags.rounds, pathlib.Path(folder), flags.profile
+    )
   result = {
     'threads': threads,
     'load_average_before': load,
@@ -158,7 +167,11 @@ def _processor() -> str:
 
 
 def measure(
-  size: Size, threads: int, rounds: int, folder: pathlib.Path
+  size: Size,
+  threads: int,
+  rounds: int,
+  folder: pathlib.Path,
+  with_profile: bool,
 ) -> dict[str, Any]:
   """All figures; `folder` is for the cache and the weights."""
   mesh = partitioning.make_mesh(
@@ -170,7 +183,7 @@ def measure(
   )
   next_arrays = write_cache(size, setup, folder / 'cache')
   reading = measure_reading(size, setup, next_arrays)
-  batches = [next_arrays() for _ in range(1 + rounds)]
+  *batches, last = [next_arrays() for _ in range(1 + rounds + 1)]
 
   params = make_params(setup)
   published = folder / 'transformer'
@@ -187,6 +200,11 @@ def measure(
       one_round(number, rounds, arrays, sides)
       for number, arrays in enumerate(batches)
     ]
+    profiles = {}
+    if with_profile:
+      draws = sides['ours'].draws(1 + rounds, last)
+      for side, profile in PROFILERS.items():
+        profiles[side] = profile(sides[side].make_step(1 + rounds, last, draws))
   consumed = size.batch_size / _median(compared[1:], 'ours', 'seconds')
   tokens = size.transformer.num_tokens(*size.latents)
   return {
@@ -196,6 +214,7 @@ def measure(
     'rounds': compared[1:],
     'ratio': _ratio(compared[1:], 'seconds'),
     'cpu_ratio': _ratio(compared[1:], 'cpu_seconds'),
+    'profiles': profiles,
     'videos_per_second': {
       'read': reading,
       'consumed': consumed,
@@ -338,6 +357,7 @@ def markdown(result: dict[str, Any]) -> list[str]:
     f'and {torch:.0f} in torch.',
     f'Videos read in a second: {videos["read"]:.0f}, {videos["ratio"]:.3g} for '
     f'each that a step consumes. Goal: at least {READING_GOAL:.0f}.',
+    *cpu_profile.markdown(result['profiles'], PROFILED),
   ]
 
 

@@ -60,10 +60,7 @@ LAYOUTS = {
     '--config.train.grad_accum=8',
     '--config.train.remat=save_attention',
   ),
-  ('align 5B', 'v5e:2x4'): (
-    '--config.train.grad_accum=32',
-    '--config.mesh.context=4',
-  ),
+  ('align 5B', 'v5e:2x4'): ('--config.train.trainable=lora',),
   ('align 5B', 'v5e:8x8'): (
     '--config.train.grad_accum=16',
     '--config.mesh.context=2',

@@ -74,7 +74,7 @@ class CPUTest(parameterized.TestCase):
     self.assertFalse((self.workdir / 'cpu.json').exists())
 
   def test_results(self):
-    process = self.run_benchmark('--rounds=3')
+    process = self.run_benchmark('--rounds=3', '--profile')
     self.assertEqual(process.returncode, 0, process.stderr)
     found = json.loads((self.workdir / 'cpu.json').read_text())
     self.assertLen(found['rounds'], 3)
@@ -100,6 +100,14 @@ class CPUTest(parameterized.TestCase):
     self.assertIn(
       f'median of 3: {found["ratio"]["median"]:.3f}', process.stdout
     )
+    for side, product in (('ours', 'dot'), ('torch', 'aten::addmm')):
+      profile = found['profiles'][side]
+      self.assertTrue(any(name.startswith(product) for name in profile))
+      # Of the step alone, and nothing twice.
+      self.assertBetween(
+        sum(profile.values()), 1e-5, 10 * found['first_round'][side]['seconds']
+      )
+      self.assertIn(f'| {side} | s | % |', process.stdout)
     # The cache and the weights are gone.
     self.assertEqual(os.listdir(self.workdir), ['cpu.json'])
 
