@@ -51,27 +51,29 @@ JOBS = {
 # Where the config's own layout does not fit, or memory allows a faster one: by
 # the job's name and by the chip, or the topology, which goes before.
 LAYOUTS = {
-  ('align 2B', 'v5e'): ('--config.train.grad_accum=8',),
-  ('align 2B', 'v6e'): (
-    '--config.train.grad_accum=4',
-    '--config.train.remat=save_attention',
-  ),
-  ('align 2B', 'v6e:2x4'): (
+  ('align 2B', 'v5e'): (
     '--config.train.grad_accum=8',
-    '--config.train.remat=save_attention',
+    '--config.train.remat=full',
   ),
-  ('align 5B', 'v5e:2x4'): ('--config.train.trainable=lora',),
+  ('align 2B', 'v6e:2x4'): ('--config.train.grad_accum=8',),
+  ('align 5B', 'v5e:2x4'): (
+    '--config.train.trainable=lora',
+    '--config.train.remat=full',
+  ),
   ('align 5B', 'v5e:8x8'): (
     '--config.train.grad_accum=16',
+    '--config.train.remat=full',
     '--config.mesh.context=2',
   ),
   ('align 5B', 'v5e:16x16'): (
     '--config.train.grad_accum=16',
+    '--config.train.remat=full',
     '--config.mesh.fsdp=32',
     '--config.mesh.context=2',
   ),
   ('align 5B', 'v6e:2x4'): (
     '--config.train.grad_accum=16',
+    '--config.train.remat=full',
     '--config.mesh.context=2',
   ),
   ('align 5B', 'h100:1x1'): ('--config.train.trainable=lora',),

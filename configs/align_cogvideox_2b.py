@@ -53,10 +53,10 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'epochs': 20.0,
     'batch_size': config_dict.placeholder(int),
     'batch_per_device': 8,
-    'grad_accum': 1,
+    'grad_accum': 4,  # two videos at a time on a chip
     'seed': 42,
     'trainable': 'blocks',
-    'remat': 'full',
+    'remat': 'save_attention',
     'real_weight': 1.0,
     'caption_dropout': 0.0,
     'ema_decay': 0.0,

@@ -55,7 +55,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'grad_accum': 8,
     'seed': 42,
     'trainable': 'blocks',
-    'remat': 'full',
+    'remat': 'save_attention',
     'real_weight': 1.0,
     'caption_dropout': 0.0,
     'ema_decay': 0.0,
