@@ -19,6 +19,7 @@ def train(tiny: bool, batch: int, remat: str) -> Any:
     tiny,
     f'train.batch_per_device={batch}',
     f'train.remat={remat}',
+    'train.grad_accum=1',
   )
 
 

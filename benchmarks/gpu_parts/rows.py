@@ -107,7 +107,7 @@ ROWS = (
   ),
   _torch_train(1, is_tiny=True),
   _torch_score(4, is_tiny=True),
-  _train(2, 'full'),
+  _train(2, 'save_attention'),
   _train(1, 'save_attention'),
   Row(
     'torch-sample',
@@ -120,7 +120,7 @@ ROWS = (
   ),
   _train(1, 'none'),
   _train(1, 'offload'),
-  _train(2, 'save_attention'),
+  _train(2, 'full'),
   _train(2, 'offload'),
   _train(2, 'none'),
   _torch_train(2),
