@@ -103,8 +103,11 @@ class Cache(NamedTuple):
     in_branch_bqm = self.lengths_bq[:, :, None] + steps_m[None, None, :]
     positions_bqm = self.text_lengths_b[:, None, None] + in_branch_bqm
     places_bqm = self.starts_q[None, :, None] + in_branch_bqm
-    # What a branch has no room for must not get into the next.
-    fits_bqm = in_branch_bqm < self._rooms_q[None, :, None]
+    # What a branch has no room for must not get into the next, nor what an
+    # unsound one reads before its first place into the text.
+    fits_bqm = (0 <= in_branch_bqm) & (
+      in_branch_bqm < self._rooms_q[None, :, None]
+    )
     places_bqm = jnp.where(fits_bqm, places_bqm, self._num_places)
     seen_bqms = self._seen(places_bqm)
     return NewPlaces(

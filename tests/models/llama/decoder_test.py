@@ -409,6 +409,20 @@ class SequenceTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, r'embeddings \[B, N, 24\]'):
       model(params, tokens_bn, _positions(2, 4))
 
+  def test_misuse_of_one_branch_leaves_the_others_alone(self):
+    """Both go on from a text that fills its places."""
+    model, params, _ = _pair('grouped')
+
+    def second_branch(first_length):
+      lengths = jnp.array([4])
+      _, cache = _prefill(model, params, _tokens(1, 4), lengths, 10, 2)
+      for lengths in ([first_length, 1], [0, 2]):
+        new = _tokens(2, 3, seed=1)
+        hidden, cache = _extend(model, params, new, jnp.array(lengths), cache)
+      return hidden[1, :2]
+
+    np.testing.assert_array_equal(second_branch(9), second_branch(1))
+
 
 class ConversionTest(parameterized.TestCase):
   def test_old_files_hold_rates_of_the_rotary_embedding(self):
