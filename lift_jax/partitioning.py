@@ -109,6 +109,12 @@ def platform() -> str:
   return jax.default_backend() if device is None else device.platform
 
 
+def splits_tokens() -> bool:
+  """Whether the tokens of a row lie on several devices of `jax.set_mesh`."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return not mesh.empty and mesh.shape['context'] > 1
+
+
 def batch_shards(mesh: jax.sharding.Mesh) -> int:
   """Parts of a batch, each on devices of its own."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)

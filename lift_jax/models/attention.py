@@ -113,10 +113,9 @@ def attention(
     )
 
   mesh = jax.sharding.get_abstract_mesh()
-  is_split = not mesh.empty and mesh.shape['context'] > 1
   platform = partitioning.platform()
   backend = _choose(backend, q_bnhk, k_bmgk, platform)
-  if mask_bnm is not None or (is_causal and is_split):
+  if mask_bnm is not None or (is_causal and partitioning.splits_tokens()):
     backend = 'xla'
   if backend == 'cudnn' and segment_ids_bn is not None:
     backend = 'xla'

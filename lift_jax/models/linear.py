@@ -17,10 +17,8 @@ from lift_jax import partitioning
 
 def _dot_general(x: jax.Array, kernel_df: jax.Array, dimension_numbers, **more):
   """What `nnx.Linear` calls: [..., D] times [D, F]."""
-  mesh = jax.sharding.get_abstract_mesh()
   # Rows and tokens that are both cut do not make one axis.
-  is_split = not mesh.empty and mesh.shape['context'] > 1
-  if partitioning.platform() != 'cpu' or is_split:
+  if partitioning.platform() != 'cpu' or partitioning.splits_tokens():
     return lax.dot_general(x, kernel_df, dimension_numbers, **more)
   y_nf = lax.dot_general(
     x.reshape(-1, x.shape[-1]), kernel_df, (((1,), (0,)), ((), ())), **more
