@@ -26,9 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lift_jax.checkpoints import CheckpointConfig, TrainCheckpoints
 from lift_jax.training import loop
 from lift_jax.training.state import TrainState
+from lift_jax.weights.checkpoints import CheckpointConfig, TrainCheckpoints
 
 MIB = 2**20
 _LAYERS = 16

@@ -49,7 +49,7 @@ from cpu_steps import (
 import jax
 import numpy as np
 
-from lift_jax import conversion, distributed, partitioning
+from lift_jax import partitioning
 from lift_jax.data import cache as cache_lib
 from lift_jax.data import global_batch, pipeline
 from lift_jax.data.records import AlignmentRecord
@@ -60,7 +60,9 @@ from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import functional
+from lift_jax.runtime import distributed
 from lift_jax.training import setup as setup_lib
+from lift_jax.weights import conversion
 
 GOAL = 1.0  # our time as a share of torch's, at most
 READING_GOAL = 10.0  # videos read for each that a step consumes, at least

@@ -7,13 +7,13 @@ import pathlib
 import jax
 import numpy as np
 
-from lift_jax import distributed
 from lift_jax.data import global_batch
 from lift_jax.data.cache import Bucket
 from lift_jax.diffusion.schedule import Schedule, ScheduleConfig
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.functional import Params
+from lift_jax.runtime import distributed
 from lift_jax.training import loop
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.optimizer import (

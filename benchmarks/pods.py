@@ -143,9 +143,7 @@ def rows() -> Iterator[Row]:
       layout = LAYOUTS.get((name, topology), of_chip)
       mesh = MESH_OF_LARGE if topology in LARGE else ()
       # Of two flags for the same setting the last.
-      flags = {
-        flag.split('=')[0]: flag for flag in (*settings, *mesh, *layout)
-      }
+      flags = {flag.split('=')[0]: flag for flag in (*settings, *mesh, *layout)}
       yield Row(name, topology, job, config, tuple(flags.values()))
 
 

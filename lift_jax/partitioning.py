@@ -24,7 +24,8 @@ from typing import Any
 import jax
 from jax.experimental import mesh_utils
 
-from lift_jax import errors, param_paths
+from lift_jax import errors
+from lift_jax.weights import param_paths
 
 AXES = ('data', 'fsdp', 'context', 'tensor')
 BATCH_AXES = ('data', 'fsdp')

@@ -8,14 +8,14 @@ from absl.testing import parameterized
 import ml_collections
 
 from lift_jax import config_lib
-from lift_jax.cli.align_config import AlignConfig
-from lift_jax.cli.evaluate import EvaluateConfig
-from lift_jax.cli.sample import SampleConfig
-from lift_jax.cli.score import ScoreConfig
-from lift_jax.cli.train_critic import TrainCriticConfig
 from lift_jax.errors import UserError
+from lift_jax.jobs.align_config import AlignConfig
+from lift_jax.jobs.evaluate import EvaluateConfig
+from lift_jax.jobs.sample import SampleConfig
+from lift_jax.jobs.score import ScoreConfig
+from lift_jax.jobs.train_critic import TrainCriticConfig
 from lift_jax.training.config import AlignTrainConfig
-from tests.cli import jobs
+from tests.jobs import jobs
 
 
 @dataclasses.dataclass(frozen=True)

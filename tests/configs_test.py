@@ -5,14 +5,14 @@ import importlib.util
 from absl.testing import parameterized
 
 from lift_jax import config_lib
-from lift_jax.cli.align_config import AlignConfig
-from lift_jax.cli.demo_config import DemoConfig
-from lift_jax.cli.evaluate import EvaluateConfig
-from lift_jax.cli.sample import SampleConfig
-from lift_jax.cli.score import ScoreConfig
-from lift_jax.cli.train_critic import TrainCriticConfig
 from lift_jax.errors import UserError
-from tests.cli import jobs
+from lift_jax.jobs.align_config import AlignConfig
+from lift_jax.jobs.demo_config import DemoConfig
+from lift_jax.jobs.evaluate import EvaluateConfig
+from lift_jax.jobs.sample import SampleConfig
+from lift_jax.jobs.score import ScoreConfig
+from lift_jax.jobs.train_critic import TrainCriticConfig
+from tests.jobs import jobs
 
 FOLDER = jobs.REPOSITORY / 'configs'
 CLASSES = {

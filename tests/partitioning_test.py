@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from lift_jax import errors, param_paths, partitioning
+from lift_jax import errors, partitioning
 from lift_jax.partitioning import MeshConfig
+from lift_jax.weights import param_paths
 
 
 def shape(*sizes):

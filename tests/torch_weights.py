@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lift_jax import conversion, param_paths
+from lift_jax.weights import conversion, param_paths
 
 
 def params_from_torch(table, abstract_params, module, skip=()):

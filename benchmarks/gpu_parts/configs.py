@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from lift_jax.cli import job_flags, plan_programs
+from lift_jax.cli import job_flags
+from lift_jax.planning import job_programs
 
 _CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
 
@@ -44,7 +45,7 @@ def score(tiny: bool, batch: int) -> Any:
 
 
 def _read(job: str, file: str, tiny: bool, *settings: str) -> Any:
-  config_class, _ = plan_programs.JOBS[job]
+  config_class, _ = job_programs.JOBS[job]
   config, _ = job_flags.read_config(
     f'{_CONFIGS / file}.py' + (':smoke' if tiny else ''),
     [f'--config.{setting}' for setting in settings],
@@ -53,7 +54,7 @@ def _read(job: str, file: str, tiny: bool, *settings: str) -> Any:
   return config
 
 
-def programs(job: str, config: Any) -> dict[str, plan_programs.Program]:
+def programs(job: str, config: Any) -> dict[str, job_programs.Program]:
   """The programs that a job runs on one device, by name."""
-  _, make = plan_programs.JOBS[job]
+  _, make = job_programs.JOBS[job]
   return {program.name: program for program in make(config, jax.devices()[:1])}

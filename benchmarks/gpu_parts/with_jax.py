@@ -21,11 +21,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from lift_jax import chips, param_paths
-from lift_jax.cli.plan_programs import Program
+from lift_jax import chips
 from lift_jax.models.critic.tokens import IMAGE_TOKEN
+from lift_jax.planning.job_programs import Program
 from lift_jax.planning.memory import Memory
 from lift_jax.training.step import Batch
+from lift_jax.weights import param_paths
 
 
 def train(tiny: bool, batch: int, remat: str) -> dict[str, Any]:

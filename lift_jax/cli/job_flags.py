@@ -14,8 +14,9 @@ import jax
 import ml_collections
 from ml_collections.config_flags import config_flags
 
-from lift_jax import config_lib, distributed
+from lift_jax import config_lib
 from lift_jax.errors import UserError
+from lift_jax.runtime import distributed
 
 T = TypeVar('T')
 

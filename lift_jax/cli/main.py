@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-# One line per job; the module of the same name in this folder runs it. Nothing
+# One line per job; the module of the same name in `jobs/` runs it. Nothing
 # heavy is imported here, so that `lift --help` answers at once.
 JOBS = {
   'demo': 'nothing -> the whole pipeline at toy size, with a report',
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
   if argv[0] not in JOBS:
     print(f'lift: no job {argv[0]!r}; see lift --help', file=sys.stderr)
     return 2
-  job = importlib.import_module(f'lift_jax.cli.{argv[0]}')
+  job = importlib.import_module(f'lift_jax.jobs.{argv[0]}')
   if {'-h', '--help'} & set(argv[1:]):
     print(job.__doc__.strip())
     return 0
@@ -77,8 +77,8 @@ def main(argv: list[str] | None = None) -> int:
 
   from absl import flags
 
-  from lift_jax import stop_signal
   from lift_jax.errors import UserError
+  from lift_jax.runtime import shutdown
 
   try:
     return job.main(argv[1:])
@@ -88,8 +88,8 @@ def main(argv: list[str] | None = None) -> int:
     if error.errno not in _FILE_FAULTS:
       raise
     message = f'{error.filename or "a file"}: {error.strerror}'
-  except stop_signal.Stopped:
-    return stop_signal.STATUS  # the job has said so
+  except shutdown.Stopped:
+    return shutdown.STATUS  # the job has said so
   except KeyboardInterrupt:
     print(f'lift {argv[0]}: interrupted', file=sys.stderr)
     return 130  # as shells say of SIGINT

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lift_jax import safetensors_files
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError
+from lift_jax.weights import safetensors_files
 
 FORMAT = 1
 

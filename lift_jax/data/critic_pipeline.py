@@ -347,9 +347,7 @@ class _ReadRows(grain.transforms.Map):
     numbers = element[self._rows]
     chosen = [self._examples[number] for number in numbers]
     weights = self._weights[numbers]
-    return _rows_of(
-      chosen, weights, self._frame_size, self._pad_id, self._pool
-    )
+    return _rows_of(chosen, weights, self._frame_size, self._pad_id, self._pool)
 
 
 def _rows_of(
@@ -402,9 +400,7 @@ def in_order(
         numbers = start + rows
         chosen = [same[min(number, len(same) - 1)] for number in numbers]
         weights = np.ones(len(rows), np.float32)
-        arrays = _rows_of(
-          chosen, weights, frame_size, tokenizer.pad_id, pool
-        )
+        arrays = _rows_of(chosen, weights, frame_size, tokenizer.pad_id, pool)
         arrays['is_target'] &= (numbers < len(same))[:, None]
         yield arrays
 

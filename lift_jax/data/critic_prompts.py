@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import dataclasses
 import pathlib
 
-from lift_jax import model_files
 from lift_jax.data.hra import DIMENSIONS, read_questions
 from lift_jax.data.json_records import parse_json, read_text
 from lift_jax.errors import UserError
+from lift_jax.weights import model_files
 
 NAME = 'prompts.json'
 

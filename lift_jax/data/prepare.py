@@ -16,14 +16,15 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from lift_jax import config_lib, distributed
+from lift_jax import config_lib
 from lift_jax.data import cache as cache_lib
 from lift_jax.data import video
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
-from lift_jax.progress import Progress
-from lift_jax.stop_signal import Stopped, StopSignal
+from lift_jax.runtime import distributed
+from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.shutdown import Stopped, StopSignal
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,8 +142,13 @@ def make_sample_clips(
   """
   folder = pathlib.Path(folder)
   recipe = {
-    'num_clips': num_clips, 'num_frames': num_frames, 'height': height,
-    'width': width, 'fps': fps, 'seed': seed, 'format': _FORMAT,
+    'num_clips': num_clips,
+    'num_frames': num_frames,
+    'height': height,
+    'width': width,
+    'fps': fps,
+    'seed': seed,
+    'format': _FORMAT,
     'questions': dict(questions or {}),
   }
   if _is_complete(folder, recipe):

@@ -206,12 +206,14 @@ def _read(
     num_present = _num_packets(where, path, ignore_editlist='1')
     if num_present < num_stated:
       raise _unusable(
-        where, path,
+        where,
+        path,
         f'is cut short: {num_present} of {num_stated} frames are there',
       )
   if num_frames + num_discarded < num_packets:
     raise _unusable(
-      where, path,
+      where,
+      path,
       f'is damaged: {num_frames} of {num_packets - num_discarded} frames '
       'decode',
     )
@@ -298,15 +300,17 @@ def resize(
   """
   _check_policy(policy)
   reformatter = VideoReformatter()
-  return np.stack([
-    _fit(
-      av.VideoFrame.from_ndarray(np.ascontiguousarray(image_hw3), 'rgb24'),
-      (height, width),
-      policy,
-      reformatter,
-    )
-    for image_hw3 in frames_thw3
-  ])
+  return np.stack(
+    [
+      _fit(
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(image_hw3), 'rgb24'),
+        (height, width),
+        policy,
+        reformatter,
+      )
+      for image_hw3 in frames_thw3
+    ]
+  )
 
 
 def _check_policy(policy: str) -> None:

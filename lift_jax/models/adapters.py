@@ -13,18 +13,17 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from lift_jax import (
-  conversion,
-  distributed,
-  errors,
-  model_files,
-  param_paths,
-  partitioning,
-  safetensors_files,
-)
+from lift_jax import errors, partitioning
 from lift_jax.models import lora
 from lift_jax.models.functional import Params, functional
-from lift_jax.safetensors_files import LazyTensor
+from lift_jax.runtime import distributed
+from lift_jax.weights import (
+  conversion,
+  model_files,
+  param_paths,
+  safetensors_files,
+)
+from lift_jax.weights.safetensors_files import LazyTensor
 
 
 def config_of(

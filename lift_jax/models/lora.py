@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from lift_jax import conversion
 from lift_jax.errors import UserError
+from lift_jax.weights import conversion
 
 # Layout of adapters, wherever the user wants them: in stacked blocks, whose
 # parameters have a leading layer axis, or outside.

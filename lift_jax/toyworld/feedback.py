@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from lift_jax import model_files
 from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.data.json_records import place
 from lift_jax.errors import UserError
 from lift_jax.toyworld import annotators, checkers, flaws, scenes
 from lift_jax.toyworld.annotators import Rated
+from lift_jax.weights import model_files
 
 REAL = 'real.json'
 

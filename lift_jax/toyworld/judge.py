@@ -20,8 +20,8 @@ from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.errors import UserError
 from lift_jax.evaluation import bootstrap as bootstrap_lib
 from lift_jax.evaluation.bootstrap import BootstrapConfig
-from lift_jax.journal import Journal
 from lift_jax.rewards.weights import RewardMap, video_reward
+from lift_jax.runtime.journal import Journal
 from lift_jax.sampling import manifest
 from lift_jax.toyworld import checkers, scenes
 from lift_jax.toyworld.checkers import Verdict

@@ -15,6 +15,4 @@ def micro_batches(x: jax.Array, num: int) -> jax.Array:
   Sample i goes to micro-batch i % num: a device keeps the samples it holds.
   """
   micro = x.reshape(-1, num, *x.shape[1:]).swapaxes(0, 1)
-  return constrain(
-    micro, jax.sharding.PartitionSpec(None, *batch_spec(x.ndim))
-  )
+  return constrain(micro, jax.sharding.PartitionSpec(None, *batch_spec(x.ndim)))

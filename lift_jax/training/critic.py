@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lift_jax import param_paths
 from lift_jax.data.critic_pipeline import CriticDataConfig, Example
 from lift_jax.errors import UserError, listing
 from lift_jax.models import lora
@@ -22,6 +21,7 @@ from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
 from lift_jax.training.critic_step import CriticStepConfig, make_critic_step
 from lift_jax.training.setup import Setup
+from lift_jax.weights import param_paths
 
 TRAINABLE = ('lora', 'all')
 

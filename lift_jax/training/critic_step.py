@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lift_jax import param_paths
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.training.batches import micro_batches
 from lift_jax.training.state import TrainState
+from lift_jax.weights import param_paths
 
 
 class CriticBatch(NamedTuple):
@@ -119,9 +119,7 @@ def make_critic_step(
     if config.grad_accum == 1:
       result = value_and_grad(state.trainable, frozen, batch, total_weight)
     else:
-      micro = jax.tree.map(
-        lambda x: micro_batches(x, config.grad_accum), batch
-      )
+      micro = jax.tree.map(lambda x: micro_batches(x, config.grad_accum), batch)
       first = jax.tree.map(lambda x: x[0], micro)
       zero = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype),

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import optax
 
-from lift_jax.checkpoints import TrainCheckpoints
 from lift_jax.errors import UserError
-from lift_jax.progress import Progress
-from lift_jax.stop_signal import StopSignal
+from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.shutdown import StopSignal
 from lift_jax.training import metrics as metrics_lib
 from lift_jax.training.state import TrainState
+from lift_jax.weights.checkpoints import TrainCheckpoints
 
 
 @dataclasses.dataclass(frozen=True)

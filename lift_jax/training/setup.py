@@ -11,12 +11,13 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import optax
 
-from lift_jax import param_paths, partitioning
-from lift_jax.checkpoints import TrainCheckpoints
+from lift_jax import partitioning
 from lift_jax.models import lora
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.partitioning import BATCH_AXES
 from lift_jax.training.state import TrainState
+from lift_jax.weights import param_paths
+from lift_jax.weights.checkpoints import TrainCheckpoints
 
 IS_TRAINABLE: dict[str, Callable[[str], bool]] = {
   'blocks': lambda name: name.startswith('blocks/'),

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lift_jax import param_paths
 from lift_jax.diffusion.schedule import Schedule
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.partitioning import constrain
 from lift_jax.training import losses
 from lift_jax.training.batches import batch_spec, micro_batches
 from lift_jax.training.state import TrainState
+from lift_jax.weights import param_paths
 
 # Upper ends of the reward ranges whose losses are logged apart; the ten scores
 # that LiFT's labels can give fall into all of them.

@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from lift_jax import distributed, partitioning
+from lift_jax import partitioning
 from lift_jax.data.video import write_mp4
 from lift_jax.diffusion import sampler as sampler_lib
 from lift_jax.diffusion.sampler import SamplerConfig
@@ -30,6 +30,7 @@ from lift_jax.models.cogvideox.sharding import BATCH
 from lift_jax.models.cogvideox.stage import Stage
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.runtime import distributed
 from lift_jax.sampling import sizes
 from lift_jax.sampling.clips import clip_seed, safe_name
 from lift_jax.sampling.config import VideoConfig

@@ -10,8 +10,8 @@ from unittest import mock
 from absl.testing import parameterized
 import pytest
 
-from lift_jax.cli import job_flags, plan_programs
-from lift_jax.planning import topology
+from lift_jax.cli import job_flags
+from lift_jax.planning import job_programs, topology
 
 _FILE = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'pods.py'
 
@@ -83,7 +83,7 @@ class PodsTest(parameterized.TestCase):
       command = row.command
       flags = [flag for flag in command if flag.startswith('--config.')]
       file = str(_FILE.parents[1] / 'configs' / row.config)
-      config_class, _ = plan_programs.JOBS[row.job]
+      config_class, _ = job_programs.JOBS[row.job]
       config, _ = job_flags.read_config(file, flags, config_class)
       self.assertIsInstance(config, config_class)
       self.assertIn(f'--config={file}', command)

@@ -10,9 +10,11 @@ from unittest import mock
 from absl.testing import parameterized
 import pytest
 
-from lift_jax.cli import align, main
+from lift_jax.cli import main
 from lift_jax.errors import UserError
-from tests.cli import jobs
+import lift_jax.jobs
+from lift_jax.jobs import align
+from tests.jobs import jobs
 
 _HELP = """
 import sys
@@ -51,7 +53,7 @@ class HelpTest(parameterized.TestCase):
     self.assertLess(len(example.splitlines()), 4)
 
   def test_every_job_has_a_module(self):
-    folder = pathlib.Path(main.__file__).parent
+    folder = pathlib.Path(lift_jax.jobs.__file__).parent
     for job in main.JOBS:
       self.assertTrue((folder / f'{job}.py').is_file(), job)
 

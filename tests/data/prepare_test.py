@@ -17,7 +17,7 @@ from lift_jax.data import cache as cache_lib
 from lift_jax.data import prepare
 from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
-from lift_jax.stop_signal import Stopped
+from lift_jax.runtime.shutdown import Stopped
 from tests.data import clips
 
 _LOGGER = logging.getLogger('prepare_test')

@@ -16,7 +16,6 @@ def _item(video='videos/a.mp4', caption='a crane', **rest):
 
 
 class _RootTest(parameterized.TestCase):
-
   @pytest.fixture(autouse=True)
   def _root(self, tmp_path):
     self.root = tmp_path / 'root'
@@ -41,7 +40,6 @@ class _RootTest(parameterized.TestCase):
 
 
 class ReadTest(_RootTest):
-
   def test_fields(self):
     self.write([_item(), _item('./videos//b.mp4', ' Ein Kranich ü ', score=1)])
     self.write([{'video': 'videos/c.mp4', 'caption': 'c'}], 'real.json')
@@ -51,8 +49,13 @@ class ReadTest(_RootTest):
     self.assertEqual(
       first,
       records.AlignmentRecord(
-        'videos/a.mp4', (self.root / 'videos/a.mp4').resolve(), 'a crane',
-        0.5, False, 'alignment.json', 0,
+        'videos/a.mp4',
+        (self.root / 'videos/a.mp4').resolve(),
+        'a crane',
+        0.5,
+        False,
+        'alignment.json',
+        0,
       ),
     )
     self.assertEqual(first.where, 'alignment.json record 0 (videos/a.mp4)')
@@ -94,9 +97,7 @@ class ReadTest(_RootTest):
   def test_without_files(self):
     self.write([_item('videos/gone.mp4')])
     (record,) = self.read(require_files=False).records
-    self.assertEqual(
-      record.path, (self.root / 'videos/gone.mp4').resolve()
-    )
+    self.assertEqual(record.path, (self.root / 'videos/gone.mp4').resolve())
 
   def test_root_by_relative_path(self):
     self.write([_item()])
@@ -170,7 +171,9 @@ _BAD_RECORDS = {
   'no caption': ({'video': 'videos/b.mp4', 'score': 1}, 'no "caption"', 'add'),
   'no score': (
     {'video': 'videos/b.mp4', 'caption': 'b'},
-    'no "score"', 'score the clip', 'under real',
+    'no "score"',
+    'score the clip',
+    'under real',
   ),
   'empty caption': (_item(caption=''), '"caption" is empty', 'fill'),
   'blank caption': (_item(caption=' \n\t'), '"caption" is empty', 'fill'),
@@ -204,7 +207,6 @@ _BAD_RECORDS = {
 
 
 class BadRecordTest(_RootTest):
-
   @parameterized.named_parameters(
     (name.replace(' ', '_'), *case) for name, case in _BAD_RECORDS.items()
   )
@@ -252,8 +254,11 @@ class BadRecordTest(_RootTest):
       self.write([_item(video)])
       for require_files in (True, False):
         self.assert_error(
-          'alignment.json record 0', video, 'leads out of the data root',
-          'put the clip itself', require_files=require_files,
+          'alignment.json record 0',
+          video,
+          'leads out of the data root',
+          'put the clip itself',
+          require_files=require_files,
         )
 
   def test_link_to_sibling_with_same_prefix(self):
@@ -277,7 +282,8 @@ class BadRecordTest(_RootTest):
   def test_duplicate_in_one_file(self):
     self.write([_item(), _item('videos/b.mp4'), _item(score=0.1)])
     self.assert_error(
-      'alignment.json record 2', 'alignment.json record 0 (videos/a.mp4)',
+      'alignment.json record 2',
+      'alignment.json record 0 (videos/a.mp4)',
       'delete one',
     )
     result = self.read(on_bad_record='skip')
@@ -288,13 +294,17 @@ class BadRecordTest(_RootTest):
     self.write([_item('videos/b.mp4'), _item()])
     self.write([{'video': './videos/a.mp4', 'caption': 'a crane'}], 'real.json')
     self.assert_error(
-      'real.json record 0', 'alignment.json record 1 (videos/a.mp4)',
-      'delete one', real=['real.json'],
+      'real.json record 0',
+      'alignment.json record 1 (videos/a.mp4)',
+      'delete one',
+      real=['real.json'],
     )
 
   def test_all_skipped(self):
     self.write([_item(score=2), _item(score='x')])
     self.assert_error(
-      'alignment.json: no usable record of 2', 'record 0', '"score" is 2',
+      'alignment.json: no usable record of 2',
+      'record 0',
+      '"score" is 2',
       on_bad_record='skip',
     )

@@ -23,25 +23,33 @@ SAMPLE = (
 
 
 class _FolderTest(parameterized.TestCase):
-
   @pytest.fixture(autouse=True)
   def _folder(self, tmp_path):
     self.folder = tmp_path
 
 
 class ChooseFramesTest(parameterized.TestCase):
-
   @parameterized.parameters(
-    (1, 1), (2, 1), (3, 1), (4, 1), (5, 5), (33, 33), (40, 37), (48, 45),
+    (1, 1),
+    (2, 1),
+    (3, 1),
+    (4, 1),
+    (5, 5),
+    (33, 33),
+    (40, 37),
+    (48, 45),
     (49, 49),
   )
   def test_short(self, num_frames, num_chosen):
-    self.assertEqual(
-      video.choose_frames(num_frames), list(range(num_chosen))
-    )
+    self.assertEqual(video.choose_frames(num_frames), list(range(num_chosen)))
 
   @parameterized.parameters(
-    (50, 1), (97, 1), (98, 2), (146, 2), (147, 3), (490, 10),
+    (50, 1),
+    (97, 1),
+    (98, 2),
+    (146, 2),
+    (147, 3),
+    (490, 10),
   )
   def test_long(self, num_frames, step):
     self.assertEqual(
@@ -64,7 +72,6 @@ class ChooseFramesTest(parameterized.TestCase):
 
 
 class ResampleIndicesTest(parameterized.TestCase):
-
   @parameterized.parameters(
     (10, 8, 8, list(range(10))),
     (10, 24, 8, [0, 3, 6, 9]),
@@ -92,12 +99,15 @@ class ResampleIndicesTest(parameterized.TestCase):
 
 
 class DecodeTest(_FolderTest):
-
   def decode(self, name, **kwargs):
     return video.decode(self.folder / name, where=WHERE, **kwargs)
 
   @parameterized.parameters(
-    (1, 16, 16), (6, 45, 63), (13, 33, 48), (49, 48, 64), (50, 16, 22),
+    (1, 16, 16),
+    (6, 45, 63),
+    (13, 33, 48),
+    (49, 48, 64),
+    (50, 16, 22),
   )
   def test_pixels(self, num_frames, height, width):
     frames = clips.write_clip(self.folder / 'a.mp4', num_frames, height, width)
@@ -116,9 +126,7 @@ class DecodeTest(_FolderTest):
   def test_step(self):
     clips.write_clip(self.folder / 'a.mp4', 55, 16, 20)
     clip = self.decode('a.mp4', max_frames=9)
-    self.assertEqual(
-      clips.frame_numbers(clip.frames), list(range(0, 54, 6))
-    )
+    self.assertEqual(clips.frame_numbers(clip.frames), list(range(0, 54, 6)))
 
   def test_own_choice(self):
 
@@ -186,9 +194,7 @@ class FrameCountTest(_FolderTest):
     path = self.write_avi(num_frames=56, num_stated=20)
     clip = video.decode(path, max_frames=9, where=WHERE)
     self.assertEqual(clip.num_source_frames, 56)
-    self.assertEqual(
-      clips.frame_numbers(clip.frames), list(range(0, 54, 6))
-    )
+    self.assertEqual(clips.frame_numbers(clip.frames), list(range(0, 54, 6)))
 
   def test_fewer_than_stated(self):
     path = self.write_avi(num_frames=20, num_stated=56)
@@ -265,7 +271,6 @@ def _write_pictures(path, sizes, **kwargs):
 
 
 class BrokenFileTest(_FolderTest):
-
   def assert_unusable(self, name, reason, scaled=(False, True), **kwargs):
     """Whether the frames are to be scaled or not, unless told."""
     for is_scaled in scaled:
@@ -397,7 +402,6 @@ class BrokenFileTest(_FolderTest):
 
 
 class ResizeTest(parameterized.TestCase):
-
   def test_same_size(self):
     frames = clips.moving_square(2, 33, 47)
     for policy in video.POLICIES:
@@ -422,8 +426,12 @@ class ResizeTest(parameterized.TestCase):
     self.assertGreater(stretched[:, :, 12:].min(), 225)
 
   @parameterized.parameters(
-    (480, 720, 49, 85), (333, 500, 64, 96), (17, 31, 16, 30), (2, 300, 16, 16),
-    (300, 2, 16, 16), (16, 16, 17, 200),
+    (480, 720, 49, 85),
+    (333, 500, 64, 96),
+    (17, 31, 16, 30),
+    (2, 300, 16, 16),
+    (300, 2, 16, 16),
+    (16, 16, 17, 200),
   )
   def test_any_shape(self, height, width, to_height, to_width):
     frames = clips.moving_square(1, height, width)
@@ -443,10 +451,11 @@ class ResizeTest(parameterized.TestCase):
 
 
 class NearestSizeTest(parameterized.TestCase):
-
   @parameterized.parameters(
-    ((1080, 1920), (480, 854)), ((720, 720), (480, 480)),
-    ((1920, 1080), (854, 480)), ((480, 720), (480, 720)),
+    ((1080, 1920), (480, 854)),
+    ((720, 720), (480, 480)),
+    ((1920, 1080), (854, 480)),
+    ((480, 720), (480, 720)),
   )
   def test_nearest_size(self, size, nearest):
     sizes = [(480, 720), (480, 480), (480, 854), (854, 480)]
@@ -463,12 +472,12 @@ class NearestSizeTest(parameterized.TestCase):
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason='the sample is not here')
 class PublishedSampleTest(parameterized.TestCase):
-
   def test_all_clips(self):
     read = records.read_alignment(SAMPLE, ['alignment.json'])
-    names = {item['video'] for item in json.loads(
-      (SAMPLE / 'alignment.json').read_text()
-    )}
+    names = {
+      item['video']
+      for item in json.loads((SAMPLE / 'alignment.json').read_text())
+    }
     self.assertLen(names, 12)
     self.assertEqual({record.video for record in read.records}, names)
     for record in read.records:

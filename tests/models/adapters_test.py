@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lift_jax import conversion, param_paths, partitioning, safetensors_files
+from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models import adapters, lora
 from lift_jax.models.functional import functional
+from lift_jax.weights import conversion, param_paths, safetensors_files
 from tests.models.lora_test import (
   CONFIG,
   LAYERS,

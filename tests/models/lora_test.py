@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lift_jax import conversion, param_paths
 from lift_jax.errors import UserError
 from lift_jax.models import lora
 from lift_jax.models.functional import functional, stack
+from lift_jax.weights import conversion, param_paths
 
 LAYERS, WIDTH = 3, 4
 

@@ -25,7 +25,7 @@ from lift_jax.models.critic.tokens import (
 from lift_jax.models.functional import functional
 from lift_jax.partitioning import MeshConfig
 from lift_jax.scoring import scorer as scorer_lib
-from lift_jax.scoring.job import Task, pad_prompts
+from lift_jax.scoring.rater import Task, pad_prompts
 from lift_jax.scoring.scorer import Prompts, Ratings, Scorer
 from tests.scoring import tiny_critic
 

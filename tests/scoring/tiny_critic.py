@@ -14,7 +14,6 @@ import pathlib
 import jax
 import numpy as np
 
-from lift_jax import conversion, model_files
 from lift_jax.models.critic import folder, tiny_tokenizer
 from lift_jax.models.critic.critic import Critic, CriticConfig
 from lift_jax.models.critic.projector import PROJECTOR_TABLE, ProjectorConfig
@@ -24,6 +23,7 @@ from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.convert import LLAMA_TABLE
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.models.siglip.convert import SIGLIP_TABLE
+from lift_jax.weights import conversion, model_files
 
 CONFIG = CriticConfig(
   vision_tower=SiglipConfig(

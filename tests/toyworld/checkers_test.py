@@ -9,8 +9,9 @@ import pytest
 from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.errors import UserError
-from lift_jax.toyworld import checkers, flaws, measures, validate
+from lift_jax.toyworld import checkers, flaws, measures
 from lift_jax.toyworld.flaws import Flaw
+from lift_jax.toyworld.pretraining import validate
 from lift_jax.toyworld.scenes import Scene
 
 SCENE = Scene('large', 'red', 'square', 'from left to right', 'white')
@@ -132,7 +133,7 @@ class VideoTest(parameterized.TestCase):
 
 
 class AgreementTest(parameterized.TestCase):
-  """A small draw; `lift_jax.toyworld.validate` prints a large one."""
+  """A small draw; `toyworld.pretraining.validate` prints a large one."""
 
   def agreement(self, num_clips, seed, change):
     clips = [validate.draw(index, seed) for index in range(num_clips)]

@@ -11,14 +11,8 @@ from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, read_hra
 from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
-from lift_jax.toyworld import (
-  annotators,
-  checkers,
-  feedback,
-  flaws,
-  scenes,
-  validate,
-)
+from lift_jax.toyworld import annotators, checkers, feedback, flaws, scenes
+from lift_jax.toyworld.pretraining import validate
 from tests.data.feedback import QUESTIONS
 
 

@@ -5,8 +5,9 @@ import dataclasses
 from absl.testing import parameterized
 import numpy as np
 
-from lift_jax.toyworld import flaws, measures, scenes, validate
+from lift_jax.toyworld import flaws, measures, scenes
 from lift_jax.toyworld.flaws import Flaw
+from lift_jax.toyworld.pretraining import validate
 from lift_jax.toyworld.scenes import Scene
 
 SCENE = Scene('large', 'red', 'square', 'from left to right', 'white')

@@ -7,19 +7,15 @@ from absl.testing import absltest
 from lift_jax import config_lib
 from lift_jax.models.cogvideox.folder import open_model
 from lift_jax.models.critic.folder import open_critic
-from lift_jax.toyworld import (
-  demo_config,
-  pretrain,
-  pretrain_critic,
-  weights,
-)
+from lift_jax.toyworld import demo_config, weights
+from lift_jax.toyworld.pretraining import critic_model, video_model
 
 
 class ShippedTest(absltest.TestCase):
   def test_sizes(self):
     """What is shipped is what the config says, and small."""
     config = config_lib.resolve(
-      demo_config.get_config().pretrain.model, pretrain.PretrainConfig
+      demo_config.get_config().pretrain.model, video_model.PretrainConfig
     )
     model = open_model(weights.T2V)
     self.assertEqual(model.transformer, config.transformer)
@@ -29,7 +25,7 @@ class ShippedTest(absltest.TestCase):
     )
     config = config_lib.resolve(
       demo_config.get_config().pretrain.critic,
-      pretrain_critic.CriticPretrainConfig,
+      critic_model.CriticPretrainConfig,
     )
     critic = open_critic(weights.CRITIC).config
     self.assertEqual(critic.vision_tower, config.vision_tower)

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from lift_jax import param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox.choice import ModelConfig
@@ -15,6 +15,7 @@ from lift_jax.models.t5.config import T5Config
 from lift_jax.training import alignment
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
+from lift_jax.weights import param_paths
 
 FOLDER = ModelFolder(
   path=None,

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from lift_jax import param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.models import lora
 from lift_jax.models.critic import sharding
 from lift_jax.models.critic.critic import Critic
@@ -30,6 +30,7 @@ from lift_jax.training import critic_step
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.critic_step import CriticBatch, CriticStepConfig
 from lift_jax.training.state import TrainState
+from lift_jax.weights import param_paths
 from tests.models.critic import tiny_vila
 from tests.models.critic.folder_test import PEFT_TARGETS
 from tests.models.critic.tiny_vila import CONFIG

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from lift_jax import param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.data.critic_pipeline import CriticDataConfig, Example
 from lift_jax.data.critic_records import SplitConfig
 from lift_jax.data.hra import HRARecord
@@ -20,6 +20,7 @@ from lift_jax.models.lora import LoRAConfig, is_adapter
 from lift_jax.training import critic
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
+from lift_jax.weights import param_paths
 from tests.models.critic import tiny_vila
 from tests.models.critic.critic_test import VILA_1_5_13B, VILA_1_5_40B
 

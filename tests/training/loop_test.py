@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lift_jax import checkpoints
 from lift_jax.errors import UserError
 from lift_jax.training import loop
 from lift_jax.training.state import TrainState
+from lift_jax.weights import checkpoints
 
 _LOGGER = logging.getLogger('loop_test')
 

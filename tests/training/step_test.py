@@ -10,7 +10,7 @@ import optax
 import pytest
 import torch
 
-from lift_jax import param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.diffusion.schedule import Schedule, ScheduleConfig, alpha_bars
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
@@ -21,6 +21,7 @@ from lift_jax.training import step as step_lib
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
 from lift_jax.training.setup import IS_TRAINABLE
 from lift_jax.training.state import TrainState
+from lift_jax.weights import param_paths
 from tests.torch_weights import params_from_torch, to_torch_names
 
 SIZES = {

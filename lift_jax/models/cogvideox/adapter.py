@@ -21,12 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from lift_jax import (
-  conversion,
-  param_paths,
-  partitioning,
-  safetensors_files,
-)
+from lift_jax import partitioning
 from lift_jax.errors import UserError, listing
 from lift_jax.models import adapters, lora
 from lift_jax.models.adapters import AdapterFile
@@ -34,7 +29,8 @@ from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import Params, functional
-from lift_jax.safetensors_files import LazyTensor
+from lift_jax.weights import conversion, param_paths, safetensors_files
+from lift_jax.weights.safetensors_files import LazyTensor
 
 STEM = 'pytorch_lora_weights'  # the name that diffusers looks for
 DIFFUSERS_TABLE = lora.adapter_table(TRANSFORMER_TABLE, prefix='transformer.')

@@ -1,6 +1,6 @@
 """Published names of CogVideoX weights (diffusers layout) and ours."""
 
-from lift_jax.conversion import CONV2D, Table, conv, linear, norm
+from lift_jax.weights.conversion import CONV2D, Table, conv, linear, norm
 
 TRANSFORMER_TABLE: Table = (
   *conv('patch_embed.proj', 'patch', CONV2D),

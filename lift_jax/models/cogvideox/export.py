@@ -9,13 +9,14 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from lift_jax import conversion, distributed, model_files, param_paths
 from lift_jax.models.cogvideox import adapter as adapter_lib
 from lift_jax.models.cogvideox import folder as folder_lib
 from lift_jax.models.cogvideox.adapter import TransformerAdapter
 from lift_jax.models.cogvideox.folder import ModelFolder
 from lift_jax.models.functional import Params
 from lift_jax.models.lora import LoRAConfig
+from lift_jax.runtime import distributed
+from lift_jax.weights import conversion, model_files, param_paths
 
 
 def write(

@@ -23,14 +23,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from lift_jax import (
-  checkpoints,
-  conversion,
-  distributed,
-  model_files,
-  partitioning,
-  safetensors_files,
-)
+from lift_jax import partitioning
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox import adapter as adapter_lib
@@ -47,6 +40,13 @@ from lift_jax.models.t5.config import T5Config
 from lift_jax.models.t5.convert import T5_ALIASES, T5_TABLE
 from lift_jax.models.t5.encoder import Encoder
 from lift_jax.models.t5.sharding import RULES as T5_RULES
+from lift_jax.runtime import distributed
+from lift_jax.weights import (
+  checkpoints,
+  conversion,
+  model_files,
+  safetensors_files,
+)
 
 PARAMS = 'params'  # the Orbax folder of a component in our form
 # Beside it: the fingerprint that the weights have as safetensors, so that a

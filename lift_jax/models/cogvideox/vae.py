@@ -205,9 +205,7 @@ class ResNet(nnx.Module):
     self.norm2 = Norm(config, num_out, is_decoder, **options)
     self.conv2 = CausalConv(num_out, num_out, **options)
     self.shortcut = (
-      PointwiseConv(num_in, num_out, **options)
-      if num_in != num_out
-      else None
+      PointwiseConv(num_in, num_out, **options) if num_in != num_out else None
     )
 
   def __call__(

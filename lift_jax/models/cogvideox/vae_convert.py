@@ -5,8 +5,8 @@ norms keep GroupNorm under `norm_layer` and the two modulations under `conv_y`
 and `conv_b`; 3x3x3 convolutions and modulations sit one level down, in `conv`.
 """
 
-from lift_jax import conversion
-from lift_jax.conversion import CONV2D, CONV3D
+from lift_jax.weights import conversion
+from lift_jax.weights.conversion import CONV2D, CONV3D
 
 
 def _causal(published: str, ours: str) -> conversion.Table:

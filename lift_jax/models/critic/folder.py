@@ -20,13 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lift_jax import (
-  conversion,
-  distributed,
-  model_files,
-  partitioning,
-  safetensors_files,
-)
+from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models import adapters, lora
 from lift_jax.models.critic import sharding, tiny_tokenizer
@@ -43,6 +37,8 @@ from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.convert import LLAMA_IGNORED, LLAMA_TABLE
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.models.siglip.convert import SIGLIP_TABLE, siglip_ignored
+from lift_jax.runtime import distributed
+from lift_jax.weights import conversion, model_files, safetensors_files
 
 LLM, VISION, PROJECTOR = 'llm', 'vision_tower', 'mm_projector'
 
@@ -80,9 +76,7 @@ class CriticFolder:
     """`build(rngs)` of the network; options go to its constructor."""
     return lambda rngs: Critic(self.config, rngs=rngs, **options)
 
-  def load(
-    self, model: FunctionalModel, shardings: Params, dtype
-  ) -> Params:
+  def load(self, model: FunctionalModel, shardings: Params, dtype) -> Params:
     """Weights straight into sharded arrays, adapters added.
 
     Args:

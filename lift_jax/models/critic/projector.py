@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from lift_jax import conversion, errors
+from lift_jax import errors
 from lift_jax.models import published_config
 from lift_jax.models.linear import Linear
+from lift_jax.weights import conversion
 
 PROJECTOR_TABLE = (
   *conversion.norm('layers.1', 'norm'),

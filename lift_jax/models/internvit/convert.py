@@ -1,7 +1,7 @@
 """Published InternViT-6B weights to ours."""
 
-from lift_jax import conversion
 from lift_jax.models.internvit.config import InternViTConfig
+from lift_jax.weights import conversion
 
 _LAYER = 'encoder.layers.{i}'
 

@@ -1,6 +1,6 @@
 """Published LlamaForCausalLM weights to ours."""
 
-from lift_jax import conversion
+from lift_jax.weights import conversion
 
 _LAYER = 'model.layers.{i}'
 

@@ -1,7 +1,7 @@
 """Published SigLIP weights to ours."""
 
-from lift_jax import conversion
 from lift_jax.models.siglip.config import SiglipConfig
+from lift_jax.weights import conversion
 
 _LAYER = 'vision_model.encoder.layers.{i}'
 

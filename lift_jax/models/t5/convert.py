@@ -1,6 +1,6 @@
 """Published T5EncoderModel weights to ours."""
 
-from lift_jax import conversion
+from lift_jax.weights import conversion
 
 _ATTENTION = 'encoder.block.{i}.layer.0'
 _MLP = 'encoder.block.{i}.layer.1'

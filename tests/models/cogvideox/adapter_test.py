@@ -14,11 +14,12 @@ import safetensors
 import safetensors.torch
 import torch
 
-from lift_jax import param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox import adapter as adapter_lib
 from lift_jax.models.cogvideox import folder as folder_lib
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
+from lift_jax.weights import param_paths
 from tests.models.cogvideox.export_test import TOLERANCE, inputs, run_torch
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
 from tests.torch_weights import scaled_error

@@ -7,11 +7,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from lift_jax import conversion, param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.models.cogvideox import adapter, export, folder
 from lift_jax.models.cogvideox.choice import ModelConfig
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.training import alignment
+from lift_jax.weights import conversion, param_paths
 from tests.models.cogvideox.tiny_pipeline import TRANSFORMER, make_pipeline
 from tests.models.cogvideox.transformer_test import TINY, run_reference
 from tests.torch_weights import scaled_error

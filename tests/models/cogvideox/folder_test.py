@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from lift_jax import (
+from lift_jax import partitioning
+from lift_jax.errors import UserError
+from lift_jax.models.cogvideox import folder as folder_lib
+from lift_jax.weights import (
   checkpoints,
   model_files,
   param_paths,
-  partitioning,
   safetensors_files,
 )
-from lift_jax.errors import UserError
-from lift_jax.models.cogvideox import folder as folder_lib
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
 
 ENCODER = 'text_encoder/model.safetensors'

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lift_jax import param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox.folder import (
   COMPONENTS,
@@ -17,6 +17,7 @@ from lift_jax.models.cogvideox.folder import (
   open_model,
 )
 from lift_jax.models.cogvideox.stage import Stage
+from lift_jax.weights import param_paths
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from lift_jax import conversion, param_paths
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox.config import (
   COGVIDEOX_2B,
@@ -19,6 +18,7 @@ from lift_jax.models.cogvideox.config import (
 from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
 from lift_jax.models.cogvideox.transformer import Block, Layers, Transformer
 from lift_jax.models.functional import functional
+from lift_jax.weights import conversion, param_paths
 from tests.torch_weights import (
   params_from_torch,
   scaled_error,

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from lift_jax import conversion, errors, param_paths
+from lift_jax import errors
 from lift_jax.models import functional
 from lift_jax.models.cogvideox import vae as vae_lib
 from lift_jax.models.cogvideox import vae_convert, vae_tiling
 from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.weights import conversion, param_paths
 from tests import torch_weights
 
 # All kinds of blocks of the published network, narrow; tiles of 6 x 5 latents.

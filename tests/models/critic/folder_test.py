@@ -20,13 +20,14 @@ import safetensors.torch
 import torch
 import transformers
 
-from lift_jax import param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models import lora
 from lift_jax.models.critic import folder as folder_lib
 from lift_jax.models.functional import functional
 from lift_jax.models.internvit.config import InternViTConfig
 from lift_jax.models.llama.convert import LLAMA_TABLE
+from lift_jax.weights import param_paths
 from tests.models.critic import tiny_vila
 from tests.models.critic.tiny_vila import CONFIG, make_frames, make_tokens
 from tests.torch_weights import params_from_torch, scaled_error

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from lift_jax import conversion, errors, partitioning
+from lift_jax import errors, partitioning
 from lift_jax.models.critic import projector
 from lift_jax.models.functional import functional
+from lift_jax.weights import conversion
 from tests.torch_weights import params_from_torch, scaled_error
 
 TINY = projector.ProjectorConfig(vision_width=6, width=16)

@@ -3,7 +3,7 @@
 from absl.testing import parameterized
 import jax
 
-from lift_jax import param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models.critic import sharding
 from lift_jax.models.critic.critic import Critic, CriticConfig
@@ -11,6 +11,7 @@ from lift_jax.models.critic.projector import ProjectorConfig
 from lift_jax.models.functional import functional
 from lift_jax.models.llama.config import VILA_3B
 from lift_jax.models.siglip.config import SiglipConfig
+from lift_jax.weights import param_paths
 from tests.models.critic import tiny_vila
 from tests.models.critic.critic_test import VILA_1_5_13B, VILA_1_5_40B
 

@@ -15,10 +15,11 @@ import safetensors.torch
 import torch
 import transformers
 
-from lift_jax import conversion, errors, param_paths, safetensors_files
+from lift_jax import errors
 from lift_jax.models.functional import functional
 from lift_jax.models.internvit import convert, tower
 from lift_jax.models.internvit.config import NORM_TYPES, InternViTConfig
+from lift_jax.weights import conversion, param_paths, safetensors_files
 from tests.torch_weights import scaled_error
 
 SIZES = {

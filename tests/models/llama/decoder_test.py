@@ -15,12 +15,12 @@ import safetensors.torch
 import torch
 import transformers
 
-from lift_jax import conversion, param_paths, safetensors_files
 from lift_jax.models import lora
 from lift_jax.models.functional import functional
 from lift_jax.models.llama import config as config_lib
 from lift_jax.models.llama import convert
 from lift_jax.models.llama.decoder import Decoder, last_token
+from lift_jax.weights import conversion, param_paths, safetensors_files
 from tests.torch_weights import (
   params_from_torch,
   scaled_error,

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lift_jax import errors, param_paths, partitioning
+from lift_jax import errors, partitioning
 from lift_jax.models.functional import functional
 from lift_jax.models.llama import config as config_lib
 from lift_jax.models.llama import sharding
 from lift_jax.models.llama.decoder import Cache, Decoder
+from lift_jax.weights import param_paths
 from tests.torch_weights import scaled_error
 
 TINY = config_lib.LlamaConfig(

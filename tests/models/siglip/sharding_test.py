@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lift_jax import param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.models.functional import functional
 from lift_jax.models.siglip import sharding, tower
 from lift_jax.models.siglip.config import SiglipConfig
+from lift_jax.weights import param_paths
 from tests.torch_weights import scaled_error
 
 TINY = SiglipConfig(

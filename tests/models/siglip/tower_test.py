@@ -11,10 +11,11 @@ import safetensors.torch
 import torch
 import transformers
 
-from lift_jax import conversion, errors, param_paths, safetensors_files
+from lift_jax import errors
 from lift_jax.models.functional import functional
 from lift_jax.models.siglip import convert, tower
 from lift_jax.models.siglip.config import SiglipConfig
+from lift_jax.weights import conversion, param_paths, safetensors_files
 from tests.torch_weights import scaled_error
 
 # A rest of 2 pixels at the edges, a width that heads do not suggest, and a

@@ -12,10 +12,10 @@ import torch
 import transformers
 from transformers.models.t5 import modeling_t5
 
-from lift_jax import conversion, param_paths, safetensors_files
 from lift_jax.models import functional
 from lift_jax.models.t5 import config as config_lib
 from lift_jax.models.t5 import convert, encoder
+from lift_jax.weights import conversion, param_paths, safetensors_files
 
 # Heads times head width differs from the model width, as T5 allows.
 TINY = config_lib.T5Config(

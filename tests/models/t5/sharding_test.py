@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lift_jax import param_paths, partitioning
+from lift_jax import partitioning
 from lift_jax.models import functional
 from lift_jax.models.t5 import config as config_lib
 from lift_jax.models.t5 import encoder, sharding
+from lift_jax.weights import param_paths
 
 
 def _model(config):

@@ -1,0 +1,1 @@
+"""One file for each job of `lift`: its config and its `run`."""

@@ -1,0 +1,27 @@
+"""The config that `lift prepare` and `lift align` share."""
+
+import dataclasses
+
+from lift_jax.data.prepare import DataConfig, PrepareConfig
+from lift_jax.models.cogvideox.choice import ModelConfig
+from lift_jax.models.lora import LoRAConfig
+from lift_jax.partitioning import MeshConfig
+from lift_jax.training.config import AlignTrainConfig
+from lift_jax.training.optimizer import OptimizerConfig
+from lift_jax.training.validation import ValidationConfig
+from lift_jax.weights.checkpoints import CheckpointConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignConfig:
+  """Sections of an alignment experiment."""
+
+  model: ModelConfig
+  data: DataConfig
+  prepare: PrepareConfig
+  mesh: MeshConfig
+  train: AlignTrainConfig
+  lora: LoRAConfig
+  optimizer: OptimizerConfig
+  checkpoint: CheckpointConfig
+  validation: ValidationConfig

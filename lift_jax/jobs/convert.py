@@ -1,0 +1,190 @@
+"""Converts CogVideoX between diffusers folders and our form, both ways.
+
+usage: lift convert --from=FOLDER --to=DIR [--multihost]
+                    [--dtype=float32|bfloat16|float16]
+
+FOLDER is one of
+  a diffusers folder of CogVideoX  -> DIR: our form of it, whose weights all
+                                      hosts of a pod read and write at once
+  our form of such a folder        -> DIR: a diffusers folder
+  the workdir of a lift align run  -> DIR: a diffusers folder of its latest
+                                      checkpoint (of the moving average where
+                                      one is kept), or for LoRA the adapters,
+                                      a file for load_lora_weights; either way
+                                      with the model.adapter of the run
+
+Weights keep the type they are stored in, and those of a run get its
+train.export_dtype, unless --dtype names another (for a run: of the transformer
+or the adapters). DIR must be empty or not there.
+
+With the run that the example of `lift align --help` makes:
+
+example: lift convert --from=runs/lift --to=runs/lift_diffusers
+"""
+
+import dataclasses
+import logging
+import pathlib
+
+from absl import flags
+
+from lift_jax import config_lib
+from lift_jax.errors import UserError
+from lift_jax.jobs.align_config import AlignConfig
+from lift_jax.models.cogvideox import export
+from lift_jax.models.cogvideox import folder as folder_lib
+from lift_jax.models.functional import Params
+from lift_jax.models.lora import LoRAConfig
+from lift_jax.runtime import distributed
+from lift_jax.training import alignment
+from lift_jax.training.setup import Setup
+from lift_jax.weights import checkpoints, model_files
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+_CONFIG = 'align_config.json'  # what `lift align` leaves in its workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+  """The flags of one call; `dtype` is None where the stored one stays."""
+
+  source: pathlib.Path
+  target: pathlib.Path
+  dtype: str | None
+  multihost: bool
+
+
+def main(argv: list[str]) -> int:
+  call = _parse(argv)
+  distributed.initialize(call.multihost)
+  logger = distributed.start_logging()
+  source = call.source
+  if (source / _CONFIG).is_file():
+    _convert_run(call, logger)
+  elif (source / 'model_index.json').is_file():
+    _convert_model(call, logger)
+  else:
+    raise UserError(
+      f'--from={source} is neither a diffusers folder of CogVideoX '
+      '(model_index.json, transformer, vae, text_encoder), nor our form of '
+      f'one, nor the workdir of a lift align run ({_CONFIG}, checkpoints); '
+      'give one of these'
+    )
+  return 0
+
+
+def _parse(argv: list[str]) -> _Call:
+  """The flags, checked.
+
+  Raises:
+    UserError: a flag is missing, or --to names a folder that is in use.
+    absl.flags.Error: an unknown flag or a value that does not parse.
+  """
+  values = flags.FlagValues()
+  for name in ('from', 'to'):
+    flags.DEFINE_string(name, None, 'A folder.', flag_values=values)
+  flags.DEFINE_enum(
+    'dtype', None, DTYPES, 'Type of the weights.', flag_values=values
+  )
+  flags.DEFINE_bool(
+    'multihost', False, 'Join the other hosts first.', flag_values=values
+  )
+  rest = values(['convert', *argv])[1:]
+  if rest:
+    raise UserError(f'{rest[0]!r} is not a flag; see lift convert --help')
+  paths = []
+  for name in ('from', 'to'):
+    if not values[name].value:
+      raise UserError(f'--{name}=FOLDER is missing; see lift convert --help')
+    paths.append(pathlib.Path(values[name].value).expanduser().resolve())
+  source, target = paths
+  if not source.is_dir():
+    raise UserError(f'--from={source}: no such folder; check the path')
+  if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    raise UserError(
+      f'--to={target} is there and not an empty folder; remove it, or choose '
+      'another'
+    )
+  return _Call(source, target, values['dtype'].value, values['multihost'].value)
+
+
+def _convert_model(call: _Call, logger: logging.Logger) -> None:
+  """A diffusers folder to our form, or our form to a diffusers folder."""
+  model = folder_lib.open_model(call.source)
+  ours = [name for name in folder_lib.COMPONENTS if model.is_ours(name)]
+  if ours and len(ours) < len(folder_lib.COMPONENTS):
+    raise UserError(
+      f'--from={call.source}: of its weights only {", ".join(ours)} are in our '
+      'form; convert the model again'
+    )
+  write = folder_lib.write_published if ours else folder_lib.write_ours
+  with model_files.writing_beside(call.target) as partial:
+    if distributed.is_primary():
+      folder_lib.copy_configs(model, partial, call.dtype)
+    distributed.barrier('configs are copied')
+    for component in folder_lib.COMPONENTS:
+      write(model, component, partial, call.dtype)
+      logger.info('convert: %s is written', component)
+  form = 'a diffusers folder' if ours else 'our form'
+  logger.info('convert: done, %s in %s', form, call.target)
+
+
+def _convert_run(call: _Call, logger: logging.Logger) -> None:
+  """The latest checkpoint of a training run to what diffusers loads."""
+  config = config_lib.resolve(
+    model_files.read_json(call.source / _CONFIG),
+    AlignConfig,
+    str(call.source / _CONFIG),
+  )
+  model = folder_lib.open_model(
+    config.model.path or call.source / 'model', config.model.adapter
+  )
+  saved = call.source / 'checkpoints'
+  step, note = checkpoints.latest_of_run(saved)
+  if note['model'] != model.fingerprint('transformer'):
+    raise UserError(
+      f'{saved}/{step} was trained from another model than {_described(model)}'
+      f', which {_CONFIG} names; put the one it was trained from there'
+    )
+  # The checkpoint knows best: the config may be that of a later attempt.
+  trainable, lora = note['trainable'], None
+  if note['lora'] is not None:
+    lora = LoRAConfig(
+      note['lora']['rank'],
+      note['lora']['alpha'],
+      tuple(note['lora']['targets']),
+    )
+  setup = folder_lib.spread(
+    lambda mesh: alignment.make_setup(
+      model, config.model, trainable, lora or config.lora, mesh
+    )
+  )
+  field = 'ema' if note['has_ema'] else 'trainable'
+  abstract, _ = setup.split(setup.model.abstract_params)
+  shardings, _ = setup.split(setup.shardings)
+  params = checkpoints.load_of_run(saved, step, field, abstract, shardings)
+  logger.info('convert: step %d of %s, %s parameters', step, saved, field)
+  export.write(
+    model,
+    call.target,
+    params,
+    _frozen(setup, model),
+    lora,
+    call.dtype or config.train.export_dtype,
+  )
+  logger.info('convert: done, for diffusers: %s', call.target)
+
+
+def _described(model: folder_lib.ModelFolder) -> str:
+  if model.adapter is None:
+    return str(model.path)
+  return f'{model.path} with the adapters {model.adapter.file.path}'
+
+
+def _frozen(setup: Setup, model: folder_lib.ModelFolder) -> Params:
+  """What a whole transformer has beside what was trained, as stored."""
+  _, frozen = setup.split(setup.model.abstract_params)
+  if not frozen or setup.trainable == 'lora':
+    return {}
+  params = model.load('transformer', setup.model, setup.shardings)
+  return setup.split(params)[1]

@@ -1,0 +1,236 @@
+"""The whole pipeline in the toy world: feedback, critic, rewards, alignment.
+
+usage: lift demo [--workdir=DIR] [--from_scratch]
+                 [--config=FILE.py[:variant]] [--config.SECTION.FIELD=VALUE ...]
+
+Samples clips from a tiny CogVideoX, lets simulated people rate some, trains a
+critic on what they say, scores the other clips with it, fine-tunes the model by
+reward-weighted likelihood, and compares it with the one before on prompts that
+nothing was trained on. Who judges there are checkers that know the truth.
+
+DIR (runs/demo unless told otherwise) gets every stage, results.json and
+report.html. The same command again goes on where it stopped. Both models come
+with the package; --from_scratch makes them anew first, which takes hours.
+
+example: lift demo --config=:smoke --workdir=runs/demo_smoke
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import pathlib
+import platform
+import resource
+from typing import Any
+
+from lift_jax.cli import job_flags
+from lift_jax.data import video
+from lift_jax.data.cache import write_json
+from lift_jax.data.hra import DIMENSIONS
+from lift_jax.errors import UserError
+from lift_jax.jobs.demo_config import DemoConfig
+from lift_jax.jobs.demo_stages import Demo
+from lift_jax.report import html
+from lift_jax.report.demo_page import (
+  ClipPair,
+  DemoContent,
+  ShownClip,
+  demo_page,
+)
+from lift_jax.runtime import distributed
+from lift_jax.toyworld import demo_config, judge, weights
+from lift_jax.weights.model_files import read_json
+
+_PRETRAINING = ('pretrain_vae', 'pretrain_t2v', 'pretrain_critic')
+_STAGES = (
+  'sample',
+  'annotate',
+  'train_critic',
+  'score',
+  'evaluate',
+  'align',
+  'before',
+  'after',
+)
+_PACKAGES = ('lift_jax', 'jax', 'jaxlib', 'flax', 'optax', 'grain', 'numpy')
+
+
+def main(argv: list[str]) -> int:
+  call = job_flags.parse(
+    argv,
+    DemoConfig,
+    'demo',
+    default_config=demo_config.__file__,
+    default_workdir='runs/demo',
+    switches={'from_scratch': 'Make both models anew.'},
+  )
+  if call.multihost:
+    raise UserError('the demo runs on one host; leave --multihost out')
+  logger = distributed.start_logging()
+  job_flags.use_compilation_cache()
+  run(call, logger)
+  return 0
+
+
+def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
+  """The whole demo; returns what results.json holds."""
+  from_scratch = 'from_scratch' in call.switches
+  stages = (*_PRETRAINING, *_STAGES) if from_scratch else _STAGES
+  demo = Demo(call, stages, logger)
+  job_flags.write_config(call, 'demo')
+  if from_scratch:
+    demo.pretrain()
+    model, critic = (
+      call.workdir / 'pretrained' / name for name in ('t2v', 'critic')
+    )
+  else:
+    model, critic = weights.T2V, weights.CRITIC
+  demo.sample_training(model)
+  demo.annotate()
+  demo.train_critic(critic)
+  demo.score()
+  demo.evaluate_critic()
+  aligned = demo.align(model)
+  demo.sample_held_out(model, 'before')
+  demo.sample_held_out(aligned, 'after')
+  before, after = demo.judge('before'), demo.judge('after')
+  results = {
+    'seed': call.config.seed,
+    'versions': versions(),
+    'counts': dataclasses.asdict(call.config.clips),
+    'comparison': judge.compare(before, after, call.config.bootstrap),
+    'critic': critic_numbers(call.workdir / 'evaluation'),
+    'seconds': demo.seconds(),
+    # Linux counts KiB.
+    'peak_memory_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    / 2**20,
+  }
+  write_json(call.workdir / 'results.json', results)
+  content = DemoContent(
+    results,
+    _pairs(before, after, call.config.shown_pairs),
+    {
+      'train_critic': _curves(call.workdir / 'critic'),
+      'align': _curves(call.workdir / 'align'),
+    },
+    _configs(call, stages),
+  )
+  html.write(call.workdir / 'report.html', demo_page(content))
+  for line in _table(results):
+    print(line)
+  print(f'\nThe report: {call.workdir / "report.html"}')
+  return results
+
+
+def versions() -> dict[str, str]:
+  """Of Python and of the packages that decide the numbers."""
+  found = {'python': platform.python_version()}
+  for name in _PACKAGES:
+    found[name] = importlib.metadata.version(name)
+  return found
+
+
+def critic_numbers(folder: pathlib.Path) -> dict[str, Any]:
+  """The main numbers of `lift evaluate`, by dimension and over all."""
+  evaluation = read_json(folder / 'evaluation.json')
+  sections = {**evaluation['dimensions'], 'all': evaluation['all']}
+  return {
+    name: {
+      'accuracy': section['agreement']['accuracy'],
+      'macro_f1': section['agreement']['macro_f1'],
+      'ece': section['calibration']['before']['ece'],
+    }
+    for name, section in sections.items()
+  }
+
+
+def _pairs(
+  before: Sequence[judge.JudgedClip],
+  after: Sequence[judge.JudgedClip],
+  count: int,
+) -> list[ClipPair]:
+  """Evenly spread over the prompts, better and worse ones alike."""
+  others = {clip.key: clip for clip in after}
+  count = min(count, len(before))
+  chosen = [before[number * len(before) // count] for number in range(count)]
+  return [
+    ClipPair(clip.caption, _shown(clip), _shown(others[clip.key]))
+    for clip in chosen
+  ]
+
+
+def _shown(clip: judge.JudgedClip) -> ShownClip:
+  return ShownClip(
+    video.decode(clip.path, where=str(clip.path)).frames,
+    {name: verdict.label for name, verdict in clip.verdicts.items()},
+    {name: verdict.rationale for name, verdict in clip.verdicts.items()},
+    clip.reward,
+  )
+
+
+# What of the metrics is worth a plot, by the start of its name.
+_PLOTTED = ('loss', 'reward', 'accuracy', 'validation', 'grad_norm')
+
+
+def _curves(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
+  """Metrics of a training run by name."""
+  curves: dict[str, list[tuple[int, float]]] = {}
+  for line in (folder / 'metrics.jsonl').read_text().splitlines():
+    scalars = json.loads(line)
+    step = scalars.pop('step')
+    for name, value in scalars.items():
+      if name.startswith(_PLOTTED) and value is not None:
+        curves.setdefault(name, []).append((step, value))
+  return curves
+
+
+def _configs(
+  call: job_flags.Invocation, stages: Sequence[str]
+) -> dict[str, Any]:
+  """The exact config of each job, paths filled in."""
+  files = {
+    'demo': call.workdir / 'demo_config.json',
+    'sample': call.workdir / 'clips' / 'sample_config.json',
+    'train_critic': call.workdir / 'critic' / 'train_critic_config.json',
+    'score': call.workdir / 'scores' / 'score_config.json',
+    'evaluate': call.workdir / 'evaluation' / 'evaluate_config.json',
+    'align': call.workdir / 'align' / 'align_config.json',
+  }
+  return {name: read_json(path) for name, path in files.items()}
+
+
+def _table(results: dict[str, Any]) -> list[str]:
+  """What the terminal shows."""
+  counts, critic = results['counts'], results['critic']
+  lines = [
+    '',
+    f'{counts["held_out"]} held-out prompts, {counts["per_held_out"]} clips of '
+    'each, the same noise before and after; [95% interval]',
+    '',
+    *judge.table_lines(results['comparison']),
+    '',
+    'critic on clips that it has not learnt from',
+    f'{"":12}{"accuracy":>22}{"macro-F1":>22}{"ECE":>22}',
+  ]
+  for name in (*DIMENSIONS, 'all'):
+    cells = (critic[name][key] for key in ('accuracy', 'macro_f1', 'ece'))
+    lines.append(f'{name:12}' + ''.join(map(_cell, cells)))
+  lines += ['', 'where the time went']
+  seconds = results['seconds']
+  for name, value in seconds.items():
+    lines.append(f'{name:14}{value:8.1f} s')
+  lines.append(f'{"together":14}{sum(seconds.values()):8.1f} s')
+  lines.append(f'memory at most {results["peak_memory_gib"]:.1f} GiB')
+  return lines
+
+
+def _cell(estimate: dict[str, float | None]) -> str:
+  if estimate['value'] is None:
+    return f'{"-":>22}'
+  low, high = (
+    '-' if estimate[key] is None else f'{100 * estimate[key]:.1f}'
+    for key in ('low', 'high')
+  )
+  return f'{100 * estimate["value"]:.1f}% [{low}, {high}]'.rjust(22)

@@ -1,0 +1,323 @@
+"""Tells how far a critic can be trusted, by what people said of its clips.
+
+usage: lift evaluate --config=FILE.py[:variant] --workdir=DIR
+                     [--config.SECTION.FIELD=VALUE ...]
+
+Reads scored records, as lift score writes them, and human ratings (HRA), and
+writes DIR/evaluation.json, with every number, and DIR/report.html, a page that
+needs no other file. A table of the main numbers is printed.
+
+example: lift evaluate --config=configs/eval_critic.py:smoke --workdir=runs/eval
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+import dataclasses
+import json
+import logging
+import pathlib
+
+from lift_jax import config_lib
+from lift_jax.cli import job_flags
+from lift_jax.data.cache import write_json
+from lift_jax.data.hra import HRARecord, read_hra, read_questions
+from lift_jax.data.json_records import ON_BAD_RECORD, ReadResult
+from lift_jax.data.splits import check_disjoint, split_records
+from lift_jax.errors import UserError
+from lift_jax.evaluation.comparison import Comparison, Rating, join
+from lift_jax.evaluation.critic_evaluation import (
+  MetricsConfig,
+  Tree,
+  evaluate,
+  worst,
+)
+from lift_jax.evaluation.scores import ScoredRecord, read_scores
+from lift_jax.evaluation.synthetic import SyntheticConfig, write_synthetic
+from lift_jax.models.critic.prompt import questions_path
+from lift_jax.report import critic_table, html
+from lift_jax.report.critic_page import PageConfig, critic_page
+from lift_jax.rewards.weights import RewardMap
+from lift_jax.runtime import distributed
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoresConfig:
+  """What the critic said.
+
+  Attributes:
+    files: scored records, .json or .jsonl; relative to the current folder.
+  """
+
+  files: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelsConfig:
+  """What people said.
+
+  Attributes:
+    root: the folder of the videos, which need not be there; '' is the current
+      one.
+    files: HRA files, relative to the root.
+    questions: a prompt JSON with the questions of these files; '' finds them.
+    on_bad_record: 'error' or 'skip'; also of the scores.
+  """
+
+  root: str
+  files: tuple[str, ...]
+  questions: str
+  on_bad_record: str
+
+  def __post_init__(self):
+    config_lib.check_choice(
+      'labels.on_bad_record', self.on_bad_record, ON_BAD_RECORD
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedOnConfig:
+  """What the critic was trained on.
+
+  Attributes:
+    files: HRA files like those of the labels; if there are any, a video or
+      caption that is in both is an error.
+  """
+
+  files: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationConfig:
+  """What temperatures and thresholds are fitted on.
+
+  Attributes:
+    files: HRA files of ratings for that alone.
+    fraction: without files, the share of the labels' prompts that is set aside,
+      with all of their videos; 0 fits nothing.
+    seed: of that choice.
+  """
+
+  files: tuple[str, ...]
+  fraction: float
+  seed: int
+
+  def __post_init__(self):
+    if not 0 <= self.fraction < 1:
+      raise UserError(
+        f'calibration.fraction is {self.fraction:g}; it must be in [0, 1)'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+  """Sections of an evaluation; `synthetic` is used if no file is named."""
+
+  scores: ScoresConfig
+  labels: LabelsConfig
+  train: TrainedOnConfig
+  calibration: CalibrationConfig
+  reward: RewardMap
+  metrics: MetricsConfig
+  report: PageConfig
+  synthetic: SyntheticConfig | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Input:
+  """All records of an evaluation."""
+
+  scored: ReadResult[ScoredRecord]
+  labels: ReadResult[HRARecord]
+  calibration: ReadResult[HRARecord]
+  train: ReadResult[HRARecord]
+
+
+def main(argv: list[str]) -> int:
+  call = job_flags.parse(argv, EvaluateConfig, 'evaluate')
+  distributed.initialize(call.multihost)
+  logger = distributed.start_logging()
+  if distributed.is_primary():
+    run(call, logger)
+  return 0
+
+
+def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
+  """The whole job, on one host."""
+  config, workdir = call.config, call.workdir
+  is_synthetic = (
+    config.synthetic is not None
+    and not config.scores.files
+    and not config.labels.files
+  )
+  if is_synthetic:
+    config = _with_synthetic(config, workdir, logger)
+  records = _read(config)
+  comparison, evaluated, aside = _compare(config, records)
+  logger.info(
+    'evaluate: %d ratings of %d videos, %d more to fit temperatures',
+    len(evaluated),
+    len({rating.video for rating in evaluated}),
+    len(aside),
+  )
+  job_flags.write_config(call, 'evaluate')
+  measured = evaluate(evaluated, aside, config.reward, config.metrics)
+  shown = worst(evaluated, config.report.worst)
+  result = {
+    'synthetic': is_synthetic,
+    'critic': next((r.critic for r in records.scored.records if r.critic), ''),
+    'settings': json.loads(call.source.to_json_best_effort()),
+    'counts': _counts(records, evaluated, aside),
+    **measured,
+    'left_out': _left_out(records, comparison),
+    'worst': [_describe(rating) for rating in shown],
+  }
+  write_json(workdir / 'evaluation.json', result)
+  page = critic_page(result, shown, config.report)
+  html.write(workdir / 'report.html', page)
+  for line in critic_table.text_lines(result):
+    logger.info('%s', line)
+  _log_left_out(result, logger)
+  logger.info('evaluate: the whole of it is in %s', workdir / 'report.html')
+
+
+def _with_synthetic(
+  config: EvaluateConfig, workdir: pathlib.Path, logger: logging.Logger
+) -> EvaluateConfig:
+  """The config with files that are made up."""
+  folder = workdir / 'synthetic'
+  write_synthetic(folder, config.synthetic, config.reward)
+  logger.info(
+    'evaluate: no files are named, so clips, ratings and answers are made up'
+  )
+  return dataclasses.replace(
+    config,
+    scores=ScoresConfig((str(folder / 'scores.jsonl'),)),
+    labels=dataclasses.replace(
+      config.labels,
+      root=str(folder / 'clips'),
+      files=(str(folder / 'labels.json'),),
+      questions=str(questions_path()),
+    ),
+  )
+
+
+def _read(config: EvaluateConfig) -> _Input:
+  """Every file, checked, and no clip of training among those evaluated."""
+  labels = config.labels
+  if not labels.files:
+    raise UserError(
+      'labels.files is empty: give human ratings, as --config.labels.files=FILE'
+    )
+  questions = read_questions(labels.questions) if labels.questions else None
+
+  def ratings(files: Sequence[str]) -> ReadResult[HRARecord]:
+    if not files:
+      return ReadResult([], [])
+    return read_hra(
+      labels.root, files, questions, labels.on_bad_record, require_files=False
+    )
+
+  records = _Input(
+    scored=read_scores(labels.root, config.scores.files, labels.on_bad_record),
+    labels=ratings(labels.files),
+    calibration=ratings(config.calibration.files),
+    train=ratings(config.train.files),
+  )
+  check_disjoint(
+    {
+      'train.files': records.train.records,
+      'calibration.files': records.calibration.records,
+      'labels.files': records.labels.records,
+    },
+    root=labels.root,
+  )
+  return records
+
+
+def _compare(
+  config: EvaluateConfig, records: _Input
+) -> tuple[Comparison, list[Rating], list[Rating]]:
+  """All that was compared, what is evaluated on, and what is set aside."""
+  scored = records.scored.records
+  comparison = join(
+    [*records.labels.records, *records.calibration.records], scored
+  )
+  if records.calibration.records:
+    videos = {record.video for record in records.calibration.records}
+    aside = [r for r in comparison.ratings if r.video in videos]
+    evaluated = [r for r in comparison.ratings if r.video not in videos]
+  elif config.calibration.fraction:
+    fraction = config.calibration.fraction
+    parts = split_records(
+      comparison.ratings,
+      {'evaluated': 1 - fraction, 'calibration': fraction},
+      config.calibration.seed,
+      root=config.labels.root,
+    )
+    evaluated, aside = parts['evaluated'], parts['calibration']
+  else:
+    evaluated, aside = comparison.ratings, []
+  if not evaluated:
+    raise UserError(
+      f'{", ".join(config.labels.files)}: none of these clips is scored, only '
+      'those of calibration.files; score them'
+    )
+  return comparison, evaluated, aside
+
+
+def _counts(
+  records: _Input, evaluated: Sequence[Rating], aside: Sequence[Rating]
+) -> Tree:
+  flags = Counter(
+    flag for record in records.scored.records for flag in record.flags
+  )
+  return {
+    'scored_records': len(records.scored.records),
+    'human_records': len(records.labels.records)
+    + len(records.calibration.records),
+    'train_records': len(records.train.records),
+    'ratings_evaluated': len(evaluated),
+    'videos_evaluated': len({rating.video for rating in evaluated}),
+    'ratings_aside': len(aside),
+    'videos_aside': len({rating.video for rating in aside}),
+    'flags': dict(sorted(flags.items())),
+  }
+
+
+def _left_out(records: _Input, comparison: Comparison) -> Tree:
+  """What was not compared, or counts as wrong for want of an answer."""
+  return {
+    'rated_not_scored': [list(item) for item in comparison.rated_not_scored],
+    'scored_not_rated': comparison.scored_not_rated,
+    'errors': [
+      [record.where, record.error]
+      for record in records.scored.records
+      if record.error
+    ],
+    'skipped': [
+      list(item) for part in dataclasses.astuple(records) for item in part[1]
+    ],
+  }
+
+
+def _describe(rating: Rating) -> Tree:
+  """A disagreement, as evaluation.json holds it."""
+  return {
+    'video': rating.video,
+    'caption': rating.caption,
+    'dimension': rating.dimension,
+    'human': rating.human,
+    'rationales': list(rating.rationales),
+    'answer': dataclasses.asdict(rating.answer),
+    'where': [rating.where, rating.scored.where],
+  }
+
+
+def _log_left_out(result: Tree, logger: logging.Logger) -> None:
+  """A line for each kind of record that was left out."""
+  logger.info('')
+  for kind, items in result['left_out'].items():
+    if items:
+      logger.warning(
+        '%d %s, listed in evaluation.json', len(items), kind.replace('_', ' ')
+      )

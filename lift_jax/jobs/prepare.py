@@ -1,0 +1,131 @@
+"""Encodes videos and captions once, so that training reads them from disk.
+
+usage: lift prepare --config=FILE.py[:variant] --workdir=DIR [--multihost]
+                    [--config.SECTION.FIELD=VALUE ...]
+
+Reads the alignment files that the config names, decodes the videos, encodes
+them with the model's VAE and their captions with its T5, and writes the cache
+(DIR/cache unless data.cache says otherwise). Run it again to go on after a
+kill; what is done is not done again. SIGTERM lets it keep all that is encoded,
+and ends it with status 143. DIR/skipped.json lists the records that were left
+out where data.on_bad_record is 'skip'.
+
+example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/lift
+"""
+
+import logging
+import pathlib
+
+from lift_jax.cli import job_flags
+from lift_jax.data import prepare as prepare_lib
+from lift_jax.data.cache import Cache, record_key
+from lift_jax.data.records import ReadResult, read_alignment
+from lift_jax.jobs import inputs
+from lift_jax.jobs.align_config import AlignConfig
+from lift_jax.models.cogvideox import encoding
+from lift_jax.models.cogvideox.choice import open_chosen
+from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.runtime import distributed
+
+
+def main(argv: list[str]) -> int:
+  call = job_flags.parse(argv, AlignConfig, 'prepare')
+  distributed.initialize(call.multihost)
+  logger = distributed.start_logging()
+  job_flags.use_compilation_cache()
+  records = read_records(call.config.data, call.workdir)
+  model = open_chosen(call.config.model, call.workdir)
+  job_flags.write_config(call, 'prepare')
+  cache = ensure_prepared(call.config, call.workdir, model, records, logger)
+  entries = cache.entries().values()
+  buckets = sorted({entry.bucket for entry in entries})
+  logger.info(
+    'prepare: done, %d clips, latents %s, in %s',
+    len(entries),
+    ', '.join('x'.join(map(str, bucket)) for bucket in buckets),
+    cache.folder,
+  )
+  return 0
+
+
+def read_records(
+  data: prepare_lib.DataConfig, workdir: pathlib.Path
+) -> ReadResult:
+  """The records of the alignment files, checked but for their videos.
+
+  Raises:
+    UserError: a bad file or record.
+  """
+  # Encoded clips may live on without their videos.
+  return read_alignment(
+    data.root or _sample_data(data, workdir),
+    data.synthetic,
+    data.real,
+    data.on_bad_record,
+    require_files=False,
+  )
+
+
+def ensure_prepared(
+  config: AlignConfig,
+  workdir: pathlib.Path,
+  model: ModelFolder,
+  found: ReadResult,
+  logger: logging.Logger,
+) -> Cache:
+  """The cache with every record in it; encodes only what is missing.
+
+  Raises:
+    UserError: a bad clip, one that has changed since it was encoded, or a
+      cache of other settings.
+  """
+  data = config.data
+  encoding.check_sizes(model, data.sizes)
+  folder = pathlib.Path(data.cache) if data.cache else workdir / 'cache'
+  kept = {
+    'dtype': config.prepare.compute_dtype,
+    'keep_dtype': config.prepare.keep_dtype,
+    'tiling': config.prepare.tiling,
+  }
+  cache = Cache(
+    folder.expanduser().resolve(),
+    encoding.identity(model, **kept) | prepare_lib.identity(data),
+  )
+  if prepare_lib.missing_from(cache, found.records, data.on_bad_record):
+    prepare_lib.run(
+      cache,
+      found.records,
+      lambda: encoding.ClipEncoder(
+        model, batch_per_device=config.prepare.batch_per_device, **kept
+      ),
+      data,
+      config.prepare,
+      logger,
+    )
+  reasons = _why_skipped(found, cache)
+  num_left = len(found.records) + len(found.skipped) - len(reasons)
+  inputs.report_skipped(workdir, reasons, num_left, logger)
+  return cache
+
+
+def _why_skipped(found: ReadResult, cache: Cache) -> list[str]:
+  """Where each record stands that was left out, and why."""
+  skipped = cache.skipped()
+  keys = [record_key(record) for record in found.records]
+  return [f'{where}: {reason}' for where, reason in found.skipped] + [
+    skipped[key].reason for key in keys if key in skipped
+  ]
+
+
+def _sample_data(
+  data: prepare_lib.DataConfig, workdir: pathlib.Path
+) -> pathlib.Path:
+  """Clips of our own, where the config names no data."""
+  height, width = data.sizes[0]
+  return inputs.sample_clips(
+    workdir,
+    data.sample_clips,
+    num_frames=data.max_frames,
+    height=height,
+    width=width,
+  )

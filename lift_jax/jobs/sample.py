@@ -1,0 +1,254 @@
+"""Generates videos from prompts: mp4 files, and a manifest of what they are.
+
+usage: lift sample --config=FILE.py[:variant] --workdir=DIR [--multihost]
+                   [--config.SECTION.FIELD=VALUE ...]
+
+Reads prompts (text, JSON lines, or JSON as of HRA and VBench) and writes
+DIR/videos/NAME.mp4, a line of DIR/manifest.jsonl for each, and a contact sheet.
+The same command again makes what is missing or damaged; SIGTERM ends it with
+status 143. With --multihost each host makes its share on its own devices.
+
+example: lift sample --config=configs/sample.py:smoke --workdir=runs/sample
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import logging
+import pathlib
+
+import jax
+
+from lift_jax import chips, partitioning
+from lift_jax.cli import job_flags
+from lift_jax.data.contact_sheet import SheetClip, write_contact_sheet
+from lift_jax.data.prompts import read_prompts
+from lift_jax.diffusion.sampler import SamplerConfig
+from lift_jax.errors import UserError, listing
+from lift_jax.models.cogvideox.choice import ModelConfig, open_chosen
+from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.partitioning import MeshConfig
+from lift_jax.runtime import distributed
+from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.shutdown import Stopped, StopSignal
+from lift_jax.sampling import loop, noise
+from lift_jax.sampling.clips import Clip, make_clips
+from lift_jax.sampling.config import (
+  OutputConfig,
+  PromptsConfig,
+  RunConfig,
+  VideoConfig,
+)
+from lift_jax.sampling.generator import Generator, made_by
+from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+  """Sections of a sampling job; the mesh is of one host's devices."""
+
+  model: ModelConfig
+  prompts: PromptsConfig
+  video: VideoConfig
+  sampler: SamplerConfig
+  mesh: MeshConfig
+  run: RunConfig
+  output: OutputConfig
+
+
+def main(argv: list[str]) -> int:
+  call = job_flags.parse(argv, SampleConfig, 'sample')
+  distributed.initialize(call.multihost)
+  logger = distributed.start_logging()
+  job_flags.use_compilation_cache()
+  run(call, logger)
+  return 0
+
+
+def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
+  """The whole job."""
+  config, workdir = call.config, call.workdir
+  clips = _read_clips(config, logger)
+  model = open_chosen(config.model, workdir)
+  mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
+  logger.info('sample: %s', partitioning.describe(mesh))
+  generator = Generator(
+    model,
+    config.model,
+    mesh,
+    config.video,
+    config.sampler,
+    negative=config.prompts.negative,
+    offload=config.run.offload,
+  )
+  _warn(config, generator, clips, logger)
+  if config.prompts.initial_noise:
+    clips = noise.with_initial_noise(
+      clips,
+      pathlib.Path(config.prompts.initial_noise),
+      generator.latent_shape,
+    )
+  manifest = _open_manifest(config, workdir, model, clips)
+  mine = clips[jax.process_index() :: jax.process_count()]
+  finished = manifest.finished(mine)
+  logger.info(
+    'sample: %d of %d videos are in %s', len(finished), len(mine), workdir
+  )
+  job_flags.write_config(call, 'sample')
+  with distributed.working_apart('every host has made its videos'):
+    is_done = _make(config, generator, mine, finished, manifest, logger)
+  is_done = distributed.true_everywhere(is_done)
+  if distributed.is_primary():
+    manifest.gather(clips)
+    _write_sheet(config, workdir, manifest, clips, logger)
+  if not is_done:
+    raise Stopped
+
+
+def _read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
+  """Every clip that is asked for."""
+  prompts, repeated = read_prompts(
+    config.prompts.file, config.prompts.text_key, config.prompts.name_key
+  )
+  clips, left_out = make_clips(
+    prompts,
+    config.prompts.videos_per_prompt,
+    config.prompts.seed,
+    config.output.name,
+    config.prompts.same_name,
+  )
+  logger.info('sample: %d prompts, %d videos', len(prompts), len(clips))
+  if repeated:
+    logger.info('sample: %d prompts stand there more than once', repeated)
+  if left_out:
+    logger.warning(
+      '%d prompts are left out, as files of theirs would be called like those '
+      'of others: %s',
+      len(left_out),
+      listing(prompt.where for prompt in left_out),
+    )
+  return clips
+
+
+def _warn(
+  config: SampleConfig,
+  generator: Generator,
+  clips: Sequence[Clip],
+  logger: logging.Logger,
+) -> None:
+  """Says where the result will not be quite what was asked for."""
+  if generator.num_frames != config.video.num_frames:
+    logger.warning(
+      'video.num_frames is %d, not 8 k + 1: the autoencoder decodes its '
+      'latents to %d frames, as the reference does, and all are written',
+      config.video.num_frames,
+      generator.num_frames,
+    )
+  prompts = list({clip.prompt.id: clip.prompt for clip in clips}.values())
+  are_cut = generator.too_long([prompt.text for prompt in prompts])
+  cut = [p.where for p, is_cut in zip(prompts, are_cut, strict=True) if is_cut]
+  if cut:
+    logger.warning(
+      '%d prompts are longer than the %d tokens that the model reads, and '
+      'their ends are cut off: %s',
+      len(cut),
+      generator.max_text_length,
+      listing(cut),
+    )
+
+
+def _open_manifest(
+  config: SampleConfig,
+  workdir: pathlib.Path,
+  model: ModelFolder,
+  clips: Sequence[Clip],
+) -> Manifest:
+  """The manifest, with what earlier runs left in one piece."""
+  kinds = (VIDEOS, LATENTS) if config.output.keep_latents else (VIDEOS,)
+  manifest = Manifest(
+    workdir,
+    made_by(
+      model,
+      config.model,
+      config.video,
+      config.sampler,
+      negative_prompt=config.prompts.negative,
+      fps=config.output.fps,
+      crf=config.output.crf,
+    ),
+    kinds,
+    jax.process_index(),
+  )
+  if distributed.is_primary():
+    for kind in kinds:
+      _make_folder(workdir / kind)
+    manifest.gather(clips)
+  distributed.barrier('the manifest is in one piece')
+  return manifest
+
+
+def _make_folder(folder: pathlib.Path) -> None:
+  """A folder without what a killed run was writing."""
+  try:
+    folder.mkdir(exist_ok=True)
+  except OSError as error:
+    raise UserError(
+      f'{folder} cannot be made ({error.strerror}); a folder is needed there'
+    ) from None
+  for partial in folder.glob('.*.partial'):
+    partial.unlink()
+
+
+def _make(
+  config: SampleConfig,
+  generator: Generator,
+  clips: Sequence[Clip],
+  finished: set[str],
+  manifest: Manifest,
+  logger: logging.Logger,
+) -> bool:
+  """Makes what is not finished, with a bar and an ear for SIGTERM.
+
+  Returns:
+    Whether none is left.
+  """
+  progress = Progress(
+    len(clips),
+    'video',
+    done=len(finished),
+    logger=logger,
+    enabled=distributed.is_primary(),
+  )
+  with StopSignal(together=False) as stop, progress:
+    return loop.run(
+      generator,
+      clips,
+      finished,
+      manifest,
+      config.run,
+      config.output,
+      config.prompts.initial_noise,
+      stop,
+      progress,
+      chips.peak_flops(generator.mesh.devices.flat[0].device_kind),
+      logger,
+    )
+
+
+def _write_sheet(
+  config: SampleConfig,
+  workdir: pathlib.Path,
+  manifest: Manifest,
+  clips: Sequence[Clip],
+  logger: logging.Logger,
+) -> None:
+  """A picture of what came out."""
+  if not config.output.sheet_clips:
+    return
+  shown = [
+    SheetClip(path, path.name, clip.prompt.text)
+    for clip in clips
+    if (path := manifest.file(clip, VIDEOS)).exists()
+  ]
+  path = workdir / 'contact_sheet.png'
+  write_contact_sheet(path, shown, max_clips=config.output.sheet_clips)
+  logger.info('sample: %d videos, a look at them in %s', len(shown), path)

@@ -1,0 +1,263 @@
+"""Rates videos with a critic, and turns the ratings into rewards.
+
+usage: lift score --config=FILE.py[:variant] --workdir=DIR [--multihost]
+                  [--config.SECTION.FIELD=VALUE ...]
+
+Asks the critic three questions about each captioned video. DIR/scores.json is
+what LiFT publishes (video, caption, answers) with score, probabilities and
+flags beside; `lift align` and `lift evaluate` take it as it is. DIR/
+ratings.jsonl gets each rating as it is made, and the same command again goes on
+from there; SIGTERM ends it with status 143. With --multihost each host rates
+its share on its own devices.
+
+example: lift score --config=configs/score.py:smoke --workdir=DIR
+"""
+
+import dataclasses
+import logging
+import pathlib
+import time
+
+import jax
+
+from lift_jax import partitioning
+from lift_jax.cli import job_flags
+from lift_jax.data import critic_prompts
+from lift_jax.data.cache import stamp, write_json
+from lift_jax.data.hra import read_questions
+from lift_jax.data.json_records import ReadResult
+from lift_jax.data.sample_clips import SampleClipsConfig
+from lift_jax.errors import UserError
+from lift_jax.jobs import inputs
+from lift_jax.models.critic import choice, prompt
+from lift_jax.models.critic.tokens import label_ids
+from lift_jax.partitioning import MeshConfig
+from lift_jax.runtime import distributed
+from lift_jax.runtime.journal import Journal, differences
+from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.shutdown import Stopped, StopSignal
+from lift_jax.scoring import config as config_of
+from lift_jax.scoring.output import scored_record
+from lift_jax.scoring.rater import Rater
+from lift_jax.scoring.scorer import Scorer
+from lift_jax.scoring.videos import CaptionedVideo, key_of, read_videos
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreConfig:
+  """Sections of a scoring job; the mesh is of one host's devices.
+
+  `sample_clips` are made and rated where `videos.files` is empty and their
+  number above 0: a critic of random weights needs no better.
+  """
+
+  model: choice.CriticModelConfig
+  videos: config_of.VideosConfig
+  sample_clips: SampleClipsConfig
+  prompts: config_of.PromptsConfig
+  reward: config_of.RewardConfig
+  mesh: MeshConfig
+  run: config_of.RunConfig
+
+
+def main(argv: list[str]) -> int:
+  call = job_flags.parse(argv, ScoreConfig, 'score')
+  distributed.initialize(call.multihost)
+  logger = distributed.start_logging()
+  job_flags.use_compilation_cache()
+  run(call, logger)
+  return 0
+
+
+def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
+  """The whole job."""
+  config, workdir = call.config, call.workdir
+  critic = choice.open_chosen(config.model, workdir)
+  folders = [critic.path]
+  if critic.adapter is not None:
+    folders.insert(0, critic.adapter.path)
+  questions = config.prompts.questions
+  if not questions and not config.model.path:  # a random critic knows none
+    questions = str(prompt.questions_path())
+  prompts = critic_prompts.find_prompts(
+    questions, folders, config.model.template
+  )
+  tokenizer = choice.open_tokenizer(config.model, critic)
+  labels = label_ids(tokenizer)
+  found = _read_videos(config, workdir, prompts)
+  mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
+  logger.info('score: %s', partitioning.describe(mesh))
+  reasons = [f'{where}: {reason}' for where, reason in found.skipped]
+  inputs.report_skipped(workdir, reasons, len(found.records), logger)
+
+  settings = {
+    'critic': critic.fingerprint,
+    'made_by': {
+      'compute_dtype': config.model.compute_dtype,
+      'template': config.model.template,
+      'questions': dict(prompts.questions),
+      'space_before_caption': prompts.space_before_caption,
+      'max_answer_tokens': config.prompts.max_answer_tokens,
+    },
+  }
+  journal = Journal(workdir / 'ratings.jsonl', _key, jax.process_index())
+  keys = [video.key for video in found.records]
+  if distributed.is_primary():
+    journal.gather(keys)
+  distributed.barrier('the ratings are in one piece')
+  # Of all videos, so that what is refused here every host refuses.
+  done = _done(journal, found.records, settings)
+  mine = found.records[jax.process_index() :: jax.process_count()]
+  done &= {video.key for video in mine}
+  logger.info(
+    'score: %d of %d videos are rated in %s', len(done), len(mine), workdir
+  )
+  job_flags.write_config(call, 'score')
+
+  def make_scorer() -> Scorer:
+    return Scorer(
+      critic,
+      mesh,
+      config.model.compute_dtype,
+      config.model.attention,
+      label_ids=labels,
+      stop_id=tokenizer.stop_id,
+      pad_id=tokenizer.pad_id,
+    )
+
+  rater = Rater(
+    make_scorer,
+    partitioning.batch_shards(mesh),
+    tokenizer,
+    labels,
+    prompts,
+    settings,
+    critic.config.vision_tower.image_size,
+    config.prompts,
+    config.run,
+    config.videos.on_bad_record,
+  )
+  with distributed.working_apart('every host has rated its videos'):
+    is_done = _rate(rater, mine, done, journal, mesh, logger)
+  is_done = distributed.true_everywhere(is_done)
+  if distributed.is_primary():
+    journal.gather(keys)
+    _write_scores(config, workdir, journal, found.records, logger)
+  if not is_done:
+    raise Stopped
+
+
+def _key(line) -> str:
+  return key_of(line['video'], line['caption'])
+
+
+def _read_videos(
+  config: ScoreConfig,
+  workdir: pathlib.Path,
+  prompts: critic_prompts.CriticPrompts,
+) -> ReadResult[CaptionedVideo]:
+  """What is to be rated: the user's videos, or clips of our own."""
+  videos = config.videos
+  if videos.files or not config.sample_clips.num_clips:
+    if not videos.root:
+      raise UserError(
+        'videos.root is empty: give the folder of the videos, '
+        'as --config.videos.root=FOLDER'
+      )
+    return read_videos(
+      videos.root,
+      videos.files,
+      videos.on_bad_record,
+      tuple(prompts.questions.values()),
+    )
+  folder = inputs.sample_clips(
+    workdir,
+    **dataclasses.asdict(config.sample_clips),
+    questions=read_questions(prompt.questions_path()),
+  )
+  return read_videos(folder, ('alignment.json',), videos.on_bad_record)
+
+
+def _done(journal: Journal, videos: list[CaptionedVideo], settings) -> set[str]:
+  """Keys of those videos that are rated, and have not changed since.
+
+  Those that could not be read are tried again: something may have been mended.
+
+  Raises:
+    UserError: the ratings are of another critic, or of other prompts.
+  """
+  lines, done = journal.read(), set()
+  for video in videos:
+    line = lines.get(video.key)
+    if line is None:
+      continue
+    there = {key: line.get(key) for key in settings}
+    for name, old, new in differences(there, settings):
+      raise UserError(
+        f'{journal.path}: {video.video} was rated with {name} = {old!r}, which '
+        f'is now {new!r}; give another --workdir'
+      )
+    is_same = tuple(line.get('stamp') or ()) == stamp(video.path)
+    if is_same and 'probabilities' in line:
+      done.add(video.key)
+  return done
+
+
+def _rate(rater: Rater, videos, done, journal, mesh, logger) -> bool:
+  """Rates what is not done, with a bar and an ear for SIGTERM.
+
+  Returns:
+    Whether none is left.
+  """
+  progress = Progress(
+    len(videos),
+    'video',
+    done=len(done),
+    logger=logger,
+    enabled=distributed.is_primary(),
+  )
+  start = time.monotonic()
+  with journal, StopSignal(together=False) as stop, progress:
+    is_done = rater.run(videos, done, journal, stop, progress, logger)
+  seconds = time.monotonic() - start
+  if rater.num_rated:
+    logger.info(
+      'score: %d videos in %.1f s, %.1f s of them on the devices, compilation '
+      'included: %.3g videos/s/chip',
+      rater.num_rated,
+      seconds,
+      rater.seconds,
+      rater.num_rated / seconds / mesh.size,
+    )
+  return is_done
+
+
+def _write_scores(
+  config: ScoreConfig,
+  workdir: pathlib.Path,
+  journal: Journal,
+  videos: list[CaptionedVideo],
+  logger: logging.Logger,
+) -> None:
+  """The published form of all ratings, in the order of the videos."""
+  lines = journal.read()
+  rated = [lines[video.key] for video in videos if video.key in lines]
+  records = [scored_record(line, config.reward) for line in rated]
+  path = workdir / 'scores.json'
+  write_json(path, records)
+  errors = [record for record in records if 'error' in record]
+  flagged = sum(bool(record['flags']) for record in records)
+  logger.info(
+    'score: %d of %d videos in %s, %d of them odd (see "flags")',
+    len(records),
+    len(videos),
+    path,
+    flagged,
+  )
+  if errors:
+    logger.warning(
+      '%d videos have an "error" and no score; the first: %s: %s',
+      len(errors),
+      errors[0]['video'],
+      errors[0]['error'],
+    )

@@ -1,0 +1,397 @@
+"""The programs that a job runs, with shapes in the place of arrays.
+
+They are the very functions that the jobs call, on the mesh and with the layout
+of the job's config; nothing is loaded and nothing allocated.
+
+B videos  F latent frames  h w height and width in latents  C channels  S text
+tokens  D width of their embeddings  N places of a prefix  Q questions  M places
+of a question
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lift_jax import partitioning
+from lift_jax.data.critic_pipeline import NUM_FRAMES
+from lift_jax.data.hra import DIMENSIONS, LABELS
+from lift_jax.jobs.align_config import AlignConfig
+from lift_jax.jobs.sample import SampleConfig
+from lift_jax.jobs.score import ScoreConfig
+from lift_jax.jobs.train_critic import TrainCriticConfig
+from lift_jax.models.cogvideox import flops as cogvideox_flops
+from lift_jax.models.cogvideox import generation
+from lift_jax.models.cogvideox.folder import COMPONENTS
+from lift_jax.models.critic import flops as critic_flops
+from lift_jax.models.critic import sharding as critic_sharding
+from lift_jax.models.functional import functional
+from lift_jax.models.t5 import flops as t5_flops
+from lift_jax.partitioning import BATCH_AXES
+from lift_jax.planning import sizes
+from lift_jax.planning.report import Program
+from lift_jax.sampling.config import VideoConfig
+from lift_jax.sampling.sizes import latent_shape
+from lift_jax.scoring import scorer
+from lift_jax.training import alignment, critic, loop
+from lift_jax.training import setup as setup_lib
+from lift_jax.training.critic_step import CriticBatch
+from lift_jax.training.optimizer import make_optimizer
+from lift_jax.training.setup import Setup
+from lift_jax.training.state import TrainState
+from lift_jax.training.step import Batch
+
+# Only shapes of a step depend on what a run is, not on how long it is.
+_NUM_STEPS = 1000
+
+# Places of a question and its label behind the caption, and answer tokens that
+# a row has at most: what LiFT's questions and reasons take, rounded up.
+_QUESTION_PLACES = 64
+_MAX_TARGETS = 128
+
+
+def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
+  """The training step of `lift align`, on the first size of its videos."""
+  mesh = partitioning.make_mesh(config.mesh, devices)
+  model = sizes.model_of(config.model)
+  setup = alignment.make_setup(
+    model,
+    config.model,
+    config.train.trainable,
+    config.lora,
+    mesh,
+    config.train.remat,
+  )
+  height, width = config.data.sizes[0]
+  latents = latent_shape(
+    model, VideoConfig(height, width, config.data.max_frames, tiling=False)
+  )
+  batch_size = config.train.global_batch(
+    mesh.size, partitioning.batch_shards(mesh)
+  )
+  text = (
+    model.transformer.max_text_length,
+    model.transformer.text_embed_dim,
+  )
+  kept = jnp.dtype(config.prepare.keep_dtype)
+  rows = functools.partial(_array, sharding=setup.batch_sharding)
+  batch = Batch(
+    mean=rows((batch_size, *latents), kept),
+    logvar=rows((batch_size, *latents), kept),
+    text=rows((batch_size, *text), kept),
+    reward=rows((batch_size,), jnp.float32),
+    is_real=rows((batch_size,), jnp.bool_),
+  )
+  tx = make_optimizer(config.optimizer, _NUM_STEPS)
+  state, frozen = _state(setup, tx, config.train, config.model.compute_dtype)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  arguments = (
+    state,
+    frozen,
+    batch,
+    _array(text, kept, setup.replicated),
+    _array(key.shape, key.dtype, setup.replicated),
+  )
+  step = alignment.make_step(setup, model, config.train, tx)
+  return [
+    Program(
+      'training step',
+      mesh,
+      _lowering(mesh, loop.jit_step(step, state), *arguments),
+      batch_size,
+      alignment.step_flops(
+        model, config.train.trainable, (batch_size, *latents)
+      ),
+      _kernel_flops(
+        batch_size
+        * cogvideox_flops.attention_flops(
+          model.transformer, model.transformer.num_tokens(*latents[:3])
+        ),
+        config.train.remat,
+      ),
+    )
+  ]
+
+
+def train_critic(
+  config: TrainCriticConfig, devices: Sequence[Any]
+) -> list[Program]:
+  """The step of `lift train_critic`, on its longest rows."""
+  mesh = partitioning.make_mesh(config.mesh, devices)
+  folder = sizes.critic_of(config.model)
+  setup = critic.make_setup(
+    folder, config.model, config.train, config.lora, mesh
+  )
+  batch_size = config.train.global_batch(
+    mesh.size, partitioning.batch_shards(mesh)
+  )
+  size = folder.config.vision_tower.image_size
+  places = NUM_FRAMES * folder.config.tokens_per_frame
+  places += max(config.data.text_buckets)
+  rows = functools.partial(_array, sharding=setup.batch_sharding)
+  batch = CriticBatch(
+    frames=rows((batch_size, NUM_FRAMES, size, size, 3), jnp.uint8),
+    tokens=rows((batch_size, places), jnp.int32),
+    is_target=rows((batch_size, places), jnp.bool_),
+    segment_ids=rows((batch_size, places), jnp.int32),
+    weight=rows((batch_size,), jnp.float32),
+  )
+  tx = make_optimizer(config.optimizer, _NUM_STEPS)
+  state, frozen = _state(setup, tx, config.train, config.model.compute_dtype)
+  step = critic.make_step(setup, config.train, tx, _MAX_TARGETS)
+  return [
+    Program(
+      'training step',
+      mesh,
+      _lowering(mesh, loop.jit_step(step, state), state, frozen, batch),
+      batch_size,
+      critic.step_flops(
+        folder.config,
+        config.train.trainable,
+        NUM_FRAMES,
+        batch.tokens.shape,
+        _MAX_TARGETS,
+      ),
+      _kernel_flops(
+        batch_size * critic_flops.attention_flops(folder.config, places),
+        config.train.remat,
+      ),
+    )
+  ]
+
+
+def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
+  """Text encoder, denoising loop and decoder of `lift sample`."""
+  mesh = partitioning.make_mesh(config.mesh, devices)
+  model = sizes.model_of(config.model)
+  latents = latent_shape(model, config.video)
+  batch_size = config.run.batch_per_shard * partitioning.batch_shards(mesh)
+  dtype = jnp.dtype(config.model.compute_dtype)
+  rows = functools.partial(_array, sharding=NamedSharding(mesh, P(BATCH_AXES)))
+  text_shape = (
+    model.transformer.max_text_length,
+    model.transformer.text_embed_dim,
+  )
+
+  def network(component, **options):
+    network = model.declare(component, dtype=dtype, **options)
+    shardings = partitioning.param_shardings(
+      COMPONENTS[component].rules, network.abstract_params, mesh
+    )
+    return network, _arrays(network.abstract_params, shardings, dtype)
+
+  encoder, encoder_params = network('text_encoder')
+  transformer, transformer_params = network(
+    'transformer', attention_backend=config.model.attention
+  )
+  vae, vae_params = network('vae')
+  negative = None
+  if config.sampler.is_guided:
+    negative = _array(text_shape, dtype, NamedSharding(mesh, P()))
+  passes = config.sampler.num_steps * (2 if config.sampler.is_guided else 1)
+  tokens = model.transformer.num_tokens(*latents[:3])
+  return [
+    Program(
+      'text encoder',
+      mesh,
+      _lowering(
+        mesh,
+        generation.embed,
+        encoder,
+        encoder_params,
+        rows((batch_size, text_shape[0]), jnp.int32),
+      ),
+      batch_size,
+      batch_size * t5_flops.forward_flops(model.text_encoder, text_shape[0]),
+      kernel_flops=0.0,
+    ),
+    Program(
+      'denoising',
+      mesh,
+      _lowering(
+        mesh,
+        generation.denoise,
+        transformer,
+        transformer_params,
+        model.schedule,
+        config.sampler,
+        rows((batch_size, *text_shape), dtype),
+        negative,
+        latent_shape=latents,
+        keys_b2=rows((batch_size, 2), jnp.uint32),
+      ),
+      batch_size,
+      batch_size
+      * passes
+      * cogvideox_flops.forward_flops(model.transformer, tokens),
+      batch_size
+      * passes
+      * cogvideox_flops.attention_flops(model.transformer, tokens),
+    ),
+    Program(
+      'decoding',
+      mesh,
+      _lowering(
+        mesh,
+        generation.decode_latents,
+        vae,
+        vae_params,
+        rows((batch_size, *latents), jnp.float32),
+        model.vae.scaling_factor,
+        config.video.tiling,
+      ),
+      batch_size,
+      # Convolutions are counted in the program.
+      model_flops=None,
+      kernel_flops=0.0,
+    ),
+  ]
+
+
+def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
+  """What rates videos in `lift score`: all questions about each."""
+  mesh = partitioning.make_mesh(config.mesh, devices)
+  folder = sizes.critic_of(config.model)
+  critic_sharding.check_mesh(folder.config, mesh)
+  dtype = jnp.dtype(config.model.compute_dtype)
+  model = functional(
+    folder.build(dtype=dtype, attention_backend=config.model.attention)
+  )
+  shardings = partitioning.param_shardings(
+    critic_sharding.rules(folder.config), model.abstract_params, mesh
+  )
+  batch_size = config.run.batch_per_shard * partitioning.batch_shards(mesh)
+  num_questions = len(DIMENSIONS)
+  size = folder.config.vision_tower.image_size
+  prefix = NUM_FRAMES * folder.config.tokens_per_frame
+  prefix += max(config.prompts.text_buckets)
+  rows = functools.partial(_array, sharding=NamedSharding(mesh, P(BATCH_AXES)))
+  prompts = scorer.Prompts(
+    rows((batch_size, prefix), jnp.int32),
+    rows((batch_size,), jnp.int32),
+    rows((batch_size, num_questions, _QUESTION_PLACES), jnp.int32),
+    rows((batch_size, num_questions), jnp.int32),
+  )
+  lower = _lowering(
+    mesh,
+    scorer.rate,
+    model,
+    _arrays(model.abstract_params, shardings, dtype),
+    rows((batch_size, NUM_FRAMES, size, size, 3), jnp.uint8),
+    prompts,
+    # Which tokens they are does not matter to the program.
+    label_ids=tuple((label, number) for number, label in enumerate(LABELS)),
+    max_length=prefix + _QUESTION_PLACES + config.prompts.max_answer_tokens,
+  )
+  flops = critic_flops.tower_flops(folder.config, NUM_FRAMES)
+  flops += critic_flops.reader_flops(folder.config, prefix, 0)
+  flops += num_questions * critic_flops.reader_flops(
+    folder.config, _QUESTION_PLACES, 1
+  )
+  return [
+    Program(
+      'rating',
+      mesh,
+      lower,
+      batch_size,
+      batch_size * flops,
+      # Questions are read with `mask_bnm`, which no kernel does.
+      batch_size * critic_flops.attention_flops(folder.config, prefix),
+    )
+  ]
+
+
+def _kernel_flops(forward: float, remat: str) -> float:
+  """FLOPs of attention in a training step, as a kernel does it.
+
+  Its backward pass has five products in place of two, as the weights are
+  computed again.
+  """
+  return forward * ((2 if remat == 'full' else 1) + 2.5)
+
+
+def _array(shape, dtype, sharding) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _arrays(tree, shardings, dtype=None):
+  """Shapes of a tree of parameters, in `dtype` or their own type."""
+  return jax.tree.map(
+    lambda leaf, place: _array(leaf.shape, dtype or leaf.dtype, place),
+    tree,
+    shardings,
+  )
+
+
+def _state(
+  setup: Setup, tx, train, compute_dtype: str
+) -> tuple[TrainState, Any]:
+  """State and frozen parameters of a run; see `setup.start`, `setup.load`."""
+  state, places = setup_lib.abstract_state(setup, tx, train.ema_decay > 0)
+  _, frozen = setup.split(setup.model.abstract_params)
+  _, frozen_places = setup.split(setup.shardings)
+  return (
+    _arrays(state, places),
+    _arrays(frozen, frozen_places, setup.base_dtype(compute_dtype)),
+  )
+
+
+def _lowering(mesh, jitted, *args, **kwargs) -> Callable[[], Any]:
+  def lower():
+    with jax.set_mesh(mesh):
+      return jitted.lower(*args, **kwargs)
+
+  return lower
+
+
+JOBS = {
+  'align': (AlignConfig, align),
+  'train_critic': (TrainCriticConfig, train_critic),
+  'sample': (SampleConfig, sample),
+  'score': (ScoreConfig, score),
+}
+
+
+def knobs(job: str, config: Any, mesh: jax.sharding.Mesh) -> list[str]:
+  """Settings that would take less memory, the cheapest first."""
+  found = []
+  if job in ('align', 'train_critic'):
+    train = config.train
+    if train.remat != 'full':
+      found.append(f'train.remat=full: it is {train.remat}')
+    shards = partitioning.batch_shards(mesh)
+    micro = train.global_batch(mesh.size, shards) // shards // train.grad_accum
+    if micro > 1:
+      found.append(
+        f'train.grad_accum={train.grad_accum * micro}: a device works on '
+        f'{micro} rows at a time'
+      )
+    if train.trainable != 'lora':
+      found.append('train.trainable=lora: no moments of the whole network')
+    if train.ema_decay > 0:
+      found.append('train.ema_decay=0: the average is a copy of what trains')
+  elif config.run.batch_per_shard > 1:
+    found.append(
+      f'run.batch_per_shard={config.run.batch_per_shard // 2}: it is '
+      f'{config.run.batch_per_shard}'
+    )
+  if job == 'sample' and not config.video.tiling:
+    found.append('video.tiling=True: the decoder works on parts of a frame')
+  if mesh.shape['data'] > 1:
+    found.append(
+      f'mesh.fsdp={mesh.shape["fsdp"] * mesh.shape["data"]}, mesh.data=1: '
+      'parameters are cut in more parts'
+    )
+  if job in ('align', 'sample'):
+    found.append(
+      f'mesh.context={2 * mesh.shape["context"]}: the tokens of a video over '
+      'twice as many devices'
+    )
+  found.append(
+    f'mesh.tensor={2 * mesh.shape["tensor"]}: layers over twice as many devices'
+  )
+  return found

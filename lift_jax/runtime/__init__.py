@@ -1,0 +1,1 @@
+"""What keeps a job going: hosts, shutdown, progress, work journal, batching."""

@@ -1,0 +1,401 @@
+"""Videos through the critic, in full batches of one length, read ahead.
+
+Legend: B videos, Q questions, N places of a prefix, M places of a question.
+"""
+
+import collections
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import concurrent.futures
+import dataclasses
+import logging
+import time
+from typing import Any
+
+import numpy as np
+
+from lift_jax.data import video as video_lib
+from lift_jax.data.cache import stamp
+from lift_jax.data.critic_pipeline import NUM_FRAMES
+from lift_jax.data.critic_prompts import CriticPrompts
+from lift_jax.data.frames import choose_critic_frames, resize_for_tower
+from lift_jax.data.hra import LABELS
+from lift_jax.errors import UserError
+from lift_jax.models.critic.tokens import PromptTokenizer, shared_prefix
+from lift_jax.rewards.answers import format_answer, split_answer
+from lift_jax.runtime.batching import Batch, fill_batches
+from lift_jax.runtime.journal import Journal
+from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.shutdown import StopSignal
+from lift_jax.scoring.config import PromptsConfig, RunConfig
+from lift_jax.scoring.scorer import Prompts, Ratings, Scorer
+from lift_jax.scoring.videos import CaptionedVideo
+
+# Brightest level of a clip that counts as black, and largest change of one that
+# counts as static: what lossy codecs leave of 0. x264 at a rate factor of 18
+# changes the pixels of a still picture by up to 17.
+_NOISE = 18
+# Share of the vocabulary below which the labels are a forced choice.
+_LOW_MASS = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A video with its prompts.
+
+  Attributes:
+    video: to be rated.
+    num_frames: that its prompts have places for.
+    prefix: ids of what its prompts have in common.
+    questions: ids of the rest of each prompt.
+    places: that its prefix is filled up to.
+  """
+
+  video: CaptionedVideo
+  num_frames: int
+  prefix: list[int]
+  questions: list[list[int]]
+  places: int
+
+
+def make_task(
+  video: CaptionedVideo,
+  tokenizer: PromptTokenizer,
+  prompts: CriticPrompts,
+  text_buckets: Sequence[int],
+) -> Task:
+  """Tokenises the prompts of a video.
+
+  Raises:
+    UserError: a clip that is no video, or a text that is too long.
+  """
+  num_frames = video_lib.count_frames(video.path, where=video.where)
+  num_seen = len(choose_critic_frames(num_frames, NUM_FRAMES))
+  rows = [
+    tokenizer.inference(
+      video.caption,
+      question,
+      num_seen,
+      space_before_caption=prompts.space_before_caption,
+      where=video.where,
+    )
+    for question in prompts.questions.values()
+  ]
+  length = shared_prefix(rows)
+  images = NUM_FRAMES * tokenizer.tokens_per_frame
+  places = [images + text for text in sorted(text_buckets)]
+  fitting = [number for number in places if number >= length]
+  if not fitting:
+    raise UserError(
+      f'{video.where}: the caption takes {length - images} places, more than '
+      f'the largest of prompts.text_buckets ({max(text_buckets)}); raise it, '
+      'or shorten the caption'
+    )
+  questions = [row[length:] for row in rows]
+  return Task(video, num_seen, rows[0][:length], questions, fitting[0])
+
+
+def pad_prompts(tasks: Sequence[Task], places: int, pad_id: int) -> Prompts:
+  """Prompts of a batch; questions are filled up to `places`."""
+  prefix_bn = np.full((len(tasks), tasks[0].places), pad_id, np.int32)
+  num_questions = len(tasks[0].questions)
+  question_bqm = np.full((len(tasks), num_questions, places), pad_id, np.int32)
+  for row, task in enumerate(tasks):
+    prefix_bn[row, : len(task.prefix)] = task.prefix
+    for number, ids in enumerate(task.questions):
+      question_bqm[row, number, : len(ids)] = ids
+  return Prompts(
+    prefix_bn,
+    np.array([len(task.prefix) for task in tasks], np.int32),
+    question_bqm,
+    np.array([[len(q) for q in task.questions] for task in tasks], np.int32),
+  )
+
+
+def read_frames(
+  video: CaptionedVideo, num_frames: int, size: int
+) -> tuple[np.ndarray, list[str]]:
+  """Frames uint8 [NUM_FRAMES, size, size, 3], and what is odd about them.
+
+  Frames that a clip lacks are zero; its prompt has no places for them. Odd
+  clips are rated as what they are.
+
+  Raises:
+    UserError: the clip cannot be decoded, or not to the `num_frames` that its
+      prompt has places for.
+  """
+  clip = video_lib.decode(
+    video.path, NUM_FRAMES, where=video.where, choose=choose_critic_frames
+  )
+  if len(clip.frames) != num_frames:
+    raise UserError(
+      f'{video.where}: {video.path} shows {clip.num_source_frames} frames, not '
+      'as many as it states; encode it again as mp4, or delete the record'
+    )
+  flags = []
+  if clip.num_source_frames == 1:
+    flags.append('single frame')
+  elif len(clip.frames) < NUM_FRAMES:
+    flags.append(f'{len(clip.frames)} frames')
+  if clip.frames.max() <= _NOISE:
+    flags.append('black')
+  elif len(clip.frames) > 1 and np.ptp(clip.frames, axis=0).max() <= _NOISE:
+    flags.append('static')
+  frames = np.zeros((NUM_FRAMES, size, size, 3), np.uint8)
+  frames[: len(clip.frames)] = resize_for_tower(clip.frames, size)
+  return frames, flags
+
+
+class Rater:
+  """Rates videos and notes each in a journal.
+
+  Args:
+    scorer: makes the critic, once there is something to rate.
+    num_shards: of the batch, on the critic's mesh.
+    tokenizer: of the critic.
+    label_ids: the first token of each label.
+    prompts: what it is asked.
+    settings: what decides a rating, noted with each.
+    image_size: of the vision tower.
+    texts: lengths of prompts and answers.
+    config: how the work is cut up.
+    on_bad_record: 'error' stops at a video that cannot be used; 'skip' notes
+      it as an error of its own.
+  """
+
+  def __init__(
+    self,
+    scorer: Callable[[], Scorer],
+    num_shards: int,
+    tokenizer: PromptTokenizer,
+    label_ids: Mapping[str, int],
+    prompts: CriticPrompts,
+    settings: Mapping[str, Any],
+    image_size: int,
+    texts: PromptsConfig,
+    config: RunConfig,
+    on_bad_record: str,
+  ):
+    self._make_scorer, self._scorer = scorer, None
+    self._batch_size = config.batch_per_shard * num_shards
+    self._tokenizer, self._prompts = tokenizer, prompts
+    self._labels = {token: label for label, token in label_ids.items()}
+    self._settings, self._image_size = dict(settings), image_size
+    self._texts, self._config = texts, config
+    self._stops = on_bad_record == 'error'
+    self.seconds = 0.0  # spent waiting for the devices
+    self.num_rated = 0
+
+  def run(
+    self,
+    videos: Sequence[CaptionedVideo],
+    done: set[str],
+    journal: Journal,
+    stop: StopSignal,
+    progress: Progress,
+    logger: logging.Logger,
+  ) -> bool:
+    """Rates the videos that are not done, until all are or SIGTERM comes.
+
+    Args:
+      videos: of this host.
+      done: keys of those that the journal holds.
+
+    Returns:
+      Whether none is left.
+
+    Raises:
+      UserError: a video that cannot be used, answers that the critic has no
+        room for, a critic that is not finite, or a disk that is full.
+    """
+    if all(video.key in done for video in videos):
+      return True
+    with concurrent.futures.ThreadPoolExecutor(
+      self._config.num_readers
+    ) as pool:
+      tasks = self._tasks(videos, done, pool, journal, progress)
+      # All rounded up alike, so that the number of programs is that of buckets.
+      longest = max(
+        (len(q) for task in tasks for q in task.questions), default=1
+      )
+      places = -(-longest // 16) * 16
+      self._check_length(tasks, places)
+      by_places = collections.defaultdict(list)
+      for task in tasks:
+        by_places[task.places].append(task)
+      batches = (
+        batch
+        for _, some in sorted(by_places.items())
+        for batch in fill_batches(
+          some, lambda task: task.video.key in done, self._batch_size
+        )
+      )
+      for batch, frames in self._read_ahead(batches, pool):
+        if stop.received:
+          logger.warning('SIGTERM: what was rated is kept; run again to go on')
+          return False
+        self._rate(batch, frames, places, journal, progress)
+    return True
+
+  def _check_length(self, tasks: Sequence[Task], places: int) -> None:
+    """Refuses prompts and answers that together are more than is read."""
+    most = max((task.places for task in tasks), default=0)
+    length = most + places + self._texts.max_answer_tokens
+    if length > self._tokenizer.max_length:
+      raise UserError(
+        f'prompts of {most + places} places and prompts.max_answer_tokens = '
+        f'{self._texts.max_answer_tokens} make {length}, but the critic reads '
+        f'{self._tokenizer.max_length}; lower prompts.max_answer_tokens or '
+        'the largest of prompts.text_buckets'
+      )
+
+  def _tasks(self, videos, done, pool, journal, progress) -> list[Task]:
+    """Prompts of all videos: those that are done keep their rows too."""
+
+    def make(video: CaptionedVideo) -> Task | UserError:
+      try:
+        return make_task(
+          video, self._tokenizer, self._prompts, self._texts.text_buckets
+        )
+      except UserError as error:
+        return error
+
+    tasks = []
+    for video, task in zip(videos, pool.map(make, videos), strict=True):
+      if isinstance(task, Task):
+        tasks.append(task)
+      elif video.key not in done:
+        self._refuse(video, task, journal, progress)
+    return tasks
+
+  def _refuse(self, video, error: UserError, journal, progress) -> None:
+    """A video that cannot be used: the end, or an entry that says why."""
+    if self._stops:
+      raise error
+    self._note(self._line(video) | {'error': str(error)}, journal, progress)
+
+  def _note(self, line: dict[str, Any], journal, progress) -> None:
+    try:
+      journal.add(line)
+    except OSError as error:
+      raise UserError(
+        f'{journal.path} cannot be written ({error.strerror}); make room and '
+        'run the same command again, which goes on from here'
+      ) from None
+    progress.update(1)
+
+  def _read_ahead(
+    self, batches: Iterator[Batch[Task]], pool
+  ) -> Iterator[tuple[Batch[Task], list]]:
+    """Batches with futures of their frames, decoded before they are needed."""
+
+    def begin(batch: Batch[Task]):
+      # A video that fills several rows is read once.
+      futures = {
+        task.video.key: pool.submit(
+          read_frames, task.video, task.num_frames, self._image_size
+        )
+        for task in {task.video.key: task for task in batch.items}.values()
+      }
+      return batch, [futures[task.video.key] for task in batch.items]
+
+    waiting = collections.deque()
+    for batch in batches:
+      waiting.append(begin(batch))
+      if len(waiting) > self._config.read_ahead:
+        yield waiting.popleft()
+    yield from waiting
+
+  def _rate(self, batch, futures, places, journal, progress) -> None:
+    frames, odd, new = [], [], []
+    for task, is_new, future in zip(
+      batch.items, batch.is_new, futures, strict=True
+    ):
+      try:
+        image, flags = future.result()
+      except UserError as error:
+        if is_new:
+          self._refuse(task.video, error, journal, progress)
+        is_new, flags = False, []
+        size = self._image_size
+        image = np.zeros((NUM_FRAMES, size, size, 3), np.uint8)
+      frames.append(image)
+      odd.append(flags)
+      new.append(is_new)
+    if not any(new):
+      return
+    if self._scorer is None:
+      self._scorer = self._make_scorer()
+    start = time.monotonic()
+    prompts = pad_prompts(batch.items, places, self._tokenizer.pad_id)
+    ratings = self._scorer(
+      np.stack(frames), prompts, self._texts.max_answer_tokens
+    )
+    self.seconds += time.monotonic() - start
+    for row, task in enumerate(batch.items):
+      if new[row]:
+        line = self._rated(task.video, ratings, row, odd[row])
+        self._note(line, journal, progress)
+        self.num_rated += 1
+
+  def _line(self, video: CaptionedVideo) -> dict[str, Any]:
+    return {
+      'video': video.video,
+      'caption': video.caption,
+      'stamp': list(stamp(video.path) or ()),
+      **self._settings,
+    }
+
+  def _rated(
+    self, video: CaptionedVideo, ratings: Ratings, row: int, flags: list[str]
+  ) -> dict[str, Any]:
+    """The entry of a video.
+
+    Raises:
+      UserError: probabilities that are not finite.
+    """
+    probabilities_ql = ratings.probabilities_bql[row]
+    if not np.isfinite(probabilities_ql).all():
+      raise UserError(
+        f'{video.where}: the critic gives no finite probabilities; try '
+        'model.compute_dtype = float32, or another critic'
+      )
+    line = self._line(video) | {'flags': list(flags)}
+    line['probabilities'] = {
+      dimension: dict(zip(LABELS, map(float, values_l), strict=True))
+      for dimension, values_l in zip(
+        self._prompts.questions, probabilities_ql, strict=True
+      )
+    }
+    line['label_mass'] = {
+      dimension: float(mass)
+      for dimension, mass in zip(
+        self._prompts.questions, ratings.mass_bq[row], strict=True
+      )
+    }
+    if min(line['label_mass'].values()) < _LOW_MASS:
+      line['flags'].append('low label mass')
+    try:
+      line['answers'] = {
+        dimension: self._answer(ratings, row, number)
+        for number, dimension in enumerate(self._prompts.questions)
+      }
+      line['labels'] = {
+        dimension: split_answer(text)[0]
+        for dimension, text in line['answers'].items()
+      }
+    except UserError as error:
+      line['error'] = str(error)
+    return line
+
+  def _answer(self, ratings: Ratings, row: int, number: int) -> str:
+    """The text of an answer: its label alone, where no more was asked for."""
+    if ratings.answer_bqa is not None:
+      return self._tokenizer.decode(ratings.answer_bqa[row, number].tolist())
+    token = int(ratings.first_bq[row, number])
+    if token not in self._labels:
+      raise UserError(
+        f'the answer begins with {self._tokenizer.decode([token])!r}, not with '
+        f'{", ".join(LABELS)}; use a critic trained to answer so, with the '
+        'questions and the prompt template of its training'
+      )
+    return format_answer(self._labels[token], '')

@@ -1,0 +1,377 @@
+"""A tiny CogVideoX of the toy world, made from nothing.
+
+What LiFT starts from, a model that follows its prompts half-heartedly, is made
+here by training on clips of which half are flawed: first the autoencoder, then
+the text encoder (`pretrain_text`), then the transformer with both as they are.
+The result is a folder like any published one. `lift demo --from_scratch` does
+the same.
+
+The transformer learns from much noise to little. At the last timestep there is
+nothing but the caption to go by: what a caption means is learned there first,
+and several times faster than among all timesteps. Then come the timesteps where
+shapes are decided, and then all; most of the error at little noise is none that
+can be learned, and drowns the rest. Flaws come last: what is wrong with half of
+the clips hides what they have in common.
+
+B batch  T frames  H W height and width  F h w those of latents  C channels
+S text tokens
+"""
+
+import dataclasses
+import logging
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lift_jax.data.hra import DIMENSIONS
+from lift_jax.diffusion.schedule import Schedule, ScheduleConfig
+from lift_jax.models.cogvideox import folder as folder_lib
+from lift_jax.models.cogvideox.config import TransformerConfig
+from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.models.t5.config import T5Config
+from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.runtime.progress import Progress
+from lift_jax.toyworld import flaws, scenes, tokenizer
+from lift_jax.toyworld.pretraining import text_encoder
+from lift_jax.toyworld.pretraining.loop import (
+  Pretraining,
+  StageConfig,
+  pretraining,
+  train,
+)
+from lift_jax.training.step import Batch, draw, sample_errors
+from lift_jax.weights import model_files
+
+_CLIP = (9, 32, 32)  # frames, height, width
+_ENCODE_BATCH = 32
+
+# Of the error of the autoencoder: what contrast counts more than none, and
+# where it turns from square to absolute; both in units of half the range.
+_SHAPE_WEIGHT = 8.0
+_SMOOTH = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+  """Sizes of the model, and what it is trained on.
+
+  Attributes:
+    seed: of clips, parameters and noise.
+    num_clips: drawn once, for both networks.
+    flawed_share: part of them that has a flaw or more.
+    transformer: sizes.
+    vae: sizes; its scaling_factor is measured.
+    text_encoder: sizes; its vocabulary is that of `tokenizer`.
+    schedule: of the noise.
+    autoencoder: training of the VAE.
+    kl_weight: of the divergence of its posterior, per latent value.
+    reading: training of the text encoder.
+    draft: of the transformer, at the last timestep, on clips without flaws.
+    outline: then at the later half of the timesteps, without flaws as well.
+    clean: then at all timesteps, still without flaws.
+    diffusion: then with flaws.
+    caption_dropout: share of captions replaced by the empty one.
+    dtype: of the weights as they are stored.
+  """
+
+  seed: int
+  num_clips: int
+  flawed_share: float
+  transformer: TransformerConfig
+  vae: VAEConfig
+  text_encoder: T5Config
+  schedule: ScheduleConfig
+  autoencoder: StageConfig
+  kl_weight: float
+  reading: StageConfig
+  draft: StageConfig
+  outline: StageConfig
+  clean: StageConfig
+  diffusion: StageConfig
+  caption_dropout: float
+  dtype: str
+
+
+def draw_clips(
+  num_clips: int, flawed_share: float, seed: int
+) -> tuple[np.ndarray, list[str]]:
+  """uint8 [B, T, H, W, 3] and captions, none of which is held out."""
+  rng = np.random.default_rng(seed)
+  known = scenes.training_scenes()
+  frames_bthw3 = np.empty((num_clips, *_CLIP, 3), np.uint8)
+  captions = []
+  for number in range(num_clips):
+    scene = known[rng.integers(len(known))]
+    labels = dict.fromkeys(DIMENSIONS, 'Good')
+    clip = flaws.draw_clip(scene, rng, labels)
+    if rng.random() < flawed_share:
+      while set(clip.labels.values()) == {'Good'}:
+        clip = flaws.draw_clip(scene, rng)
+    frames_bthw3[number] = clip.frames_thw3
+    captions.append(clip.caption)
+  return frames_bthw3, captions
+
+
+def make_autoencoder(
+  target: pathlib.Path, config: PretrainConfig, logger: logging.Logger
+) -> None:
+  """Trains the VAE; writes a model folder in which the other weights lack.
+
+  Args:
+    target: the folder to write; one that is there is replaced.
+    config: of the training.
+    logger: takes the progress.
+  """
+  frames_bthw3, _ = _draw(config, logger)
+  with (
+    pretraining(target, config.seed, logger) as run,
+    model_files.writing_beside(target) as partial,
+  ):
+    tokenizer.write(partial / folder_lib.TOKENIZER)
+    model = empty_model(partial, config)
+    params = train_autoencoder(model, frames_bthw3, config, run)
+    mean_b, _ = encode_all(model, params, frames_bthw3, logger)
+    factor = round(1 / float(np.std(mean_b)), 5)
+    logger.info('pretrain: latents are scaled by %g', factor)
+    vae = dataclasses.replace(model.vae, scaling_factor=factor)
+    folder_lib.write_configs(partial, dataclasses.replace(model, vae=vae))
+    folder_lib.save_component(partial, 'vae', params, config.dtype)
+
+
+def make_model(
+  target: pathlib.Path,
+  autoencoder: pathlib.Path,
+  config: PretrainConfig,
+  logger: logging.Logger,
+) -> None:
+  """Trains text encoder and transformer; writes the whole model's folder.
+
+  Args:
+    target: the folder to write, in the published layout; one that is there is
+      replaced.
+    autoencoder: what `make_autoencoder` has written.
+    config: of the training.
+    logger: takes the progress.
+  """
+  model = folder_lib.open_model(autoencoder)
+  vae_params = model.load('vae', model.declare('vae'), None, jnp.float32)
+  clean, flawed = (
+    (*encode_all(model, vae_params, frames, logger), _tokens(model, captions))
+    for frames, captions in (
+      draw_clips(config.num_clips, 0.0, config.seed + 1),
+      _draw(config, logger),
+    )
+  )
+  last = model.schedule.num_train_timesteps - 1
+  with (
+    pretraining(target, config.seed, logger) as run,
+    model_files.writing_beside(target) as partial,
+  ):
+    text_params = train_text_encoder(model, config, run)
+    params = _init(model.declare('transformer'), config.seed + 2)
+    for stage, data, first_timestep in (
+      ('draft', clean, last),
+      ('outline', clean, last // 2),
+      ('clean', clean, 0),
+      ('diffusion', flawed, 0),
+    ):
+      params = train_transformer(
+        model, params, text_params, data, config, stage, first_timestep, run
+      )
+    tokenizer.write(partial / folder_lib.TOKENIZER)
+    folder_lib.write_configs(partial, model)
+    for component, weights in {
+      'vae': vae_params,
+      'text_encoder': text_params,
+      'transformer': params,
+    }.items():
+      folder_lib.save_component(partial, component, weights, config.dtype)
+
+
+def _draw(
+  config: PretrainConfig, logger: logging.Logger
+) -> tuple[np.ndarray, list[str]]:
+  logger.info('pretrain: drawing %d clips', config.num_clips)
+  return draw_clips(config.num_clips, config.flawed_share, config.seed)
+
+
+def empty_model(path: pathlib.Path, config: PretrainConfig) -> ModelFolder:
+  index = {
+    **folder_lib.INDEX,
+    'tokenizer': ['transformers', 'PreTrainedTokenizerFast'],
+  }
+  return ModelFolder(
+    path,
+    index,
+    config.transformer,
+    config.vae,
+    dataclasses.replace(
+      config.text_encoder, vocab_size=tokenizer.vocabulary_size()
+    ),
+    config.schedule,
+  )
+
+
+def _init(network: FunctionalModel, seed: int) -> Params:
+  return jax.jit(network.init)(jax.random.key(seed))
+
+
+def train_autoencoder(
+  model: ModelFolder,
+  frames_bthw3: np.ndarray,
+  config: PretrainConfig,
+  run: Pretraining,
+) -> Params:
+  """Parameters of the VAE, fp32.
+
+  The error is a smooth absolute difference: squares alone would leave edges
+  soft. It counts more where a clip is not of the colour that it has on average:
+  a shape takes a twentieth of the image and is what all is about.
+  """
+  network = model.declare('vae')
+  params = _init(network, config.seed)
+
+  def loss_fn(params, frames_bthw3, key):
+    video = frames_bthw3.astype(jnp.float32) / 127.5 - 1
+    mean, logvar = network(params, video, method='encode')
+    noise = jax.random.normal(key, mean.shape)
+    latents = mean + jnp.exp(0.5 * logvar) * noise
+    again = network(params, latents, method='decode')
+    difference = jnp.abs(again - video)
+    contrast = jnp.abs(video - jnp.mean(video, (1, 2, 3), keepdims=True))
+    weight = 1 + _SHAPE_WEIGHT * jnp.max(contrast, axis=-1, keepdims=True)
+    smooth = jnp.sqrt(difference**2 + _SMOOTH**2) - _SMOOTH
+    error = jnp.mean(weight / jnp.mean(weight) * smooth)
+    divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1 - logvar)
+    return error + config.kl_weight * divergence, {
+      'levels of 255': 127.5 * jnp.mean(difference),
+      'weighted': 127.5 * jnp.mean(weight / jnp.mean(weight) * difference),
+      'divergence': divergence,
+    }
+
+  return train(
+    'autoencoder',
+    params,
+    loss_fn,
+    lambda rows, _: (frames_bthw3[rows],),
+    len(frames_bthw3),
+    config.autoencoder,
+    run,
+  )
+
+
+def encode_all(
+  model: ModelFolder,
+  params: Params,
+  frames_bthw3: np.ndarray,
+  logger: logging.Logger,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Posterior mean and log variance of all clips, fp32 [B, F, h, w, C]."""
+  network = model.declare('vae')
+
+  @jax.jit
+  def encode(params, frames_bthw3):
+    video = frames_bthw3.astype(jnp.float32) / 127.5 - 1
+    return tuple(network(params, video, method='encode'))
+
+  parts = []
+  with Progress(len(frames_bthw3), 'clip', logger=logger) as progress:
+    for start in range(0, len(frames_bthw3), _ENCODE_BATCH):
+      rows = frames_bthw3[start : start + _ENCODE_BATCH]
+      parts.append(jax.tree.map(np.asarray, encode(params, rows)))
+      progress.update(len(rows))
+  mean_b, logvar_b = zip(*parts, strict=True)
+  return np.concatenate(mean_b), np.concatenate(logvar_b)
+
+
+def train_text_encoder(
+  model: ModelFolder, config: PretrainConfig, run: Pretraining
+) -> Params:
+  """Parameters of the text encoder, fp32; see `pretrain_text`."""
+  network = model.declare('text_encoder')
+  known = scenes.training_scenes()
+  tokens_bs = _tokens(model, [scene.caption for scene in known])
+  params = _init(network, config.seed + 1)
+  return text_encoder.train_text_encoder(
+    network, params, known, tokens_bs, config.reading, run
+  )
+
+
+def _tokens(model: ModelFolder, captions: list[str]) -> np.ndarray:
+  """int32 [B, S]."""
+  return tokenize(
+    load_tokenizer(model.path / folder_lib.TOKENIZER),
+    captions,
+    model.transformer.max_text_length,
+  )[0]
+
+
+def train_transformer(
+  model: ModelFolder,
+  params: Params,
+  text_params: Params,
+  data: tuple[np.ndarray, np.ndarray, np.ndarray],
+  config: PretrainConfig,
+  stage: str,
+  first_timestep: int,
+  run: Pretraining,
+) -> Params:
+  """Parameters of the transformer, fp32.
+
+  Args:
+    model: configs of it and the text encoder, and the scaling factor.
+    params: before it, donated.
+    text_params: of the text encoder.
+    data: posterior mean and log variance [B, F, h, w, C], tokens [B, S].
+    config: of the training.
+    stage: field of `config` that says how long and how fast.
+    first_timestep: the least noise; those from here on are drawn evenly.
+    run: that it is a stage of.
+  """
+  network, text_encoder = map(model.declare, ('transformer', 'text_encoder'))
+  schedule = Schedule(model.schedule)
+  null_tokens = _tokens(model, [''])
+
+  # The first timestep is handed over, so that stages can share a program.
+  def loss_fn(params, first_timestep, mean, logvar, tokens_bs, key):
+    tokens_bs = jnp.concatenate([tokens_bs, null_tokens])
+    text_bsd = text_encoder(text_params, tokens_bs)
+    ones = jnp.ones(len(mean))
+    batch = Batch(mean, logvar, text_bsd[:-1], ones, ones > 1)
+    draws = draw(key, batch, schedule.num_timesteps, config.caption_dropout)
+    timesteps = later(draws.timesteps, first_timestep, schedule.num_timesteps)
+    draws = draws._replace(timesteps=timesteps)
+    error_b = sample_errors(
+      network,
+      schedule,
+      model.vae.scaling_factor,
+      params,
+      batch,
+      draws,
+      text_bsd[-1],
+    )
+    return jnp.mean(error_b), {}
+
+  return train(
+    stage,
+    params,
+    loss_fn,
+    lambda rows, _: (
+      np.int32(first_timestep),
+      *(array[rows] for array in data),
+    ),
+    len(data[2]),
+    getattr(config, stage),
+    run,
+  )
+
+
+def later(
+  timesteps: jax.Array, first: int | jax.Array, count: int
+) -> jax.Array:
+  """Timesteps drawn evenly from all `count`, moved to those from `first` on."""
+  return first + timesteps * (count - first) // count

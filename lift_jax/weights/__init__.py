@@ -1,0 +1,1 @@
+"""Published weights, our checkpoints, and tables between them."""

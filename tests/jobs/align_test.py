@@ -1,0 +1,481 @@
+"""`lift align`: what it survives, what it refuses, what it leaves behind."""
+
+import functools
+import json
+import os
+import pathlib
+import shutil
+import signal
+import struct
+import time
+from unittest import mock
+
+from absl.testing import parameterized
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from lift_jax.data import cache as cache_lib
+from lift_jax.data import global_batch
+from lift_jax.data import video as video_lib
+from tests.jobs import jobs, runs
+
+
+@pytest.fixture(scope='module')
+def killed(world, tmp_path_factory) -> pathlib.Path:
+  """The workdir of a run that was killed after step 5."""
+  workdir = tmp_path_factory.mktemp('killed') / 'run'
+  process = jobs.start(runs.DIE_AT_STEP_5, world.align(workdir))
+  ((status, _, errors),) = jobs.finish(process)
+  assert status == -signal.SIGKILL, errors
+  return workdir
+
+
+class _AlignTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, world, whole, tmp_path):
+    self.world, self.whole, self.folder = world, whole, tmp_path
+    self.workdir = tmp_path / 'run'
+
+  def align(self, **settings) -> jobs.Outcome:
+    return jobs.lift(*self.world.align(self.workdir, **settings))
+
+  def assert_ended(self, outcome: jobs.Outcome):
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    self.assertEqual(
+      jobs.steps_of(self.workdir), list(range(1, jobs.STEPS + 1))
+    )
+    self.assertEqual(jobs.checkpoints_of(self.workdir), ['4', '6'])
+    self.assertEmpty(jobs.leftovers(self.workdir))
+
+  def assert_refused(self, outcome: jobs.Outcome, *words: str):
+    self.assertEqual(outcome.status, 2)
+    self.assertLen(outcome.stderr.splitlines(), 1)
+    self.assertStartsWith(outcome.stderr, 'lift align: error: ')
+    for word in words:
+      self.assertIn(word, outcome.stderr)
+
+
+class ResumeTest(_AlignTest):
+  @pytest.fixture(autouse=True)
+  def _killed(self, killed):
+    self.killed = killed
+
+  def resume(self) -> jobs.Outcome:
+    shutil.copytree(self.killed, self.workdir)
+    return self.align()
+
+  def test_killed(self):
+    self.assertEqual(jobs.steps_of(self.killed), [1, 2, 3, 4, 5])
+    self.assertNotIn('6', jobs.checkpoints_of(self.killed))
+
+  def test_same_mesh(self):
+    outcome = self.resume()
+    self.assertTrue(outcome.has_logged('resumed at step'))
+    self.assert_ended(outcome)
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
+
+  def test_half_a_checkpoint(self):
+    """What a kill in the middle of a save leaves is cleared away."""
+    shutil.copytree(self.whole, self.workdir)
+    folder = self.workdir / 'checkpoints'
+    (folder / '6').rename(folder / '6.orbax-checkpoint-tmp')
+    (folder / '6.orbax-checkpoint-tmp' / 'commit_success.txt').unlink()
+    outcome = self.align()
+    self.assertTrue(outcome.has_logged('resumed at step 4'))
+    self.assert_ended(outcome)
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
+
+  def test_again_after_the_end(self):
+    shutil.copytree(self.whole, self.workdir)
+    self.assert_ended(self.align())
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
+
+
+class TopologyTest(_AlignTest):
+  def align_on(self, num_devices: int, **settings) -> jobs.Outcome:
+    with runs.mesh_devices(num_devices):
+      outcome = self.align(train__steps=8, **{'mesh__fsdp': 1} | settings)
+    devices = f'{num_devices} cpu device' + 's' * (num_devices > 1)
+    self.assertTrue(outcome.has_logged(f'align: {devices}: '))
+    return outcome
+
+  def test_other_devices(self):
+    """On 8, 4, 1 and again 8, two steps each: as if all were done on 1."""
+    self.assertEqual(self.align_on(1).status, 0)
+    whole, self.workdir = self.workdir, self.folder / 'moved'
+    topologies = (
+      (8, {'mesh__data': 2, 'mesh__fsdp': 2, 'mesh__tensor': 2}),
+      (4, {'mesh__fsdp': 4}),
+      (1, {}),
+      (8, {'mesh__fsdp': 2, 'mesh__context': 4}),
+    )
+    stop = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+    for number, (num_devices, mesh) in enumerate(topologies):
+      # What it hears at the end of a step it does after the next one.
+      with runs.after_step(2 * number + 1, stop if number < 3 else int):
+        outcome = self.align_on(num_devices, **mesh)
+      self.assertEqual(outcome.status, 143 if number < 3 else 0)
+      resumed = f'align: resumed at step {2 * number}'
+      self.assertEqual(outcome.has_logged(resumed), number > 0)
+    lines, expected = map(jobs.metrics_of, (self.workdir, whole))
+    self.assertEqual([line['step'] for line in lines], list(range(1, 9)))
+    np.testing.assert_allclose(
+      [line['loss'] for line in lines],
+      [line['loss'] for line in expected],
+      rtol=1e-5,
+    )
+    runs.assert_same(
+      jobs.state_of(self.workdir, 8)['trainable'],
+      jobs.state_of(whole, 8)['trainable'],
+      rtol=1e-5,
+      atol=1e-5,
+    )
+
+
+class StopTest(_AlignTest):
+  def test_sigterm(self):
+    previous = signal.getsignal(signal.SIGTERM)
+    with runs.after_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+      outcome = self.align()
+    self.assertEqual((outcome.status, outcome.stderr), (143, ''))
+    self.assertTrue(outcome.has_logged('SIGTERM: saving step 3'))
+    self.assertEqual(jobs.checkpoints_of(self.workdir), ['2', '3'])
+    self.assertEqual(jobs.steps_of(self.workdir), [1, 2, 3])
+    self.assertIs(signal.getsignal(signal.SIGTERM), previous)
+    outcome = self.align()
+    self.assertTrue(outcome.has_logged('resumed at step 3'))
+    self.assert_ended(outcome)
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
+
+  def test_loss_is_nan(self):
+    """Right at a checkpoint: that of step 4 is not written."""
+    calls = []
+    to_global = global_batch.to_global
+
+    def spoilt(arrays, *args):
+      calls.append(None)
+      if len(calls) == 4:
+        arrays = arrays | {'mean': np.full_like(arrays['mean'], np.nan)}
+      return to_global(arrays, *args)
+
+    with mock.patch.object(global_batch, 'to_global', spoilt):
+      outcome = self.align()
+    self.assert_refused(
+      outcome, 'loss is nan at step 4', 'checkpoints', 'learning rate'
+    )
+    self.assertEqual(jobs.checkpoints_of(self.workdir), ['2'])
+    self.assertEmpty(jobs.leftovers(self.workdir))
+    self.assertEqual(jobs.steps_of(self.workdir), [1, 2, 3])
+
+  def test_parameters_overflow(self):
+    """The loss of the step that spoils them is still good."""
+    outcome = self.align(optimizer__learning_rate=1e30)
+    self.assert_refused(
+      outcome, 'the norm of the parameters is inf at step 2', 'learning rate'
+    )
+    self.assertEqual(jobs.checkpoints_of(self.workdir), [])
+
+  def test_disk_full(self):
+    def fill_after_the_first_checkpoint():
+      while not (self.workdir / 'checkpoints' / '2').exists():
+        time.sleep(0.01)
+      fill(20_000)
+
+    with (
+      jobs.full_disk() as fill,
+      runs.after_step(3, fill_after_the_first_checkpoint),
+    ):
+      outcome = self.align()
+    self.assert_refused(
+      outcome, 'checkpoints', 'could not be written', 'make room',
+      'goes on from step 2',
+    )  # fmt: skip
+    outcome = self.align()
+    self.assertTrue(outcome.has_logged('resumed at step 2'))
+    self.assert_ended(outcome)
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
+
+
+class RefuseTest(_AlignTest):
+  def copy_whole(self):
+    shutil.copytree(self.whole, self.workdir)
+
+  def assert_unchanged(self):
+    """The run that was there is as it was."""
+    for name in ('align_config.json', 'metrics.jsonl'):
+      self.assertEqual(
+        (self.workdir / name).read_text(), (self.whole / name).read_text()
+      )
+    self.assertEqual(jobs.checkpoints_of(self.workdir), ['4', '6'])
+    self.assertEmpty(jobs.leftovers(self.workdir))
+
+  @parameterized.parameters(
+    ({'train__seed': 1}, 'seed is 0 there and 1 here'),
+    ({'train__trainable': 'all'}, "trainable is 'blocks' there and 'all' here"),
+    ({'train__batch_size': 16}, 'batch_size is 8 there and 16 here'),
+    ({'train__ema_decay': 0.5}, 'has_ema is False there and True here'),
+    ({'data__synthetic': 'all.json'}, 'data is'),
+    ({'train__steps': 4}, 'past the 4 steps', 'raise train.steps'),
+  )
+  def test_other_run(self, settings, *words):
+    self.copy_whole()
+    outcome = self.align(**settings)
+    self.assert_refused(outcome, 'checkpoints/6', '--workdir', *words)
+    self.assert_unchanged()
+
+  def test_other_model(self):
+    self.copy_whole()
+    model = self.folder / 'model'
+    shutil.copytree(self.world.workdir / 'model', model)
+    path = model / 'transformer' / 'diffusion_pytorch_model.safetensors'
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    outcome = self.align(model__path=model)
+    self.assert_refused(outcome, 'checkpoints/6', 'model is', '--workdir')
+    self.assert_unchanged()
+
+  def test_damaged_checkpoint(self):
+    self.copy_whole()
+    for path in (self.workdir / 'checkpoints' / '6' / 'state').rglob('d/*'):
+      path.unlink()
+    outcome = self.align()
+    self.assert_refused(outcome, 'checkpoints/6', 'cannot be read', 'delete it')
+    shutil.rmtree(self.workdir / 'checkpoints' / '6')
+    self.assert_ended(self.align())
+
+  @parameterized.parameters(
+    ({'train__batch_size': 6}, 'batch of 6 videos', '8 devices'),
+    ({'train__grad_accum': 3}, 'batch of 8 videos', 'grad_accum = 3'),
+    ({'mesh__fsdp': 3}, 'fsdp 3', 'the 8 devices'),
+    ({'mesh__data': -1}, 'data -1', 'one axis at most'),
+    ({'mesh__fsdp': 1, 'mesh__context': 0}, 'context 0', 'positive'),
+    ({'mesh__tensor': 8}, 'mesh.tensor is 8', 'the 2 attention heads'),
+  )
+  def test_mesh(self, settings, *words):
+    self.assert_refused(self.align(**settings), *words)
+    self.assertEqual(list(self.workdir.iterdir()), [])
+
+  def test_model_of_other_sizes(self):
+    """The random model of an earlier run is not passed off as another."""
+    shutil.copytree(self.world.workdir / 'model', self.workdir / 'model')
+    outcome = self.align(
+      model__path='', **{'model.random.transformer.num_layers': 2}
+    )
+    self.assert_refused(
+      outcome, 'transformer.num_layers = 1', 'now 2', '--workdir'
+    )
+
+
+class MetricsTest(_AlignTest):
+  def test_tensorboard(self):
+    """A reward of 0.9 or less than 0.1 falls into a range of its own."""
+    (path,) = (self.whole / 'tensorboard').glob('events.*')
+    tags = {}
+    for event in _events(path):
+      for value in event.summary.value:
+        tags.setdefault(value.tag, []).append((event.step, value.simple_value))
+    wanted = {
+      'loss', 'loss/reward_to_0.1', 'loss/reward_to_0.3', 'loss/reward_to_0.5',
+      'loss/reward_to_0.7', 'grad_norm', 'learning_rate', 'reward',
+      'effective_sample_share', 'videos_per_second_per_chip',
+      'data_wait_seconds', 'step_seconds', 'mfu',
+    }  # fmt: skip
+    self.assertEqual(set(tags), wanted)
+    for tag, points in tags.items():
+      self.assertEqual([step for step, _ in points], list(range(1, 7)), tag)
+      self.assertTrue(np.all(np.isfinite([value for _, value in points])), tag)
+    for line in jobs.metrics_of(self.whole):
+      for tag, points in tags.items():
+        np.testing.assert_allclose(
+          dict(points)[line['step']], line[tag], rtol=1e-6
+        )
+
+  def test_values(self):
+    """Against what is known without the network."""
+    scores = np.arange(8) / 10
+    for line in jobs.metrics_of(self.whole):
+      np.testing.assert_allclose(line['reward'], scores.mean(), rtol=1e-5)
+      np.testing.assert_allclose(
+        line['effective_sample_share'],
+        scores.sum() ** 2 / (8 * (scores**2).sum()),
+        rtol=1e-5,
+      )
+      np.testing.assert_allclose(
+        line['videos_per_second_per_chip'] * line['step_seconds'], 1, rtol=1e-5
+      )
+    rates = [line['learning_rate'] for line in jobs.metrics_of(self.whole)]
+    np.testing.assert_allclose(rates[:3], [0, 0.5e-3, 1e-3], atol=1e-9)
+
+  def test_config_is_kept(self):
+    config = json.loads((self.whole / 'align_config.json').read_text())
+    self.assertEqual(config['train']['steps'], jobs.STEPS)
+    self.assertEqual(config['data']['root'], str(self.world.root))
+
+
+def _events(path: pathlib.Path):
+  """Events of a TensorBoard file: length, its sum, the event, its sum."""
+  content = path.read_bytes()
+  while content:
+    (length,) = struct.unpack('<Q', content[:8])
+    event = event_pb2.Event()
+    event.ParseFromString(content[12 : 12 + length])
+    yield event
+    content = content[16 + length :]
+
+
+# Two prompts, looked at before the first step, after the third and the last.
+_VALIDATION = {
+  'validation__every_steps': 3,
+  'validation__video.height': 16,
+  'validation__video.width': 32,
+  'validation__video.num_frames': 9,
+  'validation__sampler.num_steps': 2,
+}
+
+
+class ValidationTest(_AlignTest):
+  def test_videos_on_the_way(self):
+    """Also through a stop and a resume; training does not notice."""
+    stop = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+    with runs.after_step(4, stop):
+      self.assertEqual(self.align(**_VALIDATION).status, 143)
+    self.assertEqual(steps_with_videos(self.workdir), [0, 3])
+    with runs.known_peak():
+      self.assertEqual(self.align(**_VALIDATION).status, 0)
+    self.assertEqual(steps_with_videos(self.workdir), [0, 3, 6])
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
+    first, last = (
+      _frames(self.workdir, step, '01-a blue square') for step in (0, 6)
+    )
+    self.assertGreater(np.abs(np.int32(first) - last).max(), 0)
+    images = {}
+    for path in (self.workdir / 'tensorboard').iterdir():
+      for event in _events(path):
+        for value in event.summary.value:
+          if value.HasField('image'):
+            images.setdefault(value.tag, []).append(event.step)
+    self.assertLen(images, 2)
+    for steps in images.values():
+      self.assertEqual(sorted(steps), [0, 3, 6])
+
+
+def steps_with_videos(workdir: pathlib.Path) -> list[int]:
+  return sorted(
+    int(path.name.removeprefix('step_'))
+    for path in (workdir / 'validation').glob('step_*')
+    if len(list(path.glob('*.mp4'))) == 2
+  )
+
+
+def _frames(workdir: pathlib.Path, step: int, name: str) -> np.ndarray:
+  path = workdir / 'validation' / f'step_{step:08d}' / f'{name}.mp4'
+  return video_lib.decode(path, where=name).frames
+
+
+class BucketTest(_AlignTest):
+  def test_every_bucket_trains(self):
+    names = [f'videos/wide_{index}.mp4' for index in range(2)]
+    names += [f'videos/tall_{index}.mp4' for index in range(2)]
+    path = self.folder / 'two.json'
+    jobs.write_alignment(path, names)
+    outcome = self.align(data__synthetic=path)
+    self.assert_ended(outcome)
+    for latents in ('2x2x4', '1x4x2'):
+      self.assertTrue(outcome.has_logged(f'2 videos with latents {latents}'))
+      self.assertTrue(
+        outcome.has_logged(f'compiled the step for latents 8x{latents}x16')
+      )
+
+
+# Two hosts, one after the other: a whole run; a cache; a cache with a bad clip
+# in the share of the second host; a run of which the second host alone gets
+# SIGTERM.
+_HOST = """
+import json, os, signal, sys, time
+from lift_jax.cli import main
+from lift_jax.training import loop
+
+whole, cache, bad, stopped = map(json.loads, sys.argv[1:])
+status = [main.main([*whole, '--multihost'])]
+status += [main.main(cache), main.main(bad)]
+is_due = loop.TrainCheckpoints.is_due
+
+def stop_at_1(self, step):
+  if step == 1 and os.environ['JAX_PROCESS_ID'] == '1':
+    os.kill(os.getpid(), signal.SIGTERM)
+  # JAX looks once a second whether it has come; then all agree on a step.
+  time.sleep(5 if step == 1 else 1)
+  return is_due(self, step)
+
+loop.TrainCheckpoints.is_due = stop_at_1
+status += [main.main(stopped)]
+print(json.dumps(status))
+"""
+
+
+class MultihostTest(_AlignTest):
+  def test_two_hosts(self):
+    root = self.folder / 'clips'
+    shutil.copytree(self.world.root, root)
+    talls = [f'videos/tall_{index}.mp4' for index in range(2)]
+    jobs.write_alignment(root / 'tall.json', talls)
+    (root / 'videos' / 'bad.mp4').write_text('not a video')
+    jobs.write_alignment(root / 'bad.json', [talls[0], 'videos/bad.mp4'])
+
+    def prepare(name):
+      return ['prepare', *jobs.flags(
+        self.folder / name, data__root=root, data__synthetic=f'{name}.json',
+        model__path=self.world.workdir / 'model',
+      )]  # fmt: skip
+
+    calls = [
+      self.world.align(self.workdir, **_VALIDATION),
+      prepare('tall'),
+      prepare('bad'),
+      self.world.align(self.folder / 'stopped'),
+    ]
+    hosts = jobs.two_hosts(_HOST, [json.dumps(call) for call in calls], 2)
+    for status, output, errors in hosts:
+      print(status, output, errors)
+      self.assertEqual(status, 0, errors)
+      self.assertEqual(json.loads(output.splitlines()[-1]), [0, 0, 2, 143])
+      self.assertIn('bad.json record 1 (videos/bad.mp4)', errors)
+    self.assertEqual(
+      jobs.steps_of(self.workdir), list(range(1, jobs.STEPS + 1))
+    )
+    self.assertEqual(jobs.checkpoints_of(self.workdir), ['4', '6'])
+    self.assertEqual(steps_with_videos(self.workdir), [0, 3, 6])
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6)['trainable'],
+      jobs.state_of(self.whole, 6)['trainable'],
+      rtol=1e-5,
+      atol=1e-5,
+    )
+    one_host = jobs.records_of(self.world.workdir / 'cache')
+    two_hosts = jobs.records_of(self.folder / 'tall' / 'cache')
+    self.assertEqual(sorted(two_hosts), talls)
+    for video in talls:
+      (bucket, data), (other_bucket, other) = two_hosts[video], one_host[video]
+      self.assertEqual(bucket, other_bucket)
+      runs.assert_same(
+        cache_lib.unpack(data), cache_lib.unpack(other), rtol=1e-5, atol=1e-5
+      )
+    stopped = [
+      int(name) for name in jobs.checkpoints_of(self.folder / 'stopped')
+    ]
+    self.assertBetween(max(stopped), 2, jobs.STEPS - 1)
+    self.assertFalse((self.folder / 'bad' / 'cache' / 'index.json').exists())

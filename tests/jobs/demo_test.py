@@ -1,0 +1,250 @@
+"""`lift demo`: every stage, at the smallest size there is."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from typing import Any
+
+from absl.testing import parameterized
+import pytest
+
+from lift_jax.data.hra import DIMENSIONS
+from lift_jax.models.cogvideox.folder import open_model
+from lift_jax.models.critic.folder import open_critic
+from lift_jax.toyworld import judge, scenes
+from tests.jobs import jobs
+
+_STAGES = (
+  'sample', 'annotate', 'train_critic', 'score', 'evaluate', 'align',
+  'before', 'after',
+)  # fmt: skip
+_SMALL = {
+  'train_critic.train.steps': 2,
+  'align.train.steps': 2,
+  'sample.sampler.num_steps': 2,
+  'evaluate.metrics.bootstrap.draws': 50,
+  'bootstrap.draws': 50,
+}
+
+
+def _demo(workdir: pathlib.Path, *flags: str, **settings) -> jobs.Outcome:
+  named = {key.replace('__', '.'): value for key, value in settings.items()}
+  overrides = (_SMALL | named).items()
+  return jobs.lift(
+    'demo',
+    '--config=:smoke',
+    f'--workdir={workdir}',
+    *flags,
+    *(f'--config.{key}={value}' for key, value in overrides),
+  )
+
+
+def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def first(tmp_path_factory):
+  """The workdir of a whole run, and its outcome."""
+  workdir = tmp_path_factory.mktemp('demo')
+  return workdir, _demo(workdir)
+
+
+class DemoTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, first, tmp_path):
+    self.workdir, self.outcome = first
+    self.other = tmp_path
+
+  def results(self):
+    return json.loads((self.workdir / 'results.json').read_text())
+
+  def test_outcome(self):
+    self.assertEqual((self.outcome.status, self.outcome.stderr), (0, ''))
+    headings = [
+      line for line in self.outcome.log if line.startswith('demo: stage')
+    ]
+    self.assertEqual(
+      headings,
+      [
+        f'demo: stage {number} of {len(_STAGES)}, {name}'
+        for number, name in enumerate(_STAGES, 1)
+      ],
+    )
+    self.assertEqual(jobs.leftovers(self.workdir), [])
+
+  def test_results(self):
+    """What the table says is what the checkers say of the files."""
+    results = self.results()
+    compared = results['comparison']
+    self.assertEqual(compared['num_videos'], 8)
+    for which in ('before', 'after'):
+      clips = judge.judge_videos(self.workdir / which)
+      self.assertLen(clips, 8)
+      for dimension in DIMENSIONS:
+        good = [clip.verdicts[dimension].label == 'Good' for clip in clips]
+        rate = compared['rates'][dimension][which]['value']
+        self.assertAlmostEqual(rate, sum(good) / 8)
+    self.assertEqual(list(results['seconds']), list(_STAGES))
+    self.assertEqual(set(results['critic']), {*DIMENSIONS, 'all'})
+    self.assertGreater(results['peak_memory_gib'], 0.1)
+
+  def test_held_out(self):
+    """Nothing that is trained on has a caption that is judged by."""
+    known = {
+      record['prompt']
+      for record in _lines(self.workdir / 'prompts' / 'training.jsonl')
+    }
+    real = json.loads(
+      (self.workdir / 'clips' / 'real' / 'real.json').read_text()
+    )
+    known |= {record['caption'] for record in real}
+    judged = {
+      record['prompt']
+      for record in _lines(self.workdir / 'prompts' / 'held_out.jsonl')
+    }
+    self.assertLen(judged, 8)
+    self.assertTrue(all(map(scenes.is_held_out, judged)))
+    self.assertFalse(any(map(scenes.is_held_out, known)))
+
+  def test_what_is_learnt_from(self):
+    """The model learns from clips that the critic has not learnt from."""
+    rated = json.loads((self.workdir / 'feedback' / 'hra.json').read_text())
+    scored = json.loads((self.workdir / 'align' / 'scored.json').read_text())
+    self.assertLen({record['video'] for record in rated}, 16)
+    self.assertLen({record['video'] for record in scored}, 16)
+    self.assertNoCommonElements(
+      {record['video'] for record in rated},
+      {record['video'] for record in scored},
+    )
+    by_critic = json.loads(
+      (self.workdir / 'scores' / 'scores.json').read_text()
+    )
+    worth = {record['video']: record['score'] for record in by_critic}
+    for record in scored:
+      self.assertEqual(record['score'], worth[record['video']])
+
+  def assertNoCommonElements(self, some, others):
+    self.assertEqual(some & others, set())
+
+  def test_same_noise(self):
+    """Before and after differ by the model alone."""
+    lines = [
+      _lines(self.workdir / name / 'manifest.jsonl')
+      for name in ('before', 'after')
+    ]
+    for one, other in zip(*lines, strict=True):
+      self.assertEqual(one['seed'], other['seed'])
+      self.assertEqual(one['prompt'], other['prompt'])
+    self.assertNotEqual(
+      [line['files'] for line in lines[0]], [line['files'] for line in lines[1]]
+    )
+
+  def test_report(self):
+    page = (self.workdir / 'report.html').read_text()
+    self.assertEqual(page.count('data:image/gif'), 2 * 4)
+    links = re.findall(r'https?://[^\s"\'<]+', page)
+    self.assertEqual(set(links) - {'http://www.w3.org/2000/svg'}, set())
+
+  def test_again(self):
+    """Finished stages are not run again, and the numbers are the same."""
+    results = self.results()
+    outcome = _demo(self.workdir)
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    done = [line for line in outcome.log if line.endswith(': done before')]
+    self.assertLen(done, len(_STAGES))
+    again = self.results()
+    for key in ('comparison', 'critic', 'seconds', 'counts'):
+      self.assertEqual(again[key], results[key])
+
+  def test_interrupted(self):
+    """A stage whose end is not noted goes on from what it left."""
+    for name in ('align', 'after'):
+      (self.workdir / 'stages' / f'{name}.json').unlink()
+    results = self.results()
+    outcome = _demo(self.workdir)
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    self.assertTrue(outcome.has_logged('resumed at step 2'))
+    self.assertEqual(self.results()['comparison'], results['comparison'])
+
+  @parameterized.parameters(
+    (
+      {'align__train__steps': 3},
+      "stage 'align' was made with align.train.steps",
+    ),
+    ({'seed': 1}, "stage 'sample' was made with "),
+    ({'clips__rated': 0}, 'clips.rated is 0'),
+    ({'clips__scored': 2000}, 'has 1354 prompts'),
+    ({'clips__held_out': 200}, 'holds out 182'),
+  )
+  def test_refused(self, settings, message):
+    outcome = _demo(self.workdir, **settings)
+    self.assertEqual(outcome.status, 2)
+    self.assertIn(message, outcome.stderr)
+
+  def test_one_host(self):
+    outcome = _demo(self.other, '--multihost')
+    self.assertEqual(outcome.status, 2)
+    self.assertIn('leave --multihost out', outcome.stderr)
+
+
+class FromScratchTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path):
+    self.workdir = tmp_path
+
+  def test_models(self):
+    """Both models are made, and the rest works on them."""
+    outcome = _demo(self.workdir, '--from_scratch')
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    self.assertTrue(
+      outcome.has_logged(f'demo: stage 1 of {len(_STAGES) + 3}, pretrain_vae')
+    )
+    model = open_model(self.workdir / 'pretrained' / 't2v')
+    open_critic(self.workdir / 'pretrained' / 'critic')
+    results = json.loads((self.workdir / 'results.json').read_text())
+    self.assertEqual(results['comparison']['num_videos'], 8)
+    config = json.loads(
+      (self.workdir / 'clips' / 'sample_config.json').read_text()
+    )
+    self.assertEqual(config['model']['path'], str(model.path))
+
+
+class WheelTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path):
+    self.folder = tmp_path
+
+  def test_has_the_models(self):
+    """A built package holds all that the demo reads, and finds it."""
+    subprocess.run(
+      [
+        sys.executable, 'setup.py', '--quiet', 'build',
+        f'--build-base={self.folder / "base"}',
+        f'--build-lib={self.folder / "lib"}',
+      ],
+      cwd=jobs.REPOSITORY, check=True, capture_output=True,
+    )  # fmt: skip
+    code = (
+      'from lift_jax.toyworld import weights, pretrain_critic\n'
+      'from lift_jax.models.cogvideox.folder import open_model\n'
+      'from lift_jax.models.critic.folder import open_critic\n'
+      'model = open_model(weights.T2V)\n'
+      'print(model.path)\n'
+      'print(model.fingerprint("transformer"))\n'
+      'print(open_critic(weights.CRITIC).fingerprint)\n'
+      'assert pretrain_critic.questions_path().is_file()\n'
+    )
+    outputs = [
+      subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=self.folder, check=True, capture_output=True, text=True,
+        env=os.environ | {'PYTHONPATH': str(place)},
+      ).stdout.splitlines()
+      for place in (self.folder / 'lib', jobs.REPOSITORY)
+    ]  # fmt: skip
+    self.assertStartsWith(outputs[0][0], str(self.folder / 'lib'))
+    self.assertEqual(outputs[0][1:], outputs[1][1:])

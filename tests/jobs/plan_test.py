@@ -1,0 +1,185 @@
+"""`lift plan`: what it compiles is what the jobs run."""
+
+import dataclasses
+import json
+from unittest import mock
+
+from absl.testing import parameterized
+import jax
+import pytest
+
+from lift_jax import chips
+from lift_jax.planning import report
+from lift_jax.training import loop
+from tests.jobs import jobs
+
+_SMOKE = (f'--config={jobs.CONFIG}:smoke', '--topology=cpu:8')
+
+
+def _plan(*flags: str) -> jobs.Outcome:
+  return jobs.lift('plan', *flags)
+
+
+def _planned(*flags: str) -> dict:
+  outcome = _plan('--json', *flags)
+  assert (outcome.status, outcome.stderr) == (0, ''), outcome
+  return json.loads(outcome.stdout)
+
+
+class SameProgramTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path, monkeypatch):
+    self.folder, self.monkeypatch = tmp_path, monkeypatch
+
+  @parameterized.parameters(
+    {'mesh.fsdp': 8},
+    {'mesh.context': 2, 'mesh.tensor': 2, 'train.remat': 'full'},
+    {'mesh.fsdp': 8, 'train.trainable': 'lora', 'train.ema_decay': 0.9},
+  )
+  def test_align(self, **settings):
+    """Memory and FLOPs are those of the step that `lift align` compiles."""
+    seen = []
+
+    def note(compiled):
+      stats = compiled.memory_analysis()
+      seen.append(
+        (
+          stats.argument_size_in_bytes,
+          stats.temp_size_in_bytes,
+          compiled.cost_analysis()['flops'],
+        )
+      )
+      return ''
+
+    self.monkeypatch.setattr(loop, '_memory', note)
+    jobs.make_clips(self.folder / 'clips')
+    overrides = {
+      'data__root': self.folder / 'clips',
+      'data__synthetic': ('wide.json',),
+      'data__sizes': ((16, 32),),
+      'train__batch_size': 8,
+      'train__steps': 1,
+      **{key.replace('.', '__'): value for key, value in settings.items()},
+    }
+    argv = jobs.flags(self.folder / 'run', **overrides)
+    outcome = jobs.lift('align', *argv)
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    argv = [flag for flag in argv if not flag.startswith('--workdir')]
+    (program,) = _planned('--topology=cpu:8', *argv)['programs']
+    memory = program['memory']
+    ((arguments, temporaries, flops),) = seen
+    self.assertEqual(memory['arguments'], arguments)
+    self.assertEqual(memory['temporaries'], temporaries)
+    # The learning rate depends on how many steps there are.
+    self.assertAlmostEqual(program['xla_flops'] / flops, 1, delta=1e-4)
+
+
+class OutputTest(parameterized.TestCase):
+  def test_lines(self):
+    outcome = _plan(*_SMOKE)
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    lines = outcome.stdout.splitlines()
+    self.assertStartsWith(lines[0], 'lift align on cpu:8: 8 cpu devices: ')
+    self.assertEqual(lines[1], 'attention: xla (asked for: auto)')
+    self.assertTrue(any('all-gather' in line for line in lines))
+    self.assertIn('nothing is known of this device', lines[-1])
+
+  def test_does_not_fit(self):
+    """Then it says what would help, and what is done already is no help."""
+    small = dataclasses.replace(chips.CHIPS['cpu'], hbm_bytes=1000)
+    with mock.patch.dict(chips.CHIPS, {'cpu': small}):
+      for settings, helps, does_not in (
+        ((), 'train.trainable=lora', 'mesh.fsdp='),
+        (
+          (
+            '--config.train.trainable=lora',
+            '--config.mesh.data=2',
+            '--config.mesh.fsdp=4',
+          ),
+          'mesh.fsdp=8, mesh.data=1',
+          'train.trainable=lora',
+        ),
+      ):
+        outcome = _plan(*_SMOKE, *settings)
+        self.assertEqual(outcome.status, 0)
+        text, advice = outcome.stdout.split('What would help:')
+        self.assertIn('too much', text)
+        self.assertIn(helps, advice)
+        self.assertNotIn(does_not, advice)
+        self.assertIn('mesh.tensor=2', advice)
+
+  @parameterized.parameters(RuntimeError, jax.errors.JaxRuntimeError)
+  def test_without_cudnn(self, fault):
+    """JAX or the compiler misses it: another kernel, and the plan says so."""
+    make, asked = report.make, []
+
+    def make_or_refuse(program, topology):
+      asked.append(program)
+      if len(asked) == 1:
+        raise fault('cuDNN not found.')
+      return make(program, topology)
+
+    with mock.patch.object(report, 'make', make_or_refuse):
+      outcome = _plan(*_SMOKE)
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    self.assertLen(asked, 2)
+    attention = outcome.stdout.splitlines()[1]
+    self.assertStartsWith(attention, 'attention: xla in place of cudnn')
+
+  def test_other_faults(self):
+    """What the compiler refuses is told; what is no word of its is raised."""
+    refused = jax.errors.JaxRuntimeError('INTERNAL: no such thing\nat x')
+    with mock.patch.object(report, 'make', side_effect=refused):
+      outcome = _plan(*_SMOKE)
+    self.assertEqual(outcome.status, 2)
+    self.assertIn('--topology=cpu:8: INTERNAL: no such thing', outcome.stderr)
+    with mock.patch.object(report, 'make', side_effect=RuntimeError('fork')):
+      with self.assertRaisesRegex(RuntimeError, 'fork'):
+        _plan(*_SMOKE)
+
+  def test_numbers(self):
+    """FLOPs are those of the model, and gathers those of its parameters."""
+    (program,) = _planned(*_SMOKE)['programs']
+    self.assertAlmostEqual(
+      program['done_flops'] / program['model_flops'], 1, delta=0.05
+    )
+    self.assertTrue(program['fits'])
+    self.assertEqual(program['num_videos'], 8)
+    kinds = {row['kind'] for row in program['collectives']}
+    self.assertContainsSubset({'all-gather', 'all-reduce'}, kinds)
+    self.assertEqual(
+      {tuple(row['axes']) for row in program['collectives']}, {('fsdp',)}
+    )
+
+  @parameterized.parameters(
+    ('train_critic', 'critic_tiny.py', ['training step']),
+    ('score', 'score.py:smoke', ['rating']),
+    ('sample', 'sample.py:smoke', ['text encoder', 'denoising', 'decoding']),
+  )
+  def test_other_jobs(self, job, config, names):
+    config = f'--config={jobs.REPOSITORY}/configs/{config}'
+    found = _planned(config, '--topology=cpu:2', f'--job={job}')
+    self.assertEqual([p['name'] for p in found['programs']], names)
+    for program in found['programs']:
+      self.assertGreater(program['done_flops'], 0)
+      if program['model_flops'] != program['done_flops']:
+        ratio = program['done_flops'] / program['model_flops']
+        self.assertBetween(ratio, 0.8, 2.5, program['name'])
+
+  @parameterized.parameters(
+    (('--topology=cpu:8',), '--config=FILE.py is missing'),
+    ((_SMOKE[0],), '--topology=TOPOLOGY is missing'),
+    ((_SMOKE[0], '--topology=v9:2x2'), 'write v5p:4x4x4'),
+    ((*_SMOKE, '--job=score'), 'is not a setting'),
+    ((*_SMOKE, '--config.mesh.fsdp=3'), 'does not equal the 8 devices'),
+    (
+      (f'--config={jobs.REPOSITORY}/configs/align_cogvideox_2b.py',
+       '--topology=cpu:8', '--config.model.published=3b'),
+      "one of ['CogVideoX-2b', 'CogVideoX-5b']",
+    ),
+  )  # fmt: skip
+  def test_refused(self, flags, message):
+    outcome = _plan(*flags)
+    self.assertEqual(outcome.status, 2)
+    self.assertIn(message, outcome.stderr)
+    self.assertLen(outcome.stderr.splitlines(), 1)

@@ -1,0 +1,75 @@
+"""Batches of what is left to do."""
+
+import random
+
+from absl.testing import parameterized
+
+from lift_jax.runtime import batching
+
+
+class FillBatchesTest(parameterized.TestCase):
+  def test_whole(self):
+    batches = list(batching.fill_batches(range(7), lambda item: False, 3))
+    self.assertEqual(
+      [batch.items for batch in batches],
+      [[0, 1, 2], [3, 4, 5], [6, 6, 6]],
+    )
+    self.assertEqual(batches[0].is_new, [True, True, True])
+    self.assertEqual(batches[2].is_new, [True, False, False])
+
+  def test_row_stays(self):
+    batches = list(
+      batching.fill_batches(range(7), {0, 1, 3, 5}.__contains__, 3)
+    )
+    self.assertEqual([batch.items for batch in batches], [[6, 4, 2]])
+
+  @parameterized.parameters(*range(60))
+  def test_property(self, seed):
+    rng = random.Random(seed)
+    batch_size = rng.randint(1, 5)
+    items = [f'piece {n}' for n in range(rng.randint(0, 23))]
+    share = rng.choice([0.0, 0.1, 0.5, 0.9, 1.0])
+    finished = {item for item in items if rng.random() < share}
+    finished.add('of another run')
+    row_of = {item: index % batch_size for index, item in enumerate(items)}
+    made = []
+    for batch in batching.fill_batches(
+      items, finished.__contains__, batch_size
+    ):
+      self.assertLen(batch.items, batch_size)
+      self.assertLen(batch.is_new, batch_size)
+      self.assertTrue(any(batch.is_new))
+      new = []
+      for row, (item, is_new) in enumerate(
+        zip(batch.items, batch.is_new, strict=True)
+      ):
+        if is_new:
+          self.assertEqual(row_of[item], row)
+          new.append(item)
+      for item in batch.items:
+        self.assertIn(item, new)  # what fills it is one of them
+      made += new
+    self.assertCountEqual(
+      made, [item for item in items if item not in finished]
+    )
+    # Those of a row keep their order.
+    for row in range(batch_size):
+      of_row = [items.index(item) for item in made if row_of[item] == row]
+      self.assertEqual(of_row, sorted(of_row))
+
+
+class InRoundsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (0, 3, []),
+    (3, 3, [[0, 1, 2]]),
+    (7, 3, [[0, 1, 2], [3, 4, 5], [6]]),
+    (2, 5, [[0, 1]]),
+    (2, 1, [[0], [1]]),
+  )
+  def test_sizes(self, num, size, expected):
+    self.assertEqual(list(batching.in_rounds(iter(range(num)), size)), expected)
+
+  def test_takes_no_more_than_a_round(self):
+    items = iter(range(9))
+    next(batching.in_rounds(items, 4))
+    self.assertEqual(next(items), 4)

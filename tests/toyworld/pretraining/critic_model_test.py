@@ -1,0 +1,262 @@
+"""The critic of the toy world: what it is taught, and that it can be opened."""
+
+import collections
+import dataclasses
+import itertools
+import logging
+import pathlib
+import re
+import tempfile
+
+from absl.testing import parameterized
+import jax
+import numpy as np
+
+from lift_jax import config_lib
+from lift_jax.data.hra import DIMENSIONS, LABELS, read_questions
+from lift_jax.models.critic import folder as folder_lib
+from lift_jax.models.critic.tokens import PromptTokenizer, label_tokens
+from lift_jax.models.functional import functional
+from lift_jax.toyworld import checkers, demo_config, flaws, scenes
+from lift_jax.toyworld.flaws import Flaw
+from lift_jax.toyworld.pretraining import critic_model
+from lift_jax.toyworld.pretraining.video_model import StageConfig
+from lift_jax.toyworld.scenes import Scene
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def _shipped():
+  """The config of the critic that comes with the package."""
+  return config_lib.resolve(
+    demo_config.get_config().pretrain.critic,
+    critic_model.CriticPretrainConfig,
+  )
+
+
+def _config(**changes):
+  config = _shipped()
+  sizes = {
+    'num_clips': 24,
+    'num_eval_clips': 4,
+    'vision_tower': dataclasses.replace(
+      config.vision_tower, width=16, num_layers=2, num_heads=2, mlp_width=16
+    ),
+    'llm': dataclasses.replace(
+      config.llm,
+      width=16,
+      num_layers=1,
+      num_heads=2,
+      num_kv_heads=2,
+      head_dim=8,
+      mlp_width=16,
+    ),
+    'vision': StageConfig(3, 8, config.vision.optimizer),
+    'training': StageConfig(3, 8, config.training.optimizer),
+  }
+  return dataclasses.replace(config, **sizes | changes)
+
+
+def _tokenizer(path):
+  return PromptTokenizer(
+    path / folder_lib.LLM, critic_model.TEMPLATE, 4, max_length=256
+  )
+
+
+class RowsTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    scratch = cls.enterClassContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(scratch)
+    critic_model.write_draft(path, _config())
+    cls.tokenizer = _tokenizer(path)
+    cls.frames, cls.truths = critic_model.draw_clips(24, 0.5, seed=0)
+
+  def rows(self, **changes):
+    return critic_model.Rows(
+      self.frames, self.truths, self.tokenizer, _config(**changes)
+    )
+
+  def drawn(self, num, **changes):
+    rows, rng = self.rows(**changes), np.random.default_rng(0)
+    truths = itertools.islice(itertools.cycle(self.truths), num)
+    return [rows.draw(truth, rng, 0.5) for truth in truths]
+
+  def tokens_of(self, text):
+    ids, is_target = self.tokenizer.training('', ' Why?', 0, text)
+    return sum(is_target) - 1
+
+  def test_words_are_tokens(self):
+    for text in critic_model.texts():
+      pieces = re.findall(r'\w+|[^\w\s]', text)
+      # The first word of an answer has no space before it.
+      self.assertEqual(self.tokens_of(f'Good. {text.strip()}'), 2 + len(pieces))
+
+  def test_labels_are_tokens(self):
+    ids = label_tokens(self.tokenizer)
+    self.assertEqual([len(ids[label]) for label in LABELS], [1, 1, 1])
+
+  def test_nothing_held_out_is_trained_on(self):
+    known = {scene.caption for scene in scenes.training_scenes()}
+    for truth in self.truths:
+      self.assertIn(Scene(**truth.shown).caption, known)
+    for caption, question, answer in self.drawn(400):
+      if question == critic_model.DESCRIBE:
+        self.assertEqual(caption, '')
+        self.assertIn(f'{answer.split(".")[0]}.', known)
+      else:
+        self.assertIn(caption, known)
+
+  def test_labels_are_balanced(self):
+    """Over clips drawn anew, as their flaws are drawn with them."""
+    count = collections.Counter()
+    questions = read_questions(critic_model.questions_path())
+    dimensions = {text: name for name, text in questions.items()}
+    _, truths = critic_model.draw_clips(300, 0.0, seed=1)
+    rows = self.rows(describe_share=(0.0, 0.0), compare_share=(0.0, 0.0))
+    rng = np.random.default_rng(0)
+    for truth in truths * 6:
+      _, question, answer = rows.draw(truth, rng, 0.5)
+      count[dimensions[question], answer.split('.')[0]] += 1
+    self.assertLen(count, 9)
+    for pair, times in count.items():
+      self.assertBetween(times, 140, 260, pair)
+
+  def test_descriptions_become_rare(self):
+    rows = self.rows(describe_share=(0.8, 0.2))
+    rng = np.random.default_rng(0)
+    for progress, low, high in ((0, 0.7, 0.9), (0.5, 0.4, 0.6), (1, 0.1, 0.3)):
+      asked = [
+        rows.draw(self.truths[k % 24], rng, progress)[1] for k in range(200)
+      ]
+      is_described = [text == critic_model.DESCRIBE for text in asked]
+      self.assertBetween(np.mean(is_described), low, high)
+
+  def test_steps(self):
+    """A step decides what is drawn, and how far the training is."""
+    training = dataclasses.replace(_config().training, steps=100)
+    self.assertEqual(training.optimizer.cycles, 2)
+    changes = {'describe_share': (1.0, 0.0), 'compare_share': (0.0, 0.0)}
+    rows = self.rows(training=training, **changes)
+    numbers = np.arange(24)
+    later = rows(numbers, 99)
+    for one, other in zip(
+      later, self.rows(training=training, **changes)(numbers, 99), strict=True
+    ):
+      np.testing.assert_array_equal(one, other)
+    self.assertTrue(np.any(rows(numbers, 98)[1] != later[1]))
+    # The weight is 1 for descriptions alone.
+    self.assertEqual(np.mean(rows(numbers, 0)[3]), 1)
+    self.assertGreater(np.mean(later[3]), 3)
+    # Of each of two cycles.
+    self.assertEqual(np.mean(rows(numbers, 50)[3]), 1)
+    self.assertGreater(np.mean(rows(numbers, 49)[3]), 3)
+
+  def test_compared(self):
+    """About one attribute, whatever the others; half the answers are Good."""
+    rows = self.rows(describe_share=(0.0, 0.0), compare_share=(1.0, 1.0))
+    count = collections.Counter()
+    num_others = 0
+    rng = np.random.default_rng(0)
+    for number in range(1200):
+      truth = self.truths[number % 24]
+      caption, question, answer = rows.draw(truth, rng, 0.5)
+      (name,) = (
+        name
+        for name in scenes.ATTRIBUTES
+        if question == critic_model.COMPARE.format(name)
+      )
+      asked, shown = Scene.from_caption(caption), Scene(**truth.shown)
+      fits = getattr(asked, name) == getattr(shown, name)
+      count[name, answer.split('.')[0]] += 1
+      self.assertEqual(answer.startswith('Good.'), fits)
+      wrong = flaws.mismatches(truth.shown, dataclasses.asdict(asked))
+      num_others += len(wrong.keys() - {name})
+      if not fits:
+        self.assertIn(f'not {getattr(asked, name)}', answer)
+        self.assertNotIn(' and the ', answer)
+    self.assertGreater(num_others, 300)
+    for name in scenes.ATTRIBUTES:
+      for label in ('Good', 'Bad'):
+        self.assertBetween(count[name, label], 75, 170, (name, label))
+
+  def test_answers_are_the_checkers(self):
+    """What is said of known flaws is what is seen in the pixels."""
+    rng = np.random.default_rng(0)
+    kinds = flaws.FIDELITY_KINDS, flaws.MOTION_KINDS
+    for fidelity, motion in zip(*kinds, strict=True):
+      scene = scenes.training_scenes()[rng.integers(1000)]
+      known = Flaw(fidelity, 'Normal'), Flaw(motion, 'Bad')
+      clip = flaws.make_clip(scene, scene, *known, rng)
+      truth = critic_model.truth_of(scene, *known)
+      self.assertEqual(
+        checkers.judge(scene, truth),
+        checkers.check(clip.caption, clip.frames_thw3),
+      )
+
+  def test_targets_are_the_answers(self):
+    rows, again = self.rows(text_places=96), self.rows(text_places=96)
+    numbers = np.arange(24)
+    frames, tokens_bn, is_target_bn, weight_b = rows(numbers, 2)
+    np.testing.assert_array_equal(frames, self.frames)
+    self.assertEqual(tokens_bn.shape, (24, 32 + 96))
+    rng = np.random.default_rng((_config().seed, 1, 2))
+    progress = 2 * 2 / _config().training.steps % 1  # of two cycles
+    drawn = [again.draw(truth, rng, progress) for truth in self.truths]
+    for row, (_, question, answer) in enumerate(drawn):
+      learnt = tokens_bn[row][is_target_bn[row]]
+      self.assertEqual(self.tokenizer.decode(learnt.tolist()), answer)
+      is_description = question == critic_model.DESCRIBE
+      self.assertEqual(weight_b[row], 1.0 if is_description else 4.0)
+
+  def test_long_answers_lose_their_end(self):
+    row = self.tokenizer.training('A cat.', ' Why?', 8, 'Good.' + ' It is.' * 9)
+    places = len(row[0]) - 32 - 5
+    tokens_bn, is_target_bn = critic_model.pad_rows(
+      [row], self.tokenizer, places
+    )
+    self.assertEqual(tokens_bn[0].tolist(), row[0][:-5])
+    self.assertEqual(is_target_bn[0].tolist(), row[1][:-5])
+
+  def test_few_answers_are_long(self):
+    """More than the full stop and the end is lost of one in six."""
+    places = 32 + _shipped().text_places
+    lengths = [
+      len(self.tokenizer.training(*drawn[:2], 8, drawn[2])[0])
+      for drawn in self.drawn(300)
+    ]
+    self.assertLess(np.mean([length > places + 2 for length in lengths]), 1 / 6)
+
+
+class MakeCriticTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    scratch = self.enterContext(tempfile.TemporaryDirectory())
+    self.folder = pathlib.Path(scratch)
+
+  def test_can_be_opened_and_asked(self):
+    path = self.folder / 'critic'
+    config = _config()
+    with self.assertLogs(_LOGGER, logging.INFO) as logs:
+      critic_model.make_critic(path, config, _LOGGER)
+    self.assertIn('motion', logs.output[-1])
+    self.assertEqual([path], list(self.folder.iterdir()))
+    critic = folder_lib.open_critic(path)
+    self.assertEqual(critic.config.vision_tower, config.vision_tower)
+    model = functional(critic.build())
+    mesh = jax.make_mesh((1,), ('x',), devices=jax.devices()[:1])
+    everywhere = jax.sharding.NamedSharding(mesh, jax.P())
+    params = critic.load(
+      model,
+      jax.tree.map(lambda _: everywhere, model.abstract_params),
+      np.float32,
+    )
+    rates = critic_model.label_accuracy(model, params, _tokenizer(path), config)
+    self.assertEqual(set(rates), set(DIMENSIONS))
+
+  def test_the_shipped_one_is_small(self):
+    critic = critic_model.write_draft(self.folder, _shipped())
+    model = functional(critic.build())
+    sizes = [x.size for x in jax.tree.leaves(model.abstract_params)]
+    self.assertLess(2 * sum(sizes), 2.5e6)

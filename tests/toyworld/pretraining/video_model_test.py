@@ -1,0 +1,147 @@
+"""A toy CogVideoX from nothing, at the smallest size there is."""
+
+import logging
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lift_jax import config_lib
+from lift_jax.data.hra import DIMENSIONS
+from lift_jax.models.cogvideox.folder import open_model
+from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.toyworld import checkers, demo_config, scenes, tokenizer
+from lift_jax.toyworld.pretraining import loop, video_model
+
+_LOGGER = logging.getLogger('lift')
+
+
+def _config(**changes):
+  config = demo_config.get_config('smoke').pretrain.model
+  config.update_from_flattened_dict(changes)
+  return config_lib.resolve(config, video_model.PretrainConfig)
+
+
+class DrawTest(absltest.TestCase):
+  def test_clips(self):
+    """About as many are flawed as asked for, and none is held out."""
+    frames_bthw3, captions = video_model.draw_clips(120, 0.5, seed=3)
+    self.assertEqual(frames_bthw3.shape, (120, 9, 32, 32, 3))
+    self.assertFalse(any(map(scenes.is_held_out, captions)))
+    is_good = [
+      all(v.label == 'Good' for v in checkers.check(caption, frames).values())
+      for caption, frames in zip(captions, frames_bthw3, strict=True)
+    ]
+    self.assertBetween(np.mean(is_good), 0.37, 0.63)
+
+  def test_without_flaws(self):
+    frames_bthw3, captions = video_model.draw_clips(20, 0.0, seed=3)
+    for caption, frames in zip(captions, frames_bthw3, strict=True):
+      labels = [v.label for v in checkers.check(caption, frames).values()]
+      self.assertEqual(labels, ['Good'] * len(DIMENSIONS))
+
+  def test_seed(self):
+    one, other = (video_model.draw_clips(3, 0.5, seed)[0] for seed in (0, 1))
+    np.testing.assert_array_equal(video_model.draw_clips(3, 0.5, 0)[0], one)
+    self.assertFalse(np.array_equal(one, other))
+
+
+class MakeModelTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path, caplog):
+    self.folder, self.caplog = tmp_path, caplog
+    checkpoints = tmp_path / 'checkpoints'
+    self.pretraining = loop.Pretraining(checkpoints, 0, _LOGGER)
+
+  def test_folder(self):
+    """It opens, and its latents have about unit variance."""
+    autoencoder, target = (self.folder / name for name in ('vae', 't2v'))
+    video_model.make_autoencoder(autoencoder, _config(), _LOGGER)
+    video_model.make_model(target, autoencoder, _config(), _LOGGER)
+    model = open_model(target)
+    network = model.declare('vae')
+    params = model.load('vae', network, None)
+    frames_bthw3, _ = video_model.draw_clips(16, 0.5, seed=0)
+    mean, _ = video_model.encode_all(model, params, frames_bthw3, _LOGGER)
+    spread = np.std(mean) * model.vae.scaling_factor
+    self.assertBetween(spread, 0.7, 1.4)
+    for component in ('transformer', 'text_encoder'):
+      network = model.declare(component)
+      params = model.load(component, network, None)
+      self.assertTrue(
+        all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+      )
+    self.assertEqual({p.name for p in self.folder.iterdir()}, {'vae', 't2v'})
+
+  def test_learns(self):
+    """The error of the autoencoder falls, that of its weighted pixels too."""
+    config = _config(**{
+      'autoencoder.steps': 12, 'autoencoder.batch_size': 4,
+      'vae.block_out_channels': (4, 4, 4), 'vae.norm_num_groups': 2,
+    })  # fmt: skip
+    frames_bthw3, _ = video_model.draw_clips(4, 0.5, seed=0)
+    model = video_model.empty_model(self.folder, config)
+    network = model.declare('vae')
+    params = video_model.train_autoencoder(
+      model, frames_bthw3, config, self.pretraining
+    )
+    again = jax.jit(
+      lambda params, video: network(
+        params, network(params, video, method='encode').mean, method='decode'
+      )
+    )
+    video = (frames_bthw3 / 127.5 - 1).astype(np.float32)
+    before, after = (
+      np.mean(np.abs(again(of, video) - video))
+      for of in (jax.jit(network.init)(jax.random.key(config.seed)), params)
+    )
+    self.assertLess(after, 0.8 * before)
+
+  @parameterized.parameters((0, 1), (500, 2), (999, 1000))
+  def test_later(self, first: int, times: int):
+    """All timesteps from the first on, each as often."""
+    moved = video_model.later(np.arange(1000), first, 1000)
+    expected = np.repeat(np.arange(first, 1000), times)
+    np.testing.assert_array_equal(moved, expected)
+
+  def test_draft(self):
+    """The colour that a caption names shows in what it makes of noise."""
+    config = _config(**{
+      'draft.steps': 80, 'draft.optimizer.learning_rate': 5e-3,
+      'caption_dropout': 0.0,
+    })  # fmt: skip
+    tokenizer.write(self.folder / 'tokenizer')
+    model = video_model.empty_model(self.folder, config)
+    text, params = (
+      jax.jit(model.declare(component).init)(jax.random.key(0))
+      for component in ('text_encoder', 'transformer')
+    )
+    captions = [
+      'A small red circle moves upwards over a white background.',
+      'A small blue circle moves upwards over a white background.',
+    ] * 8
+    tokens_bs, _ = tokenize(
+      load_tokenizer(self.folder / 'tokenizer'), captions, 16
+    )
+    sign = np.tile([1.0, -1.0], 8).astype(np.float32)
+    mean_b = np.broadcast_to(sign[:, None, None, None, None], (16, 5, 8, 8, 16))
+    logvar_b = np.full_like(mean_b, -20.0)
+    params = video_model.train_transformer(
+      model, params, text, (mean_b, logvar_b, tokens_bs), config, 'draft', 999,
+      self.pretraining,
+    )  # fmt: skip
+    text_bsd = model.declare('text_encoder')(text, tokens_bs[:2])
+    noise = jax.random.normal(jax.random.key(1), mean_b[:1].shape)
+    velocity = model.declare('transformer')(
+      params, jnp.concatenate([noise, noise]), text_bsd, jnp.full(2, 999)
+    )
+    # At the last timestep the velocity is minus the clip.
+    means = np.mean(-velocity, (1, 2, 3, 4))
+    self.assertGreater(means[0], 0.5)
+    self.assertLess(means[1], -0.5)
+
+
+if __name__ == '__main__':
+  absltest.main()

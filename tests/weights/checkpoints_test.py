@@ -1,0 +1,124 @@
+"""Checkpoints of a run: what comes back, and what is refused."""
+
+import pathlib
+
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+import optax
+import pytest
+
+from lift_jax.errors import UserError
+from lift_jax.training.state import TrainState
+from lift_jax.weights import checkpoints
+
+_TX = optax.adam(0.1)
+_NOTE = {'model': 'abc', 'seed': 0}
+
+
+def _sharding(num_devices: int) -> NamedSharding:
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ('fsdp',))
+  return NamedSharding(mesh, PartitionSpec('fsdp'))
+
+
+def _state(num_devices: int, with_ema: bool = False) -> TrainState:
+  """A state after one step, split over devices."""
+  values = jnp.linspace(-1, 1, 16).reshape(8, 2)
+  params = {'w': jax.device_put(values, _sharding(num_devices))}
+  state = TrainState.create(params, _TX, with_ema)
+  updates, opt_state = _TX.update({'w': values}, state.opt_state, params)
+  params = optax.apply_updates(params, updates)
+  return TrainState(state.step + 1, params, opt_state, state.ema)
+
+
+class TrainCheckpointsTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _folder(self, tmp_path):
+    self.folder: pathlib.Path = tmp_path / 'checkpoints'
+
+  def open(self, every=2, keep=2, **note) -> checkpoints.TrainCheckpoints:
+    return checkpoints.TrainCheckpoints(
+      self.folder, checkpoints.CheckpointConfig(every, keep), _NOTE | note
+    )
+
+  def save(self, *steps, **kwargs):
+    with self.open() as saved:
+      for step in steps:
+        saved.save(step, _state(4, **kwargs), {'next_index': step})
+
+  def restore(self, saved, step, like, num_devices):
+    abstract = jax.eval_shape(lambda: like)
+    whole = NamedSharding(_sharding(num_devices).mesh, PartitionSpec())
+    places = jax.tree.map(
+      lambda leaf: _sharding(num_devices) if leaf.ndim else whole, abstract
+    )
+    return saved.restore(step, abstract, places)
+
+  @parameterized.product(num_devices=(1, 2, 4, 8), with_ema=(False, True))
+  def test_round_trip(self, num_devices, with_ema):
+    """Bit for bit, on any number of devices."""
+    self.save(2, with_ema=with_ema)
+    wanted = _state(4, with_ema)
+    with self.open() as saved:
+      self.assertEqual(saved.latest_step(), 2)
+      saved.check(2)
+      state, data = self.restore(saved, 2, wanted, num_devices)
+    self.assertEqual(data, {'next_index': 2})
+    self.assertEqual(jax.tree.structure(state), jax.tree.structure(wanted))
+    jax.tree.map(np.testing.assert_array_equal, state, wanted)
+    self.assertLen(state.trainable['w'].sharding.device_set, num_devices)
+
+  def test_keep(self):
+    self.save(2, 4, 6, 8)
+    names = sorted(path.name for path in self.folder.iterdir())
+    self.assertEqual(names, ['6', '8'])
+
+  def test_same_step_twice(self):
+    self.save(2, 2)
+    self.save(2)
+
+  def test_due(self):
+    with self.open(every=3) as saved:
+      due = [step for step in range(1, 10) if saved.is_due(step)]
+    self.assertEqual(due, [3, 6, 9])
+
+  def test_none(self):
+    with self.open() as saved:
+      self.assertIsNone(saved.latest_step())
+
+  @parameterized.parameters(
+    ({'seed': 1}, 'seed is 0 there and 1 here'),
+    ({'extra': 'x'}, "extra is None there and 'x' here"),
+  )
+  def test_other_run(self, note, message):
+    self.save(2)
+    with self.open(**note) as saved:
+      with self.assertRaisesRegex(UserError, f'2 is of another run: {message}'):
+        saved.check(2)
+
+  @parameterized.parameters('belongs_to/metadata', 'data/metadata', 'state/d')
+  def test_damaged(self, name):
+    self.save(2)
+    path = self.folder / '2' / name
+    for file in [path] if path.is_file() else path.iterdir():
+      file.write_bytes(b'')
+    with self.open() as saved:
+      with self.assertRaisesRegex(
+        UserError, '2: this checkpoint cannot be read'
+      ):
+        saved.check(2)
+        self.restore(saved, 2, _state(4), 4)
+
+  def test_error_still_ends_what_was_started(self):
+    with self.assertRaisesRegex(ValueError, 'stop'):
+      with self.open() as saved:
+        saved.save(2, _state(4), {})
+        raise ValueError('stop')
+    self.assertEqual([path.name for path in self.folder.iterdir()], ['2'])
+
+  @parameterized.parameters((0, 1), (1, 0))
+  def test_config(self, every, keep):
+    with self.assertRaisesRegex(UserError, 'must be above 0'):
+      checkpoints.CheckpointConfig(every, keep)
