@@ -27,7 +27,9 @@ def resolve(
   Args:
     section: ConfigDict or dict.
     cls: a dataclass; fields that are themselves dataclasses are resolved from
-      subsections, `X | None` fields may hold None.
+      subsections, `X | None` fields may hold None. One with a class method
+      `choose_class(section, where)` stands for several, of which that method
+      returns the one that this section asks for.
     where: name of the section in messages.
 
   Raises:
@@ -37,6 +39,8 @@ def resolve(
     section = section.to_dict()
   if not isinstance(section, Mapping):
     raise UserError(f'{where} is {section!r}, not a section')
+  if hasattr(cls, 'choose_class'):
+    cls = cls.choose_class(section, where)
   types_of = typing.get_type_hints(cls)
   fields = {field.name: field for field in dataclasses.fields(cls)}
   for key in section:

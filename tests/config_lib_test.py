@@ -34,6 +34,30 @@ class _Outer:
   flag: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+  kind: str
+
+  @classmethod
+  def choose_class(cls, section, where):
+    config_lib.check_choice(f'{where}.kind', section['kind'], _SHAPES)
+    return _SHAPES[section['kind']]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Circle:
+  kind: str
+  radius: float
+
+
+_SHAPES = {'circle': _Circle}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+  shape: _Shape
+
+
 def _section(**changes):
   inner = {'size': [1, 2], 'names': ['a']}
   return {
@@ -54,6 +78,14 @@ class ResolveTest(parameterized.TestCase):
     inner = {'size': (3, 4), 'names': (), 'rate': 1}
     config = config_lib.resolve(_section(other=inner), _Outer)
     self.assertEqual(config.other, _Inner((3, 4), (), 1.0))
+
+  def test_section_of_several_kinds(self):
+    section = {'shape': {'kind': 'circle', 'radius': 2}}
+    config = config_lib.resolve(section, _Picture)
+    self.assertEqual(config.shape, _Circle('circle', 2.0))
+    message = r"config.shape.kind is 'star'; choose one of \['circle'\]"
+    with self.assertRaisesRegex(UserError, message):
+      config_lib.resolve({'shape': {'kind': 'star'}}, _Picture)
 
   @parameterized.parameters(
     ({'cuont': 1}, 'config.cuont is not a setting; did you mean count?'),
