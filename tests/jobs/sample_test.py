@@ -521,7 +521,7 @@ _HOST = """
 import json, os, sys, time
 from lift_jax.cli import main
 from lift_jax.data import video
-from lift_jax.sampling import job
+from lift_jax.sampling import loop
 
 whole, broken = map(json.loads, sys.argv[1:])
 is_second = os.environ['JAX_PROCESS_ID'] == '1'

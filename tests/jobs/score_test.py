@@ -546,11 +546,11 @@ _HOST = """
 import json, os, sys, time
 from lift_jax.cli import main
 from lift_jax.errors import UserError
-from lift_jax.scoring import job
+from lift_jax.scoring import rater
 
 whole, broken = map(json.loads, sys.argv[1:])
 is_second = os.environ['JAX_PROCESS_ID'] == '1'
-read = job.read_frames
+read = rater.read_frames
 
 def read_late(*args):
   time.sleep(2 * is_second)
@@ -561,11 +561,11 @@ def read_never(video, *args):
     raise UserError(f'{video.where}: cannot be decoded; delete the record')
   return read(video, *args)
 
-job.read_frames = read_late
+rater.read_frames = read_late
 status = [main.main([*whole, '--multihost'])]
-job.read_frames = read_never
+rater.read_frames = read_never
 status += [main.main(broken)]
-job.read_frames = read
+rater.read_frames = read
 status += [main.main(broken)]
 print(json.dumps(status))
 """

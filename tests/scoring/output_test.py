@@ -46,7 +46,7 @@ def rewards(**changes) -> RewardConfig:
 
 
 def line(answers=ANSWERS, probabilities=PROBABILITIES, **more):
-  """A line of the journal, as `scoring.job` writes it."""
+  """A line of the journal, as `scoring.rater` writes it."""
   return {
     'video': 'videos/a.mp4',
     'caption': 'A cat.',
