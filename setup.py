@@ -22,6 +22,7 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['lift_jax', 'lift_jax.*']),
   package_data={
     'lift_jax.models.critic': ['questions.json'],
+    'lift_jax.report': ['templates/*'],
     'lift_jax.toyworld': ['questions.json', 'files/*/*', 'files/*/*/*'],
   },
   python_requires='>=3.11',
@@ -37,6 +38,8 @@ setuptools.setup(
     # tensorflow-datasets needs it where TensorFlow is absent.
     'importlib_resources>=6.4',
     'jax>=0.10.2',
+    'Jinja2>=3.1',
+    'matplotlib>=3.11',
     'ml_collections>=1.1',
     'ml_dtypes>=0.5',
     'numpy>=2.0',

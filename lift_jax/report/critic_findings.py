@@ -3,8 +3,12 @@
 from lift_jax.evaluation.calibration import TEMPERATURES
 from lift_jax.evaluation.critic_evaluation import Tree
 from lift_jax.report import critic_table
-from lift_jax.report.critic_table import decimal
-from lift_jax.report.parts import percentage, share, verdict
+from lift_jax.report.formatting import (
+  decimal,
+  percentage,
+  verdict,
+  with_interval,
+)
 
 
 def findings(result: Tree) -> list[str]:
@@ -13,9 +17,9 @@ def findings(result: Tree) -> list[str]:
   agreement = whole['agreement']
   gain = agreement['gain']
   lines = [
-    f'It agrees with people in {share(agreement["accuracy"])} of ratings. '
-    f'Always saying {whole["majority"]} would agree in '
-    f'{share(agreement["baseline_accuracy"])}'
+    f'It agrees with people in {with_interval(agreement["accuracy"])} of '
+    f'ratings. Always saying {whole["majority"]} would agree in '
+    f'{with_interval(agreement["baseline_accuracy"])}'
     + verdict(gain, '; it is better than that', '; it is worse than that',
                '; whether it is better than that is open') + '.'
   ]  # fmt: skip
@@ -85,5 +89,5 @@ def _about_order(ranking: Tree) -> list[str]:
   )  # fmt: skip
   return [
     f'Of two videos of {of} that people rate differently, its reward is '
-    f'higher for the better one in {share(right)} of pairs{chance}.'
+    f'higher for the better one in {with_interval(right)} of pairs{chance}.'
   ]

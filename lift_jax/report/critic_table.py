@@ -4,56 +4,10 @@ One column for each dimension and one for all. In the rows about the order of
 clips that last one is about whole videos, ranked by their reward.
 """
 
-from collections.abc import Callable
-import dataclasses
 from typing import Any
 
 from lift_jax.evaluation.critic_evaluation import Tree
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-  """A number as text.
-
-  Attributes:
-    value: such as '85.6', or '-' where it is not defined.
-    interval: such as '[82.1, 88.9]', or ''.
-  """
-
-  value: str
-  interval: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """A line of the table; a heading has no cells."""
-
-  title: str
-  cells: tuple[Cell, ...] = ()
-
-
-_Write = Callable[[float], str]
-
-
-def percent(value: float) -> str:
-  return f'{100 * value:.1f}'
-
-
-def decimal(value: float) -> str:
-  return f'{value:.2f}'
-
-
-def cell(number: Any, write: _Write) -> Cell:
-  """A number, or an estimate with its interval."""
-  if isinstance(number, dict):
-    if number['value'] is None:
-      return Cell('-')
-    if number['low'] is None:
-      return Cell(write(number['value']))
-    interval = f'[{write(number["low"])}, {write(number["high"])}]'
-    return Cell(write(number['value']), interval)
-  return Cell('-' if number is None else write(number))
-
+from lift_jax.report.formatting import Row, cell, decimal, percent
 
 # Title, where the number stands below a section, and how to write it.
 _ROWS = (

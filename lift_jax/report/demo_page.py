@@ -1,7 +1,7 @@
 """The page about a demo: what feedback changed, with the clips beside it."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 from typing import Any
@@ -11,11 +11,22 @@ import numpy as np
 from lift_jax.data.gif import encode_gif
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.evaluation.bootstrap import Estimate
-from lift_jax.report import change_plots, critic_table, curve_plots
-from lift_jax.report.change_plots import Change
-from lift_jax.report.critic_table import decimal, percent
-from lift_jax.report.html import Html, join, page, table, tag
-from lift_jax.report.parts import badge, percentage, verdict, written
+from lift_jax.report import html, plots
+from lift_jax.report.formatting import (
+  Format,
+  Row,
+  cell,
+  decimal,
+  duration,
+  percent,
+  percentage,
+  points,
+  short,
+  signed,
+  verdict,
+)
+from lift_jax.report.plots import Change
+from lift_jax.report.svg import Plot
 
 # As CogVideoX generates.
 _FPS = 8
@@ -78,28 +89,37 @@ def demo_page(content: DemoContent) -> str:
   results = content.results
   comparison = results['comparison']
   title, text = headline(comparison)
-  return page(
-    title,
-    tag('h1', title),
-    tag('p', text, class_='lead'),
-    tag('ul', *(tag('li', line) for line in findings(comparison)),
-        class_='findings'),
-    _about(results),
-    tag('h2', 'Before and after'),
-    _table(comparison),
-    _figures(comparison),
-    _flaws(comparison['flaws']),
-    tag('h2', 'See for yourself'),
-    _clips(content.pairs),
-    tag('h2', 'The critic that gave the rewards'),
-    _critic(results['critic']),
-    tag('h2', 'How training went'),
-    _curves(content.curves),
-    tag('h2', 'Where the time went'),
-    _cost(results),
-    tag('h2', 'To do it again'),
-    _settings(results, content.configs),
-  )  # fmt: skip
+  seconds = results['seconds']
+  memory = results['peak_memory_gib']
+  return html.render(
+    'demo.html',
+    title=title,
+    lead=text,
+    findings=findings(comparison),
+    counts={
+      name.replace('_', ' '): number
+      for name, number in results['counts'].items()
+    },
+    rows=_rows(comparison),
+    coverage=_coverage(comparison),
+    changes=_changes(comparison),
+    flaws=_flaws(comparison['flaws']),
+    pairs=[_pair(pair) for pair in content.pairs],
+    critic=_critic(results['critic']),
+    curves={
+      stage: [_curve(name, values) for name, values in series.items()]
+      for stage, series in content.curves.items()
+    },
+    seconds=duration(sum(seconds.values())),
+    durations=_durations(seconds) if seconds else None,
+    memory='-' if memory is None else f'{memory:.1f} GiB',
+    seed=results['seed'],
+    versions=results['versions'],
+    configs={
+      stage: json.dumps(config, indent=1, default=str)
+      for stage, config in content.configs.items()
+    },
+  )
 
 
 def headline(comparison: Tree) -> tuple[str, str]:
@@ -122,11 +142,11 @@ def headline(comparison: Tree) -> tuple[str, str]:
     f'Feedback did harm: {what}, down from {first}',
     f'No clear change: {what}, {first} before',
   )
-  change = f'The difference is {_points(difference["value"])} points'
+  change = f'The difference is {points(difference["value"])} points'
   if difference['low'] is None:
     text = f'{change}; without an interval, it may be chance.'
   else:
-    low, high = _points(difference['low']), _points(difference['high'])
+    low, high = points(difference['low']), points(difference['high'])
     of = _coverage(comparison)
     text = f'{change} ({of} interval: {low} to {high})' + verdict(
       difference,
@@ -148,7 +168,7 @@ def findings(comparison: Tree) -> list[str]:
     difference = _known(comparison['rates'][dimension])['difference']
     if difference['value'] is not None:
       groups[verdict(difference, *groups)].append(
-        f'{dimension} ({_points(difference["value"])} points)'
+        f'{dimension} ({points(difference["value"])} points)'
       )
   told = '; '.join(
     f'{group} {_listed(members)}'
@@ -162,7 +182,7 @@ def findings(comparison: Tree) -> list[str]:
   )
   if verdict(still, 'more', '', ''):
     lines.append(
-      f'Beware: more clips are static ({_points(still["value"])} points), '
+      f'Beware: more clips are static ({points(still["value"])} points), '
       'which can please a critic without any gain.'
     )
   if verdict(speed, '', 'less', ''):
@@ -179,24 +199,6 @@ def _listed(words: list[str]) -> str:
   return f'{", ".join(first)} and {last}' if first else last
 
 
-def _about(results: Tree) -> Html:
-  counts = ', '.join(
-    f'{name.replace("_", " ")} {number:,}'
-    for name, number in results['counts'].items()
-  )
-  return tag(
-    'p',
-    'A small text-to-video model drew clips of moving shapes, many of them '
-    'flawed. Simulated people rated some, a critic learnt from them and rated '
-    'the rest, and the model was fine-tuned on its own clips, each weighted by '
-    'its reward, beside clean ones (LiFT, arXiv 2412.04814). ',
-    f'Counts: {counts}. ' if counts else None,
-    'A program that measures the pixels judged the clips below; neither the '
-    'model nor the critic has seen its verdicts of them.',
-    class_='about',
-  )
-
-
 def _known(numbers: Tree) -> Tree:
   """Estimates of which none is None."""
   return {
@@ -211,69 +213,34 @@ def _coverage(comparison: Tree) -> str:
   return f'{100 * comparison["bootstrap"]["coverage"]:g}%'
 
 
-def _points(value: float) -> str:
-  return _signed(100 * value, 1)
-
-
-def _signed(value: float, decimals: int) -> str:
-  """With its sign, but for what rounds to nothing."""
-  # Adding zero turns minus zero into zero.
-  value = round(value, decimals) + 0.0
-  return f'{value:{"+" if value else ""}.{decimals}f}'.replace('-', '\u2212')
-
-
 def _thousandths(value: float) -> str:
   return f'{value:.3f}'
 
 
-_Write = Callable[[float], str]
-
-
-def _rows(comparison: Tree) -> list[tuple[str, Tree, _Write, _Write]]:
+def _numbers(comparison: Tree) -> list[tuple[str, Tree, Format, Format]]:
   """Names, numbers, and how to write them and their differences."""
   rates = comparison['rates']
   names = {dimension: dimension for dimension in DIMENSIONS}
   rows = [
-    (f'{told}: Good, %', rates[name], percent, _points)
+    (f'{told}: Good, %', rates[name], percent, points)
     for name, told in (names | {_ALL: _ALL_NAME}).items()
   ]
   return rows + [
     ('mean reward', comparison['reward'], _thousandths,
-     lambda value: _signed(value, 3)),
-    ('step, % of the side', comparison['speed'], percent, _points),
-    ('static, %', comparison['static_share'], percent, _points),
+     lambda value: signed(value, 3)),
+    ('step, % of the side', comparison['speed'], percent, points),
+    ('static, %', comparison['static_share'], percent, points),
   ]  # fmt: skip
 
 
-def _table(comparison: Tree) -> Html:
+def _rows(comparison: Tree) -> list[Row]:
+  """The table of all numbers before, after, and their differences."""
   rows = []
-  for name, numbers, write, write_difference in _rows(comparison):
+  for name, numbers, write, write_difference in _numbers(comparison):
     writers = (write, write, write_difference)
-    cells = [
-      written(critic_table.cell(estimate, writer))
-      for estimate, writer in zip(
-        _known(numbers).values(), writers, strict=True
-      )
-    ]
-    rows.append((name, *cells))
-  return join(
-    (
-      tag(
-        'div',
-        table(('', 'before', 'after', 'difference'), rows),
-        class_='scroll',
-      ),
-      tag(
-        'p',
-        f'In brackets intervals of {_coverage(comparison)}, from drawing '
-        'prompts with replacement. Differences of shares are in points. The '
-        'reward is the mean score of a clip’s labels; the step is how far a '
-        'shape goes from one frame to the next; in a static clip nothing '
-        'moves.',
-        class_='about',
-      ),
-    )
-  )
+    cells = map(cell, _known(numbers).values(), writers)
+    rows.append(Row(name, tuple(cells)))
+  return rows
 
 
 def _change(name: str, numbers: Tree) -> Change:
@@ -283,41 +250,33 @@ def _change(name: str, numbers: Tree) -> Change:
   )  # fmt: skip
 
 
-def _figures(comparison: Tree) -> Html:
+def _changes(comparison: Tree) -> list[Plot]:
   rates = comparison['rates']
   changes = [_change(name, rates[name]) for name in DIMENSIONS]
   changes.append(_change(_ALL_NAME, rates[_ALL]))
   axes = [*changes, _change('reward', comparison['reward'])]
   labels = comparison['labels']
-  radar = change_plots.radar(axes, title=_told(axes))
-  drawn = (
-    (radar, 'Shares of Good and the mean reward; further out is better.'),
-    (
-      change_plots.bars(changes, title=_told(changes), limit=1.0),
+  drawn = [
+    Plot(
+      plots.change_bars(changes, limit=1.0),
+      _told(changes),
       'Shares of Good with their intervals.',
     ),
-    (
-      change_plots.label_shares(
-        labels['before'],
-        labels['after'],
-        title='Shares of Good, Normal and Bad in each dimension',
-      ),
+    Plot(
+      plots.label_shares(labels['before'], labels['after']),
+      'Shares of Good, Normal and Bad in each dimension',
       'All labels; each bar is all clips.',
     ),
-  )
-  return tag(
-    'div',
-    *(
-      tag('figure', picture, tag('figcaption', caption))
-      for picture, caption in drawn
-      if picture is not None
-    ),
-    class_='row figures',
-  )
+  ]
+  radar = plots.radar(axes)
+  if radar is None:
+    return drawn
+  caption = 'Shares of Good and the mean reward; further out is better.'
+  return [Plot(radar, _told(axes), caption), *drawn]
 
 
 def _told(changes: Sequence[Change]) -> str:
-  """The numbers of a picture, for those who do not see it."""
+  """The numbers of a plot, for those who do not see it."""
   return '; '.join(
     f'{change.name} '
     + ' then '.join(
@@ -328,7 +287,7 @@ def _told(changes: Sequence[Change]) -> str:
   )
 
 
-def _flaws(flaws: Mapping[str, Mapping[str, float]]) -> Html | None:
+def _flaws(flaws: Mapping[str, Mapping[str, float]]) -> list[Plot]:
   """How many clips have each kind, the most frequent first."""
   before, after = flaws['before'], flaws['after']
   # A kind that is not listed was not found.
@@ -336,166 +295,62 @@ def _flaws(flaws: Mapping[str, Mapping[str, float]]) -> Html | None:
     kind: (before.get(kind, 0.0), after.get(kind, 0.0))
     for kind in dict.fromkeys((*before, *after))
   }
-  shares = {kind: both for kind, both in shares.items() if any(both)}
-  if not shares:
-    return None
   changes = [
     Change(kind, *(Estimate(share, None, None) for share in both))
     for kind, both in sorted(
       shares.items(), key=lambda item: max(item[1]), reverse=True
     )
+    if any(both)
   ]
   # As many columns as a screen has room for, all to one scale.
-  rows = -(-len(changes) // _COLUMNS)
-  columns = [changes[i : i + rows] for i in range(0, len(changes), rows)]
-  limit = change_plots.limit_of(changes)
-  return join(
-    (
-      tag('h2', 'What is wrong with clips'),
-      tag('p', 'Shares of clips that have each kind of fault.', class_='about'),
-      tag(
-        'div',
-        *(
-          tag(
-            'figure',
-            change_plots.bars(column, title=_told(column), limit=limit),
-          )
-          for column in columns
-        ),
-        class_='row',
-      ),
-    )
-  )
+  limit = plots.axis_limit(changes)
+  num_rows = -(-len(changes) // _COLUMNS)
+  columns = [
+    changes[start : start + num_rows]
+    for start in range(0, len(changes), num_rows or 1)
+  ]
+  return [
+    Plot(plots.change_bars(column, limit), _told(column)) for column in columns
+  ]
 
 
-def _clips(pairs: Sequence[ClipPair]) -> Html:
-  if not pairs:
-    return tag('p', 'No clips were kept.')
-  return join(
-    (
-      tag(
-        'p',
-        'Each pair has one prompt and one seed. What the judge says of the '
-        'pixels stands below each clip.',
-        class_='about',
-      ),
-      tag('div', *map(_pair, pairs), class_='clips'),
-    )
-  )
+def _pair(pair: ClipPair) -> dict[str, Any]:
+  return {
+    'caption': pair.caption,
+    'clips': {'before': _clip(pair.before), 'after': _clip(pair.after)},
+  }
 
 
-def _pair(pair: ClipPair) -> Html:
-  return tag(
-    'article',
-    tag('h3', pair.caption),
-    tag(
-      'div',
-      _clip('before', pair.caption, pair.before),
-      _clip('after', pair.caption, pair.after),
-      class_='pair',
-    ),
-    class_='card',
-  )
+def _clip(clip: ShownClip) -> dict[str, Any]:
+  return {
+    'gif': base64.b64encode(encode_gif(clip.frames_thw3, _FPS)).decode(),
+    'reward': decimal(clip.reward),
+    'labels': clip.labels,
+    'rationales': clip.rationales,
+  }
 
 
-def _clip(name: str, caption: str, clip: ShownClip) -> Html:
-  data = base64.b64encode(encode_gif(clip.frames_thw3, _FPS)).decode()
-  verdicts = (
-    tag(
-      'li',
-      badge(label),
-      ' ',
-      tag('strong', dimension),
-      tag('div', clip.rationales[dimension], class_='muted'),
-    )
-    for dimension, label in clip.labels.items()
-  )
-  return tag(
-    'div',
-    tag('p', tag('strong', name),
-        tag('span', f', reward {decimal(clip.reward)}', class_='muted')),
-    tag('img', src=f'data:image/gif;base64,{data}', alt=f'{name}: {caption}'),
-    tag('ul', *verdicts, class_='verdicts'),
-  )  # fmt: skip
-
-
-def _critic(critic: Mapping[str, Mapping[str, Tree | None]]) -> Html:
-  kinds = {'accuracy': 'accuracy, %', 'macro_f1': 'macro-F1, %',
-           'ece': 'ECE, %'}  # fmt: skip
-  rows = [
-    (
-      name,
-      *(written(critic_table.cell(numbers[kind], percent)) for kind in kinds),
-    )
+def _critic(critic: Mapping[str, Mapping[str, Tree | None]]) -> list[Row]:
+  kinds = ('accuracy', 'macro_f1', 'ece')
+  return [
+    Row(name, tuple(cell(numbers[kind], percent) for kind in kinds))
     for name, numbers in critic.items()
   ]
-  return join(
-    (
-      tag('div', table(('', *kinds.values()), rows), class_='scroll'),
-      tag(
-        'p',
-        'On clips that it has not learnt from. Accuracy is how often it names '
-        'the right label; macro-F1 counts rare labels as much as common ones; '
-        'ECE is how far its confidence is off on average, less is better.',
-        class_='about',
-      ),
+
+
+def _curve(name: str, values: Sequence[tuple[int, float]]) -> Plot:
+  title = name
+  if finite := plots.finite_points(values):
+    (start, first), (end, last) = finite[0], finite[-1]
+    title = (
+      f'{name} over steps {short(start)} to {short(end)}: from {short(first)} '
+      f'to {short(last)}'
     )
-  )
+  return Plot(plots.curve(name, values), title)
 
 
-def _curves(
-  curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]],
-) -> Html:
-  parts = []
-  for stage, series in curves.items():
-    figures = (
-      tag('figure', curve_plots.curve(name, points))
-      for name, points in series.items()
-    )
-    parts += [
-      tag('h3', stage, class_='stage'),
-      tag('div', *figures, class_='row'),
-    ]
-  return join(parts) if parts else tag('p', 'No numbers were kept.')
-
-
-def _cost(results: Tree) -> Html:
-  seconds = list(results['seconds'].items())
-  total = curve_plots.duration(sum(value for _, value in seconds))
-  memory = results['peak_memory_gib']
-  told = '-' if memory is None else f'{memory:.1f} GiB'
-  return join(
-    (
-      tag('p', f'In all {total}; peak memory {told}.'),
-      tag(
-        'figure',
-        curve_plots.durations(
-          seconds,
-          title='; '.join(
-            f'{name} {curve_plots.duration(value)}' for name, value in seconds
-          ),
-        ),
-      )
-      if seconds
-      else None,
-    )
-  )
-
-
-def _settings(results: Tree, configs: Mapping[str, Mapping[str, Any]]) -> Html:
-  versions = ', '.join(
-    f'{name} {version}' for name, version in results['versions'].items()
-  )
-  return join(
-    (
-      tag('p', f'Seed {results["seed"]}; {versions}.'),
-      *(
-        tag(
-          'details',
-          tag('summary', f'Config of {stage}'),
-          tag('pre', json.dumps(config, indent=1, default=str)),
-        )
-        for stage, config in configs.items()
-      ),
-    )
+def _durations(seconds: Mapping[str, float]) -> Plot:
+  return Plot(
+    plots.bars(seconds, duration, size=(110, 18), left=80),
+    '; '.join(f'{name} {duration(value)}' for name, value in seconds.items()),
   )

@@ -1,69 +1,149 @@
-"""What pictures are made of: SVG that stands in a page.
+"""Matplotlib's figures as inline SVG of a page, and the style they share.
 
-Lengths are in pixels. Text is real text in the page's own letters, at a size
-that can be read; every picture says in its title what it shows, for those who
-do not see it; and no difference is told by colour alone.
+Lengths are in points, 3/4 of a CSS pixel. Text stays text, in the page's font.
 """
 
-from lift_jax.report.html import Html, tag
-from lift_jax.report.style import GROUND, INK, LINE
+import dataclasses
+import io
+import re
+from xml.etree import ElementTree
 
-_TEXT = 12.5
+from matplotlib import style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lift_jax.report.colours import INK, LINE, MUTED
+
+SMALL = 8.3
+
+# On top of Matplotlib's defaults, whatever the user's matplotlibrc says; to
+# decorate functions that draw.
+styled = style.context(
+  {
+    'axes.axisbelow': True,
+    'axes.edgecolor': MUTED,
+    'axes.facecolor': 'none',
+    'axes.labelcolor': MUTED,
+    'axes.labelsize': 9,
+    'axes.spines.bottom': False,
+    'axes.spines.left': False,
+    'axes.spines.right': False,
+    'axes.spines.top': False,
+    'axes.titlelocation': 'left',
+    'axes.titlesize': 9.4,
+    'axes.titleweight': 'bold',
+    'font.sans-serif': 'DejaVu Sans',
+    'font.size': 9.4,
+    'grid.color': LINE,
+    'legend.borderaxespad': 0.2,
+    'legend.borderpad': 0,
+    'legend.columnspacing': 1.5,
+    'legend.fontsize': 9.4,
+    'legend.frameon': False,
+    'legend.handlelength': 1.3,
+    'legend.labelcolor': MUTED,
+    'svg.fonttype': 'none',
+    'text.color': INK,
+    # Names may hold dollar signs.
+    'text.parse_math': False,
+    'xtick.color': MUTED,
+    'xtick.labelsize': SMALL,
+    'xtick.major.size': 0,
+    'ytick.color': LINE,
+    'ytick.labelcolor': MUTED,
+    'ytick.labelsize': SMALL,
+    'ytick.major.size': 0,
+  },
+  after_reset=True,
+)
+
+_HOVER = 'hover: '
+
+_SVG = '{http://www.w3.org/2000/svg}'
+_HREF = '{http://www.w3.org/1999/xlink}href'
 
 
-def picture(width: float, height: float, title: str, *children: Html) -> Html:
-  return tag(
-    'svg',
-    tag('title', title),
-    *children,
-    role='img',
-    viewBox=f'0 0 {number(width)} {number(height)}',
-    width=number(width),
-    height=number(height),
-  )
+@dataclasses.dataclass(frozen=True)
+class Plot:
+  """A figure in a page.
+
+  Attributes:
+    figure: whose colours and fonts are of `styled`.
+    title: what it shows, for those who do not see it.
+    caption: written below; '' for none.
+  """
+
+  figure: Figure
+  title: str
+  caption: str = ''
 
 
-def number(value: float) -> str:
-  return f'{value:.2f}'.rstrip('0').rstrip('.')
+def new_axes(
+  size: tuple[float, float],
+  margins: tuple[float, float, float, float],
+  **settings,
+) -> Axes:
+  """Axes on a new figure.
+
+  Args:
+    size: width and height between the margins.
+    margins: top, right, bottom and left, as in CSS.
+    **settings: of the axes, such as their projection.
+  """
+  top, right, bottom, left = margins
+  width, height = left + size[0] + right, top + size[1] + bottom
+  box = (left / width, bottom / height, size[0] / width, size[1] / height)
+  figure = Figure((width / 72, height / 72), frameon=False)
+  return figure.add_axes(box, **settings)
 
 
-def text(
-  x: float,
-  y: float,
-  content: str,
-  *,
-  anchor: str = 'middle',
-  fill: str = INK,
-  size: float = _TEXT,
-  bold: bool = False,
-  turned: bool = False,
-  on_lines: bool = False,
-) -> Html:
-  """Text whose middle line is at `y`; `on_lines` clears a space around it."""
-  return tag(
-    'text',
-    content,
-    x=number(x),
-    y=number(y),
-    dy='0.35em',
-    text_anchor=anchor,
-    fill=fill,
-    font_size=number(size),
-    font_weight=600 if bold else None,
-    transform=f'rotate(-90 {number(x)} {number(y)})' if turned else None,
-    paint_order='stroke' if on_lines else None,
-    stroke=GROUND if on_lines else None,
-    stroke_width=3 if on_lines else None,
-  )
+def set_hover(artist: Artist, text: str) -> None:
+  """Sets the text that shows while the pointer is on the artist."""
+  artist.set_gid(f'{_HOVER}{text}')
 
 
-def line(
-  x1: float, y1: float, x2: float, y2: float, stroke: str = LINE, **more
-) -> Html:
-  ends = {'x1': x1, 'y1': y1, 'x2': x2, 'y2': y2}
-  return tag(
-    'line',
-    **{name: number(value) for name, value in ends.items()},
-    stroke=stroke,
-    **more,
-  )
+@styled
+def to_svg(plot: Plot, salt: str) -> str:
+  """The plot as an HTML element; the same input gives the same text.
+
+  Args:
+    plot: without its caption.
+    salt: for ids, which must differ from those of the page's other plots.
+  """
+  file = io.BytesIO()
+  no_metadata = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+  with style.context({'svg.hashsalt': salt}):
+    plot.figure.savefig(file, format='svg', metadata=no_metadata)
+  root = ElementTree.fromstring(file.getvalue())
+  # A style sheet, which would apply to the whole page, and clip paths: nothing
+  # is outside of its axes.
+  for definitions in root.findall(f'{_SVG}defs'):
+    root.remove(definitions)
+  for element in list(root.iter()):
+    element.tag = element.tag.removeprefix(_SVG)
+    element.attrib.pop('clip-path', None)
+    # Line breaks and indentation.
+    element.tail = None
+    if element.tag != 'text':
+      element.text = None
+    if _HREF in element.attrib:
+      element.set('href', element.attrib.pop(_HREF))
+    if element.tag == 'g':
+      # Nothing refers to groups, whose names are the same in every figure.
+      name = element.attrib.pop('id', '')
+      if name.startswith(_HOVER):
+        _add_title(element, name.removeprefix(_HOVER))
+    elif element.tag == 'text':
+      # The page's font, not the one that Matplotlib measures.
+      look = re.sub('font-family: [^;]*;? ?', '', element.get('style'))
+      element.set('style', look)
+  root.set('role', 'img')
+  _add_title(root, plot.title)
+  return ElementTree.tostring(root, encoding='unicode')
+
+
+def _add_title(element: ElementTree.Element, text: str) -> None:
+  title = ElementTree.Element('title')
+  title.text = text
+  element.insert(0, title)

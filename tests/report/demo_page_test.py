@@ -13,8 +13,8 @@ import pytest
 
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.report import demo_page, html
+from lift_jax.report.colours import BLUE, LABEL_COLOURS
 from lift_jax.report.demo_page import ClipPair, DemoContent, ShownClip
-from lift_jax.report.style import BLUE, LABEL_COLOURS, STYLE
 from lift_jax.rewards.weights import RewardMap, video_reward
 from lift_jax.toyworld import checkers, flaws, scenes
 from tests import browser
@@ -122,6 +122,10 @@ def content(num_pairs=2, **changes):
       'configs': configs,
     } | changes
   )  # fmt: skip
+
+
+def small_page(**changes):
+  return demo_page.demo_page(content(1, **changes))
 
 
 class HeadlineTest(parameterized.TestCase):
@@ -350,7 +354,7 @@ class PageTest(parameterized.TestCase):
     page = demo_page.demo_page(content())
     self.assertIn('Seed 0; python 3.11.2, jax 0.10.2.', page)
     self.assertIn('<summary>Config of align</summary>', page)
-    self.assertIn('&quot;steps&quot;: 200', page)
+    self.assertIn('&#34;steps&#34;: 200', page)
     self.assertIn('In all 6 min 10 s; peak memory 2.1 GiB.', page)
 
 
@@ -392,8 +396,10 @@ class BrowserTest(parameterized.TestCase):
       self.assertBetween(num_pixels, 192**2 - 40, 192**2)
 
   def test_colours_are_defined(self):
-    used = re.findall(r'var\((--\w+)\)', STYLE)
-    self.assertContainsSubset(used, re.findall(r'[{;\n](--\w+):', STYLE))
+    style = re.search('<style>(.*?)</style>', small_page(), re.DOTALL)[1]
+    used = re.findall(r'var\((--\w+)\)', style)
+    self.assertNotEmpty(used)
+    self.assertContainsSubset(used, re.findall(r'^ *(--\w+):', style, re.M))
 
 
 def _cells(row):

@@ -1,0 +1,105 @@
+"""Numbers and estimates as the text that reports show."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
+
+# An estimate as files of results hold it: 'value', 'low' and 'high'.
+Estimate = Mapping[str, float | None]
+
+Format = Callable[[float], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """A number as text.
+
+  Attributes:
+    value: such as '85.6', or '-' where it is not defined.
+    interval: such as '[82.1, 88.9]', or ''.
+  """
+
+  value: str
+  interval: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A table row; without cells it is the heading of a group."""
+
+  title: str
+  cells: tuple[Cell, ...] = ()
+
+
+def cell(number: Any, write: Format) -> Cell:
+  """A number, or an estimate with its interval."""
+  if isinstance(number, dict):
+    if number['value'] is None:
+      return Cell('-')
+    if number['low'] is None:
+      return Cell(write(number['value']))
+    interval = f'[{write(number["low"])}, {write(number["high"])}]'
+    return Cell(write(number['value']), interval)
+  return Cell('-' if number is None else write(number))
+
+
+def percent(value: float) -> str:
+  return f'{100 * value:.1f}'
+
+
+def decimal(value: float) -> str:
+  return f'{value:.2f}'
+
+
+def signed(value: float, decimals: int) -> str:
+  """With its sign, except for what rounds to zero."""
+  # Adding zero turns minus zero into zero.
+  value = round(value, decimals) + 0.0
+  return f'{value:{"+" if value else ""}.{decimals}f}'.replace('-', '\u2212')
+
+
+def points(value: float) -> str:
+  """A difference of shares in percentage points."""
+  return signed(100 * value, 1)
+
+
+def percentage(estimate: Estimate) -> str:
+  return f'{percent(estimate["value"])}%'
+
+
+def with_interval(estimate: Estimate) -> str:
+  """Such as '85.6% (82.1 to 88.9)'."""
+  text = percentage(estimate)
+  if estimate['low'] is None:
+    return text
+  low, high = percent(estimate['low']), percent(estimate['high'])
+  return f'{text} ({low} to {high})'
+
+
+def verdict(estimate: Estimate, above: str, below: str, unclear: str) -> str:
+  """`above` or `below` where the whole interval is on one side of zero."""
+  low, high = estimate['low'], estimate['high']
+  if low is None:
+    return unclear
+  return above if low > 0 else below if high < 0 else unclear
+
+
+def short(value: float) -> str:
+  """In about eight characters, such as '0.1234', '12,345' or '1.2e-4'."""
+  if 1e3 <= abs(value) < 1e6:
+    return f'{value:,.0f}'
+  if value and not 1e-3 <= abs(value) < 1e6:
+    digits, exponent = f'{value:.2e}'.split('e')
+    return f'{float(digits):g}e{int(exponent)}'
+  return f'{value:.4g}'
+
+
+def duration(seconds: float) -> str:
+  """Such as '2 min 05 s'."""
+  if seconds < 59.95:
+    return f'{seconds:.1f} s'
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours} h {minutes:02d} min'
+  return f'{minutes} min {rest:02d} s'
