@@ -11,7 +11,8 @@ import numpy as np
 from lift_jax.data.gif import encode_gif
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.evaluation.bootstrap import Estimate
-from lift_jax.report import html, plots
+from lift_jax.report import change_plots, html, plots
+from lift_jax.report.change_plots import Change
 from lift_jax.report.formatting import (
   Format,
   Row,
@@ -25,7 +26,6 @@ from lift_jax.report.formatting import (
   signed,
   verdict,
 )
-from lift_jax.report.plots import Change
 from lift_jax.report.svg import Plot
 
 # As CogVideoX generates.
@@ -258,17 +258,17 @@ def _changes(comparison: Tree) -> list[Plot]:
   labels = comparison['labels']
   drawn = [
     Plot(
-      plots.change_bars(changes, limit=1.0),
+      change_plots.change_bars(changes, limit=1.0),
       _told(changes),
       'Shares of Good with their intervals.',
     ),
     Plot(
-      plots.label_shares(labels['before'], labels['after']),
+      change_plots.label_shares(labels['before'], labels['after']),
       'Shares of Good, Normal and Bad in each dimension',
       'All labels; each bar is all clips.',
     ),
   ]
-  radar = plots.radar(axes)
+  radar = change_plots.radar(axes)
   if radar is None:
     return drawn
   caption = 'Shares of Good and the mean reward; further out is better.'
@@ -303,14 +303,15 @@ def _flaws(flaws: Mapping[str, Mapping[str, float]]) -> list[Plot]:
     if any(both)
   ]
   # As many columns as a screen has room for, all to one scale.
-  limit = plots.axis_limit(changes)
+  limit = change_plots.axis_limit(changes)
   num_rows = -(-len(changes) // _COLUMNS)
   columns = [
     changes[start : start + num_rows]
     for start in range(0, len(changes), num_rows or 1)
   ]
   return [
-    Plot(plots.change_bars(column, limit), _told(column)) for column in columns
+    Plot(change_plots.change_bars(column, limit), _told(column))
+    for column in columns
   ]
 
 
