@@ -61,6 +61,7 @@ from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import functional
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import write_json
 from lift_jax.training import setup as setup_lib
 from lift_jax.weights import conversion
 
@@ -145,7 +146,7 @@ def main() -> None:
     'size': dataclasses.asdict(size),
     **measured,
   }
-  cache_lib.write_json(flags.workdir / 'cpu.json', result)
+  write_json(flags.workdir / 'cpu.json', result)
   print('\n'.join(markdown(result)))
 
 
@@ -192,7 +193,7 @@ def measure(
   conversion.save(
     TRANSFORMER_TABLE, params, published, 'diffusion_pytorch_model'
   )
-  cache_lib.write_json(published / 'config.json', size.transformer.to_json())
+  write_json(published / 'config.json', size.transformer.to_json())
   with jax.set_mesh(mesh):
     sides = {
       'ours': Ours(size, setup, params),

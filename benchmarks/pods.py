@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any
 
-from lift_jax.data.cache import write_json
+from lift_jax.runtime.files import write_json
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 _GIB = 2**30

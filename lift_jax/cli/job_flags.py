@@ -17,6 +17,7 @@ from ml_collections.config_flags import config_flags
 from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import write_text
 
 T = TypeVar('T')
 
@@ -260,10 +261,7 @@ def write_config(call: Invocation, job: str) -> None:
   """Keeps the config of a run beside its results, on the primary host."""
   if distributed.is_primary():
     text = call.source.to_json_best_effort(indent=1, sort_keys=True)
-    path = call.workdir / f'{job}_config.json'
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_text(text + '\n')
-    os.replace(partial, path)
+    write_text(call.workdir / f'{job}_config.json', text + '\n')
 
 
 def use_compilation_cache() -> None:

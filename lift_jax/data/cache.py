@@ -15,16 +15,21 @@ scores cost no new encoding.
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-import hashlib
 import json
-import os
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors
 
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import (
+  atomic_path,
+  file_sha256,
+  json_sha256,
+  write_json,
+)
 from lift_jax.weights import safetensors_files
 
 FORMAT = 1
@@ -84,18 +89,7 @@ class Skipped(NamedTuple):
 
 def record_key(record: AlignmentRecord) -> str:
   """Names a video with a caption; neither its reward nor its file of origin."""
-  identity = json.dumps([record.video, record.caption])
-  return hashlib.sha256(identity.encode()).hexdigest()[:32]
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes beside, then renames."""
-  partial = path.with_name(f'.{path.name}.partial')
-  try:
-    partial.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  return json_sha256([record.video, record.caption])[:32]
 
 
 class Cache:
@@ -112,8 +106,7 @@ class Cache:
   def __init__(self, folder: pathlib.Path, made_by: Mapping[str, Any]):
     self.folder = folder
     self.made_by = json.loads(json.dumps({'format': FORMAT, **made_by}))
-    identity = json.dumps(self.made_by, sort_keys=True)
-    self.hash = hashlib.sha256(identity.encode()).hexdigest()
+    self.hash = json_sha256(self.made_by, sort_keys=True)
     self._check()
 
   def _check(self) -> None:
@@ -226,7 +219,6 @@ class Cache:
     size = 'x'.join(str(side) for side in bucket)
     name = f'{size}-{record_key(items[0][0])}'
     path = self.shard_path(name)
-    partial = path.with_name(f'.{path.name}.partial')
     entries = [
       CacheEntry(
         record_key(record), record.video, bucket, name, position, found, digest
@@ -234,18 +226,17 @@ class Cache:
       for position, (record, _, found, digest) in enumerate(items)
     ]
     try:
-      # One record a group: they are read one by one, in random order.
-      writer = ArrayRecordWriter(str(partial), 'group_size:1')
-      for _, data, _, _ in items:
-        writer.write(data)
-      writer.close()
-      os.replace(partial, path)
+      with atomic_path(path) as partial:
+        # One record a group: they are read one by one, in random order.
+        writer = ArrayRecordWriter(str(partial), 'group_size:1')
+        for _, data, _, _ in items:
+          writer.write(data)
+        writer.close()
       write_json(
         path.with_suffix('.json'),
         {'records': [dataclasses.asdict(entry) for entry in entries]},
       )
     except (OSError, RuntimeError, ValueError) as error:
-      partial.unlink(missing_ok=True)
       raise UserError(
         f'{path}: could not be written ({error}); make room and run the same '
         'command again, which goes on from here'
@@ -321,12 +312,6 @@ def check_unchanged(
     )
 
 
-def file_sha256(path: pathlib.Path) -> str:
-  """Hash of what a file holds."""
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
 def pack(mean: np.ndarray, logvar: np.ndarray, text: np.ndarray) -> bytes:
   """One encoded video as a record.
 
@@ -344,14 +329,10 @@ def pack(mean: np.ndarray, logvar: np.ndarray, text: np.ndarray) -> bytes:
 
 def unpack(data: bytes) -> dict[str, np.ndarray]:
   """What `pack` was given, by name."""
-  start = 8 + int.from_bytes(data[:8], 'little')
-  arrays = {}
-  for name, entry in json.loads(data[8:start]).items():
-    if name != '__metadata__':
-      begin, end = entry['data_offsets']
-      flat = np.frombuffer(
-        memoryview(data)[start + begin : start + end],
-        safetensors_files.DTYPES[entry['dtype']],
-      )
-      arrays[name] = flat.reshape(entry['shape'])
-  return arrays
+  tensors = dict(safetensors.deserialize(data))
+  return {
+    name: np.frombuffer(
+      tensors[name]['data'], safetensors_files.DTYPES[tensors[name]['dtype']]
+    ).reshape(tensors[name]['shape'])
+    for name in ('mean', 'logvar', 'text')
+  }

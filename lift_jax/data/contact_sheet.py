@@ -10,17 +10,16 @@ import bisect
 from collections.abc import Sequence
 import dataclasses
 import functools
-import os
 import pathlib
 import re
 import unicodedata
-import uuid
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from lift_jax.data import video
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import atomic_path
 
 # Lengths in pixels, colours as grey levels.
 _MAX_WIDTH = 2048  # of the page, as wide as a large screen, give or take
@@ -89,12 +88,8 @@ def write_contact_sheet(
   cells = [_cell(clip, frames_per_clip, frame_width) for clip in shown]
   page = _page(cells, _header(len(shown), len(clips)))
   path = pathlib.Path(path)
-  partial = path.with_name(f'.{uuid.uuid4().hex}.partial')
-  try:
+  with atomic_path(path) as partial:
     page.save(partial, format='PNG')
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def _spread(num: int, max_chosen: int) -> list[int]:

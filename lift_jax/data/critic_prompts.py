@@ -12,7 +12,7 @@ import pathlib
 from lift_jax.data.hra import DIMENSIONS, read_questions
 from lift_jax.data.json_records import parse_json, read_text
 from lift_jax.errors import UserError
-from lift_jax.weights import model_files
+from lift_jax.runtime.files import write_json
 
 NAME = 'prompts.json'
 
@@ -34,7 +34,7 @@ def write_prompts(
   folder: pathlib.Path, questions: Mapping[str, str], template: str
 ) -> None:
   """Keeps what a critic of our own was asked; training puts the space."""
-  model_files.write_json(
+  write_json(
     folder / NAME,
     {
       'questions': dict(questions),

@@ -23,6 +23,7 @@ from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import file_sha256
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import Stopped, StopSignal
 
@@ -147,7 +148,7 @@ def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
     sizes=config.sizes,
     policy=config.resize,
   )
-  digest = cache_lib.file_sha256(record.path)
+  digest = file_sha256(record.path)
   return _Clip(record, clip.frames, stamp, digest)
 
 

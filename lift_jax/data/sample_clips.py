@@ -24,6 +24,7 @@ import numpy as np
 from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, conversation
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import write_json
 
 NUM_REAL = 2
 
@@ -171,11 +172,11 @@ def make_sample_clips(
       else:
         alignment.append(item | {'score': flaws.score})
         feedback += _feedback(item, flaws, questions or {})
-    _write_json(partial / 'alignment.json', alignment)
-    _write_json(partial / 'real.json', real)
+    write_json(partial / 'alignment.json', alignment)
+    write_json(partial / 'real.json', real)
     if questions:
-      _write_json(partial / 'hra.json', feedback)
-    _write_json(partial / _RECIPE_FILE, recipe)
+      write_json(partial / 'hra.json', feedback)
+    write_json(partial / _RECIPE_FILE, recipe)
     try:
       os.rename(partial, folder)
     except OSError:
@@ -226,10 +227,6 @@ def _is_complete(folder: pathlib.Path, recipe: dict[str, Any]) -> bool:
       'the folder or name a new one'
     )
   return True
-
-
-def _write_json(path: pathlib.Path, value) -> None:
-  path.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
 
 
 def _clip(

@@ -12,8 +12,8 @@ import hashlib
 import pathlib
 from typing import Protocol, TypeVar
 
-from lift_jax.data.cache import file_sha256
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import file_sha256
 
 # What two records may share: its kind, and what it is.
 _Tie = tuple[str, str]

@@ -12,15 +12,14 @@ import contextlib
 import dataclasses
 import fractions
 import math
-import os
 import pathlib
-import uuid
 
 import av
 from av.video.reformatter import VideoReformatter
 import numpy as np
 
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import atomic_path
 
 POLICIES = ('crop', 'stretch')
 
@@ -385,9 +384,7 @@ def write_mp4(
       f'{frames_thw3.dtype} {frames_thw3.shape}'
     )
   path = pathlib.Path(path)
-  # Without the name, which may be as long as the system allows.
-  partial = path.with_name(f'.{uuid.uuid4().hex}.partial')
-  try:
+  with atomic_path(path) as partial:
     # The index in front lets a browser start before the end has come.
     with av.open(
       str(partial), 'w', format='mp4', options={'movflags': '+faststart'}
@@ -407,6 +404,3 @@ def write_mp4(
         )
         container.mux(stream.encode(frame))
       container.mux(stream.encode())
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)

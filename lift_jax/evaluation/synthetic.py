@@ -11,7 +11,6 @@ nothing. Everything is drawn from one seed.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -22,6 +21,7 @@ from lift_jax.errors import UserError
 from lift_jax.evaluation.scores import CLASSES
 from lift_jax.models.critic.prompt import questions_path
 from lift_jax.rewards.weights import RewardMap
+from lift_jax.runtime.files import write_json, write_text
 from lift_jax.scoring.config import RewardConfig
 from lift_jax.scoring.output import scored_record
 
@@ -92,14 +92,9 @@ def write_synthetic(
     if index < len(by_video) - 1:
       line = _answers(rng, flaws, reasons)
       scores.append(scored_record(line, reward))
-  _write(folder / 'labels.json', json.dumps(labels, indent=1))
-  _write(folder / 'scores.jsonl', '\n'.join(map(json.dumps, scores)))
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-  partial = path.with_name(f'.{path.name}.partial')
-  partial.write_text(text + '\n', encoding='utf-8')
-  os.replace(partial, path)
+  write_json(folder / 'labels.json', labels)
+  lines = ''.join(json.dumps(line) + '\n' for line in scores)
+  write_text(folder / 'scores.jsonl', lines)
 
 
 def _ratings(

@@ -36,9 +36,10 @@ from lift_jax.models.cogvideox import folder as folder_lib
 from lift_jax.models.functional import Params
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import atomic_folder, read_json
 from lift_jax.training import alignment
 from lift_jax.training.setup import Setup
-from lift_jax.weights import checkpoints, model_files
+from lift_jax.weights import checkpoints
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 _CONFIG = 'align_config.json'  # what `lift align` leaves in its workdir
@@ -118,7 +119,7 @@ def _convert_model(call: _Call, logger: logging.Logger) -> None:
       'form; convert the model again'
     )
   write = folder_lib.write_published if ours else folder_lib.write_ours
-  with model_files.writing_beside(call.target) as partial:
+  with atomic_folder(call.target) as partial:
     if distributed.is_primary():
       folder_lib.copy_configs(model, partial, call.dtype)
     distributed.barrier('configs are copied')
@@ -132,7 +133,7 @@ def _convert_model(call: _Call, logger: logging.Logger) -> None:
 def _convert_run(call: _Call, logger: logging.Logger) -> None:
   """The latest checkpoint of a training run to what diffusers loads."""
   config = config_lib.resolve(
-    model_files.read_json(call.source / _CONFIG),
+    read_json(call.source / _CONFIG),
     AlignConfig,
     str(call.source / _CONFIG),
   )

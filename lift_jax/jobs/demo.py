@@ -27,12 +27,10 @@ from typing import Any
 
 from lift_jax.cli import job_flags
 from lift_jax.data import video
-from lift_jax.data.cache import write_json
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.errors import UserError
 from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.jobs.demo_stages import Demo
-from lift_jax.report import html
 from lift_jax.report.demo_page import (
   ClipPair,
   DemoContent,
@@ -40,8 +38,8 @@ from lift_jax.report.demo_page import (
   demo_page,
 )
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import read_json, write_json, write_text
 from lift_jax.toyworld import demo_config, judge, weights
-from lift_jax.weights.model_files import read_json
 
 _PRETRAINING = ('pretrain_vae', 'pretrain_t2v', 'pretrain_critic')
 _STAGES = (
@@ -117,7 +115,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
     },
     _configs(call, stages),
   )
-  html.write(call.workdir / 'report.html', demo_page(content))
+  write_text(call.workdir / 'report.html', demo_page(content))
   for line in _table(results):
     print(line)
   print(f'\nThe report: {call.workdir / "report.html"}')

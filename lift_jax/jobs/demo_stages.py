@@ -15,7 +15,6 @@ Folders of a workdir, in the order in which they come about:
 """
 
 from collections.abc import Callable, Mapping
-import hashlib
 import json
 import logging
 import pathlib
@@ -26,7 +25,6 @@ import ml_collections
 import numpy as np
 
 from lift_jax.cli import job_flags
-from lift_jax.data.cache import write_json
 from lift_jax.data.hra import read_questions
 from lift_jax.errors import UserError
 from lift_jax.jobs import align, evaluate, sample, score, train_critic
@@ -34,11 +32,11 @@ from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.models.cogvideox import folder as t2v_folder
 from lift_jax.models.critic import folder as critic_folder
+from lift_jax.runtime.files import json_sha256, read_json, write_json
 from lift_jax.runtime.journal import differences
 from lift_jax.scoring.videos import read_videos
 from lift_jax.toyworld import annotators, feedback, judge, scenes
 from lift_jax.toyworld.pretraining import critic_model, video_model
-from lift_jax.weights.model_files import read_json
 
 
 class Demo:
@@ -107,9 +105,7 @@ class Demo:
   def _digest(self, *stages: str) -> dict[str, str]:
     """What earlier stages were made of, in short."""
     return {
-      name: hashlib.sha256(
-        json.dumps(read_json(self._marker(name))['made_of']).encode()
-      ).hexdigest()[:16]
+      name: json_sha256(read_json(self._marker(name))['made_of'])[:16]
       for name in stages
     }
 
@@ -450,6 +446,4 @@ def _identity(model: t2v_folder.ModelFolder) -> dict[str, str]:
 
 
 def _hash(records: list[dict[str, Any]] | None) -> str | None:
-  if records is None:
-    return None
-  return hashlib.sha256(json.dumps(records).encode()).hexdigest()[:16]
+  return None if records is None else json_sha256(records)[:16]

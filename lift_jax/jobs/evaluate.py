@@ -19,7 +19,6 @@ import pathlib
 
 from lift_jax import config_lib
 from lift_jax.cli import job_flags
-from lift_jax.data.cache import write_json
 from lift_jax.data.hra import HRARecord, read_hra, read_questions
 from lift_jax.data.json_records import ON_BAD_RECORD, ReadResult
 from lift_jax.data.splits import check_disjoint, split_records
@@ -34,10 +33,11 @@ from lift_jax.evaluation.critic_evaluation import (
 from lift_jax.evaluation.scores import ScoredRecord, read_scores
 from lift_jax.evaluation.synthetic import SyntheticConfig, write_synthetic
 from lift_jax.models.critic.prompt import questions_path
-from lift_jax.report import critic_table, html
+from lift_jax.report import critic_table
 from lift_jax.report.critic_page import PageConfig, critic_page
 from lift_jax.rewards.weights import RewardMap
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import write_json, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +173,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   }
   write_json(workdir / 'evaluation.json', result)
   page = critic_page(result, shown, config.report)
-  html.write(workdir / 'report.html', page)
+  write_text(workdir / 'report.html', page)
   for line in critic_table.text_lines(result):
     logger.info('%s', line)
   _log_left_out(result, logger)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 import logging
 import pathlib
 
-from lift_jax.data.cache import write_json
 from lift_jax.data.sample_clips import make_sample_clips
 from lift_jax.errors import UserError
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import write_json
 
 
 def sample_clips(

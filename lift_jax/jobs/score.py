@@ -23,7 +23,7 @@ import jax
 from lift_jax import partitioning
 from lift_jax.cli import job_flags
 from lift_jax.data import critic_prompts
-from lift_jax.data.cache import stamp, write_json
+from lift_jax.data.cache import stamp
 from lift_jax.data.hra import read_questions
 from lift_jax.data.json_records import ReadResult
 from lift_jax.data.sample_clips import SampleClipsConfig
@@ -33,6 +33,7 @@ from lift_jax.models.critic import choice, prompt
 from lift_jax.models.critic.tokens import label_ids
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import write_json
 from lift_jax.runtime.journal import Journal, differences
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import Stopped, StopSignal

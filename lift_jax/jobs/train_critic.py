@@ -21,7 +21,6 @@ import jax
 from lift_jax import chips, partitioning
 from lift_jax.cli import job_flags
 from lift_jax.data import critic_pipeline
-from lift_jax.data.cache import write_json
 from lift_jax.data.critic_pipeline import CriticDataConfig, Example
 from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.critic_records import CriticRecords, read_critic_records
@@ -41,6 +40,7 @@ from lift_jax.models.critic.prompt import questions_path
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import write_json
 from lift_jax.runtime.shutdown import Stopped
 from lift_jax.training import critic, loop, metrics
 from lift_jax.training import setup as setup_lib

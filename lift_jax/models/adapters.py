@@ -17,9 +17,9 @@ from lift_jax import errors, partitioning
 from lift_jax.models import lora
 from lift_jax.models.functional import Params, functional
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import read_json, write_json
 from lift_jax.weights import (
   conversion,
-  model_files,
   param_paths,
   safetensors_files,
 )
@@ -206,7 +206,7 @@ def open_peft(folder: str | pathlib.Path) -> AdapterFile:
   """
   path = pathlib.Path(folder).expanduser().resolve()
   file = path / 'adapter_config.json'
-  alpha = alpha_of(model_files.read_json(file), str(file))
+  alpha = alpha_of(read_json(file), str(file))
   return AdapterFile(
     path, safetensors_files.open_tensors(path, 'adapter_model'), alpha
   )
@@ -260,7 +260,7 @@ def write_peft(
     if name.endswith('.lora_A.weight')
   }
   if distributed.is_primary():
-    model_files.write_json(
+    write_json(
       folder / 'adapter_config.json',
       {
         'peft_type': 'LORA',

@@ -1,11 +1,8 @@
-"""Renders the templates of reports, and writes the pages."""
+"""Renders the templates of reports."""
 
 import itertools
-import os
-import pathlib
 import re
 from typing import Any
-import uuid
 
 import jinja2
 from markupsafe import Markup
@@ -46,13 +43,3 @@ def render(template: str, **content: Any) -> str:
     svg=svg, colours=CSS_COLOURS, **content
   )
   return _FORBIDDEN.sub('\ufffd', page)
-
-
-def write(path: pathlib.Path, content: str) -> None:
-  """Writes beside, then renames: the page exists whole or not at all."""
-  partial = path.with_name(f'.{uuid.uuid4().hex}.partial')
-  try:
-    partial.write_text(content, encoding='utf-8')
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)

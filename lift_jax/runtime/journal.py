@@ -10,10 +10,11 @@ lines that a kill has torn, and takes over those of hosts that were killed.
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import json
-import os
 import pathlib
 import threading
 from typing import Any, Self
+
+from lift_jax.runtime.files import write_text
 
 Line = dict[str, Any]
 
@@ -70,10 +71,7 @@ class Journal:
       lines |= self._read(path)
     order = [key for key in keys if key in lines]
     order += sorted(lines.keys() - set(order))
-    partial = self.path.with_name(f'.{self.path.name}.partial')
-    text = ''.join(_dump(lines[key]) for key in order)
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, self.path)
+    write_text(self.path, ''.join(_dump(lines[key]) for key in order))
     for path in parts:
       path.unlink()
 

@@ -14,8 +14,8 @@ import json
 import pathlib
 from typing import Any, Self
 
-from lift_jax.data.cache import file_sha256
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import file_sha256
 from lift_jax.runtime.journal import Journal, differences
 from lift_jax.sampling.clips import Clip
 

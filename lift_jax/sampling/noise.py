@@ -6,14 +6,12 @@ h and w height and width in latents. A leading axis of 1 may be there.
 
 from collections.abc import Sequence
 import dataclasses
-import os
 import pathlib
-import uuid
 
 import numpy as np
 
-from lift_jax.data.cache import file_sha256
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import atomic_path, file_sha256
 from lift_jax.sampling.clips import Clip
 
 Shape = tuple[int, int, int, int]  # F, h, w, C
@@ -92,10 +90,5 @@ def _channels_second(shape: Shape) -> Shape:
 
 def write_latents(path: pathlib.Path, latents_fhwc: np.ndarray) -> None:
   """Writes scaled latents fp32 [F, C, h, w], beside and then renamed."""
-  partial = path.with_name(f'.{uuid.uuid4().hex}.partial')
-  try:
-    with open(partial, 'wb') as file:
-      np.save(file, np.moveaxis(latents_fhwc, -1, 1), allow_pickle=False)
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  with atomic_path(path) as partial, open(partial, 'wb') as file:
+    np.save(file, np.moveaxis(latents_fhwc, -1, 1), allow_pickle=False)

@@ -6,8 +6,6 @@ sample`; or conversations (HRA), of which each clip counts once.
 
 from collections.abc import Sequence
 import dataclasses
-import hashlib
-import json
 import pathlib
 from typing import Any
 
@@ -28,6 +26,7 @@ from lift_jax.data.json_records import (
   text_field,
 )
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import json_sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +60,7 @@ class CaptionedVideo:
 
 def key_of(video: str, caption: str) -> str:
   """Sixteen hex digits of a clip with a caption."""
-  identity = json.dumps([video, caption])
-  return hashlib.sha256(identity.encode()).hexdigest()[:16]
+  return json_sha256([video, caption])[:16]
 
 
 def read_videos(

@@ -6,8 +6,6 @@ are as their captions say.
 """
 
 from collections.abc import Mapping, Sequence
-import json
-import os
 import pathlib
 from typing import Any
 
@@ -17,9 +15,9 @@ from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.data.json_records import place
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import atomic_folder, read_json, write_json
 from lift_jax.toyworld import annotators, checkers, flaws, scenes
 from lift_jax.toyworld.annotators import Rated
-from lift_jax.weights import model_files
 
 REAL = 'real.json'
 
@@ -63,11 +61,11 @@ def annotate(
       annotators.rate_clip(name, caption, verdicts, people, (seed, index))
     )
   # The settled ones last: where they are, everything is.
-  _write_list(
+  write_json(
     target.with_name(f'{target.stem}_all.json'),
     annotators.all_entries(rated, questions),
   )
-  _write_list(target, annotators.settled_entries(rated, questions))
+  write_json(target, annotators.settled_entries(rated, questions))
   return rated
 
 
@@ -107,7 +105,7 @@ def real_clips(
     return
   every = scenes.training_scenes()
   order = np.random.default_rng(seed).permutation(len(every))
-  with model_files.writing_beside(folder) as partial:
+  with atomic_folder(folder) as partial:
     (partial / 'videos').mkdir()
     records = []
     for index in range(num_clips):
@@ -121,8 +119,8 @@ def real_clips(
       records.append(
         {'video': (inside / name).as_posix(), 'caption': clip.caption}
       )
-    _write_list(partial / REAL, records)
-    model_files.write_json(partial / _RECIPE, recipe)
+    write_json(partial / REAL, records)
+    write_json(partial / _RECIPE, recipe)
 
 
 def _is_there(folder: pathlib.Path, recipe: Mapping[str, Any]) -> bool:
@@ -134,19 +132,9 @@ def _is_there(folder: pathlib.Path, recipe: Mapping[str, Any]) -> bool:
     raise UserError(
       f'{folder}: holds other things than real clips; name a new folder'
     )
-  if model_files.read_json(path) != recipe:
+  if read_json(path) != recipe:
     raise UserError(
       f'{path}: real clips were made with other settings; delete the folder or '
       'name a new one'
     )
   return True
-
-
-def _write_list(path: pathlib.Path, items: Sequence[Any]) -> None:
-  """Writes a JSON list, whole or not at all."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.partial')
-  partial.write_text(
-    json.dumps(items, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'
-  )
-  os.replace(partial, path)

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
-import json
 from typing import Any
 
 import jax
@@ -19,6 +17,7 @@ from lift_jax.models.cogvideox.folder import ModelFolder
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES, check_heads
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import Params, functional
+from lift_jax.runtime.files import json_sha256
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import AlignTrainConfig, TrainConfig
 from lift_jax.training.setup import Setup
@@ -112,7 +111,6 @@ def belongs_to(
 ) -> dict[str, Any]:
   """What a checkpoint of this run may be continued with."""
   data = [(s.entry.key, s.reward, s.is_real) for s in scored]
-  digest = hashlib.sha256(json.dumps(data).encode()).hexdigest()
   adapters = dataclasses.asdict(lora_config)
   adapters['targets'] = list(adapters['targets'])
   return {
@@ -122,5 +120,5 @@ def belongs_to(
     'has_ema': config.ema_decay > 0,
     'seed': config.seed,
     'batch_size': batch_size,
-    'data': digest[:16],
+    'data': json_sha256(data)[:16],
   }

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import io
 import json
 import logging
-import os
 import pathlib
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ import tensorboardX
 from tensorboardX.proto.summary_pb2 import Summary
 
 from lift_jax.data import gif
+from lift_jax.runtime.files import write_text
 
 
 def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
@@ -59,9 +59,7 @@ class MetricWriter:
     if not enabled:
       return
     path = workdir / 'metrics.jsonl'
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_text(''.join(_lines_up_to(path, resume_step)), 'utf-8')
-    os.replace(partial, path)
+    write_text(path, ''.join(_lines_up_to(path, resume_step)))
     self._lines = open(path, 'a', encoding='utf-8')  # noqa: SIM115
     self._tensorboard = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'), purge_step=resume_step + 1

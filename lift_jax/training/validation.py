@@ -8,9 +8,6 @@ own devices hold.
 from collections.abc import Callable
 import dataclasses
 import functools
-import hashlib
-import json
-import os
 import pathlib
 from typing import Any
 
@@ -31,6 +28,7 @@ from lift_jax.models.cogvideox.stage import Stage
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import atomic_path, json_sha256
 from lift_jax.sampling import sizes
 from lift_jax.sampling.clips import clip_seed, safe_name
 from lift_jax.sampling.config import VideoConfig
@@ -134,8 +132,7 @@ class Validation:
       self._model.fingerprint(TOKENIZER),
       self._model.transformer.max_text_length,
     ]
-    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    path = self._folder / f'text-{digest}.npy'
+    path = self._folder / f'text-{json_sha256(identity)[:16]}.npy'
     is_there = path.exists()
     distributed.barrier('all know whether the texts are embedded')
     if is_there:
@@ -156,10 +153,8 @@ class Validation:
       )[: len(texts)]
     if distributed.is_primary():
       self._folder.mkdir(parents=True, exist_ok=True)
-      partial = path.with_suffix('.partial')
-      with partial.open('wb') as file:
+      with atomic_path(path) as partial, partial.open('wb') as file:
         np.save(file, text_bsd)
-      os.replace(partial, path)
     return text_bsd
 
   def _put(self, array: np.ndarray, sharding=None) -> jax.Array:

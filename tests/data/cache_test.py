@@ -11,6 +11,7 @@ import pytest
 from lift_jax.data import cache as cache_lib
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import file_sha256
 
 
 def record(
@@ -172,7 +173,7 @@ class UnchangedTest(_CacheTest):
     self.cache = self.open()
     self.entry = cache_lib.CacheEntry(
       'key', 'a', (1, 2, 3), 'shard', 0, cache_lib.stamp(self.video),
-      cache_lib.file_sha256(self.video),
+      file_sha256(self.video),
     )  # fmt: skip
 
   def check(self):

@@ -12,6 +12,7 @@ from absl.testing import parameterized
 import pytest
 
 from lift_jax.data import cache as cache_lib
+from lift_jax.runtime.files import file_sha256
 from tests.jobs import jobs, runs, sample_jobs, score_jobs
 
 # Does a job again and again; each time a host gets a signal, or none. Prints
@@ -201,7 +202,7 @@ class SampleTest(_ApartTest):
     )
     for line in lines:
       for name, digest in line['files'].items():
-        self.assertEqual(cache_lib.file_sha256(self.workdir / name), digest)
+        self.assertEqual(file_sha256(self.workdir / name), digest)
     self.assertEmpty(jobs.leftovers(self.workdir))
     self.assertEmpty(list(self.workdir.glob('.manifest-*')))
 

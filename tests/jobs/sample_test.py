@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from lift_jax.data import video as video_lib
-from lift_jax.data.cache import file_sha256
+from lift_jax.runtime.files import file_sha256
 from lift_jax.sampling import loop
 from tests.jobs import jobs, runs, sample_jobs
 from tests.jobs.sample_jobs import PROMPTS, files_of, lines_of

@@ -12,10 +12,11 @@ from PIL import Image
 import pytest
 
 from lift_jax.data.hra import DIMENSIONS
-from lift_jax.report import demo_page, html
+from lift_jax.report import demo_page
 from lift_jax.report.colours import BLUE, LABEL_COLOURS
 from lift_jax.report.demo_page import ClipPair, DemoContent, ShownClip
 from lift_jax.rewards.weights import RewardMap, video_reward
+from lift_jax.runtime.files import write_text
 from lift_jax.toyworld import checkers, flaws, scenes
 from tests import browser
 
@@ -378,7 +379,7 @@ class BrowserTest(parameterized.TestCase):
     )
     shown_content = content(pairs=[ClipPair('c', before, after)])
     path = self.folder / 'report.html'
-    html.write(path, demo_page.demo_page(shown_content))
+    write_text(path, demo_page.demo_page(shown_content))
     picture = self.folder / 'page.png'
     process = browser.run(
       program, path, self.folder / 'profile', f'--screenshot={picture}',

@@ -1,8 +1,6 @@
 """Pages: that text stays text, and that nothing is missing."""
 
 from html.parser import HTMLParser
-import pathlib
-import tempfile
 
 from absl.testing import parameterized
 import jinja2
@@ -36,15 +34,6 @@ class RenderTest(parameterized.TestCase):
   def test_undefined(self):
     with self.assertRaisesRegex(jinja2.UndefinedError, "'title' is undefined"):
       html.render('demo.html')
-
-  def test_write(self):
-    with tempfile.TemporaryDirectory() as folder:
-      path = pathlib.Path(folder) / 'page.html'
-      html.write(path, 'é')
-      self.assertEqual(path.read_bytes(), 'é'.encode())
-      with self.assertRaises(UnicodeEncodeError):
-        html.write(path, '\ud800')
-      self.assertEqual([p.name for p in path.parent.iterdir()], ['page.html'])
 
 
 class _Balance(HTMLParser):

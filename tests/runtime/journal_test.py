@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import random
+from unittest import mock
 
 from absl.testing import parameterized
 import pytest
@@ -191,8 +192,13 @@ class GatherTest(_JournalTest):
   def test_killed_while_gathering(self):
     """What is there is whole, or what was there before."""
     self.add('b', 'a')
-    (self.folder / '.work.jsonl.partial').write_text('{"na')
+    with (
+      mock.patch('os.replace', side_effect=KeyboardInterrupt),
+      self.assertRaises(KeyboardInterrupt),
+    ):
+      self.open().gather(['a', 'b'])
     self.assertEqual(list(self.open().read()), ['b', 'a'])
+    self.assertLen(list(self.folder.iterdir()), 1)
     self.open().gather(['a', 'b'])
     self.assertEqual(self.names(), ['a', 'b'])
     self.assertLen(list(self.folder.iterdir()), 1)

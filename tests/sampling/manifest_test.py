@@ -9,9 +9,9 @@ import random
 from absl.testing import parameterized
 import pytest
 
-from lift_jax.data.cache import file_sha256
 from lift_jax.data.prompts import Prompt
 from lift_jax.errors import UserError
+from lift_jax.runtime.files import file_sha256
 from lift_jax.sampling.clips import Clip, make_clips
 from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
 

@@ -23,7 +23,8 @@ from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.convert import LLAMA_TABLE
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.models.siglip.convert import SIGLIP_TABLE
-from lift_jax.weights import conversion, model_files
+from lift_jax.runtime.files import write_json
+from lift_jax.weights import conversion
 
 CONFIG = CriticConfig(
   vision_tower=SiglipConfig(
@@ -64,14 +65,14 @@ def write(target: pathlib.Path, seed: int = _SEED) -> pathlib.Path:
     folder.PROJECTOR: (CONFIG.projector, PROJECTOR_TABLE),
   }
   tiny_tokenizer.write(target / folder.LLM)
-  model_files.write_json(
+  write_json(
     target / 'config.json',
     {'mm_vision_select_layer': CONFIG.vision_tower.feature_layer},
   )
   params = _random(seed)
   params['llm']['head']['kernel'] = _head(params, tokenizer_of(target), seed)
   for name, (config, table) in parts.items():
-    model_files.write_json(target / name / 'config.json', config.to_json())
+    write_json(target / name / 'config.json', config.to_json())
     conversion.save(table, params[folder.PARTS[name]], target / name, 'model')
   return target
 

@@ -11,7 +11,6 @@ The file of diffusers may state an alpha, in its header or as scalars
 
 from collections.abc import Mapping
 import dataclasses
-import hashlib
 import json
 import math
 import pathlib
@@ -29,6 +28,7 @@ from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import Params, functional
+from lift_jax.runtime.files import json_sha256
 from lift_jax.weights import conversion, param_paths, safetensors_files
 from lift_jax.weights.safetensors_files import LazyTensor
 
@@ -78,8 +78,7 @@ class TransformerAdapter:
   def fingerprint(self) -> str:
     """Hash of all that they change; see `safetensors_files.fingerprint`."""
     weights = safetensors_files.fingerprint(self.file.tensors)
-    identity = json.dumps([self.config.scale, weights])
-    return hashlib.sha256(identity.encode()).hexdigest()
+    return json_sha256([self.config.scale, weights])
 
   def merged(self, params: Params, dtype: Any = None) -> Params:
     """`params` with the adapters added, each where it was; they are spent.

@@ -16,7 +16,8 @@ from lift_jax.models.cogvideox.folder import ModelFolder
 from lift_jax.models.functional import Params
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.runtime import distributed
-from lift_jax.weights import conversion, model_files, param_paths
+from lift_jax.runtime.files import atomic_folder
+from lift_jax.weights import conversion, param_paths
 
 
 def write(
@@ -40,7 +41,7 @@ def write(
     lora: of adapters, in which case `target` gets one file of them; or None.
     dtype: of what is written.
   """
-  with model_files.writing_beside(target) as partial:
+  with atomic_folder(target) as partial:
     if lora is not None:
       _write_adapters(partial, trainable, lora, model.adapter, dtype)
     else:

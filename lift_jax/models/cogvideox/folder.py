@@ -14,8 +14,6 @@ that all hosts of a pod read and write at once; the rest is the same.
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
-import hashlib
-import json
 import pathlib
 import shutil
 from typing import Any, TypeVar
@@ -41,10 +39,16 @@ from lift_jax.models.t5.convert import T5_ALIASES, T5_TABLE
 from lift_jax.models.t5.encoder import Encoder
 from lift_jax.models.t5.sharding import RULES as T5_RULES
 from lift_jax.runtime import distributed
+from lift_jax.runtime.files import (
+  atomic_folder,
+  folder_sha256,
+  json_sha256,
+  read_json,
+  write_json,
+)
 from lift_jax.weights import (
   checkpoints,
   conversion,
-  model_files,
   safetensors_files,
 )
 
@@ -188,13 +192,12 @@ class ModelFolder:
     """
     folder = self.path / component
     if component == TOKENIZER:
-      return model_files.files_hash(folder)
+      return folder_sha256(folder)
     config = dataclasses.asdict(getattr(self, component))
     parts = [config, self.weights_fingerprint(component)]
     if component == 'transformer' and self.adapter is not None:
       parts.append(self.adapter.fingerprint())
-    identity = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(identity.encode()).hexdigest()
+    return json_sha256(parts, sort_keys=True)
 
   def weights_fingerprint(self, component: str, dtype=None) -> str:
     """Hash of a component's stored weights, the same in both forms.
@@ -240,7 +243,7 @@ def open_model(
       f'{path}: holds LoRA adapters and no model; give it as model.adapter, '
       'and as model.path the model that they are for'
     )
-  index = model_files.read_json(index_file)
+  index = read_json(index_file)
   name = index.get('_class_name')
   if name != 'CogVideoXPipeline':
     raise UserError(
@@ -248,8 +251,7 @@ def open_model(
       'the folder of a CogVideoX text-to-video model'
     )
   configs = {
-    component: model_files.read_json(path / name)
-    for component, name in _CONFIGS.items()
+    component: read_json(path / name) for component, name in _CONFIGS.items()
   }
   try:
     model = ModelFolder(
@@ -282,7 +284,7 @@ def write_configs(folder: pathlib.Path, model: ModelFolder) -> None:
     },
   }
   for name, value in values.items():
-    model_files.write_json(folder / name, value)
+    write_json(folder / name, value)
 
 
 def copy_configs(
@@ -308,10 +310,10 @@ def copy_configs(
       'model too'
     )
   for name in ('model_index.json', *_CONFIGS.values()):
-    value = model_files.read_json(model.path / name)
+    value = read_json(model.path / name)
     if name == _CONFIGS['text_encoder'] and dtype is not None:
       value |= {key: dtype for key in ('dtype', 'torch_dtype') if key in value}
-    model_files.write_json(target / name, value)
+    write_json(target / name, value)
   shutil.copytree(
     model.path / TOKENIZER, target / TOKENIZER, dirs_exist_ok=True
   )
@@ -429,34 +431,30 @@ def make_random_model(
   """
   if (folder / 'model_index.json').is_file():
     return
-  partial = folder.with_name(f'.{folder.name}.partial')
   index = {
     **INDEX,
     'tokenizer': ['transformers', 'ByT5Tokenizer'],
     RANDOM_SEED: seed,
   }
-  model = ModelFolder(partial, index, transformer, vae, text_encoder, schedule)
-  if distributed.is_primary():
-    from transformers import ByT5Tokenizer
+  model = ModelFolder(folder, index, transformer, vae, text_encoder, schedule)
+  with atomic_folder(folder) as partial:
+    if distributed.is_primary():
+      from transformers import ByT5Tokenizer
 
-    shutil.rmtree(partial, ignore_errors=True)
-    write_configs(partial, model)
-    ByT5Tokenizer().save_pretrained(partial / TOKENIZER)
-  for number, component in enumerate(COMPONENTS):
-    key = jax.random.fold_in(jax.random.key(seed), number)
-    # Each host makes the same weights for itself; the first one writes them.
-    with jax.default_device(jax.local_devices()[0]):
-      # Runs once, on hundreds of small draws: XLA takes minutes to optimise it
-      # with jax 0.12 and seconds to compile it as it is.
-      init = jax.jit(
-        model.declare(component).init,
-        compiler_options={'xla_backend_optimization_level': 0},
-      )
-      params = init(key)
-    save_component(partial, component, params)
-  if distributed.is_primary():
-    partial.rename(folder)
-  distributed.barrier('random model is written')
+      write_configs(partial, model)
+      ByT5Tokenizer().save_pretrained(partial / TOKENIZER)
+    for number, component in enumerate(COMPONENTS):
+      key = jax.random.fold_in(jax.random.key(seed), number)
+      # Each host makes the same weights for itself; the first one writes them.
+      with jax.default_device(jax.local_devices()[0]):
+        # Runs once, on hundreds of small draws: XLA takes minutes to optimise
+        # it with jax 0.12 and seconds to compile it as it is.
+        init = jax.jit(
+          model.declare(component).init,
+          compiler_options={'xla_backend_optimization_level': 0},
+        )
+        params = init(key)
+      save_component(partial, component, params)
 
 
 def save_component(

@@ -38,7 +38,13 @@ from lift_jax.models.llama.convert import LLAMA_IGNORED, LLAMA_TABLE
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.models.siglip.convert import SIGLIP_TABLE, siglip_ignored
 from lift_jax.runtime import distributed
-from lift_jax.weights import conversion, model_files, safetensors_files
+from lift_jax.runtime.files import (
+  atomic_folder,
+  file_sha256,
+  read_json,
+  write_json,
+)
+from lift_jax.weights import conversion, safetensors_files
 
 LLM, VISION, PROJECTOR = 'llm', 'vision_tower', 'mm_projector'
 
@@ -135,7 +141,7 @@ class CriticFolder:
     for file in TOKENIZER_FILES:
       path = self.path / LLM / file
       if path.exists():
-        parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        parts.append(file_sha256(path))
     if self.adapter is not None:
       parts.append(str(self.adapter.alpha))
       parts.append(safetensors_files.fingerprint(self.adapter.tensors))
@@ -155,15 +161,13 @@ def open_critic(
     UserError: not a VILA-1.5 folder, or not adapters.
   """
   path = pathlib.Path(path).expanduser().resolve()
-  root = model_files.read_json(path / 'config.json')
+  root = read_json(path / 'config.json')
   if not (path / LLM).is_dir():
     raise UserError(
       f'{path}: no folder {LLM}; give the folder of a VILA-1.5 model, with '
       f'{", ".join(PARTS)}'
     )
-  configs = {
-    name: model_files.read_json(path / name / 'config.json') for name in PARTS
-  }
+  configs = {name: read_json(path / name / 'config.json') for name in PARTS}
   kinds = {
     'siglip': SiglipConfig,
     'siglip_vision_model': SiglipConfig,
@@ -207,8 +211,8 @@ def write_configs(
     PROJECTOR: config.projector.to_json(),
   }
   for name, value in values.items():
-    model_files.write_json(folder / name / 'config.json', value)
-  model_files.write_json(
+    write_json(folder / name / 'config.json', value)
+  write_json(
     folder / 'config.json',
     {
       'architectures': ['LlavaLlamaModel'],
@@ -238,22 +242,18 @@ def make_random_critic(
         '--workdir, or delete this critic'
       )
     return
-  partial = folder.with_name(f'.{folder.name}.partial')
-  if distributed.is_primary():
-    shutil.rmtree(partial, ignore_errors=True)
-    write_configs(partial, config, {_RANDOM_SEED: seed})
-    tiny_tokenizer.write(partial / LLM)
   model = functional(lambda rngs: Critic(config, rngs=rngs))
-  with jax.default_device(jax.local_devices()[0]):
-    params = jax.jit(model.init)(jax.random.key(seed))
-  _save(partial, CriticFolder(partial, config, None), params, None)
-  if distributed.is_primary():
-    partial.rename(folder)
-  distributed.barrier('random critic is written')
+  with atomic_folder(folder) as partial:
+    if distributed.is_primary():
+      write_configs(partial, config, {_RANDOM_SEED: seed})
+      tiny_tokenizer.write(partial / LLM)
+    with jax.default_device(jax.local_devices()[0]):
+      params = jax.jit(model.init)(jax.random.key(seed))
+    _save(partial, CriticFolder(partial, config, None), params, None)
 
 
 def _seed_of(folder: pathlib.Path) -> Any:
-  return model_files.read_json(folder / 'config.json').get(_RANDOM_SEED)
+  return read_json(folder / 'config.json').get(_RANDOM_SEED)
 
 
 def _save(
@@ -285,9 +285,9 @@ def _copy_configs(
   }
   for file in source.iterdir():
     if file.name == 'config.json':
-      value = model_files.read_json(file)
+      value = read_json(file)
       value |= {key: new for key, new in stated.items() if key in value}
-      model_files.write_json(target / file.name, value)
+      write_json(target / file.name, value)
     elif file.suffix in ('.json', '.model') and file.is_file():
       if not file.name.endswith('.index.json'):
         shutil.copy2(file, target / file.name)
@@ -306,7 +306,7 @@ def write_critic(
     params: of the whole network.
     dtype: of what is written.
   """
-  with model_files.writing_beside(target) as partial:
+  with atomic_folder(target) as partial:
     if distributed.is_primary():
       for name in ('.', *PARTS):
         _copy_configs(source.path / name, partial / name, dtype)
@@ -321,7 +321,7 @@ def write_adapter(
 
   Every host must call it; the folder is written beside and renamed.
   """
-  with model_files.writing_beside(target) as partial:
+  with atomic_folder(target) as partial:
     adapters.write_peft(partial, params, config, ADAPTER_TABLE, dtype)
 
 

@@ -34,6 +34,7 @@ from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.models.t5.config import T5Config
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.runtime.files import atomic_folder
 from lift_jax.runtime.progress import Progress
 from lift_jax.toyworld import flaws, scenes, tokenizer
 from lift_jax.toyworld.pretraining import text_encoder
@@ -44,7 +45,6 @@ from lift_jax.toyworld.pretraining.loop import (
   train,
 )
 from lift_jax.training.step import Batch, draw, sample_errors
-from lift_jax.weights import model_files
 
 _CLIP = (9, 32, 32)  # frames, height, width
 _ENCODE_BATCH = 32
@@ -129,7 +129,7 @@ def make_autoencoder(
   frames_bthw3, _ = _draw(config, logger)
   with (
     pretraining(target, config.seed, logger) as run,
-    model_files.writing_beside(target) as partial,
+    atomic_folder(target) as partial,
   ):
     tokenizer.write(partial / folder_lib.TOKENIZER)
     model = empty_model(partial, config)
@@ -169,7 +169,7 @@ def make_model(
   last = model.schedule.num_train_timesteps - 1
   with (
     pretraining(target, config.seed, logger) as run,
-    model_files.writing_beside(target) as partial,
+    atomic_folder(target) as partial,
   ):
     text_params = train_text_encoder(model, config, run)
     params = _init(model.declare('transformer'), config.seed + 2)

@@ -14,7 +14,6 @@ from lift_jax.errors import UserError
 from lift_jax.models.cogvideox import folder as folder_lib
 from lift_jax.weights import (
   checkpoints,
-  model_files,
   param_paths,
   safetensors_files,
 )
@@ -170,32 +169,6 @@ class TestConfigs:
     name.write_text(json.dumps({**config, 'beta_schedule': 'linear'}))
     with pytest.raises(UserError, match=f'{copy}: scheduler/.*beta_schedule'):
       folder_lib.open_model(copy)
-
-
-class TestWritingBeside:
-  def test_replaces_once_whole(self, tmp_path):
-    target = tmp_path / 'deep' / 'target'
-    for text in ('old', 'new'):
-      with model_files.writing_beside(target) as partial:
-        assert not list(partial.iterdir())
-        (partial / text).write_text(text)
-        assert text == 'old' or (target / 'old').exists()
-      assert [path.name for path in target.iterdir()] == [text]
-      assert list(target.parent.iterdir()) == [target]
-
-  @pytest.mark.parametrize(
-    ('error', 'seen'),
-    [(OSError(28, 'No space left'), UserError), (KeyError('x'), KeyError)],
-  )
-  def test_leaves_nothing_after_an_error(self, tmp_path, error, seen):
-    target = tmp_path / 'target'
-    target.mkdir()
-    (target / 'kept').touch()
-    with pytest.raises(seen), model_files.writing_beside(target) as partial:
-      (partial / 'half').touch()
-      raise error
-    assert (target / 'kept').exists()
-    assert list(tmp_path.iterdir()) == [target]
 
 
 class TestSpread:
