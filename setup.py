@@ -46,6 +46,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',
     'pillow>=11',
+    'safetensors>=0.8',
     'sentencepiece>=0.2.3',
     'tensorboardX>=2.6.4',
     'tensorflow-datasets>=4.9.9',

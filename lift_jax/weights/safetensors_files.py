@@ -2,9 +2,11 @@
 
 The format (https://huggingface.co/docs/safetensors) is: the length of the
 header in eight little-endian bytes, the header as JSON
-`{name: {dtype, shape, data_offsets}}`, then the little-endian data. The numpy
-binding of the `safetensors` package can neither slice nor write bfloat16, nor
-write a file without holding all of it, hence this module.
+`{name: {dtype, shape, data_offsets}}`, then the little-endian data. The
+`safetensors` package opens and checks each file. Values are mapped here, as its
+NumPy binding knows neither float8 nor the raw ends of a tensor, which a
+fingerprint covers; and written here, one tensor at a time, as it would hold a
+whole file in memory.
 
 A large network is several such files and an index
 `{"metadata": {"total_size": n}, "weight_map": {tensor name: file name}}`, as
@@ -13,7 +15,7 @@ Hugging Face writes them: `STEM-00001-of-00003.safetensors` and
 """
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import dataclasses
 import hashlib
@@ -27,8 +29,10 @@ from typing import Any
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import safetensors
 
 from lift_jax import errors
+from lift_jax.runtime.files import atomic_path, write_json
 
 # The names of the format, https://github.com/huggingface/safetensors
 # (`Dtype` in safetensors/src/tensor.rs); those below one byte are left out.
@@ -51,7 +55,6 @@ DTYPES: Mapping[str, np.dtype] = {
 }
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
 _EDGE_BYTES = 4096  # of each end of a tensor that its fingerprint covers
 _METADATA = {'format': 'pt'}  # transformers refuses a file without it
 
@@ -137,69 +140,21 @@ def _json_object(data: bytes, file: pathlib.Path) -> dict[str, Any]:
   return value
 
 
-def _unreadable(file: pathlib.Path, error: OSError) -> errors.UserError:
-  return errors.UserError(
-    f'{file}: cannot be read ({error.strerror}); check the path'
-  )
-
-
-def _is_size(value: Any) -> bool:
-  return type(value) is int and value >= 0  # a bool is no size
-
-
-def _parse_tensor(
-  name: str, entry: Any, file: pathlib.Path, start: int, size: int
-) -> LazyTensor:
-  """One header entry; `size` bytes of data begin at byte `start`."""
-
-  def fail(problem):
-    raise errors.UserError(
-      f'{file}: tensor {name!r} {problem}; fetch the file again'
-    )
-
-  if not isinstance(entry, dict) or set(entry) != {
-    'dtype',
-    'shape',
-    'data_offsets',
-  }:
-    fail('needs exactly dtype, shape and data_offsets')
-  code, shape, offsets = entry['dtype'], entry['shape'], entry['data_offsets']
-  if not isinstance(code, str) or code not in DTYPES:
-    raise errors.UserError(
-      f'{file}: tensor {name!r} has dtype {code!r}; '
-      f'save it as one of {", ".join(DTYPES)}'
-    )
-  if not isinstance(shape, list) or not all(map(_is_size, shape)):
-    fail(f'has shape {shape!r}')
-  if (
-    not isinstance(offsets, list)
-    or len(offsets) != 2
-    or not all(map(_is_size, offsets))
-  ):
-    fail(f'has data_offsets {offsets!r}')
-  begin, end = offsets
-  if not begin <= end <= size:
-    fail(f'lies at bytes {begin} to {end} of {size}')
-  dtype = DTYPES[code]
-  if end - begin != math.prod(shape) * dtype.itemsize:
-    fail(f'has {end - begin} bytes for shape {shape} of {code}')
-  return LazyTensor(name, tuple(shape), dtype, file, start + begin)
-
-
-def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int, int]:
-  """(header, position of the data, size of the file)."""
+def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int]:
+  """(header, position of the data) of a file that is whole."""
   try:
-    with open(file, 'rb') as opened:
-      size = os.fstat(opened.fileno()).st_size
+    # The package checks what the header says against the size of the file:
+    # types, shapes, and data without a hole or an overlap.
+    with safetensors.safe_open(file, 'np'), open(file, 'rb') as opened:
       length = int.from_bytes(opened.read(8), 'little')
-      if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
-        raise errors.UserError(
-          f'{file}: not a safetensors file, or cut short ({size} bytes); '
-          'fetch the file again'
-        )
-      return _json_object(opened.read(length), file), 8 + length, size
-  except OSError as error:
-    raise _unreadable(file, error) from error
+      # But of a tensor that is named twice it would return the second one.
+      return _json_object(opened.read(length), file), 8 + length
+  except (safetensors.SafetensorError, OSError) as error:
+    reason = ' '.join(str(error).split())  # it may quote a name
+    raise errors.UserError(
+      f'{file}: not a safetensors file, or cut short ({reason}); '
+      'fetch the file again'
+    ) from error
 
 
 def read_metadata(file: pathlib.Path) -> dict[str, str]:
@@ -208,38 +163,26 @@ def read_metadata(file: pathlib.Path) -> dict[str, str]:
   Raises:
     UserError: the file is missing, or not what the format says.
   """
-  metadata = _read_header(file)[0].get('__metadata__', {})
-  if not isinstance(metadata, dict) or not all(
-    isinstance(value, str) for value in metadata.values()
-  ):
-    raise errors.UserError(
-      f'{file}: __metadata__ does not map names to strings; fetch the file '
-      'again'
-    )
-  return metadata
+  return _read_header(file)[0].get('__metadata__', {})
 
 
 def _open_file(file: pathlib.Path) -> dict[str, LazyTensor]:
   """The tensors of one file, by name."""
-  header, start, size = _read_header(file)
+  header, start = _read_header(file)
   header.pop('__metadata__', None)
-  tensors = {
-    name: _parse_tensor(name, entry, file, start, size - start)
-    for name, entry in header.items()
-  }
-  # The data has no holes: each tensor begins where the one before it ends.
-  position = start
-  for tensor in sorted(tensors.values(), key=lambda t: (t.offset, t.nbytes)):
-    if tensor.offset != position:
+  tensors = {}
+  for name, entry in header.items():
+    if entry['dtype'] not in DTYPES:
       raise errors.UserError(
-        f'{file}: tensor {tensor.name!r} begins at byte {tensor.offset}, not '
-        f'at {position} where the one before it ends; fetch the file again'
+        f'{file}: tensor {name!r} has dtype {entry["dtype"]}; '
+        f'save it as one of {", ".join(DTYPES)}'
       )
-    position += tensor.nbytes
-  if position != size:
-    raise errors.UserError(
-      f'{file}: {size} bytes, but its tensors end at {position}; '
-      'fetch the file again'
+    tensors[name] = LazyTensor(
+      name,
+      tuple(entry['shape']),
+      DTYPES[entry['dtype']],
+      file,
+      start + entry['data_offsets'][0],
     )
   return tensors
 
@@ -249,7 +192,9 @@ def _open_index(index: pathlib.Path) -> dict[str, LazyTensor]:
   try:
     content = _json_object(index.read_bytes(), index)
   except OSError as error:
-    raise _unreadable(index, error) from error
+    raise errors.UserError(
+      f'{index}: cannot be read ({error.strerror}); check the path'
+    ) from error
   weight_map = content.get('weight_map')
   if not isinstance(weight_map, dict) or not all(
     isinstance(value, str) for value in weight_map.values()
@@ -389,16 +334,6 @@ def header_bytes(
   return len(data).to_bytes(8, 'little') + data
 
 
-@contextlib.contextmanager
-def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A name beside `path` to write to; what is left there is removed."""
-  partial = path.with_name(f'.{path.name}.partial')
-  try:
-    yield partial
-  finally:
-    partial.unlink(missing_ok=True)
-
-
 def _write_to(
   path: pathlib.Path,
   tensors: Iterable[TensorSpec],
@@ -433,9 +368,8 @@ def write(
     metadata: strings kept in the header.
   """
   path = pathlib.Path(path)
-  with _beside(path) as partial:
+  with atomic_path(path) as partial:
     _write_to(partial, tensors, metadata)
-    os.replace(partial, path)
 
 
 def _shards(
@@ -487,25 +421,19 @@ def write_sharded(
     }
 
   with contextlib.ExitStack() as stack:
-    partials = {}
     for name, shard in contents.items():
-      partials[name] = stack.enter_context(_beside(folder / name))
-      _write_to(partials[name], shard, _METADATA)
-    shard_name = re.compile(re.escape(stem) + r'-\d{5}-of-\d{5}\.safetensors')
-    for name in (index, single):
-      (folder / name).unlink(missing_ok=True)
+      partial = stack.enter_context(atomic_path(folder / name))
+      _write_to(partial, shard, _METADATA)
+    old_shard = re.compile(re.escape(stem) + r'-\d{5}-of-\d{5}\.safetensors')
     for old in list(folder.iterdir()):
-      if shard_name.fullmatch(old.name):
+      if old.name in (index, single) or old_shard.fullmatch(old.name):
         old.unlink()
-    for name, partial in partials.items():
-      os.replace(partial, folder / name)
-    if len(shards) > 1:
-      index_content = {
-        'metadata': {'total_size': sum(map(_size, specs))},
-        'weight_map': {
-          spec[0]: name for name, shard in contents.items() for spec in shard
-        },
-      }
-      with _beside(folder / index) as partial:
-        partial.write_text(json.dumps(index_content, indent=2) + '\n')
-        os.replace(partial, folder / index)
+  if len(shards) > 1:
+    weight_map = {
+      spec[0]: name for name, shard in contents.items() for spec in shard
+    }
+    total_size = sum(map(_size, specs))
+    write_json(
+      folder / index,
+      {'metadata': {'total_size': total_size}, 'weight_map': weight_map},
+    )
