@@ -18,25 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lift_jax.errors import UserError, listing
-
-# Published keys with the one value that this code computes.
-_FIXED = {
-  'beta_schedule': ('scaled_linear',),
-  'prediction_type': ('v_prediction',),
-  'rescale_betas_zero_snr': (True,),
-  'trained_betas': (None,),
-}
-_FIELDS = ('num_train_timesteps', 'beta_start', 'beta_end', 'snr_shift_scale')
-# Keys that concern sampling only.
-_SAMPLING = (
-  'clip_sample',
-  'clip_sample_range',
-  'sample_max_value',
-  'set_alpha_to_one',
-  'steps_offset',
-  'timestep_spacing',
-)
+from lift_jax.weights.published_config import PublishedConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,30 +44,13 @@ class ScheduleConfig:
     Raises:
       UserError: an unknown key, or a schedule that is not CogVideoX's.
     """
-    strangers = []
-    for key, value in published.items():
-      if key in _FIXED:
-        if value not in _FIXED[key]:
-          strangers.append(f'{key}={value!r} (only {_FIXED[key][0]!r})')
-      elif key not in (*_FIELDS, *_SAMPLING) and not key.startswith('_'):
-        strangers.append(f'{key} (unknown)')
-    missing = [
-      f'{key} (missing)' for key in (*_FIELDS, *_FIXED) if key not in published
-    ]
-    missing = [name for name in missing if 'trained_betas' not in name]
-    if strangers or missing:
-      raise UserError(
-        'scheduler/scheduler_config.json is not a CogVideoX schedule: '
-        + listing(strangers + missing)
-      )
-    return cls(**{key: published[key] for key in _FIELDS})
+    return _PUBLISHED.read(cls, published, 'scheduler/scheduler_config.json')
 
   def to_json(self) -> dict[str, Any]:
     """The published form, which diffusers loads."""
     return {
       '_class_name': 'CogVideoXDDIMScheduler',
-      **{key: value[0] for key, value in _FIXED.items()},
-      **dataclasses.asdict(self),
+      **_PUBLISHED.write(self),
       'clip_sample': False,
       'clip_sample_range': 1.0,
       'sample_max_value': 1.0,
@@ -93,6 +58,30 @@ class ScheduleConfig:
       'steps_offset': 0,
       'timestep_spacing': 'trailing',
     }
+
+
+_PUBLISHED = PublishedConfig(
+  kind='a CogVideoX schedule',
+  required={
+    field.name: field.name for field in dataclasses.fields(ScheduleConfig)
+  },
+  fixed={
+    'beta_schedule': 'scaled_linear',
+    'prediction_type': 'v_prediction',
+    'rescale_betas_zero_snr': True,
+    'trained_betas': None,
+  },
+  stated=('beta_schedule', 'prediction_type', 'rescale_betas_zero_snr'),
+  # These concern sampling only.
+  ignored=(
+    'clip_sample',
+    'clip_sample_range',
+    'sample_max_value',
+    'set_alpha_to_one',
+    'steps_offset',
+    'timestep_spacing',
+  ),
+)
 
 
 def alpha_bars(config: ScheduleConfig) -> np.ndarray:

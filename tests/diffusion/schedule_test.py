@@ -72,6 +72,7 @@ class ScheduleTest(parameterized.TestCase):
   @parameterized.parameters(
     ({'prediction_type': 'epsilon'}, "prediction_type='epsilon'"),
     ({'rescale_betas_zero_snr': False}, 'rescale_betas_zero_snr'),
+    ({'beta_start': '0.1'}, 'beta_start='),
     ({'beta': 1}, r'beta \(unknown\)'),
   )
   def test_another_schedule(self, change, message):
@@ -82,5 +83,5 @@ class ScheduleTest(parameterized.TestCase):
   def test_missing_key(self):
     published = ScheduleConfig().to_json()
     del published['snr_shift_scale']
-    with pytest.raises(UserError, match=r'snr_shift_scale \(missing\)'):
+    with pytest.raises(UserError, match=r'no snr_shift_scale'):
       ScheduleConfig.from_json(published)

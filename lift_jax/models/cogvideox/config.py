@@ -4,43 +4,8 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any, Self
 
-from lift_jax.errors import UserError, listing
-
-# Published keys that change what is computed: our field.
-_FIELDS = {
-  'num_layers': 'num_layers',
-  'num_attention_heads': 'num_heads',
-  'attention_head_dim': 'head_dim',
-  'in_channels': 'in_channels',
-  'out_channels': 'out_channels',
-  'time_embed_dim': 'time_embed_dim',
-  'text_embed_dim': 'text_embed_dim',
-  'max_text_seq_length': 'max_text_length',
-  'patch_size': 'patch_size',
-  'sample_height': 'sample_height',
-  'sample_width': 'sample_width',
-  'sample_frames': 'sample_frames',
-  'temporal_compression_ratio': 'temporal_compression',
-  'norm_eps': 'norm_eps',
-  'spatial_interpolation_scale': 'spatial_scale',
-  'temporal_interpolation_scale': 'temporal_scale',
-  'use_rotary_positional_embeddings': 'use_rotary',
-}
-
-# Keys with the one value that this code computes, as in CogVideoX 1.0.
-_FIXED = {
-  'activation_fn': 'gelu-approximate',
-  'attention_bias': True,
-  'dropout': 0.0,
-  'flip_sin_to_cos': True,
-  'freq_shift': 0,
-  'norm_elementwise_affine': True,
-  'ofs_embed_dim': None,
-  'patch_bias': True,
-  'patch_size_t': None,
-  'timestep_activation_fn': 'silu',
-  'use_learned_positional_embeddings': False,
-}
+from lift_jax.errors import UserError
+from lift_jax.weights.published_config import PublishedConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,35 +65,51 @@ class TransformerConfig:
     Raises:
       UserError: an unknown key, or a value that CogVideoX 1.0 has not.
     """
-    values, strangers = {}, []
-    types = {field.name: field.type for field in dataclasses.fields(cls)}
-    for key, value in published.items():
-      if key in _FIELDS:
-        values[_FIELDS[key]] = value
-        kinds = (
-          (float, int)
-          if types[_FIELDS[key]] is float
-          else (types[_FIELDS[key]],)
-        )
-        if type(value) not in kinds:
-          strangers.append(f'{key}={value!r} (not of type {kinds[0].__name__})')
-      elif key in _FIXED:
-        if value != _FIXED[key]:
-          strangers.append(f'{key}={value!r} (only {_FIXED[key]!r})')
-      elif not key.startswith('_'):
-        strangers.append(f'{key} (unknown)')
-    if strangers:
-      raise UserError(
-        'transformer/config.json is not a CogVideoX 1.0 text-to-video '
-        f'transformer: {listing(strangers)}'
-      )
-    return cls(**values)
+    return _PUBLISHED.read(cls, published, 'transformer/config.json')
 
   def to_json(self) -> dict[str, Any]:
     """The published form, which diffusers loads."""
-    values = {key: getattr(self, field) for key, field in _FIELDS.items()}
-    return {'_class_name': 'CogVideoXTransformer3DModel', **_FIXED, **values}
+    return {
+      '_class_name': 'CogVideoXTransformer3DModel',
+      **_PUBLISHED.write(self),
+    }
 
+
+_PUBLISHED = PublishedConfig(
+  kind='a CogVideoX 1.0 text-to-video transformer',
+  optional={
+    'num_layers': 'num_layers',
+    'num_attention_heads': 'num_heads',
+    'attention_head_dim': 'head_dim',
+    'in_channels': 'in_channels',
+    'out_channels': 'out_channels',
+    'time_embed_dim': 'time_embed_dim',
+    'text_embed_dim': 'text_embed_dim',
+    'max_text_seq_length': 'max_text_length',
+    'patch_size': 'patch_size',
+    'sample_height': 'sample_height',
+    'sample_width': 'sample_width',
+    'sample_frames': 'sample_frames',
+    'temporal_compression_ratio': 'temporal_compression',
+    'norm_eps': 'norm_eps',
+    'spatial_interpolation_scale': 'spatial_scale',
+    'temporal_interpolation_scale': 'temporal_scale',
+    'use_rotary_positional_embeddings': 'use_rotary',
+  },
+  fixed={
+    'activation_fn': 'gelu-approximate',
+    'attention_bias': True,
+    'dropout': 0.0,
+    'flip_sin_to_cos': True,
+    'freq_shift': 0,
+    'norm_elementwise_affine': True,
+    'ofs_embed_dim': None,
+    'patch_bias': True,
+    'patch_size_t': None,
+    'timestep_activation_fn': 'silu',
+    'use_learned_positional_embeddings': False,
+  },
+)
 
 COGVIDEOX_2B = TransformerConfig()
 COGVIDEOX_5B = TransformerConfig(num_layers=42, num_heads=48, use_rotary=True)

@@ -2,26 +2,10 @@
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 from lift_jax import errors
-
-_CLASS = 'AutoencoderKLCogVideoX'
-
-# Keys that name, store or load a checkpoint, and leave the maths as it is.
-_IGNORED = frozenset({'_diffusers_version', '_name_or_path', 'force_upcast'})
-
-# Keys whose other values ask for parts that no published CogVideoX has.
-_FIXED = {
-  '_class_name': _CLASS,
-  'act_fn': 'silu',
-  'norm_eps': 1e-6,
-  'shift_factor': None,
-  'latents_mean': None,
-  'latents_std': None,
-  'use_quant_conv': False,
-  'use_post_quant_conv': False,
-}
+from lift_jax.weights.published_config import PublishedConfig
 
 _DOWN_BLOCK = 'CogVideoXDownBlock3D'
 _UP_BLOCK = 'CogVideoXUpBlock3D'
@@ -63,16 +47,6 @@ class VAEConfig:
   invert_scale_latents: bool = False
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if not _has_type(value, field.type):
-        raise errors.UserError(
-          f'VAE config: {field.name} is {value!r}; give {field.type}'
-        )
-      if not all(number > 0 for number in _numbers(value)):
-        raise errors.UserError(
-          f'VAE config: {field.name} is {value!r}; give positive numbers'
-        )
     for channels in self.block_out_channels:
       if channels % self.norm_num_groups:
         raise errors.UserError(
@@ -100,7 +74,7 @@ class VAEConfig:
   @classmethod
   def from_json(
     cls, published: Mapping[str, Any], source: str = 'vae/config.json'
-  ) -> 'VAEConfig':
+  ) -> Self:
     """Reads the published form; absent keys have the published defaults.
 
     Args:
@@ -110,61 +84,51 @@ class VAEConfig:
     Raises:
       UserError: a key is unknown, or its value is not supported.
     """
-    names = {field.name for field in dataclasses.fields(cls)}
-    kwargs = {}
-    blocks = {}
-    for key, value in published.items():
-      if key in names:
-        kwargs[key] = tuple(value) if isinstance(value, list) else value
-      elif key in ('down_block_types', 'up_block_types'):
-        blocks[key] = value
-      elif key in _FIXED:
-        if value != _FIXED[key]:
-          raise errors.UserError(
-            f'{source}: {key} is {value!r}; only {_FIXED[key]!r} is supported'
-          )
-      elif key not in _IGNORED:
-        raise errors.UserError(
-          f'{source}: unknown key {key!r}; give the config of a CogVideoX VAE'
-        )
+    values = dict(published)
     # Diffusers writes 4 as 4.0 in places, for its annotation is float.
-    ratio = kwargs.get('temporal_compression_ratio')
+    ratio = values.get('temporal_compression_ratio')
     if isinstance(ratio, float) and ratio.is_integer():
-      kwargs['temporal_compression_ratio'] = int(ratio)
-    try:
-      config = cls(**kwargs)
-    except errors.UserError as error:
-      raise errors.UserError(f'{source}: {error}') from None
-    expected = config.to_json()
-    for key, value in blocks.items():
-      if value not in (expected[key], tuple(expected[key])):
+      values['temporal_compression_ratio'] = int(ratio)
+    config = _PUBLISHED.read(cls, values, source)
+    for key, expected in config._block_types().items():
+      if values.get(key, expected) not in (expected, tuple(expected)):
         raise errors.UserError(
-          f'{source}: {key} is {value!r}; only {expected[key]!r} is supported'
+          f'{source}: {key}={values[key]!r} (only {expected!r}); use the '
+          f'config of {_PUBLISHED.kind}'
         )
     return config
 
   def to_json(self) -> dict[str, Any]:
     """The published form, for a vae/config.json that diffusers reads."""
-    num_blocks = len(self.block_out_channels)
-    return dataclasses.asdict(self) | {
-      **_FIXED,
+    return {
+      **_PUBLISHED.write(self),
+      **self._block_types(),
       'block_out_channels': list(self.block_out_channels),
-      'down_block_types': [_DOWN_BLOCK] * num_blocks,
-      'up_block_types': [_UP_BLOCK] * num_blocks,
       'force_upcast': True,
     }
 
+  def _block_types(self) -> dict[str, list[str]]:
+    num_blocks = len(self.block_out_channels)
+    return {
+      'down_block_types': [_DOWN_BLOCK] * num_blocks,
+      'up_block_types': [_UP_BLOCK] * num_blocks,
+    }
 
-def _has_type(value: Any, wanted: type) -> bool:
-  if wanted in (int, bool):
-    return type(value) is wanted
-  if wanted is float:
-    return type(value) in (int, float)
-  return isinstance(value, tuple) and all(type(v) is int for v in value)
 
-
-def _numbers(value: Any) -> tuple[Any, ...]:
-  """What in `value` must be positive; an empty tuple fails as a zero does."""
-  if isinstance(value, bool):
-    return ()
-  return (value or (0,)) if isinstance(value, tuple) else (value,)
+_PUBLISHED = PublishedConfig(
+  kind='a CogVideoX VAE',
+  optional={field.name: field.name for field in dataclasses.fields(VAEConfig)},
+  # Other values ask for parts that no published CogVideoX has.
+  fixed={
+    '_class_name': 'AutoencoderKLCogVideoX',
+    'act_fn': 'silu',
+    'norm_eps': 1e-6,
+    'shift_factor': None,
+    'latents_mean': None,
+    'latents_std': None,
+    'use_quant_conv': False,
+    'use_post_quant_conv': False,
+  },
+  # The first two are compared with `block_out_channels`.
+  ignored=('down_block_types', 'up_block_types', 'force_upcast'),
+)

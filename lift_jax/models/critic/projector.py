@@ -22,10 +22,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from lift_jax import errors
-from lift_jax.models import published_config
 from lift_jax.models.linear import Linear
 from lift_jax.weights import conversion
+from lift_jax.weights.published_config import PublishedConfig
 
 PROJECTOR_TABLE = (
   *conversion.norm('layers.1', 'norm'),
@@ -72,27 +71,20 @@ class ProjectorConfig:
     Raises:
       UserError: the file describes another kind of projector.
     """
-    if 'mm_projector_type' not in values:
-      raise errors.UserError(
-        f'{source}: no mm_projector_type; copy the file from the published'
-        ' model again'
-      )
-    published_config.read_sizes(
-      values,
-      source,
-      kind='a projector of VILA-1.5',
-      required={},
-      optional={},
-      fixed=_FIXED,
+    return _PUBLISHED.read(
+      cls, values, source, vision_width=vision_width, width=width
     )
-    return cls(vision_width=vision_width, width=width)
 
   def to_json(self) -> dict[str, Any]:
     """A config.json like that of VILA."""
-    return {'architectures': ['MultimodalProjector'], **_FIXED}
+    return {'architectures': ['MultimodalProjector'], **_PUBLISHED.write(self)}
 
 
-_FIXED = {'model_type': 'v2l_projector', 'mm_projector_type': 'mlp_downsample'}
+_PUBLISHED = PublishedConfig(
+  kind='a projector of VILA-1.5',
+  fixed={'model_type': 'v2l_projector', 'mm_projector_type': 'mlp_downsample'},
+  stated=('mm_projector_type',),
+)
 
 
 def num_tokens(num_patches: int) -> int:

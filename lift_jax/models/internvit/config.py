@@ -5,7 +5,8 @@ import dataclasses
 from typing import Any, Self
 
 from lift_jax import errors
-from lift_jax.models import published_config, vision
+from lift_jax.models import vision
+from lift_jax.weights.published_config import PublishedConfig
 
 NORM_TYPES = ('rms_norm', 'layer_norm')
 
@@ -56,53 +57,36 @@ class InternViTConfig(vision.TowerConfig):
       UserError: a size is missing or of no use, or the file describes another
         network than this one.
     """
-    sizes = published_config.read_sizes(
-      values,
-      source,
-      kind='InternViT-6B',
-      required=_REQUIRED,
-      optional={},
-      fixed=_FIXED,
-      ignored=('norm_type', *_IGNORED),
-    )
-    # Early files do not say, and mean the only kind that there was.
-    norm_type = values.get('norm_type', 'rms_norm')
-    try:
-      return cls(**sizes, feature_layer=feature_layer, norm_type=norm_type)
-    except errors.UserError as error:
-      raise errors.UserError(f'{source}: {error}') from None
+    return _PUBLISHED.read(cls, values, source, feature_layer=feature_layer)
 
   def to_json(self) -> dict[str, Any]:
     """A config.json like those of OpenGVLab."""
-    return {
-      'architectures': ['InternVisionModel'],
-      **{key: getattr(self, field) for key, field in _REQUIRED.items()},
-      'norm_type': self.norm_type,
-      **_FIXED,
-    }
+    return {'architectures': ['InternVisionModel'], **_PUBLISHED.write(self)}
 
 
-# Published keys that every file has: our field.
-_REQUIRED = {
-  'image_size': 'image_size',
-  'patch_size': 'patch_size',
-  'hidden_size': 'width',
-  'num_hidden_layers': 'num_layers',
-  'num_attention_heads': 'num_heads',
-  'intermediate_size': 'mlp_width',
-  'layer_norm_eps': 'norm_eps',
-}
-
-_FIXED = {
-  'model_type': 'intern_vit_6b',
-  'hidden_act': 'gelu',
-  'num_channels': 3,
-  'qk_normalization': True,
-  'qkv_bias': False,
-  'attention_dropout': 0.0,
-  'dropout': 0.0,
-}
-
-# Layers that are left out at random while the tower itself is trained, and
-# which kernel computes attention.
-_IGNORED = ('drop_path_rate', 'use_flash_attn')
+_PUBLISHED = PublishedConfig(
+  kind='InternViT-6B',
+  required={
+    'image_size': 'image_size',
+    'patch_size': 'patch_size',
+    'hidden_size': 'width',
+    'num_hidden_layers': 'num_layers',
+    'num_attention_heads': 'num_heads',
+    'intermediate_size': 'mlp_width',
+    'layer_norm_eps': 'norm_eps',
+  },
+  # Early files do not say, and mean the only kind that there was.
+  optional={'norm_type': 'norm_type'},
+  fixed={
+    'model_type': 'intern_vit_6b',
+    'hidden_act': 'gelu',
+    'num_channels': 3,
+    'qk_normalization': True,
+    'qkv_bias': False,
+    'attention_dropout': 0.0,
+    'dropout': 0.0,
+  },
+  # Layers that are left out at random while the tower itself is trained, and
+  # which kernel computes attention.
+  ignored=('drop_path_rate', 'use_flash_attn'),
+)

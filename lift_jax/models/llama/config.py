@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any, Self
 
 from lift_jax import errors
+from lift_jax.weights.published_config import PublishedConfig, make_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,63 +64,31 @@ class LlamaConfig:
       UserError: a size is missing or of no use, or the file describes another
         network than this one.
     """
-    known = _REQUIRED.keys() | _OPTIONAL.keys() | _FIXED.keys() | _IGNORED
-    known |= {'rope_scaling', 'rope_parameters'}
-    names = {key for key in values if not key.startswith('_')}
-    if unknown := names - known:
-      raise errors.UserError(
-        f'{source}: unknown keys {errors.listing(unknown)}; use the config of'
-        ' a Llama model'
-      )
-    for key, supported in _FIXED.items():
-      if values.get(key, supported) != supported:
-        raise errors.UserError(
-          f'{source}: {key} = {values[key]!r} is not supported; use a Llama'
-          f' model that has {supported!r}'
-        )
-    if missing := _REQUIRED.keys() - set(values):
-      raise errors.UserError(
-        f'{source}: no {errors.listing(missing)}; copy the file from the'
-        ' published model again'
-      )
-    sizes = {key: values[key] for key in _REQUIRED}
-    sizes |= {
-      key: values[key] for key in _OPTIONAL if values.get(key) is not None
+    # A key without a value counts as absent.
+    values = {
+      key: value
+      for key, value in values.items()
+      if value is not None or key not in _PUBLISHED.optional
     }
-    sizes['rope_theta'] = _rope_theta(values, source)
-    for key, value in sizes.items():
-      is_float = key in ('rms_norm_eps', 'rope_theta')
-      kinds = (int, float) if is_float else (int,)
-      if type(value) not in kinds or value <= 0:
-        raise errors.UserError(
-          f'{source}: {key} = {value!r}; give a positive'
-          f' {"number" if is_float else "integer"}'
-        )
-    width, heads = sizes['hidden_size'], sizes['num_attention_heads']
-    if 'head_dim' not in sizes and width % heads:
+    values['rope_theta'] = _rope_theta(values, source)
+    fields = _PUBLISHED.read_fields(cls, values, source)
+    width, heads = fields['width'], fields['num_heads']
+    if 'head_dim' not in fields and width % heads:
       raise errors.UserError(
         f'{source}: hidden_size {width} cannot be cut into {heads} heads;'
         ' give head_dim'
       )
     # Files from before shared key heads have no number of them, and most leave
     # out the usual width of a head.
-    sizes = {'num_key_value_heads': heads, 'head_dim': width // heads} | sizes
-    fields = _REQUIRED | _OPTIONAL
-    try:
-      return cls(**{fields[key]: value for key, value in sizes.items()})
-    except errors.UserError as error:
-      raise errors.UserError(f'{source}: {error}') from None
+    fields = {'num_kv_heads': heads, 'head_dim': width // heads} | fields
+    return make_config(cls, fields, source)
 
   def to_json(self) -> dict[str, Any]:
     """A config.json that any version of transformers loads."""
     return {
       'architectures': ['LlamaForCausalLM'],
-      **{
-        key: getattr(self, field)
-        for key, field in (_REQUIRED | _OPTIONAL).items()
-      },
+      **_PUBLISHED.write(self),
       'rope_scaling': None,
-      **_FIXED,
     }
 
 
@@ -157,65 +126,43 @@ def _rope_theta(values: Mapping[str, Any], source: str) -> Any:
 _ROPE_THETA = 10_000.0
 
 
-# Published keys that every file has: our field.
-_REQUIRED = {
-  'vocab_size': 'vocab_size',
-  'hidden_size': 'width',
-  'num_hidden_layers': 'num_layers',
-  'num_attention_heads': 'num_heads',
-  'intermediate_size': 'mlp_width',
-  'rms_norm_eps': 'norm_eps',
-  'max_position_embeddings': 'max_length',
-}
-
-# Published keys that a file may leave out: our field.
-_OPTIONAL = {
-  'num_key_value_heads': 'num_kv_heads',
-  'head_dim': 'head_dim',
-  'rope_theta': 'rope_theta',
-}
-
-# Keys with the one value that this code computes, which is also what
-# transformers takes where a file says nothing.
-_FIXED = {
-  'model_type': 'llama',
-  'hidden_act': 'silu',
-  'attention_bias': False,
-  'attention_dropout': 0.0,
-  'mlp_bias': False,
-  'tie_word_embeddings': False,
-}
-
-# Keys that do not change what the network computes. The second half are
-# settings of generation, of classification and of other kinds of networks
-# that transformers 4 keeps in every config.
-_IGNORED = frozenset({
-  'architectures', 'bos_token_id', 'dtype', 'eos_token_id',
-  'initializer_range', 'model_max_length', 'pad_token_id', 'pretraining_tp',
-  'tokenizer_model_max_length', 'tokenizer_padding_side', 'torch_dtype',
-  'transformers_version', 'unk_token_id', 'use_cache',
-
-  'add_cross_attention', 'bad_words_ids', 'begin_suppress_tokens',
-  'chunk_size_feed_forward', 'cross_attention_hidden_size',
-  'decoder_start_token_id', 'diversity_penalty', 'do_sample',
-  'early_stopping', 'encoder_no_repeat_ngram_size',
-  'exponential_decay_length_penalty', 'finetuning_task',
-  'forced_bos_token_id', 'forced_eos_token_id', 'id2label', 'is_decoder',
-  'is_encoder_decoder', 'label2id', 'length_penalty', 'max_length',
-  'min_length', 'no_repeat_ngram_size', 'num_beam_groups', 'num_beams',
-  'num_return_sequences', 'output_attentions', 'output_hidden_states',
-  'output_scores', 'prefix', 'problem_type', 'pruned_heads',
-  'remove_invalid_values', 'repetition_penalty', 'return_dict',
-  'return_dict_in_generate', 'sep_token_id', 'suppress_tokens',
-  'task_specific_params', 'temperature', 'tf_legacy_loss',
-  'tie_encoder_decoder', 'tokenizer_class', 'top_k', 'top_p', 'torchscript',
-  'typical_p', 'use_bfloat16',
-})  # fmt: skip
+_PUBLISHED = PublishedConfig(
+  kind='a Llama model',
+  required={
+    'vocab_size': 'vocab_size',
+    'hidden_size': 'width',
+    'num_hidden_layers': 'num_layers',
+    'num_attention_heads': 'num_heads',
+    'intermediate_size': 'mlp_width',
+    'rms_norm_eps': 'norm_eps',
+    'max_position_embeddings': 'max_length',
+  },
+  optional={
+    'num_key_value_heads': 'num_kv_heads',
+    'head_dim': 'head_dim',
+    'rope_theta': 'rope_theta',
+  },
+  fixed={
+    'model_type': 'llama',
+    'hidden_act': 'silu',
+    'attention_bias': False,
+    'attention_dropout': 0.0,
+    'mlp_bias': False,
+    'tie_word_embeddings': False,
+  },
+  ignored=(
+    'model_max_length',
+    'pretraining_tp',
+    'rope_parameters',  # `_rope_theta` reads it and the next one
+    'rope_scaling',
+    'tokenizer_model_max_length',
+    'tokenizer_padding_side',
+    'unk_token_id',
+    'use_cache',
+  ),
+)
 
 VILA_13B = LlamaConfig()
-VILA_3B = LlamaConfig(
-  width=2560, num_layers=32, num_heads=20, num_kv_heads=20, mlp_width=6912
-)
 # Yi-34B, the language model of VILA-1.5 40b.
 VILA_40B = LlamaConfig(
   vocab_size=64000,

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any, Self
 
-from lift_jax import errors
-from lift_jax.models import published_config, vision
+from lift_jax.models import vision
+from lift_jax.weights.published_config import PublishedConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,49 +46,31 @@ class SiglipConfig(vision.TowerConfig):
       vision_values = values.get('vision_config')
       values = vision_values if isinstance(vision_values, Mapping) else {}
       source = f'vision_config of {source}'
-    sizes = published_config.read_sizes(
-      values,
-      source,
-      kind='a SigLIP vision tower',
-      required=_REQUIRED,
-      optional=_OPTIONAL,
-      fixed=_FIXED,
-      # The pooling head is not part of the tower.
-      ignored=('vision_use_head',),
-    )
-    try:
-      return cls(**{'norm_eps': 1e-6} | sizes, feature_layer=feature_layer)
-    except errors.UserError as error:
-      raise errors.UserError(f'{source}: {error}') from None
+    return _PUBLISHED.read(cls, values, source, feature_layer=feature_layer)
 
   def to_json(self) -> dict[str, Any]:
     """A config.json that any version of transformers loads."""
-    return {
-      'architectures': ['SiglipVisionModel'],
-      **{
-        key: getattr(self, field)
-        for key, field in (_REQUIRED | _OPTIONAL).items()
-      },
-      **_FIXED,
-    }
+    return {'architectures': ['SiglipVisionModel'], **_PUBLISHED.write(self)}
 
 
-# Published keys that every file has: our field.
-_REQUIRED = {
-  'image_size': 'image_size',
-  'patch_size': 'patch_size',
-  'hidden_size': 'width',
-  'num_hidden_layers': 'num_layers',
-  'num_attention_heads': 'num_heads',
-  'intermediate_size': 'mlp_width',
-}
-
-# Published keys that the file of a whole SiglipModel leaves out: our field.
-_OPTIONAL = {'layer_norm_eps': 'norm_eps'}
-
-_FIXED = {
-  'model_type': 'siglip_vision_model',
-  'hidden_act': 'gelu_pytorch_tanh',
-  'num_channels': 3,
-  'attention_dropout': 0.0,
-}
+_PUBLISHED = PublishedConfig(
+  kind='a SigLIP vision tower',
+  required={
+    'image_size': 'image_size',
+    'patch_size': 'patch_size',
+    'hidden_size': 'width',
+    'num_hidden_layers': 'num_layers',
+    'num_attention_heads': 'num_heads',
+    'intermediate_size': 'mlp_width',
+  },
+  # The file of a whole SiglipModel leaves it out.
+  optional={'layer_norm_eps': 'norm_eps'},
+  fixed={
+    'model_type': 'siglip_vision_model',
+    'hidden_act': 'gelu_pytorch_tanh',
+    'num_channels': 3,
+    'attention_dropout': 0.0,
+  },
+  # The pooling head is not part of the tower.
+  ignored=('vision_use_head',),
+)

@@ -256,9 +256,15 @@ class BehaviourTest(parameterized.TestCase):
     ({'patch_size_t': 2}, r'patch_size_t=2 \(only None\)'),
     ({'num_layer': 3}, r'num_layer \(unknown\)'),
     ({'ofs_embed_dim': 512}, 'ofs_embed_dim'),
+    ({'patch_size': 0}, 'patch_size=0'),
+    ({'num_layer': 3, 'dropout': 0.1}, r'dropout=.*, num_layer \(unknown'),
+    (
+      {'use_rotary_positional_embeddings': 1},
+      r'embeddings=1 \(give true or false\)',
+    ),
     ({'activation_fn': 'geglu'}, 'geglu'),
-    ({'num_layers': '2'}, r"num_layers='2' \(not of type int\)"),
-    ({'norm_eps': None}, r'norm_eps=None \(not of type float\)'),
+    ({'num_layers': '2'}, r"num_layers='2' \(give a positive integer\)"),
+    ({'norm_eps': None}, r'norm_eps=None \(give a positive number\)'),
   )
   def test_config_of_another_model(self, change, message):
     with pytest.raises(UserError, match=message):

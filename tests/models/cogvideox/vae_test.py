@@ -415,14 +415,14 @@ class ConfigTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ({'_class_name': 'AutoencoderKL'}, 'AutoencoderKLCogVideoX'),
-    ({'act_fn': 'gelu'}, "act_fn is 'gelu'; only 'silu'"),
+    ({'act_fn': 'gelu'}, "act_fn='gelu' .only 'silu'"),
     ({'use_quant_conv': True}, 'use_quant_conv'),
     ({'latents_mean': [0.0] * 16}, 'latents_mean'),
     ({'down_block_types': ['DownBlock'] * 4}, 'down_block_types'),
     ({'up_block_types': None}, 'up_block_types'),
-    ({'z_dim': 16}, "unknown key 'z_dim'"),
-    ({'layers_per_block': 'three'}, "layers_per_block is 'three'"),
-    ({'latent_channels': 0}, 'latent_channels is 0'),
+    ({'z_dim': 16}, 'z_dim .unknown'),
+    ({'layers_per_block': 'three'}, "layers_per_block='three'"),
+    ({'latent_channels': 0}, 'latent_channels=0'),
     ({'block_out_channels': [128, 200]}, 'multiples of norm_num_groups 32'),
     ({'block_out_channels': []}, 'block_out_channels'),
     ({'temporal_compression_ratio': 3}, 'power of two'),
