@@ -24,7 +24,6 @@ from lift_jax.planning import gpu_target
 
 # libtpu builds every slice of hosts with 2x2x1 chips, or with one.
 _HOST_SIDE = 2
-_CHIPS_PER_HOST = 4
 
 _FORM = re.compile(r'(?:(\d+)\*)?([a-z][a-z0-9]*):(\d+(?:x\d+)*)')
 
@@ -55,15 +54,6 @@ class Topology:
   @property
   def num_devices(self) -> int:
     return self.num_chips * self.chip.devices_per_chip
-
-  @property
-  def num_hosts(self) -> int:
-    if self.chip.platform == 'cuda':
-      return self.shape[0]
-    if self.chip.platform == 'tpu':
-      per_slice = math.prod(self.shape)
-      return self.slices * math.ceil(per_slice / _CHIPS_PER_HOST)
-    return 1
 
   @property
   def one_host(self) -> 'Topology':

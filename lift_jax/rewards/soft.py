@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from lift_jax.data.hra import LABELS
-from lift_jax.rewards.weights import RewardMap
 
 
 class LabelBelief(NamedTuple):
@@ -50,26 +49,3 @@ def label_belief(
   total_b = jax.nn.logsumexp(logits_bv, axis=-1)
   mass_b = jnp.exp(jax.nn.logsumexp(logits_bl, axis=-1) - total_b)
   return LabelBelief(jax.nn.softmax(logits_bl, axis=-1), mass_b)
-
-
-def expected_score(
-  probabilities_bl: jax.Array, reward_map: RewardMap
-) -> jax.Array:
-  """[B], the mean of the score of a label: sum of p(label) s(label)."""
-  scores_l = jnp.array(reward_map.scores(), probabilities_bl.dtype)
-  # TPUs multiply matrices in bfloat16 unless told otherwise.
-  return jnp.einsum(
-    '...l,l->...', probabilities_bl, scores_l, precision='highest'
-  )
-
-
-def soft_reward(
-  probabilities_bdl: jax.Array, reward_map: RewardMap
-) -> jax.Array:
-  """[B], the expected score averaged over dimensions."""
-  return jnp.mean(expected_score(probabilities_bdl, reward_map), axis=-1)
-
-
-def entropy(probabilities_bl: jax.Array) -> jax.Array:
-  """[B], in nats: 0 for a critic that is sure, ln 3 for one that guesses."""
-  return jnp.sum(jax.scipy.special.entr(probabilities_bl), axis=-1)

@@ -7,9 +7,6 @@ import math
 from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.errors import UserError, listing
 
-# The reference stores rewards with so many (CogVideo/process_reward_score.py).
-REFERENCE_DECIMALS = 2
-
 
 @dataclasses.dataclass(frozen=True)
 class RewardMap:
@@ -61,8 +58,8 @@ def video_reward(
   Args:
     labels: the label of each of `DIMENSIONS`, and of no other.
     reward_map: scores the labels.
-    decimals: rounds the mean; `REFERENCE_DECIMALS` does as the reference does,
-      None does not round.
+    decimals: rounds the mean; None does not. The reference stores two
+      (CogVideo/process_reward_score.py).
 
   Raises:
     UserError: a dimension is missing or unknown, or a label is.

@@ -56,7 +56,6 @@ DTYPES: Mapping[str, np.dtype] = {
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 _EDGE_BYTES = 4096  # of each end of a tensor that its fingerprint covers
-_METADATA = {'format': 'pt'}  # transformers refuses a file without it
 
 # Hugging Face cuts at "5GB", counted in powers of ten.
 MAX_SHARD_BYTES = 5_000_000_000
@@ -310,13 +309,12 @@ def _size(spec: TensorSpec) -> int:
   return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def header_bytes(
-  tensors: list[TensorSpec], metadata: Mapping[str, str] = _METADATA
-) -> bytes:
+def header_bytes(tensors: list[TensorSpec]) -> bytes:
   """The length and the header of a file of these tensors in this order."""
   if repeated := _repeated(name for name, *_ in tensors):
     raise ValueError(f'written twice: {errors.listing(repeated)}')
-  header: dict[str, Any] = {'__metadata__': dict(metadata)}
+  # transformers refuses a file without this note.
+  header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
   position = 0
   for spec in tensors:
     name, shape, dtype, _ = spec
@@ -334,16 +332,12 @@ def header_bytes(
   return len(data).to_bytes(8, 'little') + data
 
 
-def _write_to(
-  path: pathlib.Path,
-  tensors: Iterable[TensorSpec],
-  metadata: Mapping[str, str],
-) -> None:
+def _write_to(path: pathlib.Path, tensors: Iterable[TensorSpec]) -> None:
   # Widest first: then each tensor begins at a multiple of its item size,
   # which readers that map the file rely on.
   ordered = sorted(tensors, key=lambda spec: -np.dtype(spec[2]).itemsize)
   with open(path, 'wb') as file:
-    file.write(header_bytes(ordered, metadata))
+    file.write(header_bytes(ordered))
     for name, shape, dtype, values in ordered:
       array = np.asarray(values())
       if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
@@ -355,21 +349,16 @@ def _write_to(
       file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
-def write(
-  path: str | os.PathLike[str],
-  tensors: Iterable[TensorSpec],
-  metadata: Mapping[str, str] = _METADATA,
-) -> None:
+def write(path: str | os.PathLike[str], tensors: Iterable[TensorSpec]) -> None:
   """Writes one file, holding one tensor at a time.
 
   Args:
     path: the file; it appears once it is whole.
     tensors: (name, shape, dtype, function that returns the array).
-    metadata: strings kept in the header.
   """
   path = pathlib.Path(path)
   with atomic_path(path) as partial:
-    _write_to(partial, tensors, metadata)
+    _write_to(partial, tensors)
 
 
 def _shards(
@@ -423,7 +412,7 @@ def write_sharded(
   with contextlib.ExitStack() as stack:
     for name, shard in contents.items():
       partial = stack.enter_context(atomic_path(folder / name))
-      _write_to(partial, shard, _METADATA)
+      _write_to(partial, shard)
     old_shard = re.compile(re.escape(stem) + r'-\d{5}-of-\d{5}\.safetensors')
     for old in list(folder.iterdir()):
       if old.name in (index, single) or old_shard.fullmatch(old.name):

@@ -17,21 +17,20 @@ DESCRIBE = 'jax.experimental.topologies.get_topology_desc'
 
 class ParseTest(parameterized.TestCase):
   @parameterized.parameters(
-    # name, devices, chips, hosts, slices
-    ('v5p:4x4x4', 64, 64, 16, 1),
-    ('2*v5p:4x4x4', 128, 128, 32, 2),
-    ('v5e:16x16', 256, 256, 64, 1),
-    ('v6e:1x1', 1, 1, 1, 1),
-    ('tpu7x:2x2x1', 8, 4, 1, 1),
-    ('h100:2x8', 16, 16, 2, 1),
-    ('cpu:8', 8, 8, 1, 1),
+    # name, devices, chips, slices
+    ('v5p:4x4x4', 64, 64, 1),
+    ('2*v5p:4x4x4', 128, 128, 2),
+    ('v5e:16x16', 256, 256, 1),
+    ('v6e:1x1', 1, 1, 1),
+    ('tpu7x:2x2x1', 8, 4, 1),
+    ('h100:2x8', 16, 16, 1),
+    ('cpu:8', 8, 8, 1),
   )
-  def test_counts(self, text, devices, num_chips, hosts, slices):
+  def test_counts(self, text, devices, num_chips, slices):
     found = topology.parse(text)
     self.assertEqual(str(found), text)
     self.assertEqual(found.num_devices, devices)
     self.assertEqual(found.num_chips, num_chips)
-    self.assertEqual(found.num_hosts, hosts)
     self.assertEqual(found.slices, slices)
 
   def test_capitals(self):

@@ -1,11 +1,11 @@
-"""Beliefs and soft rewards, against the same formulas in float64."""
+"""Beliefs, against the same formulas in float64."""
 
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lift_jax.rewards import soft, weights
+from lift_jax.rewards import soft
 
 IDS = {'Bad': 2, 'Good': 7, 'Normal': 4}
 IN_ORDER = [7, 4, 2]
@@ -54,44 +54,3 @@ class BeliefTest(parameterized.TestCase):
     belief = soft.label_belief(jnp.array(logits), IDS)
     np.testing.assert_array_equal(belief.mass, 1)
     np.testing.assert_array_equal(belief.probabilities, [[1, 0, 0]])
-    np.testing.assert_array_equal(soft.entropy(belief.probabilities), [0])
-
-
-class RewardTest(parameterized.TestCase):
-  def test_expected_score(self):
-    probabilities = jnp.array(
-      [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.3, 0.2]]
-    )
-    np.testing.assert_allclose(
-      soft.expected_score(probabilities, weights.RewardMap()),
-      [0.9, 0.2, 0.05, 0.45 + 0.06 + 0.01],
-      rtol=1e-6,
-    )
-
-  def test_sure_critics_soft_reward_is_that_of_its_labels(self):
-    labels = ('Good', 'Bad', 'Normal')
-    probabilities = jnp.eye(3)[jnp.array([0, 2, 1])]
-    reward_map = weights.RewardMap(good=0.8, normal=0.4, bad=0.1)
-    reward = weights.video_reward(
-      dict(zip(('semantic', 'motion', 'fidelity'), labels, strict=True)),
-      reward_map,
-    )
-    np.testing.assert_allclose(
-      soft.soft_reward(probabilities, reward_map), reward, rtol=1e-6
-    )
-
-  def test_mean_is_over_dimensions_only(self):
-    probabilities = _softmax(np.random.default_rng(1).normal(0, 2, (4, 3, 3)))
-    np.testing.assert_allclose(
-      soft.soft_reward(jnp.array(probabilities), weights.RewardMap()),
-      (probabilities @ [0.9, 0.2, 0.05]).mean(-1),
-      rtol=1e-6,
-    )
-
-  def test_entropy(self):
-    probabilities = np.array([[1 / 3] * 3, [0.5, 0.5, 0], [0.7, 0.2, 0.1]])
-    np.testing.assert_allclose(
-      soft.entropy(jnp.array(probabilities)),
-      [np.log(3), np.log(2), -(probabilities[2] @ np.log(probabilities[2]))],
-      rtol=1e-6,
-    )

@@ -31,9 +31,7 @@ class RewardTest(parameterized.TestCase):
     reward_map = weights.RewardMap()
     reward = weights.video_reward(_labels(*labels), reward_map)
     self.assertAlmostEqual(reward, exact, delta=1e-15)
-    reward = weights.video_reward(
-      _labels(*labels), reward_map, weights.REFERENCE_DECIMALS
-    )
+    reward = weights.video_reward(_labels(*labels), reward_map, 2)
     self.assertEqual(reward, rounded)
 
   def test_ten_scores(self):

@@ -4,15 +4,12 @@ import json
 import pathlib
 
 from absl.testing import parameterized
-import jax.numpy as jnp
 import pytest
 
-from lift_jax.data.hra import DIMENSIONS, LABELS
+from lift_jax.data.hra import DIMENSIONS
 from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
 from lift_jax.rewards.answers import split_answer
-from lift_jax.rewards.soft import soft_reward
-from lift_jax.rewards.weights import RewardMap
 from lift_jax.scoring.config import RewardConfig
 from lift_jax.scoring.output import PUBLISHED_KEYS, scored_record
 
@@ -111,14 +108,6 @@ class RecordTest(parameterized.TestCase):
     self.assertAlmostEqual(
       record['soft_reward'], (0.7 + 0.1 + 0.25 + 0.25 + 0.0625) / 3
     )
-
-  def test_as_on_the_device(self):
-    probabilities_dl = jnp.array(
-      [[PROBABILITIES[name][label] for label in LABELS] for name in DIMENSIONS]
-    )
-    expected = float(soft_reward(probabilities_dl[None], RewardMap())[0])
-    record = scored_record(line(), rewards())
-    self.assertAlmostEqual(record['soft_reward'], expected, places=6)
 
   def test_error_without_a_rating(self):
     bad = {'video': 'a.mp4', 'caption': 'A cat.', 'stamp': [1, 2],

@@ -138,7 +138,7 @@ class RoundTripTest(parameterized.TestCase):
       'f': np.arange(3).astype(ml_dtypes.float8_e4m3fn),
     }
     path = self.folder / 'mixed.safetensors'
-    safetensors_files.write(path, [spec(*item) for item in arrays.items()], {})
+    safetensors_files.write(path, [spec(*item) for item in arrays.items()])
     opened = safetensors_files.open_tensors(path, 'unused')
     for name, array in arrays.items():
       equal_bits(opened[name][...], array)

@@ -9,11 +9,11 @@ from lift_jax.models.critic import sharding
 from lift_jax.models.critic.critic import Critic, CriticConfig
 from lift_jax.models.critic.projector import ProjectorConfig
 from lift_jax.models.functional import functional
-from lift_jax.models.llama.config import VILA_3B
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.weights import param_paths
 from tests.models.critic import tiny_vila
 from tests.models.critic.critic_test import VILA_1_5_13B, VILA_1_5_40B
+from tests.models.llama.sizes import VILA_3B
 
 VILA_1_5_3B = CriticConfig(SiglipConfig(), ProjectorConfig(width=2560), VILA_3B)
 CONFIGS = {

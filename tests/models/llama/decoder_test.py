@@ -21,6 +21,7 @@ from lift_jax.models.llama import config as config_lib
 from lift_jax.models.llama import convert
 from lift_jax.models.llama.decoder import Decoder, last_token
 from lift_jax.weights import conversion, param_paths, safetensors_files
+from tests.models.llama.sizes import VILA_3B
 from tests.torch_weights import (
   params_from_torch,
   scaled_error,
@@ -235,12 +236,11 @@ class ParityTest(parameterized.TestCase):
 
   # Of facts published about Vicuna 13B and Yi-34B; the 3b from its sizes.
   @parameterized.parameters(
-    ('VILA_3B', 2_701_560_320, 291),
-    ('VILA_13B', 13_015_864_320, 363),
-    ('VILA_40B', 34_388_917_248, 543),
+    (VILA_3B, 2_701_560_320, 291),
+    (config_lib.VILA_13B, 13_015_864_320, 363),
+    (config_lib.VILA_40B, 34_388_917_248, 543),
   )
-  def test_full_size(self, name, num_params, num_tensors):
-    config = getattr(config_lib, name)
+  def test_full_size(self, config, num_params, num_tensors):
     model = _model(config, param_dtype=jnp.bfloat16)
     leaves = jax.tree.leaves(model.abstract_params)
     self.assertEqual(sum(leaf.size for leaf in leaves), num_params)
