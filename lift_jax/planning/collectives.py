@@ -48,11 +48,7 @@ class Collective:
   """One collective of a program.
 
   Attributes:
-    name: of the instruction.
     kind: such as 'all-gather'.
-    dtype: of its first operand.
-    operand_bytes: S.
-    group_size: n.
     axes: of the mesh, along which the members of a group differ.
     ici_bytes: sent by a device within its slice or host, each time.
     dcn_bytes: sent by a device to other slices or hosts, each time.
@@ -60,16 +56,12 @@ class Collective:
     is_certain: whether `times` is known; a loop of unknown length counts once.
   """
 
-  name: str
   kind: str
-  dtype: str
-  operand_bytes: int
-  group_size: int
   axes: tuple[str, ...]
   ici_bytes: float
   dcn_bytes: float
-  times: int
-  is_certain: bool
+  times: int = 1
+  is_certain: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,35 +153,12 @@ def _read(
   groups = [[positions[member] for member in group] for group in groups]
   if not any(len(set(group)) > 1 for group in groups):
     return None
-  size = _operand_bytes(computation, instruction)
+  size = sum(computation[name].bytes for name in instruction.operands)
   split = _split_pairs if kind in _PAIRS else _split_ring
   ici, dcn = split(kind, size, groups, layout)
-  return _collective(
-    computation,
-    instruction,
-    kind=kind,
-    group_size=max(len(group) for group in groups),
-    axes=layout.varying(groups),
-    ici_bytes=ici,
-    dcn_bytes=dcn,
-  )
-
-
-def _collective(
-  computation: Computation, instruction: Instruction, **values
-) -> Collective:
   return Collective(
-    name=instruction.name,
-    dtype=computation.operand(instruction).arrays[0].dtype,
-    operand_bytes=_operand_bytes(computation, instruction),
-    times=0,
-    is_certain=True,
-    **values,
+    kind, axes=layout.varying(groups), ici_bytes=ici, dcn_bytes=dcn
   )
-
-
-def _operand_bytes(computation: Computation, instruction: Instruction) -> int:
-  return sum(computation[name].bytes for name in instruction.operands)
 
 
 def _reduce_scatter_if_sliced(
@@ -232,15 +201,9 @@ def _between_slices(
   n = len(slices[1].split(',')) if slices else layout.num_granules
   size = computation.operand(instruction).bytes
   factor = (n - 1) * _RING[name](n) if name in _RING else 1.0
-  return dataclasses.replace(
-    _collective(
-      computation,
-      instruction,
-      kind=name if name in _RING else 'collective-permute',
-      group_size=n,
-      axes=layout.between_granules(),
-      ici_bytes=0.0,
-      dcn_bytes=factor * size,
-    ),
-    operand_bytes=size,
+  return Collective(
+    kind=name if name in _RING else 'collective-permute',
+    axes=layout.between_granules(),
+    ici_bytes=0.0,
+    dcn_bytes=factor * size,
   )
