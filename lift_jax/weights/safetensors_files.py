@@ -139,6 +139,10 @@ def _json_object(data: bytes, file: pathlib.Path) -> dict[str, Any]:
   return value
 
 
+def _unreadable(file: pathlib.Path, error: OSError) -> errors.UserError:
+  return errors.UserError(f'{file}: cannot be read ({error}); check the path')
+
+
 def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int]:
   """(header, position of the data) of a file that is whole."""
   try:
@@ -148,7 +152,9 @@ def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int]:
       length = int.from_bytes(opened.read(8), 'little')
       # But of a tensor that is named twice it would return the second one.
       return _json_object(opened.read(length), file), 8 + length
-  except (safetensors.SafetensorError, OSError) as error:
+  except OSError as error:
+    raise _unreadable(file, error) from error
+  except safetensors.SafetensorError as error:
     reason = ' '.join(str(error).split())  # it may quote a name
     raise errors.UserError(
       f'{file}: not a safetensors file, or cut short ({reason}); '
@@ -191,9 +197,7 @@ def _open_index(index: pathlib.Path) -> dict[str, LazyTensor]:
   try:
     content = _json_object(index.read_bytes(), index)
   except OSError as error:
-    raise errors.UserError(
-      f'{index}: cannot be read ({error.strerror}); check the path'
-    ) from error
+    raise _unreadable(index, error) from error
   weight_map = content.get('weight_map')
   if not isinstance(weight_map, dict) or not all(
     isinstance(value, str) for value in weight_map.values()

@@ -383,6 +383,8 @@ class BadInputTest(parameterized.TestCase):
   def test_no_file(self):
     self.fails('holds neither net.safetensors nor net.safetensors.index.json')
     self.fails('no such file or folder', self.folder / 'nowhere')
+    with pytest.raises(errors.UserError, match='x: cannot be read .*; check'):
+      safetensors_files.read_metadata(self.folder / 'x')
 
   def sharded(self):
     safetensors_files.write_sharded(
