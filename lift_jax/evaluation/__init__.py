@@ -1,1 +1,1 @@
-"""How good is a critic: its answers beside those of people."""
+"""How good a critic is: its answers compared with human ratings."""

@@ -1,12 +1,12 @@
-"""How far a number would move with other videos of the same kind.
+"""Confidence intervals by the cluster bootstrap.
 
-Ratings of one video hang together, so videos are drawn, not ratings: each draw
-takes as many videos as there are, with replacement, and each rating of a video
-counts as often as its video was drawn (the cluster bootstrap; A. C. Davison and
-D. V. Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). The
-interval runs between quantiles of the draws.
+Ratings of one video are correlated, so videos are resampled, not ratings: each
+resample draws as many videos as there are, with replacement, and each rating
+counts as often as its video was drawn (A. C. Davison and D. V. Hinkley,
+Bootstrap Methods and their Application, 1997, section 3.8). The interval is
+bounded by quantiles over the resamples.
 
-D draws, V videos, K columns.
+D resamples, V videos, K columns.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,18 +14,18 @@ import dataclasses
 
 import numpy as np
 
-# Numbers held at a time by one array of a metric.
+# Most elements of one array of a metric.
 _CHUNK = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class BootstrapConfig:
-  """Draws of an interval.
+  """How intervals are computed.
 
   Attributes:
-    draws: how many.
+    draws: number of resamples.
     coverage: of the interval, such as 0.95.
-    seed: of the draws.
+    seed: of the resampling.
   """
 
   draws: int
@@ -35,13 +35,13 @@ class BootstrapConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A number and its interval.
+  """A value with its confidence interval.
 
   Attributes:
-    value: from the videos as they are; None where it is not defined, such as a
-      correlation of things that are all equal.
-    low: of the interval; None where it is not defined.
-    high: likewise.
+    value: from the original videos; None where it is undefined, such as the
+      correlation of constant values.
+    low: lower bound; None where it is undefined.
+    high: upper bound; None where it is undefined.
   """
 
   value: float | None
@@ -49,29 +49,29 @@ class Estimate:
   high: float | None
 
 
-# From how often each video counts [D, V] to numbers [D] by name.
+# From the weight of each video [D, V] to values [D] by name.
 Metrics = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 def estimates(
   metrics: Metrics, num_videos: int, width: int, config: BootstrapConfig
 ) -> dict[str, Estimate]:
-  """Each number with its interval.
+  """Computes each metric with its interval.
 
   Args:
-    metrics: what to compute; every number of one call sees the same draws.
+    metrics: what to compute; all metrics of one call see the same resamples.
     num_videos: V.
-    width: the longest row that `metrics` makes for a draw.
-    config: of the draws.
+    width: most elements per resample in an array that `metrics` makes.
+    config: number of resamples, coverage and seed.
   """
   values = metrics(np.ones((1, num_videos)))
-  draws = [
+  chunks = [
     metrics(weights_dv)
     for weights_dv in _weights(num_videos, max(width, num_videos), config)
   ]
   return {
     name: _estimate(
-      float(value[0]), np.concatenate([draw[name] for draw in draws]), config
+      float(value[0]), np.concatenate([chunk[name] for chunk in chunks]), config
     )
     for name, value in values.items()
   }
@@ -80,10 +80,10 @@ def estimates(
 def _weights(
   num_videos: int, width: int, config: BootstrapConfig
 ) -> Iterator[np.ndarray]:
-  """How often each video is drawn, [D, V], for a few draws at a time.
+  """Yields how often each video is drawn, [D, V], a chunk of D at a time.
 
-  A draw depends on the seed and its number alone, not on how many come at a
-  time, so that every metric of the same videos sees the same draws.
+  A resample depends only on the seed and its index, not on the chunk size, so
+  that every metric of the same videos sees the same resamples.
   """
   step = max(1, _CHUNK // width)
   rng = np.random.default_rng(config.seed)
@@ -96,26 +96,26 @@ def _weights(
 
 
 def _estimate(
-  value: float, draws_d: np.ndarray, config: BootstrapConfig
+  value: float, values_d: np.ndarray, config: BootstrapConfig
 ) -> Estimate:
   if not np.isfinite(value):
     return Estimate(None, None, None)
-  # Few draws leave a number undefined, such as one without any Normal.
-  draws_d = draws_d[np.isfinite(draws_d)]
-  if not draws_d.size:
+  # A metric may be undefined in a few resamples, such as one without a Normal.
+  values_d = values_d[np.isfinite(values_d)]
+  if not values_d.size:
     return Estimate(value, None, None)
   outside = (1 - config.coverage) / 2
-  low, high = np.quantile(draws_d, (outside, 1 - outside))
+  low, high = np.quantile(values_d, (outside, 1 - outside))
   return Estimate(value, float(low), float(high))
 
 
 def per_video(
   values: np.ndarray, video_n: np.ndarray, num_videos: int
 ) -> np.ndarray:
-  """Sums over the ratings of each video: [V, K] from [N, K].
+  """Sums the ratings of each video: [N, K] to [V, K].
 
-  Whatever is a function of sums over ratings follows, in every draw, from
-  `weights_dv @ per_video(...)`.
+  A metric that is a function of sums over ratings can be computed for every
+  resample from `weights_dv @ per_video(...)`.
   """
   sums_vk = np.zeros((num_videos, values.shape[1]))
   np.add.at(sums_vk, video_n, values)

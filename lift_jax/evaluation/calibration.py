@@ -1,20 +1,20 @@
-"""Whether a critic is right as often as it says.
+"""Calibration of a critic: whether its confidence matches its accuracy.
 
 With p the probabilities of the K classes, the critic's confidence is the
-largest of them, c = max_k p_k, and it is right if that class is the one that
-people chose.
+largest of them, c = max_k p_k, and it is right if that class is the human
+label.
 
   ECE    = sum_b (n_b / n) |accuracy_b - mean confidence_b|, over bins of equal
            width in c (C. Guo et al. 2017, arXiv 1706.04599, equation 3)
-  NLL    = mean of -log p_y, y the class that people chose
+  NLL    = mean of -log p_y, y the human label
   Brier  = mean of sum_k (p_k - [k = y])^2, between 0 and 2
 
-Temperature scaling (section 4.2 there) divides the logits by T > 0: it makes
-p_k^(1/T), normalised again. The order of the classes stays, so only confidence
-changes. T is the one of greatest likelihood, on other ratings than those that
-the result is judged on.
+Temperature scaling (section 4.2 there) divides the logits by T > 0, which gives
+p_k^(1/T), renormalised. It keeps the order of the classes and changes only the
+confidence. T maximises the likelihood of ratings other than those that the
+critic is evaluated on.
 
-D draws, V videos, N ratings, K classes, B bins.
+D resamples, V videos, N ratings, K classes, B bins.
 """
 
 import dataclasses
@@ -26,11 +26,12 @@ from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate, ratio
 from lift_jax.evaluation.comparison import Table
 from lift_jax.evaluation.scores import CLASSES
 
-# Least probability that a logarithm is taken of: a step of float32, in which
-# critics compute, below 1. An answer that is wrong beyond it counts as this.
+# Probabilities are clipped from below before taking logarithms, at the
+# resolution near 1 of float32, in which critics compute.
 _FLOOR = float(np.finfo(np.float32).eps)
 
-# Where all is right or all is wrong, no finite temperature is the best.
+# Range of the search: if all answers are right, or all wrong, the likelihood
+# has no maximum at a finite temperature.
 TEMPERATURES = (0.05, 20.0)
 
 _K = len(CLASSES)
@@ -38,17 +39,17 @@ _K = len(CLASSES)
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-  """The ratings whose confidence lies in (low, high].
+  """The ratings whose confidence is in (low, high].
 
   Attributes:
-    low: of the confidence.
-    high: of the confidence.
-    count: of ratings.
+    low: lower edge.
+    high: upper edge.
+    count: number of ratings.
     confidence: their mean; None in an empty bin.
-    accuracy: how many are right; None in an empty bin.
-    accuracy_low: of the Wilson interval of 95 %, for ratings that have nothing
-      to do with each other.
-    accuracy_high: likewise.
+    accuracy: fraction that is right; None in an empty bin.
+    accuracy_low: lower bound of the 95 % Wilson interval, which assumes
+      independent ratings; None in an empty bin.
+    accuracy_high: upper bound, likewise.
   """
 
   low: float
@@ -60,8 +61,10 @@ class Bin:
   accuracy_high: float | None
 
 
-def temper(probabilities_nk: np.ndarray, temperature_n) -> np.ndarray:
-  """Probabilities with all logits divided by the temperature, [N, K]."""
+def apply_temperature(
+  probabilities_nk: np.ndarray, temperature_n
+) -> np.ndarray:
+  """Divides the logits by the temperature; returns probabilities [N, K]."""
   temperature_n1 = np.reshape(temperature_n, (-1, 1))
   logits_nk = _log(probabilities_nk) / temperature_n1
   logits_nk = logits_nk - logits_nk.max(axis=1, keepdims=True)
@@ -70,22 +73,22 @@ def temper(probabilities_nk: np.ndarray, temperature_n) -> np.ndarray:
 
 
 def fit_temperature(probabilities_nk: np.ndarray, human_n: np.ndarray) -> float:
-  """The temperature of greatest likelihood, within `TEMPERATURES`.
+  """The maximum-likelihood temperature, within `TEMPERATURES`.
 
   With b = 1 / T and l_k = log p_k, the NLL is the mean of log sum_k exp(b l_k)
-  - b l_y: convex in b. Its slope, mean of (expected l under the scaled
-  probabilities - l_y), rises in b, and its zero is found by bisection.
+  - b l_y: convex in b. Its derivative, the mean of (expected l under the scaled
+  probabilities - l_y), increases with b; its zero is found by bisection.
   """
   logits_nk = _log(probabilities_nk)
-  named_n = np.take_along_axis(logits_nk, human_n[:, None], axis=1)[:, 0]
+  human_logit_n = np.take_along_axis(logits_nk, human_n[:, None], axis=1)[:, 0]
 
   def slope(inverse: float) -> float:
-    scaled_nk = temper(probabilities_nk, 1 / inverse)
-    return float(np.mean((scaled_nk * logits_nk).sum(axis=1) - named_n))
+    scaled_nk = apply_temperature(probabilities_nk, 1 / inverse)
+    return float(np.mean((scaled_nk * logits_nk).sum(axis=1) - human_logit_n))
 
   low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
   if slope(high) - slope(low) < 1e-9:
-    return 1.0  # flat: all probabilities are equal, so nothing needs scaling
+    return 1.0  # flat: all probabilities are equal, scaling changes nothing
   if slope(low) >= 0:
     return TEMPERATURES[1]
   if slope(high) <= 0:
@@ -99,7 +102,7 @@ def fit_temperature(probabilities_nk: np.ndarray, human_n: np.ndarray) -> float:
 def reliability(
   probabilities_nk: np.ndarray, human_n: np.ndarray, num_bins: int
 ) -> list[Bin]:
-  """Confidence and accuracy, bin by bin."""
+  """Confidence and accuracy per bin."""
   bin_n, confidence_n, is_right_n = _binned(probabilities_nk, human_n, num_bins)
   bins = []
   for index in range(num_bins):
@@ -123,8 +126,8 @@ def calibration(
   """ECE, NLL, Brier score, and mean confidence minus accuracy.
 
   Args:
-    table: ratings that have an answer.
-    probabilities_nk: theirs, as they are or scaled.
+    table: ratings with an answer of the critic.
+    probabilities_nk: the critic's, possibly temperature-scaled.
     num_bins: B.
     config: of the intervals.
   """
@@ -158,23 +161,23 @@ def calibration(
 
 
 def base_rates(table: Table) -> np.ndarray:
-  """A forecast [N, K] that knows how often people choose each class, no more.
+  """Predicts the human label frequencies for every clip, [N, K].
 
-  The best of all that treat every clip alike; a critic should beat it.
+  This is the best constant prediction; a critic should beat it.
   """
   share_k = np.bincount(table.human_n, minlength=_K) / len(table.human_n)
   return np.tile(share_k, (len(table.human_n), 1))
 
 
 def nll(probabilities_nk: np.ndarray, human_n: np.ndarray) -> np.ndarray:
-  """-log of what the class that people chose was given, [N]."""
+  """-log of the probability given to the human label, [N]."""
   return -np.take_along_axis(_log(probabilities_nk), human_n[:, None], axis=1)[
     :, 0
   ]
 
 
 def brier(probabilities_nk: np.ndarray, human_n: np.ndarray) -> np.ndarray:
-  """Squared distance to the class that people chose, [N]."""
+  """Squared distance to the one-hot human label, [N]."""
   return ((probabilities_nk - np.eye(_K)[human_n]) ** 2).sum(axis=1)
 
 
@@ -185,7 +188,7 @@ def _log(probabilities_nk: np.ndarray) -> np.ndarray:
 def _binned(
   probabilities_nk: np.ndarray, human_n: np.ndarray, num_bins: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Bin, confidence and whether right, each [N]."""
+  """Bin index, confidence and whether right, each [N]."""
   confidence_n = probabilities_nk.max(axis=1)
   is_right_n = (probabilities_nk.argmax(axis=1) == human_n).astype(float)
   # A value on an edge belongs to the bin below it.
@@ -194,7 +197,7 @@ def _binned(
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:
-  """The interval of E. B. Wilson (1927) for a share of `count` trials."""
+  """The 95 % interval of E. B. Wilson (1927) for a share of `count` trials."""
   z = 1.959963984540054  # 97.5 % quantile of the normal distribution
   centre = (share + z * z / (2 * count)) / (1 + z * z / count)
   spread = (

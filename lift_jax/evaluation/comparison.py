@@ -1,9 +1,9 @@
-"""Human ratings side by side with what a critic said of the same clips.
+"""Joins human ratings with a critic's answers about the same clips.
 
-A rating is about a clip and one dimension, and for the semantic dimension also
+A rating is about one dimension of a clip, and in the semantic dimension also
 about the caption. It is joined with the scored record of the same video and
-caption; motion and fidelity do not depend on the caption, so there the video
-alone will do. What finds no partner is listed.
+caption; motion and fidelity do not depend on the caption, so a match of the
+video is enough there. Records without a match are listed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,17 +21,17 @@ from lift_jax.rewards.weights import RewardMap
 
 @dataclasses.dataclass(frozen=True)
 class Rating:
-  """What people said about a clip in one dimension, and what the critic said.
+  """The human label of a clip in one dimension, and the critic's answer.
 
   Attributes:
     video: path relative to the root.
     path: the file, which need not exist.
     caption: what the clip should show.
     dimension: one of `DIMENSIONS`.
-    human: the class that people chose.
-    rationales: their reasons, one for each who gave one.
-    answer: the critic's; None where its record holds an error.
-    scored: the record that this is about.
+    human: class of the human label.
+    rationales: of the annotators who gave one.
+    answer: the critic's; None if its record holds an error.
+    scored: the critic's record.
     where: the first of the human records, for messages.
   """
 
@@ -48,12 +48,12 @@ class Rating:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """What two sets of records have in common.
+  """The join of human and scored records.
 
   Attributes:
     ratings: those with a scored record, in the order of the human records.
-    rated_not_scored: (where, why) of human records about nothing scored.
-    scored_not_rated: where the scored records are that nobody rated.
+    rated_not_scored: (where, reason) of human records without a scored one.
+    scored_not_rated: locations of scored records without a human one.
   """
 
   ratings: list[Rating]
@@ -64,10 +64,12 @@ class Comparison:
 def join(
   human: Sequence[HRARecord], scored: Sequence[ScoredRecord]
 ) -> Comparison:
-  """Joins human records, of which several may agree on one rating.
+  """Joins human and scored records.
+
+  Several human records may agree on one label; they become one `Rating`.
 
   Raises:
-    UserError: nothing is in both.
+    UserError: no human record matches a scored one.
   """
   by_video = {}
   for record in scored:
@@ -78,35 +80,35 @@ def join(
     about = normal_caption(record.caption) if is_about_text else ''
     subject = (record.video, record.dimension, about)
     by_subject.setdefault(subject, []).append(record)
-  ratings, alone, used = [], [], set()
+  ratings, unmatched, used = [], [], set()
   for records in by_subject.values():
-    partner = _partner(records, by_video)
+    match = _find_scored(records, by_video)
     first = records[0]
     reason = ''
-    if partner is None:
+    if match is None:
       reason = (
         'no score for this caption'
         if first.video in by_video
         else 'no score for this video'
       )
-    elif not partner.error and first.dimension not in partner.answers:
-      reason = f'no answer about {first.dimension} in {partner.where}'
+    elif not match.error and first.dimension not in match.answers:
+      reason = f'no answer about {first.dimension} in {match.where}'
     if reason:
-      alone += [(record.where, reason) for record in records]
+      unmatched += [(record.where, reason) for record in records]
       continue
-    used.add(id(partner))
+    used.add(id(match))
     ratings.append(
       Rating(
         video=first.video,
-        path=partner.path,
-        caption=partner.caption,
+        path=match.path,
+        caption=match.caption,
         dimension=first.dimension,
         human=CLASSES.index(first.label),
         rationales=tuple(
           record.rationale for record in records if record.rationale
         ),
-        answer=partner.answers.get(first.dimension),
-        scored=partner,
+        answer=match.answers.get(first.dimension),
+        scored=match,
         where=first.where,
       )
     )
@@ -118,13 +120,13 @@ def join(
       'the same captions for the semantic dimension'
     )
   unrated = [record.where for record in scored if id(record) not in used]
-  return Comparison(ratings, alone, unrated)
+  return Comparison(ratings, unmatched, unrated)
 
 
-def _partner(
+def _find_scored(
   records: Sequence[HRARecord], by_video: dict[str, list[ScoredRecord]]
 ) -> ScoredRecord | None:
-  """The scored record that a rating is about."""
+  """The scored record that matches the records of one rating, or None."""
   candidates = by_video.get(records[0].video, [])
   captions = {normal_caption(record.caption) for record in records}
   same = [
@@ -142,14 +144,14 @@ class Table:
   """Ratings as arrays; N ratings, K classes.
 
   Attributes:
-    human_n: classes that people chose.
-    answer_n: classes that the critic named, -1 for an error.
+    human_n: classes of the human labels.
+    answer_n: classes that the critic answered, -1 for an error.
     probabilities_nk: the critic's; NaN for an error, None if it gave none.
     reward_n: its soft reward in this dimension; NaN for an error.
     video_n: index of the video.
     caption_n: index of the caption.
     dimension_n: names.
-    num_videos: indices are below this, in every selection too.
+    num_videos: upper bound of `video_n`, also after `select`.
   """
 
   human_n: np.ndarray
@@ -162,7 +164,7 @@ class Table:
   num_videos: int
 
   def select(self, is_chosen_n: np.ndarray) -> 'Table':
-    """The ratings chosen, with the same indices of videos."""
+    """The selected ratings; videos keep their indices."""
     return Table(
       **{
         field.name: value[is_chosen_n]
@@ -173,12 +175,12 @@ class Table:
     )
 
   def answered(self) -> 'Table':
-    """The ratings that the critic has an answer to."""
+    """The ratings that the critic answered."""
     return self.select(self.answer_n >= 0)
 
 
 def make_table(ratings: Sequence[Rating], reward_map: RewardMap) -> Table:
-  """Arrays of at least one rating; `reward_map` is for rewards."""
+  """Arrays of at least one rating; `reward_map` gives the rewards."""
   nothing = (np.nan,) * len(CLASSES)
   answers = [rating.answer for rating in ratings]
   given = [answer for answer in answers if answer is not None]
@@ -204,6 +206,6 @@ def make_table(ratings: Sequence[Rating], reward_map: RewardMap) -> Table:
 
 
 def _indices(names: Iterable[str]) -> np.ndarray:
-  """Numbers names in the order in which they turn up."""
+  """Numbers names in the order of first occurrence."""
   numbers = {}
   return np.array([numbers.setdefault(name, len(numbers)) for name in names])

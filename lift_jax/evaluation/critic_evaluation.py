@@ -1,7 +1,7 @@
-"""Everything that is measured about a critic, in one go.
+"""All metrics of a critic: agreement, calibration, ranking.
 
-The result is a tree of plain values, which is what `evaluation.json` holds: an
-`Estimate` becomes {"value", "low", "high"}, and what is not defined null.
+The result is a tree of plain values, the contents of `evaluation.json`: an
+`Estimate` becomes {"value", "low", "high"}, an undefined value null.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ Tree = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class MetricsConfig:
-  """How to measure.
+  """Settings of the metrics.
 
   Attributes:
-    num_bins: of confidence, for the ECE and the reliability diagrams.
+    num_bins: confidence bins of the ECE and the reliability diagrams.
     temperature: 'dimension' fits one for each dimension, 'all' one for all.
-    max_pairs: of more pairs of clips, so many are drawn.
-    bootstrap: of the intervals; its seed also draws the pairs.
+    max_pairs: if there are more pairs of clips, this many are sampled.
+    bootstrap: of the intervals; its seed also samples the pairs.
   """
 
   num_bins: int
@@ -59,37 +59,37 @@ class MetricsConfig:
 
 def evaluate(
   evaluated: Sequence[Rating],
-  aside: Sequence[Rating],
+  calibration_set: Sequence[Rating],
   reward_map: RewardMap,
   config: MetricsConfig,
 ) -> Tree:
-  """Measures a critic on some ratings.
+  """Evaluates a critic on ratings.
 
   Args:
-    evaluated: what every number is about.
-    aside: other ratings, for temperatures and thresholds of ties; may be empty.
+    evaluated: the ratings that all metrics are computed on.
+    calibration_set: other ratings, to fit temperatures and tie thresholds on;
+      may be empty.
     reward_map: from labels to rewards.
-    config: how to measure.
+    config: settings of the metrics.
 
   Returns:
     `dimensions`: by name, those that are rated. `all`: the same over all
-    ratings. `reward`: how whole videos are ranked, by the `soft` reward and by
-    that of the `labels`, or null if none is rated in every dimension.
+    ratings. `reward`: ranking of videos by the mean over dimensions, of the
+    `soft` reward and of that of the `labels`; null if no video is rated in
+    every dimension.
   """
   table = make_table(evaluated, reward_map)
-  table_aside = make_table(aside, reward_map) if aside else None
+  fit_table = None
+  if calibration_set:
+    fit_table = make_table(calibration_set, reward_map)
   names = [name for name in DIMENSIONS if name in table.dimension_n]
-  temperatures = _temperatures(names, table, table_aside, config)
+  temperatures = _temperatures(names, table, fit_table, config)
   dimensions = {}
   for name in names:
     part = table.select(table.dimension_n == name)
-    part_aside = table_aside and table_aside.select(
-      table_aside.dimension_n == name
-    )
+    fit_part = fit_table and fit_table.select(fit_table.dimension_n == name)
     dimensions[name] = _agreement(part, temperatures, config) | {
-      'ranking': _ranking(
-        _ranked(part), part_aside and _ranked(part_aside), config
-      )
+      'ranking': _ranking(_ranked(part), fit_part and _ranked(fit_part), config)
     }
   overall = _agreement(table, temperatures, config)
   overall['accuracy_mean_of_dimensions'] = plain(
@@ -103,7 +103,9 @@ def evaluate(
     'reward': {
       kind: _ranking(
         rewards,
-        _rewards(aside, reward_map, kind) if aside else None,
+        _rewards(calibration_set, reward_map, kind)
+        if calibration_set
+        else None,
         config,
       )
       for kind in _reward_kinds(table)
@@ -114,7 +116,7 @@ def evaluate(
 
 
 def plain(value: Any) -> Any:
-  """Dataclasses as dicts, anywhere within lists and dicts."""
+  """Converts dataclasses to dicts, also within lists and dicts."""
   if dataclasses.is_dataclass(value):
     return dataclasses.asdict(value)
   if isinstance(value, dict):
@@ -125,15 +127,17 @@ def plain(value: Any) -> Any:
 
 
 def worst(ratings: Sequence[Rating], limit: int) -> list[Rating]:
-  """The surest of the answers that people disagree with.
+  """The most confident of the wrong answers, at most `limit`.
 
-  Where an answer has no probabilities, the one further off comes first.
+  Without probabilities, those furthest from the human label come first.
   """
 
   def key(rating: Rating) -> tuple:
     answer = rating.answer
-    surest = answer.probabilities[answer.label] if answer.probabilities else 0.0
-    return -surest, -abs(answer.label - rating.human), rating.where
+    confidence = (
+      answer.probabilities[answer.label] if answer.probabilities else 0.0
+    )
+    return -confidence, -abs(answer.label - rating.human), rating.where
 
   wrong = [
     rating
@@ -146,22 +150,22 @@ def worst(ratings: Sequence[Rating], limit: int) -> list[Rating]:
 def _temperatures(
   names: Sequence[str],
   table: Table,
-  aside: Table | None,
+  fit_table: Table | None,
   config: MetricsConfig,
 ) -> dict[str, float | None]:
   """The temperature of each dimension; None where there is nothing to fit."""
   temperatures = dict.fromkeys(names)
   if (
-    aside is None
+    fit_table is None
     or table.probabilities_nk is None
-    or aside.probabilities_nk is None
+    or fit_table.probabilities_nk is None
   ):
     return temperatures
-  aside = aside.answered()
+  fit_table = fit_table.answered()
   for name in names:
-    part = aside
+    part = fit_table
     if config.temperature == 'dimension':
-      part = aside.select(aside.dimension_n == name)
+      part = fit_table.select(fit_table.dimension_n == name)
     if len(part.human_n):
       temperatures[name] = calibration.fit_temperature(
         part.probabilities_nk, part.human_n
@@ -172,7 +176,7 @@ def _temperatures(
 def _agreement(
   table: Table, temperatures: dict[str, float | None], config: MetricsConfig
 ) -> Tree:
-  """Everything about single ratings."""
+  """Metrics of single ratings."""
   answered = table.answered()
   counts = np.bincount(table.human_n, minlength=len(CLASSES))
   return {
@@ -190,7 +194,7 @@ def _agreement(
 def _calibration(
   table: Table, temperatures: dict[str, float | None], config: MetricsConfig
 ) -> Tree | None:
-  """Calibration before and after scaling; null without probabilities."""
+  """Calibration before and after scaling; None without probabilities."""
   if table.probabilities_nk is None or not len(table.human_n):
     return None
 
@@ -207,27 +211,29 @@ def _calibration(
   after = None
   if None not in own.values():
     temperature_n = np.array([own[name] for name in table.dimension_n])
-    after = measured(calibration.temper(table.probabilities_nk, temperature_n))
+    after = measured(
+      calibration.apply_temperature(table.probabilities_nk, temperature_n)
+    )
   base = calibration.calibration(
     table, calibration.base_rates(table), config.num_bins, config.bootstrap
   )
-  is_surest_n = table.probabilities_nk.argmax(axis=1) == table.answer_n
+  is_likeliest_n = table.probabilities_nk.argmax(axis=1) == table.answer_n
   return {
     'before': measured(table.probabilities_nk),
     'after': after,
     'base_rates': {name: plain(base[name]) for name in ('nll', 'brier')},
     # A critic that samples its answers does not always give the likeliest.
-    'answers_not_the_likeliest': int((~is_surest_n).sum()),
+    'answers_not_the_likeliest': int((~is_likeliest_n).sum()),
   }
 
 
 def _reward_kinds(table: Table) -> tuple[str, ...]:
-  """Without probabilities the soft reward is that of the labels."""
+  """Without probabilities the soft reward equals that of the labels."""
   return ('labels',) if table.probabilities_nk is None else ('soft', 'labels')
 
 
 def _ranked(table: Table) -> Ranked:
-  """Clips of one dimension, ranked by the critic and by people's labels."""
+  """Clips of one dimension, ranked by the critic and by the human labels."""
   table = table.answered()
   return Ranked(
     table.reward_n,
@@ -241,31 +247,31 @@ def _ranked(table: Table) -> Ranked:
 def _rewards(
   ratings: Sequence[Rating], reward_map: RewardMap, kind: str
 ) -> Ranked | None:
-  """Whole videos: the critic's reward, and that of people's labels.
+  """Mean rewards of videos over the dimensions: critic's and human labels'.
 
-  Only those that people rated in every dimension and the critic answered to;
+  Only videos that are rated, and answered by the critic, in every dimension;
   None if there are none.
   """
   by_record = {}
   for rating in ratings:
     if rating.answer is not None:
       by_record.setdefault(id(rating.scored), []).append(rating)
-  whole = [
+  complete = [
     group for group in by_record.values() if len(group) == len(DIMENSIONS)
   ]
-  if not whole:
+  if not complete:
     return None
 
   def score(answer: Answer) -> float:
     is_soft = kind == 'soft'
     return (answer.soft_reward if is_soft else answer.score)(reward_map)
 
-  reward = [[score(rating.answer) for rating in group] for group in whole]
+  reward = [[score(rating.answer) for rating in group] for group in complete]
   human = [
     [reward_map.score(CLASSES[rating.human]) for rating in group]
-    for group in whole
+    for group in complete
   ]
-  table = make_table([group[0] for group in whole], reward_map)
+  table = make_table([group[0] for group in complete], reward_map)
   return Ranked(
     np.mean(reward, axis=1),
     np.mean(human, axis=1),
@@ -276,19 +282,19 @@ def _rewards(
 
 
 def _ranking(
-  ranked: Ranked, aside: Ranked | None, config: MetricsConfig
+  ranked: Ranked, fit_ranked: Ranked | None, config: MetricsConfig
 ) -> Tree:
-  """Everything about the order of clips."""
+  """Rank correlations and pairwise accuracy."""
   seed = config.bootstrap.seed
   pairs = ranking.choose_pairs(ranked, config.max_pairs, seed)
   _, fitted_here = ranking.fit_tie_threshold(ranked, pairs)
-  threshold, num_aside = None, 0
-  if aside is not None:
-    pairs_aside = ranking.choose_pairs(aside, config.max_pairs, seed)
-    threshold, _ = ranking.fit_tie_threshold(aside, pairs_aside)
-    num_aside = len(pairs_aside.first_p)
+  threshold, num_fit_pairs = None, 0
+  if fit_ranked is not None:
+    fit_pairs = ranking.choose_pairs(fit_ranked, config.max_pairs, seed)
+    threshold, _ = ranking.fit_tie_threshold(fit_ranked, fit_pairs)
+    num_fit_pairs = len(fit_pairs.first_p)
   numbers = ranking.pairwise(ranked, pairs, threshold, config.bootstrap)
-  if not num_aside:
+  if not num_fit_pairs:
     numbers['with_ties'] = Estimate(None, None, None)
   return plain(ranking.correlations(ranked, config.bootstrap)) | {
     'clips': len(ranked.reward_n),
@@ -297,7 +303,7 @@ def _ranking(
     | {
       'with_ties_fitted_here': fitted_here if len(pairs.first_p) else None,
       'threshold': threshold,
-      'threshold_pairs': num_aside,
+      'threshold_pairs': num_fit_pairs,
     },
   }
 

@@ -1,8 +1,8 @@
-"""How often a critic names the label that people chose.
+"""Accuracy and F1 of a critic against the human labels.
 
-D draws, V videos, N ratings, K classes; a confusion matrix has a row for each
-class that people chose and a column for each that the critic named, with one
-more for ratings without an answer, which are wrong.
+D resamples, V videos, N ratings, K classes. A confusion matrix [K, K + 1] has
+human classes along the first axis and the critic's along the second, whose last
+column counts ratings without an answer; these are wrong.
 """
 
 import numpy as np
@@ -28,12 +28,12 @@ def _cells(table: Table) -> np.ndarray:
 
 
 def majority(table: Table) -> int:
-  """The class that people chose most often."""
+  """The most frequent human class."""
   return int(np.bincount(table.human_n, minlength=_K).argmax())
 
 
 def accuracy(confusion_dkc: np.ndarray) -> np.ndarray:
-  """The share of ratings where critic and people agree, [D]."""
+  """The fraction of ratings where the critic gives the human label, [D]."""
   right_d = np.trace(confusion_dkc[:, :, :_K], axis1=1, axis2=2)
   return ratio(right_d, confusion_dkc.sum(axis=(1, 2)))
 
@@ -41,31 +41,31 @@ def accuracy(confusion_dkc: np.ndarray) -> np.ndarray:
 def macro_f1(confusion_dkc: np.ndarray) -> np.ndarray:
   """F1 = 2 TP / (2 TP + FP + FN), averaged over classes, [D].
 
-  A class that neither people nor critic ever name is left out; one that only
-  one side names has an F1 of 0.
+  A class that neither annotators nor critic ever choose is skipped; one that
+  only one side chooses has an F1 of 0.
   """
   right_dk = np.diagonal(confusion_dkc[:, :, :_K], axis1=1, axis2=2)
-  named_dk = confusion_dkc[:, :, :_K].sum(axis=1)
+  predicted_dk = confusion_dkc[:, :, :_K].sum(axis=1)
   true_dk = confusion_dkc.sum(axis=2)
-  f1_dk = ratio(2 * right_dk, named_dk + true_dk)
-  is_there_dk = np.isfinite(f1_dk)
-  sum_d = np.where(is_there_dk, f1_dk, 0).sum(axis=1)
-  return ratio(sum_d, is_there_dk.sum(axis=1).astype(float))
+  f1_dk = ratio(2 * right_dk, predicted_dk + true_dk)
+  is_present_dk = np.isfinite(f1_dk)
+  sum_d = np.where(is_present_dk, f1_dk, 0).sum(axis=1)
+  return ratio(sum_d, is_present_dk.sum(axis=1).astype(float))
 
 
 def agreement(table: Table, config: BootstrapConfig) -> dict[str, Estimate]:
-  """Accuracy and macro-F1, beside those of always naming one class.
+  """Accuracy and macro-F1, next to those of a majority-class baseline.
 
-  `gain` is the accuracy above that baseline, whose class stays the same in all
-  draws.
+  `gain` is the accuracy above the baseline, whose class is the same in all
+  resamples.
   """
   cells_vc = bootstrap.per_video(_cells(table), table.video_n, table.num_videos)
-  named = majority(table)
+  majority_class = majority(table)
 
   def metrics(weights_dv: np.ndarray) -> dict[str, np.ndarray]:
     confusion_dkc = (weights_dv @ cells_vc).reshape(-1, _K, _K + 1)
     constant_dkc = np.zeros_like(confusion_dkc)
-    constant_dkc[:, :, named] = confusion_dkc.sum(axis=2)
+    constant_dkc[:, :, majority_class] = confusion_dkc.sum(axis=2)
     accuracy_d, baseline_d = accuracy(confusion_dkc), accuracy(constant_dkc)
     return {
       'accuracy': accuracy_d,

@@ -1,22 +1,22 @@
-"""Whether a critic puts clips into the order in which people put them.
+"""Rank agreement of a critic with human ratings: correlations and pairs.
 
-Every number here is a sum over clips or over pairs of clips, in which a clip
-counts as often as its video was drawn (see `bootstrap`). So one call computes
-it for many draws at once, and equals what the repeated clips would give.
+Every metric here is a sum over clips or over pairs of clips, in which a clip is
+weighted by how often its video was drawn (see `bootstrap`). So one call
+computes it for many resamples, as if clips were repeated.
 
-Pairs are judged as on VideoGen-RewardBench (J. Liu et al. 2025, arXiv
+Pairs are evaluated as on VideoGen-RewardBench (J. Liu et al. 2025, arXiv
 2501.13918), with d the difference of two rewards:
 
-  without ties: of the pairs that people rate differently, the share where d
+  without ties: of the pairs with different human ratings, the share where d
     has the right sign. A d of 0 is wrong.
-  with ties: of all pairs, the share where the critic says the same as people:
-    first better, second better, or a tie, which is said where |d| <= epsilon
+  with ties: of all pairs, the share where the critic agrees with the human
+    order: first better, second better, or a tie, predicted where |d| <= epsilon
     (D. Deutsch et al. 2023, "Ties Matter", arXiv 2305.14324).
 
-The benchmark takes the epsilon that is best on the very pairs it reports, here
-`with_ties_fitted_here`; `with_ties` takes it from other clips.
+The benchmark uses the epsilon that is best on the evaluated pairs, here
+`with_ties_fitted_here`; `with_ties` fits it on other clips.
 
-D draws, V videos, N clips, P pairs.
+D resamples, V videos, N clips, P pairs.
 """
 
 import dataclasses
@@ -26,20 +26,20 @@ import numpy as np
 from lift_jax.evaluation import bootstrap
 from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate, ratio
 
-# Rewards that differ by less differ by rounding.
+# Smaller differences of rewards are rounding errors.
 _DIGITS = 9
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranked:
-  """Clips with two scales to be ranked by.
+  """Clips with two values to rank them by.
 
   Attributes:
     reward_n: the critic's.
-    human_n: people's: classes, or rewards that follow from them.
+    human_n: human labels: classes, or rewards computed from them.
     video_n: index of the video.
     caption_n: index of the caption.
-    num_videos: indices are below this.
+    num_videos: upper bound of `video_n`.
   """
 
   reward_n: np.ndarray
@@ -60,9 +60,9 @@ class Pairs:
 
   Attributes:
     first_p: index of a clip.
-    second_p: index of another one.
-    same_prompt: whether the two clips of each pair have one caption.
-    num_all: how many such pairs there are; P of them are here.
+    second_p: index of another clip.
+    same_prompt: whether the two clips of each pair share a caption.
+    num_all: how many such pairs exist; P of them were sampled.
   """
 
   first_p: np.ndarray
@@ -72,7 +72,7 @@ class Pairs:
 
 
 class _Order:
-  """Clips in the order of some values, equal ones together."""
+  """Clips sorted by some values."""
 
   def __init__(self, values_n: np.ndarray):
     self.order_n = np.argsort(values_n, kind='stable')
@@ -83,9 +83,9 @@ class _Order:
   def below_and_equal(
     self, weights_dn: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Weight of the clips with a lower and with an equal value, [D, N] each.
+    """Total weight of the clips with a lower and an equal value, [D, N] each.
 
-    Both in order of the values, the weights given likewise.
+    Arguments and results are in sorted order.
     """
     sums_dn = np.cumsum(weights_dn, axis=1)
     sums_dn = np.pad(sums_dn, ((0, 0), (1, 0)))
@@ -96,7 +96,7 @@ class _Order:
 def spearman(
   first_n: np.ndarray, second_n: np.ndarray, weights_dn: np.ndarray
 ) -> np.ndarray:
-  """Correlation of ranks, equal values sharing their mean rank, [D]."""
+  """Spearman's rank correlation [D]; tied values share their mean rank."""
   ranks = []
   for values_n in (first_n, second_n):
     order = _Order(values_n)
@@ -105,7 +105,7 @@ def spearman(
     rank_dn[:, order.order_n] = below_dn + (equal_dn + 1) / 2
     ranks.append(rank_dn)
   count_d1 = weights_dn.sum(axis=1, keepdims=True)
-  # The mean rank is known: half of all there are and one.
+  # The mean rank of n clips is (n + 1) / 2.
   one_dn, two_dn = (rank_dn - (count_d1 + 1) / 2 for rank_dn in ranks)
   covariance_d = (weights_dn * one_dn * two_dn).sum(axis=1)
   variance_d = (weights_dn * one_dn**2).sum(axis=1) * (
@@ -119,8 +119,8 @@ def kendall(
 ) -> np.ndarray:
   """tau-b = (C - D) / sqrt((all - ties in one) (all - ties in other)), [D].
 
-  C counts the pairs in the same order on both scales, D those in opposite
-  order. The second scale should have few values: time grows with their number.
+  C counts the concordant pairs, D the discordant ones. `second_n` should have
+  few distinct values: time grows with their number.
   """
   order = _Order(first_n)
   weights_dn = weights_dn[:, order.order_n]
@@ -129,7 +129,7 @@ def kendall(
   second_ties_d = np.zeros(len(weights_dn))
   for level in np.unique(second_n):
     level_dn = np.where(second_n == level, weights_dn, 0)
-    # Clips of this level that come earlier: in order if theirs is the lower.
+    # Earlier clips of this level: concordant if their level is the lower one.
     below_dn, _ = order.below_and_equal(level_dn)
     balance_d += (weights_dn * below_dn * np.sign(second_n - level)).sum(axis=1)
     count_d = level_dn.sum(axis=1)
@@ -144,18 +144,18 @@ def kendall(
 
 
 def choose_pairs(ranked: Ranked, max_pairs: int, seed: int) -> Pairs:
-  """Pairs of clips of one prompt; of any prompts where none has two videos.
+  """Pairs of clips of one prompt; of any prompts if none has two videos.
 
   Args:
     ranked: the clips.
-    max_pairs: of more, so many are drawn.
-    seed: of that draw.
+    max_pairs: if there are more, this many are sampled.
+    seed: of the sampling.
   """
   rng = np.random.default_rng(seed)
   pairs = _pairs(ranked, ranked.caption_n, max_pairs, rng, True)
   if not len(pairs.first_p):
-    everything_n = np.zeros_like(ranked.caption_n)
-    pairs = _pairs(ranked, everything_n, max_pairs, rng, False)
+    one_group_n = np.zeros_like(ranked.caption_n)
+    pairs = _pairs(ranked, one_group_n, max_pairs, rng, False)
   return pairs
 
 
@@ -166,10 +166,10 @@ def _pairs(
   rng: np.random.Generator,
   same_prompt: bool,
 ) -> Pairs:
-  """Pairs of two videos within groups.
+  """Pairs of clips of different videos within groups.
 
-  The pairs of a group of m are numbered: (a, b) with a < b is b (b - 1) / 2 +
-  a. So some of them can be drawn without listing all.
+  Pair (a, b) of a group, a < b, has the number b (b - 1) / 2 + a, so pairs can
+  be sampled without listing all of them.
   """
   order_n = np.argsort(group_n, kind='stable')
   _, start_g, count_g = np.unique(
@@ -187,21 +187,22 @@ def _pairs(
   first_p = number_p - second_p * (second_p - 1) // 2
   first_p = order_n[start_g[group_p] + first_p]
   second_p = order_n[start_g[group_p] + second_p]
-  is_two_p = ranked.video_n[first_p] != ranked.video_n[second_p]
-  return Pairs(first_p[is_two_p], second_p[is_two_p], same_prompt, num_all)
+  differs_p = ranked.video_n[first_p] != ranked.video_n[second_p]
+  return Pairs(first_p[differs_p], second_p[differs_p], same_prompt, num_all)
 
 
 def fit_tie_threshold(
   ranked: Ranked, pairs: Pairs
 ) -> tuple[float | None, float]:
-  """The epsilon that agrees best with people, and the share that it agrees in.
+  """The epsilon with the best agreement, and that agreement.
 
-  Only the |d| that occur make a difference, and never to call a tie; of equally
-  good ones the smallest is taken. Unlike the published script this never cuts
-  through pairs of equal |d|, which ten possible scores make many of.
+  Candidates are the occurring |d|, and predicting no ties at all; the smallest
+  of equally good ones wins. Unlike the published script this never separates
+  pairs of equal |d|, which are frequent as there are only ten possible scores.
 
   Returns:
-    Epsilon, None to call no ties, and the share; NaN of no pairs.
+    Epsilon, None to predict no ties; and the share of pairs that agree, NaN if
+    there are no pairs.
   """
   order_p, difference_p = _differences(ranked, pairs)
   if not len(order_p):
@@ -211,7 +212,7 @@ def fit_tie_threshold(
   size_p = np.abs(difference_p)
   is_tie_p = order_p == 0
   is_right_p = ~is_tie_p & (np.sign(difference_p) == order_p)
-  # Share that agrees if the first k pairs are called ties, for each k.
+  # Number of pairs that agree if the first k are predicted to be ties.
   agrees_k = np.pad(np.cumsum(is_tie_p), (1, 0)) + np.pad(
     np.cumsum(is_right_p[::-1])[::-1], (0, 1)
   )
@@ -223,25 +224,25 @@ def fit_tie_threshold(
 
 
 def _differences(ranked: Ranked, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-  """Sign of people's difference and the critic's difference, [P] each."""
+  """Sign of the human difference and the critic's difference, [P] each."""
   first_p, second_p = pairs.first_p, pairs.second_p
   order_p = np.sign(ranked.human_n[first_p] - ranked.human_n[second_p])
   difference_p = ranked.reward_n[first_p] - ranked.reward_n[second_p]
-  # Two numbers that were rounded may differ by rounding again.
+  # The difference of two rounded values has a rounding error again.
   return order_p, np.round(difference_p, _DIGITS)
 
 
 def correlations(
   ranked: Ranked, config: BootstrapConfig
 ) -> dict[str, Estimate]:
-  """Spearman's and Kendall's correlation of the two scales."""
+  """Spearman's and Kendall's rank correlation of reward and human rating."""
 
   def metrics(weights_dv: np.ndarray) -> dict[str, np.ndarray]:
     weights_dn = weights_dv[:, ranked.video_n]
-    scales = ranked.reward_n, ranked.human_n
+    values = ranked.reward_n, ranked.human_n
     return {
-      'spearman': spearman(*scales, weights_dn),
-      'kendall': kendall(*scales, weights_dn),
+      'spearman': spearman(*values, weights_dn),
+      'kendall': kendall(*values, weights_dn),
     }
 
   return bootstrap.estimates(
@@ -255,21 +256,21 @@ def pairwise(
   threshold: float | None,
   config: BootstrapConfig,
 ) -> dict[str, Estimate]:
-  """The share of pairs that critic and people agree on.
+  """The share of pairs that the critic orders as the human ratings do.
 
   Args:
     ranked: the clips.
     pairs: of them.
-    threshold: epsilon for pairs with ties; None calls no ties.
+    threshold: epsilon for pairs with ties; None predicts no ties.
     config: of the intervals.
   """
   order_p, difference_p = _differences(ranked, pairs)
   is_tie_p = order_p == 0
-  said_p = np.sign(difference_p)
-  is_right_p = ~is_tie_p & (said_p == order_p)
+  predicted_p = np.sign(difference_p)
+  is_right_p = ~is_tie_p & (predicted_p == order_p)
   if threshold is not None:
-    said_p = np.where(np.abs(difference_p) <= threshold, 0, said_p)
-    is_same_p = said_p == order_p
+    predicted_p = np.where(np.abs(difference_p) <= threshold, 0, predicted_p)
+    is_same_p = predicted_p == order_p
   else:
     is_same_p = is_right_p
   columns_pc = np.column_stack(

@@ -1,14 +1,14 @@
-"""Scored records: what a critic said about clips.
+"""Scored records: a critic's answers about clips.
 
-`lift score` writes one object per clip; of what it holds this is read:
+`lift score` writes one object per clip, of which these keys are read:
 
   {"video", "caption", "critic", "flags",
    "labels": {"semantic": "Good", ...},
    "probabilities": {"semantic": {"Good": 0.8, "Normal": 0.1, "Bad": 0.1}, ...},
    "semantic consistency": "Good. ...", "motion issues": ..., ...}
 
-or, for a clip that it could not judge, {"video", "caption", "error"}. The
-published critic writes the texts alone; their first words are the labels then,
+or, for a clip that could not be scored, {"video", "caption", "error"}. The
+published critic writes only the texts: their first words are then the labels,
 and there are no probabilities.
 """
 
@@ -39,7 +39,7 @@ from lift_jax.rewards.answers import split_answer
 from lift_jax.rewards.weights import RewardMap
 from lift_jax.scoring.output import PUBLISHED_KEYS
 
-# A class is its place here: the labels in rising order.
+# A class is an index into the labels in ascending order.
 CLASSES = tuple(reversed(LABELS))
 
 # Probabilities are written with a few digits.
@@ -50,11 +50,11 @@ _WANTED = '{"video", "caption", "labels", "probabilities"}'
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """What a critic said about one dimension.
+  """A critic's answer about one dimension.
 
   Attributes:
     label: a class.
-    text: as it was written; may be empty.
+    text: as generated; may be empty.
     probabilities: by class, summing to 1; None if the critic gave none.
   """
 
@@ -63,11 +63,11 @@ class Answer:
   probabilities: tuple[float, ...] | None
 
   def score(self, reward_map: RewardMap) -> float:
-    """What the label is worth."""
+    """The score of the label."""
     return reward_map.score(CLASSES[self.label])
 
   def soft_reward(self, reward_map: RewardMap) -> float:
-    """What it is worth on average over the labels that it might have been."""
+    """The expected score under the probabilities; that of the label if None."""
     if self.probabilities is None:
       return self.score(reward_map)
     return sum(
@@ -78,16 +78,16 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class ScoredRecord:
-  """What a critic said about one clip.
+  """A critic's answers about one clip.
 
   Attributes:
     video: path relative to the root, with '/' and without '.' parts.
     path: the same, absolute, with symbolic links resolved.
     caption: the text, without white space at its ends.
-    answers: by dimension; empty where there is an error.
+    answers: by dimension; empty if there is an error.
     error: why there is no answer, or ''.
-    critic: which critic it was, or ''.
-    flags: what the critic's job found odd.
+    critic: name of the critic, or ''.
+    flags: suspicious properties that `lift score` reported.
     file: the JSON file, as the caller named it.
     index: position in that file, from 0.
   """
@@ -117,31 +117,31 @@ def read_scores(
 
   Args:
     root: the folder that `video` paths are relative to, and may not leave.
-    files: .json files of a list, .jsonl files of an object a line; relative to
-      the current folder, or absolute.
+    files: .json files with a list, .jsonl files with one object per line;
+      relative to the current folder, or absolute.
     on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
-      records. One that holds an error of the critic is not bad.
+      records. A record with an "error" of the critic is not bad.
 
   Raises:
-    UserError: a bad file or record, no usable record at all, or records of
-      several critics.
+    UserError: a bad file or record, no usable record, or records of several
+      critics.
   """
   bad = BadRecords(on_bad_record)
   root = data_root(root)
   if not files:
     raise UserError(
-      'scores.files is empty: give what lift score wrote, as '
-      '--config.scores.files=FILE'
+      'scores.files is empty; set --config.scores.files to a file that '
+      'lift score wrote'
     )
   names = [str(name) for name in files]
-  records, first_by_identity = [], {}
+  records, first_by_key = [], {}
   paths = find_files(pathlib.Path(), files)
   for name, path in zip(names, paths, strict=True):
     for index, item in enumerate(_items(name, path)):
       try:
         record = _record(root, item, name, index)
-        identity = (record.path, record.caption)
-        first = first_by_identity.setdefault(identity, record)
+        key = (record.path, record.caption)
+        first = first_by_key.setdefault(key, record)
         if first is not record:
           raise RecordFault(
             f'same video and caption as {first.where}; delete one of the two'
@@ -172,7 +172,7 @@ def _items(name: str, path: pathlib.Path) -> Iterator[Any]:
 
 
 def _check_all_or_none(records: Sequence[ScoredRecord]) -> None:
-  """Probabilities of some answers alone would describe no set of clips."""
+  """Checks that all answers have probabilities, or none."""
   first = {}
   for record in records:
     for answer in record.answers.values():
@@ -180,7 +180,7 @@ def _check_all_or_none(records: Sequence[ScoredRecord]) -> None:
   if len(first) == 2:
     raise UserError(
       f'{first[True].where} has no probabilities, but {first[False].where} '
-      'has; score all clips in the same way'
+      'does; score all clips with the same settings'
     )
 
 
@@ -195,7 +195,7 @@ def _record(
   answers = {} if error else _answers(item)
   if not error and not answers:
     raise RecordFault(
-      f'no answer and no error; write "labels" of {", ".join(DIMENSIONS)}'
+      f'no answer and no error; write "labels" for {", ".join(DIMENSIONS)}'
     )
   return ScoredRecord(
     video=video,
@@ -211,7 +211,7 @@ def _record(
 
 
 def _answers(item: dict[str, Any]) -> dict[str, Answer]:
-  """By dimension, for those that the critic was asked about."""
+  """The answers, by dimension, for those that the critic was asked about."""
   labels = _section(item, 'labels', 'label')
   probabilities = _section(item, 'probabilities', 'object')
   answers = {}
@@ -219,7 +219,7 @@ def _answers(item: dict[str, Any]) -> dict[str, Answer]:
     key = PUBLISHED_KEYS[dimension]
     text = item.get(key, '')
     if not isinstance(text, str):
-      raise RecordFault(f'"{key}" is {kind(text)}; write a text in quotes')
+      raise RecordFault(f'"{key}" is {kind(text)}; write a string in quotes')
     check_unicode(text, f'"{key}"')
     if dimension in labels:
       label = labels[dimension]
@@ -246,14 +246,16 @@ def _answers(item: dict[str, Any]) -> dict[str, Answer]:
 
 
 def _section(item: dict[str, Any], key: str, what: str) -> dict[str, Any]:
-  """The object at `key`, whose keys are dimensions; empty if there is none."""
+  """The object at `key`, whose keys are dimensions; empty if missing."""
   if key not in item:
     return {}
   wanted = f'"{key}" as {{"semantic": {what}, "motion": ..., "fidelity": ...}}'
   section = as_object(item[key], wanted)
   unknown = set(section) - set(DIMENSIONS)
   if unknown:
-    raise RecordFault(f'"{key}" of {listing(unknown)}; write {wanted}')
+    raise RecordFault(
+      f'"{key}" has unknown keys {listing(unknown)}; write {wanted}'
+    )
   return section
 
 
@@ -262,20 +264,22 @@ def _probabilities(value: Any, dimension: str) -> tuple[float, ...]:
   item = as_object(value, f'{where} as {{"Good", "Normal", "Bad"}}')
   if set(item) != set(CLASSES):
     raise RecordFault(
-      f'{where} are of {listing(item) or "nothing"}; give those of '
+      f'{where} has the keys {listing(item) or "(none)"}; give one for each of '
       f'{", ".join(LABELS)}'
     )
   numbers = [_fraction(item[name], where) for name in CLASSES]
   total = sum(numbers)
   if abs(total - 1) > _SUM_TOLERANCE:
-    raise RecordFault(f'{where} sum to {total:g}; give three that sum to 1')
+    raise RecordFault(
+      f'{where} sum to {total:g}; give three numbers that sum to 1'
+    )
   return tuple(number / total for number in numbers)
 
 
 def _fraction(value: Any, where: str) -> float:
   if isinstance(value, bool) or not isinstance(value, int | float):
     raise RecordFault(f'{where}: {kind(value)}; write numbers without quotes')
-  if not 0 <= value <= 1:  # also true of NaN, which Python's JSON lets in
+  if not 0 <= value <= 1:  # true for NaN as well, which Python's JSON accepts
     raise RecordFault(f'{where}: {value:g}; give numbers between 0 and 1')
   return float(value)
 
@@ -285,5 +289,5 @@ def _flags(item: dict[str, Any]) -> tuple[str, ...]:
   if not isinstance(flags, list) or not all(
     isinstance(flag, str) for flag in flags
   ):
-    raise RecordFault('"flags" is not a list of texts; write [] or delete it')
+    raise RecordFault('"flags" is not a list of strings; write [] or delete it')
   return tuple(flags)

@@ -1,4 +1,4 @@
-"""Intervals: that videos are drawn, and that they cover what they should."""
+"""Bootstrap intervals: resampling of videos, and coverage."""
 
 from absl.testing import parameterized
 import numpy as np
@@ -22,7 +22,7 @@ def _mean(values_n, video_n, num_videos):
 
 class EstimatesTest(parameterized.TestCase):
   def test_as_if_repeated(self):
-    """Drawing weights equals drawing videos and repeating their ratings."""
+    """Weighting ratings equals drawing videos and repeating their ratings."""
     table = random_table(num=60, num_videos=15)
     config = BootstrapConfig(draws=200, coverage=0.8, seed=3)
     number = critic_metrics.agreement(table, config)['accuracy']
@@ -37,7 +37,7 @@ class EstimatesTest(parameterized.TestCase):
     )
 
   def test_width(self):
-    """With one rating a video: the standard error of a mean."""
+    """With one rating per video: the standard error of a mean."""
     values_n = np.random.default_rng(0).normal(size=400)
     number = bootstrap.estimates(
       _mean(values_n, np.arange(400), 400), 400, 2,
@@ -47,7 +47,7 @@ class EstimatesTest(parameterized.TestCase):
     np.testing.assert_allclose(number.high - number.low, 2 * half, rtol=0.06)
     np.testing.assert_allclose(number.low, values_n.mean() - half, atol=0.01)
 
-  def test_ratings_of_a_video_hang_together(self):
+  def test_ratings_of_a_video_are_correlated(self):
     """Saying everything three times does not make it surer."""
     values_n = np.random.default_rng(0).normal(size=100)
     config = BootstrapConfig(draws=500, coverage=0.95, seed=0)
@@ -65,7 +65,7 @@ class EstimatesTest(parameterized.TestCase):
     )
 
   def test_chunks(self):
-    """How many draws come at a time changes nothing."""
+    """The chunk size does not change the resamples."""
     table = random_table(num=60, num_videos=15)
     config = BootstrapConfig(draws=50, coverage=0.9, seed=1)
     metrics = _mean(table.human_n, table.video_n, 15)

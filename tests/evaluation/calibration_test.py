@@ -30,13 +30,13 @@ class TemperatureTest(parameterized.TestCase):
     )
     fitted = calibration.fit_temperature(probabilities_nk, table.human_n)
     np.testing.assert_allclose(fitted, best.x, rtol=1e-4)
-    scaled_nk = calibration.temper(probabilities_nk, fitted)
+    scaled_nk = calibration.apply_temperature(probabilities_nk, fitted)
     np.testing.assert_allclose(
       calibration.nll(scaled_nk, table.human_n).mean(), best.fun, rtol=1e-9
     )
 
   def test_known(self):
-    """Answers are drawn from p, and p^3 is what is given: T is 3."""
+    """Labels are sampled from p, the critic claims p^3: T is 3."""
     rng = np.random.default_rng(0)
     logits_nk = rng.normal(0, 1, (20_000, 3))
     draws_nk = logits_nk + rng.gumbel(size=logits_nk.shape)
@@ -59,10 +59,14 @@ class TemperatureTest(parameterized.TestCase):
   def test_temper(self):
     probabilities_nk = np.array([[0.64, 0.32, 0.04], [0.0, 1.0, 0.0]])
     np.testing.assert_allclose(
-      calibration.temper(probabilities_nk, 1), probabilities_nk, atol=3e-7
+      calibration.apply_temperature(probabilities_nk, 1),
+      probabilities_nk,
+      atol=3e-7,
     )
     root = np.sqrt(probabilities_nk[0])
-    scaled_nk = calibration.temper(probabilities_nk, np.array([2, 1]))
+    scaled_nk = calibration.apply_temperature(
+      probabilities_nk, np.array([2, 1])
+    )
     np.testing.assert_allclose(scaled_nk[0], root / root.sum())
     np.testing.assert_allclose(scaled_nk[1], probabilities_nk[1], atol=3e-7)
 

@@ -52,7 +52,7 @@ class JoinTest(parameterized.TestCase):
       ['Good', 'Normal', 'Bad'],
     )
 
-  def test_several_people(self):
+  def test_several_annotators(self):
     """Who agree are one rating with several reasons."""
     human = [
       rated('a', 'A cat.', 'motion', 'Good', 'Even.'),

@@ -1,4 +1,4 @@
-"""The whole measurement, on critics whose quality is known."""
+"""The complete evaluation, on critics of known quality."""
 
 import json
 import pathlib
@@ -34,10 +34,10 @@ def ratings(
   has_probabilities: bool = True,
   fail_every: int = 0,
 ) -> list[Rating]:
-  """A critic whose logits are those of people, with noise, times sharpness.
+  """A critic with the logits of the human labels, plus noise, times sharpness.
 
-  Without noise and with a sharpness of 1 people draw their labels from what
-  the critic gives: it is calibrated.
+  Without noise and with a sharpness of 1 the human labels are sampled from the
+  critic's probabilities: it is calibrated.
   """
   rng = np.random.default_rng(seed)
   result = []
@@ -71,15 +71,15 @@ def ratings(
 
 
 class EvaluateTest(parameterized.TestCase):
-  def evaluate(self, evaluated, aside=(), **changes):
+  def evaluate(self, evaluated, calibration_set=(), **changes):
     result = critic_evaluation.evaluate(
-      evaluated, aside, REWARDS, config(**changes)
+      evaluated, calibration_set, REWARDS, config(**changes)
     )
     json.dumps(result, allow_nan=False)  # plain values alone
     return result
 
   def test_calibrated(self):
-    """People draw from the critic's own probabilities: T is about 1."""
+    """Human labels are sampled from the critic's probabilities: T is near 1."""
     result = self.evaluate(ratings(0, 600, noise=0), ratings(1, 600, noise=0))
     for name in DIMENSIONS:
       np.testing.assert_allclose(result['temperatures'][name], 1, atol=0.15)
@@ -112,7 +112,7 @@ class EvaluateTest(parameterized.TestCase):
     self.assertLen(set(own['temperatures'].values()), 3)
 
   def test_fitted_elsewhere(self):
-    """What is set aside decides, not what is judged."""
+    """The temperature depends only on the calibration set."""
     sharp = ratings(1, 300, noise=0, sharpness=4)
     for evaluated in (ratings(0), ratings(0, sharpness=9)):
       result = self.evaluate(evaluated, sharp)
@@ -177,7 +177,7 @@ class EvaluateTest(parameterized.TestCase):
     self.assertEqual(list(result['reward']), ['labels'])
     self.assertIsNotNone(result['reward']['labels']['kendall']['value'])
 
-  def test_nothing_aside(self):
+  def test_no_calibration_set(self):
     result = self.evaluate(ratings(0))
     self.assertIsNone(result['all']['calibration']['after'])
     pairs = result['reward']['soft']['pairs']

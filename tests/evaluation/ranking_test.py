@@ -101,7 +101,7 @@ class ChoosePairsTest(parameterized.TestCase):
     pairs = ranking.choose_pairs(ranked, 9, 0)
     self.assertEqual(_found(pairs), _unordered((0, 2), (1, 2)))
 
-  def test_drawn(self):
+  def test_sampled(self):
     """Of too many pairs a choice without repetition, the same each time."""
     ranked = _ranked(np.zeros(300), np.zeros(300), caption=np.arange(300) % 2)
     pairs = ranking.choose_pairs(ranked, 500, 7)
@@ -160,7 +160,7 @@ class PairwiseTest(parameterized.TestCase):
     self.assertAlmostEqual(numbers['with_ties'].value, 4 / 6)
 
   def test_no_difference_is_wrong(self):
-    """As in the published script, where people see a difference."""
+    """As in the published script, where the human ratings differ."""
     ranked = _ranked([0.5, 0.5], [0, 1])
     pairs = ranking.choose_pairs(ranked, 1, 0)
     numbers = ranking.pairwise(ranked, pairs, None, CONFIG)
@@ -200,7 +200,7 @@ class PairwiseTest(parameterized.TestCase):
     self.assertIsNone(threshold)
     self.assertAlmostEqual(share, 2 / 3)
 
-  def test_intervals_draw_videos(self):
+  def test_intervals_resample_videos(self):
     """A pair counts as often as both of its videos were drawn."""
     reward_n, human_n = _scales(4, num=12)
     ranked = _ranked(reward_n, human_n)

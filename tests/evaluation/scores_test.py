@@ -64,7 +64,7 @@ class ReadScoresTest(parameterized.TestCase):
     self.assertEqual(record.answers['motion'].soft_reward(REWARDS), 0.05)
 
   def test_no_text(self):
-    """A critic that gives no reasons leaves the text out, or empty."""
+    """A critic without rationales omits the text, or leaves it empty."""
     items = [scored('a', 'x', **{'motion issues': ''})]
     items.append(scored('b', 'x', **{'motion issues': None}))
     for record in self.read(self.write(items)).records:
@@ -72,12 +72,12 @@ class ReadScoresTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ({'labels': {'semantic': 'good'}}, "semantic is 'good'", 'Good, Normal'),
-    ({'labels': {'sematic': 'Good'}}, '"labels" of sematic'),
+    ({'labels': {'sematic': 'Good'}}, '"labels" has unknown keys sematic'),
     ({'labels': ['Good']}, 'a list, not an object'),
     ({'labels': {}}, 'no answer and no error'),
     ({'labels': None, 'probabilities': None, 'motion issues': 'Fine.'},
      '"motion issues"', 'does not begin with Good'),
-    ({'probabilities': {'motion': {'Good': 1.0}}}, 'motion are of Good;'),
+    ({'probabilities': {'motion': {'Good': 1.0}}}, 'motion has the keys Good;'),
     ({'probabilities': {'motion': {'Good': 0.5, 'Normal': 0.2, 'Bad': 0.2}}},
      'sum to 0.9'),
     ({'probabilities': {'motion': {'Good': 2, 'Normal': 0, 'Bad': -1}}},
@@ -93,10 +93,10 @@ class ReadScoresTest(parameterized.TestCase):
     ({'motion issues': 'Good. \ud800'}, '"motion issues"', 'surrogate'),
     ({'video': '../a.mp4'}, 'holds ".."'),
     ({'video': None}, 'no "video"'),
-    ({'flags': 'odd'}, '"flags" is not a list of texts'),
+    ({'flags': 'odd'}, '"flags" is not a list of strings'),
     ({'error': ''}, '"error" is empty'),
   )  # fmt: skip
-  def test_fault(self, changes, *words):
+  def test_bad_record(self, changes, *words):
     item = scored('b', 'x') | changes
     item = {key: value for key, value in item.items() if value is not None}
     path = self.write([scored('a', 'x'), item])
@@ -108,7 +108,7 @@ class ReadScoresTest(parameterized.TestCase):
     self.assertLen(result.records, 1)
     self.assertEqual(result.skipped[0][0], f'{path} record 1')
 
-  def test_twice(self):
+  def test_duplicate(self):
     path = self.write([scored('a', 'x'), scored('a', ' x')])
     with self.assertRaisesRegex(UserError, 'record 1: same video and caption'):
       self.read(path)
