@@ -1,11 +1,11 @@
-"""LiFT-HRA as a TensorFlow data set, which needs no TensorFlow.
+"""LiFT-HRA as a TFDS data set; reading and building needs no TensorFlow.
 
-What it holds are ratings of generated clips, each on one of three scales and
-with the reason that a person gave, beside the frames that a critic sees of the
-clip: at most 8 of them, in the size of the file. It reads your own copy of the
-data, or any other files of the same form (see `lift_jax.data.hra`).
+Each example is a rating of a generated clip in one of three dimensions, with
+its rationale and the frames that a critic sees: at most 8, at the resolution of
+the file. It reads your own copy of the data, or other files of the same format
+(see `lift_jax.data.hra`).
 
-Build it from Python, where ROOT holds LiFT-HRA-data.json and the clips:
+Build it from Python, where ROOT has LiFT-HRA-data.json and the clips:
 
   import tensorflow_datasets as tfds
   from data.lift_hra import lift_hra_dataset_builder as lift_hra
@@ -15,20 +15,20 @@ Build it from Python, where ROOT holds LiFT-HRA-data.json and the clips:
     download_config=tfds.download.DownloadConfig(manual_dir='ROOT')
   )
 
-or by the command of TFDS, which itself does not start without TensorFlow
+or with the command of TFDS, which itself needs TensorFlow
 (`pip install tensorflow apache-beam mlcroissant`):
 
   tfds build data/lift_hra --config=png --data_dir=DIR --manual_dir=ROOT
 
-Then read it, at random and thus also through Grain:
+Then read it with random access, such as through Grain:
 
   source = tfds.data_source('lift_hra/png', split='train', data_dir='DIR')
   grain.MapDataset.source(source).shuffle(seed=0)
 
-Every rating carries the frames of its clip, so a clip is stored once for each
-question: in PNG, which is exact, about 2 MB a rating at 512 x 512; in JPEG
-('lift_hra/jpeg') about 0.6 MB. Other files, splits or questions are
-settings; give them with a name of your own:
+Every example has the frames of its clip, so a clip is stored once per question:
+as PNG, which is lossless, about 2 MB per example at 512 x 512; as JPEG
+('lift_hra/jpeg') about 0.6 MB. For other files, splits or questions define a
+config with a name of your own:
 
   lift_hra.Builder(
     data_dir='DIR',
@@ -54,7 +54,7 @@ from lift_jax.data.critic_pipeline import NUM_FRAMES
 from lift_jax.data.frames import choose_critic_frames
 from lift_jax.data.hra import DIMENSIONS, LABELS, HRARecord
 
-# Of the JPEG files; above it they grow faster than they gain.
+# Higher qualities make much larger files for little gain.
 _JPEG_QUALITY = 95
 
 _SOURCES = ('generated', 'real')
@@ -62,16 +62,16 @@ _SOURCES = ('generated', 'real')
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Config(tfds.core.BuilderConfig):
-  """Which records, and how their frames are kept.
+  """Which records, and how their frames are encoded.
 
   Attributes:
-    hra: files of rated clips that a model made, below the root.
+    hra: files of rated, generated clips, relative to the root.
     real: files of rated real clips, likewise.
     questions: prompt JSON; '' finds the questions in the files.
     validation: fraction of the records in that split.
     test: fraction of the records in that split. No two splits share a clip or
       a caption.
-    seed: of the division.
+    seed: of the split.
     encoding: 'png' or 'jpeg'.
   """
 
@@ -85,21 +85,21 @@ class Config(tfds.core.BuilderConfig):
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-  """Ratings with the frames that they are about."""
+  """Ratings with the frames of their clips."""
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
-    'Put the JSON files, LiFT-HRA-data.json by default, and the clips that '
-    'they name into one folder, and give that folder as manual_dir.'
+    'Put the JSON files, LiFT-HRA-data.json by default, and their clips into '
+    'one folder, and pass that folder as manual_dir.'
   )
   BUILDER_CONFIGS = [
-    Config(name='png', description='Frames without loss.'),
+    Config(name='png', description='Lossless frames.'),
     Config(name='jpeg', description='Smaller frames.', encoding='jpeg'),
   ]
 
   def __init__(self, *, file_format: str = 'array_record', **kwargs):
-    """As other builders, but what it writes can be read at random."""
+    """As other builders, but with a format that allows random access."""
     super().__init__(file_format=file_format, **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -108,7 +108,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     )
     return tfds.core.DatasetInfo(
       builder=self,
-      description='Human ratings of videos, with reasons (LiFT-HRA).',
+      description='Human ratings of videos, with rationales (LiFT-HRA).',
       homepage='https://arxiv.org/abs/2412.04814',
       citation='arXiv:2412.04814',
       features=tfds.features.FeaturesDict(
@@ -151,7 +151,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   ) -> Iterator[tuple[str, dict[str, Any]]]:
     for record in records.splits[split]:
       source = _SOURCES[records.is_real(record)]
-      # TFDS orders what it writes by a hash of this key.
+      # TFDS orders examples by a hash of this key.
       yield (
         f'{record.file} {record.index}',
         {
@@ -167,7 +167,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       )
 
   def _frames(self, record: HRARecord, path: pathlib.Path) -> list[bytes]:
-    """The frames as files; TFDS would need TensorFlow to make them."""
+    """The encoded frames; TFDS would need TensorFlow to encode them."""
     clip = video.decode(
       path, NUM_FRAMES, where=record.where, choose=choose_critic_frames
     )

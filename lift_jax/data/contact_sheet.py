@@ -1,9 +1,8 @@
-"""What a job made, on one page: a few frames of each clip and its prompt.
+"""Contact sheets: one image with a few frames of each clip and its prompt.
 
-The page is for people, so a clip that cannot be read gets a cell that says so
-and the job goes on. The letters are those of the font that Pillow brings along:
-the page looks the same everywhere, but it knows little more than English. What
-it lacks appears as the font's empty box.
+A clip that cannot be read gets a cell that says so, and the job continues. Text
+is in Pillow's built-in font: the page looks the same everywhere, but the font
+covers little more than English; missing glyphs appear as its empty box.
 """
 
 import bisect
@@ -22,7 +21,7 @@ from lift_jax.errors import UserError
 from lift_jax.runtime.files import atomic_path
 
 # Lengths in pixels, colours as grey levels.
-_MAX_WIDTH = 2048  # of the page, as wide as a large screen, give or take
+_MAX_WIDTH = 2048  # of the page, about the width of a large screen
 _MARGIN = 28  # around the page
 _CELL_GAP = 28  # between cells
 _FRAME_GAP = 3  # between frames of a clip
@@ -35,22 +34,22 @@ _LINE_HEIGHT = 18
 _WHITE, _PALE, _GREY, _DARK = ((level,) * 3 for level in (255, 244, 115, 45))
 
 _TEXT_LINES = 2
-# Of no use to look at more of a text than could fit on two lines.
+# More than fits on two lines.
 _MAX_CHARACTERS = 2000
 
-# A code point that no font may have (Unicode, noncharacters): it is drawn as
-# the box for what is missing.
+# A Unicode noncharacter, which no font has: it is drawn as the box for missing
+# glyphs.
 _MISSING = '\uffff'
 
 
 @dataclasses.dataclass(frozen=True)
 class SheetClip:
-  """What one cell shows.
+  """The contents of one cell.
 
   Attributes:
     video: the clip; it may be missing or damaged.
-    title: one line, as a rule the file's name. Its middle is left out where it
-      is too long, since names often differ in their end.
+    title: one line, usually the file name. If it is too long its middle is
+      omitted, as names often differ at the end.
     text: the caption or prompt, of which two lines are shown.
   """
 
@@ -69,17 +68,17 @@ def write_contact_sheet(
 ) -> None:
   """Writes a PNG with a cell for each clip.
 
-  The file is written beside and then renamed: it exists whole or not at all.
-  Clips are decoded one after the other, and only small frames are kept.
+  The file is written under a temporary name and renamed, so it is complete or
+  absent. Clips are decoded one after the other, and only small frames are kept.
 
   Args:
     path: of the PNG; its folder must exist.
     clips: what to show, in order.
-    frames_per_clip: frames evenly spread from the first to the last one; a
-      shorter clip shows all it has.
+    frames_per_clip: frames evenly spaced from the first to the last one; all
+      frames of a shorter clip.
     frame_width: pixels of a frame's longer side.
-    max_clips: of more clips an evenly spread choice is shown, and the header
-      says how many there are.
+    max_clips: of more clips an evenly spaced selection is shown, and the header
+      gives the total.
 
   Raises:
     OSError: the file cannot be written.
@@ -93,7 +92,7 @@ def write_contact_sheet(
 
 
 def _spread(num: int, max_chosen: int) -> list[int]:
-  """Indices evenly spread over all `num`, the first and the last included."""
+  """Evenly spaced indices below `num`, the first and the last included."""
   if num <= max_chosen:
     return list(range(num))
   return [
@@ -108,7 +107,7 @@ def _header(num_shown: int, num_clips: int) -> str:
 
 
 def _page(cells: Sequence[Image.Image], header: str) -> Image.Image:
-  """The cells row by row, on a page about as wide as high or higher."""
+  """The cells row by row, on a page that is about square or taller."""
   cell_width = max((cell.width for cell in cells), default=0)
   pitch = cell_width + _CELL_GAP
   area = pitch * sum(cell.height + _CELL_GAP for cell in cells)
@@ -137,7 +136,7 @@ def _page(cells: Sequence[Image.Image], header: str) -> Image.Image:
 def _cell(
   clip: SheetClip, frames_per_clip: int, frame_width: int
 ) -> Image.Image:
-  """Frames in a row, below them the title and the text."""
+  """Frames side by side, below them the title and the text."""
   width = frames_per_clip * (frame_width + _FRAME_GAP) - _FRAME_GAP
   strip = _strip(clip, frames_per_clip, frame_width, width)
   title = _shorten(_legible(clip.title), width)
@@ -163,10 +162,10 @@ def _strip(
       clip.video, frames_per_clip, where=clip.title, choose=_spread
     ).frames
   except UserError as error:
-    # It reads 'where: path reason; remedy', and the title stands below.
+    # The message is 'where: path reason; remedy'; the title is shown below.
     reason = str(error).removeprefix(f'{clip.title}: {clip.video} ')
     return _notice(reason.partition(';')[0], frame_width, width)
-  except (OSError, ValueError) as error:  # above all folders without permission
+  except (OSError, ValueError) as error:  # such as folders without permission
     reason = getattr(error, 'strerror', None) or type(error).__name__
     return _notice(f'cannot be read ({reason})', frame_width, width)
   frames = [_scaled(image_hw3, frame_width) for image_hw3 in frames_thw3]
@@ -185,7 +184,7 @@ def _scaled(image_hw3: np.ndarray, side: int) -> Image.Image:
 
 
 def _notice(reason: str, frame_width: int, width: int) -> Image.Image:
-  """A pale box, as high as a frame of 3:2, that says what is wrong."""
+  """A pale box with the reason, as high as a frame of 3:2."""
   box = Image.new('RGB', (width, round(frame_width * 2 / 3)), _PALE)
   ImageDraw.Draw(box).text(
     (width / 2, box.height / 2),
@@ -205,37 +204,37 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 @functools.cache
 def _has_glyph(character: str) -> bool:
-  """Whether the font draws more than the box for what is missing."""
+  """Whether the font has a glyph for the character."""
   font = _font(_TEXT_SIZE)
   return bytes(font.getmask(character)) != bytes(font.getmask(_MISSING))
 
 
 def _legible(text: str) -> str:
-  """One line with what the font has: é becomes e, — becomes -.
+  """One line that the font can draw: é becomes e, — becomes -.
 
-  What has no likeness becomes one box, however long it is.
+  A run of characters without a replacement becomes one box.
   """
   text = ' '.join(text[:_MAX_CHARACTERS].split())
-  text = ''.join(map(_likeness, text))
+  text = ''.join(map(_replacement, text))
   return re.sub(f'{_MISSING}[{_MISSING} ]*{_MISSING}', _MISSING, text)
 
 
 @functools.cache
-def _likeness(character: str) -> str:
-  """The character, or what of it the font can show."""
+def _replacement(character: str) -> str:
+  """The character itself, or the nearest that the font has."""
   if _has_glyph(character):
     return character
   category = unicodedata.category(character)
   if category == 'Pd':  # dashes
     return '-'
-  if category in ('Mn', 'Cf'):  # accents and joiners that stand by themselves
+  if category in ('Mn', 'Cf'):  # combining accents and joiners
     return ''
   parts = unicodedata.normalize('NFKD', character)
   return ''.join(filter(_has_glyph, parts)) or _MISSING
 
 
 def _num_fitting(text: str, width: float) -> int:
-  """How many characters fit."""
+  """How many characters fit into the width."""
   return (
     bisect.bisect_right(
       range(len(text) + 1),
@@ -247,7 +246,7 @@ def _num_fitting(text: str, width: float) -> int:
 
 
 def _shorten(text: str, width: int) -> str:
-  """The text, without its middle if it is too long."""
+  """The text, with … instead of its middle if it is too long."""
   font = _font(_TEXT_SIZE)
   if font.getlength(text) <= width:
     return text
@@ -258,9 +257,9 @@ def _shorten(text: str, width: int) -> str:
 
 
 def _wrap(text: str, width: int, max_lines: int) -> list[str]:
-  """Lines that fit; the last one ends in … if not all does.
+  """Wraps the text; the last line ends with … if something is omitted.
 
-  Lines end between words, or within a word that is too long for a line.
+  Lines break between words, or within a word that is too long for a line.
   """
   lines = []
   while text and len(lines) < max_lines:
@@ -269,7 +268,7 @@ def _wrap(text: str, width: int, max_lines: int) -> list[str]:
       is_last = len(lines) == max_lines - 1
       if is_last:
         num = _num_fitting(text, width - _font(_TEXT_SIZE).getlength('…'))
-      # One character at least, or there would be no end.
+      # At least one character, or the loop would not end.
       num = text.rfind(' ', 1, num + 1) if ' ' in text[1 : num + 1] else num
       num = max(1, num)
       if is_last:

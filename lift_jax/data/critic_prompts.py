@@ -1,8 +1,8 @@
-"""How a critic was asked in training, kept beside its weights.
+"""The questions that a critic was trained on, stored alongside its weights.
 
-A critic answers the questions that it was trained on and no others. Those of a
-published critic come with its code; those of ours lie in prompts.json of the
-folder that training writes, in the form that `hra.read_questions` reads.
+A critic answers only the questions that it was trained on. Those of a published
+critic come with its code; those of ours are in prompts.json of the folder that
+training writes, in the format that `hra.read_questions` reads.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ NAME = 'prompts.json'
 
 @dataclasses.dataclass(frozen=True)
 class CriticPrompts:
-  """What a critic is asked.
+  """The questions of a critic.
 
   Attributes:
     questions: by dimension; each begins with a space.
-    space_before_caption: whether the caption's line begins with a space.
+    space_before_caption: whether there is a space before the caption.
   """
 
   questions: Mapping[str, str]
@@ -33,7 +33,7 @@ class CriticPrompts:
 def write_prompts(
   folder: pathlib.Path, questions: Mapping[str, str], template: str
 ) -> None:
-  """Keeps what a critic of our own was asked; training puts the space."""
+  """Writes the questions of a trained critic; training adds the space."""
   write_json(
     folder / NAME,
     {
@@ -47,33 +47,34 @@ def write_prompts(
 def find_prompts(
   given: str, folders: list[pathlib.Path], template: str
 ) -> CriticPrompts:
-  """The prompts of a critic.
+  """Finds and reads the prompts of a critic.
 
   Args:
-    given: prompt JSON, of training or as published; '' looks for the one that
+    given: prompt JSON, of training or as published; '' takes the one that
       training wrote.
-    folders: of the critic and its adapter, the latter first.
+    folders: of the adapter, if any, and the critic.
     template: that the job uses.
 
   Raises:
-    UserError: there is none, or it is for another template.
+    UserError: there is no prompt JSON, or it is for another template.
   """
-  beside = [folder / NAME for folder in folders]
+  candidates = [folder / NAME for folder in folders]
   path = (
     pathlib.Path(given)
     if given
-    else next(filter(pathlib.Path.exists, beside), None)
+    else next(filter(pathlib.Path.exists, candidates), None)
   )
   if path is None:
     raise UserError(
-      f'{folders[-1]}: no {NAME} beside this critic; give the questions that '
-      'it was trained on, as --config.prompts.questions=FILE.json'
+      f'{folders[-1]}: no {NAME} in the folder of this critic; give the '
+      'questions that it was trained on, as '
+      '--config.prompts.questions=FILE.json'
     )
   questions = read_questions(path)
-  kept = parse_json(str(path), read_text(str(path), path), 'an object')
-  # Published questions name no template, and their critics are asked without
-  # the space that they were trained with.
-  trained_with = kept.get('template', template)
+  prompts = parse_json(str(path), read_text(str(path), path), 'an object')
+  # Published prompts name no template, and the published inference code omits
+  # the space of training.
+  trained_with = prompts.get('template', template)
   if trained_with != template:
     raise UserError(
       f'{path}: this critic was trained with the template {trained_with!r}; '
@@ -81,5 +82,5 @@ def find_prompts(
     )
   return CriticPrompts(
     {dimension: questions[dimension] for dimension in DIMENSIONS},
-    bool(kept.get('space_before_caption', False)),
+    bool(prompts.get('space_before_caption', False)),
   )

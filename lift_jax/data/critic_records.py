@@ -1,4 +1,4 @@
-"""What the critic learns from, and what it is tested on."""
+"""Training, validation and test records of the critic."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -13,13 +13,13 @@ from lift_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class SplitConfig:
-  """How records are divided; what is left over trains.
+  """How records are split; the rest is for training.
 
   Attributes:
-    validation: fraction that is looked at during training.
-    test: fraction that is kept for the end.
-    seed: of the division.
-    by_content: whether files of equal bytes under two names are one video;
+    validation: fraction for validation during training.
+    test: fraction for the test after training.
+    seed: of the split.
+    by_content: whether files with equal bytes under two names are one video;
       reads every file once at the start.
   """
 
@@ -33,7 +33,7 @@ class SplitConfig:
     if not (min(self.validation, self.test) >= 0 and held_out < 1):
       raise UserError(
         f'data.split: validation {self.validation:g} and test {self.test:g} '
-        'must be fractions that leave something to train on'
+        'must be fractions that leave records for training'
       )
 
   @property
@@ -47,17 +47,17 @@ class SplitConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FeedbackConfig:
-  """Which human feedback, and how it is divided.
+  """Files of human feedback, and how they are split.
 
   Attributes:
     root: folder that paths in the JSON files are relative to.
-    hra: files of rated clips that a model made.
+    hra: files of rated, generated clips.
     real: files of rated real clips, such as VIDGEN.
-    held_out: files of the test set, beside the part that `split` sets aside.
-      No clip and no caption of theirs may be in the others.
+    held_out: files of the test set, in addition to the fraction in `split`.
+      They may share no clip and no caption with the others.
     questions: prompt JSON; '' finds the questions in the files.
-    on_bad_record: 'error' stops at the first; 'skip' lists them and goes on.
-    split: how `hra` and `real` are divided.
+    on_bad_record: 'error' stops at the first; 'skip' lists and skips them.
+    split: how `hra` and `real` are split.
   """
 
   root: str
@@ -78,14 +78,14 @@ class FeedbackConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CriticRecords:
-  """Records by what they are for.
+  """Records by split.
 
   Attributes:
     splits: 'train', 'validation' and 'test', of which the last two may be
       empty. No video and no caption is in two of them.
     root: folder of the clips.
     real_files: names of the files of real clips.
-    skipped: (where, reason and remedy) of each record that was left out.
+    skipped: (where, reason and remedy) of each skipped record.
   """
 
   splits: Mapping[str, list[HRARecord]]
@@ -101,14 +101,13 @@ class CriticRecords:
 
 
 def read_critic_records(config: FeedbackConfig) -> CriticRecords:
-  """Reads, checks and divides all files.
+  """Reads, checks and splits all files.
 
-  They are read together, so that the questions found are the same ones.
+  They are read together, so that the questions found are the same.
 
   Raises:
-    UserError: a bad file or record, a video that is missing, a part of the
-      split without records, or a test set that shares videos or captions with
-      what is trained on.
+    UserError: a bad file or record, a missing video, an empty part of the
+      split, or a test set that shares videos or captions with training.
   """
   questions = read_questions(config.questions) if config.questions else None
   files = (*config.hra, *config.real, *config.held_out)
@@ -117,14 +116,14 @@ def read_critic_records(config: FeedbackConfig) -> CriticRecords:
   for name in files:
     if name not in used:
       raise UserError(
-        f'{name}: no usable record; add one, or do not list the file'
+        f'{name}: no usable record; add one, or remove the file from the list'
       )
   root = pathlib.Path(config.root)
-  ours = [r for r in found.records if r.file not in config.held_out]
-  identity = {'root': root, 'by_content': config.split.by_content}
+  to_split = [r for r in found.records if r.file not in config.held_out]
+  same_clip = {'root': root, 'by_content': config.split.by_content}
   splits = split_records(
-    ours, config.split.fractions, config.split.seed, **identity
+    to_split, config.split.fractions, config.split.seed, **same_clip
   )
   splits['test'] += [r for r in found.records if r.file in config.held_out]
-  check_disjoint(splits, **identity)
+  check_disjoint(splits, **same_clip)
   return CriticRecords(splits, root, frozenset(config.real), found.skipped)

@@ -1,4 +1,4 @@
-"""Clips as animated GIFs, which TensorBoard and browsers play by themselves.
+"""Clips as animated GIFs, which TensorBoard and browsers play automatically.
 
 Shape suffixes: T frames, H height, W width; the last axis of 3 is RGB.
 """
@@ -8,22 +8,21 @@ import io
 import numpy as np
 from PIL import Image
 
-# A GIF counts time in hundredths of a second, Pillow in milliseconds.
+# GIF files store durations in hundredths of a second, Pillow in milliseconds.
 _TICKS_PER_SECOND = 100
 _MS_PER_TICK = 10
 
 
 def encode_gif(frames_thw3: np.ndarray, fps: float) -> bytes:
-  """A GIF that repeats for ever; each frame has its own 256 colours.
+  """Encodes a GIF that loops forever; each frame has its own 256 colours.
 
-  The colours are Pillow's median cut: its octree is many times faster, but
-  skies and skin show bands. A clip of 480x720 takes seconds and ten megabytes;
-  scaled to half its sides, a third of that.
+  The palette is Pillow's median cut: its octree is many times faster, but
+  causes banding in skies and skin. A clip of 480x720 takes seconds and ten
+  megabytes; at half the height and width, a third of that.
 
-  Frames equal to the one before only make that one last longer. Durations are
-  whole ticks of 10 ms and differ by one where the rate asks for it (8 fps: 130
-  and 120 ms), so that the whole lasts as long as the clip. Viewers slow down
-  what is faster than 50 fps.
+  A frame equal to the previous one only extends its duration. Durations are
+  multiples of 10 ms, rounded such that the GIF lasts as long as the clip (8
+  fps: 130 and 120 ms). Viewers slow down GIFs of more than 50 fps.
 
   Args:
     frames_thw3: uint8 [T, H, W, 3], at least one frame.

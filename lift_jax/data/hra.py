@@ -1,16 +1,16 @@
-"""Human feedback: what people said about clips, dimension by dimension.
+"""Human feedback records (HRA): a label and a rationale per clip and dimension.
 
-The published schema, that of LiFT-HRA and of the VIDGEN set beside it, is a
-JSON list with one entry per clip and dimension:
+The published schema, that of LiFT-HRA and of the VIDGEN set released with it,
+is a JSON list with one entry per clip and dimension:
 
   {"video": "videos/x.mp4", "conversations": [
     {"from": "human", "value": "<video>\\n CAPTION QUESTION"},
     {"from": "gpt", "value": "LABEL. RATIONALE"}]}
 
-Nothing marks where the caption ends and the question begins. As a file asks
-the same few questions of all its clips, `find_questions` finds them as the
-endings that its human turns have in common; `read_questions` reads them from a
-prompt file instead.
+Nothing separates the caption from the question. As a file asks the same few
+questions about all its clips, `find_questions` finds them as the endings that
+its human turns have in common; `read_questions` reads them from a prompt file
+instead.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,44 +22,44 @@ from typing import Any
 from lift_jax.data.json_records import (
   BadRecords,
   ReadResult,
-  RecordFault,
+  RecordError,
   as_object,
   check_unicode,
   data_root,
   find_files,
   find_video,
-  kind,
+  json_type,
   load_list,
+  location,
   parse_json,
-  place,
   read_text,
   text_field,
 )
 from lift_jax.errors import UserError, listing
 
-# LiFT rates each clip on these three scales (arXiv 2412.04814, section 3).
+# LiFT rates clips in these three dimensions (arXiv 2412.04814, section 3).
 DIMENSIONS = ('semantic', 'motion', 'fidelity')
 LABELS = ('Good', 'Normal', 'Bad')
 
 _VIDEO = '<video>'
 _PROMPT_FILE = 'give the questions in a prompt JSON'
 
-# Words of the longest question that is looked for; published ones have 45.
+# Longest question that can be found; published ones have 45 words.
 _MAX_WORDS = 200
 
-# A text read backwards: its words, the last one first, each with the white
-# space before it, so that joining them in reverse gives the text again.
+# Words of a text in reverse order, each with the white space before it, so that
+# joining them in reverse gives the text again.
 _Words = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class HRARecord:
-  """One answer to one question about one clip.
+  """One rating: the answer to one question about one clip.
 
   Attributes:
     video: path relative to the root, with '/' and without '.' parts.
     caption: what the clip should show.
-    question: as the file has it, with the white space before it.
+    question: as in the file, with the white space before it.
     dimension: one of `DIMENSIONS`.
     label: one of `LABELS`.
     rationale: the rest of the answer; may be empty.
@@ -79,12 +79,12 @@ class HRARecord:
   @property
   def where(self) -> str:
     """For messages: 'hra.json record 3 (videos/x.mp4)'."""
-    return f'{place(self.file, self.index)} ({self.video})'
+    return f'{location(self.file, self.index)} ({self.video})'
 
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-  """An entry whose human turn is not divided yet."""
+  """An entry whose human turn is not yet split into caption and question."""
 
   file: str
   index: int
@@ -104,28 +104,28 @@ def read_hra(
 ) -> ReadResult[HRARecord]:
   """Reads and checks files of human feedback.
 
-  Several people may have rated one clip. Equal labels are kept, each with its
-  own rationale; of two labels that disagree the later is a bad record. The
+  Several annotators may have rated one clip. Equal labels are kept, each with
+  its own rationale; of two labels that disagree the later is a bad record. The
   semantic label is about a clip and its caption, the others about the clip.
 
   Args:
     root: the folder that `video` paths are relative to, and may not leave.
     files: JSON files, relative to the root or absolute.
-    questions: by dimension, as from `read_questions`; None finds them in the
-      files, taken together.
+    questions: by dimension, as from `read_questions`; None finds them in all
+      files together.
     on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
       records. A file that cannot be read as a list is an error in both cases.
     require_files: whether each clip must exist.
 
   Raises:
-    UserError: a bad file or record, or no usable record at all.
+    UserError: a bad file or record, or no usable record.
   """
   bad = BadRecords(on_bad_record)
   root = data_root(root)
   if isinstance(files, str):
-    raise UserError(f'{files}: give a list of HRA files, not a text')
+    raise UserError(f'{files}: give a list of HRA files, not a string')
   if not files:
-    raise UserError(f'{root}: no HRA file is named; list at least one')
+    raise UserError(f'{root}: no HRA file is given; list at least one')
   names = [str(name) for name in files]
   entries = []
   for name, path in zip(names, find_files(root, files), strict=True):
@@ -133,8 +133,8 @@ def read_hra(
     for index, item in enumerate(items):
       try:
         entries.append(_entry(root, item, name, index, require_files))
-      except RecordFault as fault:
-        bad.add(name, index, fault)
+      except RecordError as error:
+        bad.add(name, index, error)
   if questions is None:
     found = find_questions([entry.text for entry in entries])
   else:
@@ -148,13 +148,13 @@ def read_hra(
       subject = (entry.path, record.dimension, about)
       first = first_by_subject.setdefault(subject, record)
       if first.label != record.label:
-        raise RecordFault(
+        raise RecordError(
           f'{record.label} for the {record.dimension} dimension of '
           f'{record.video}, but {first.where} says {first.label}; settle on '
           'one label or delete one of the two'
         )
-    except RecordFault as fault:
-      bad.add(entry.file, entry.index, fault)
+    except RecordError as error:
+      bad.add(entry.file, entry.index, error)
     else:
       records.append(record)
   return bad.result(records, names)
@@ -163,7 +163,7 @@ def read_hra(
 def conversation(
   video: str, caption: str, question: str, label: str, rationale: str
 ) -> dict[str, Any]:
-  """An entry of the published schema."""
+  """An entry in the published schema."""
   answer = f'{label}. {rationale}' if rationale else f'{label}.'
   return {
     'video': video,
@@ -175,14 +175,14 @@ def conversation(
 
 
 def read_questions(path: str | pathlib.Path) -> dict[str, str]:
-  """The question of each dimension, from a prompt JSON.
+  """Reads the question of each dimension from a prompt JSON.
 
-  Its key "questions" holds an object of three texts, whose names tell the
+  Its key "questions" is an object of three strings, whose keys name the
   dimension: "semantic consistency", "motion issues" and "fidelity issues" in
   the published prompts.
 
   Raises:
-    UserError: a bad file, a dimension without question or with two.
+    UserError: a bad file, or a dimension without a question or with two.
   """
   name = str(path)
   wanted = '{"questions": {"semantic": ..., "motion": ..., "fidelity": ...}}'
@@ -190,23 +190,23 @@ def read_questions(path: str | pathlib.Path) -> dict[str, str]:
   try:
     by_name = as_object(value, wanted).get('questions')
     if by_name is None:
-      raise RecordFault(f'no "questions"; write {wanted}')
+      raise RecordError(f'no "questions"; write {wanted}')
     questions = {}
     by_name = as_object(by_name, wanted)
     for key in by_name:
       dimension = _dimension(key)
       if dimension in questions:
-        raise RecordFault(f'{key!r} is a second {dimension} question; keep one')
+        raise RecordError(f'{key!r} is a second {dimension} question; keep one')
       questions[dimension] = _question(by_name, key)
     missing = set(DIMENSIONS) - set(questions)
     if missing:
-      raise RecordFault(f'no question for {listing(missing)}; add it')
+      raise RecordError(f'no question for {listing(missing)}; add it')
     if len(set(questions.values())) < len(questions):
-      raise RecordFault(
+      raise RecordError(
         'two dimensions have the same question; word them differently'
       )
-  except RecordFault as fault:
-    raise UserError(f'{name}: {fault}') from None
+  except RecordError as error:
+    raise UserError(f'{name}: {error}') from None
   return questions
 
 
@@ -214,22 +214,22 @@ def _question(questions: dict[str, str], key: str) -> str:
   text = text_field(questions, key)
   check_unicode(text, f'"{key}"')
   if text != ' ' + text.strip():
-    raise RecordFault(
-      f'"{key}" is appended to captions as it stands; begin it with one space '
-      'and end it with none'
+    raise RecordError(
+      f'"{key}" is appended to captions unchanged; begin it with one space and '
+      'end it with none'
     )
   return text
 
 
 def human_text(item: dict[str, Any]) -> str:
-  """What the human turn of an entry says after `<video>`.
+  """The text of the human turn of an entry after `<video>`.
 
   Raises:
-    RecordFault: no such turn, or a turn in another form.
+    RecordError: a missing or malformed human turn.
   """
   text = _turn(item, 'human')
   if not text.startswith(_VIDEO):
-    raise RecordFault(
+    raise RecordError(
       f'the human turn does not begin with {_VIDEO}; write '
       f'"{_VIDEO}\\n CAPTION QUESTION"'
     )
@@ -239,47 +239,47 @@ def human_text(item: dict[str, Any]) -> str:
 def split_text(
   text: str, questions: Iterable[str], remedy: str = _PROMPT_FILE
 ) -> tuple[str, str]:
-  """The caption, stripped, and the question that a text is made of.
+  """Splits a text into the caption, stripped, and the question.
 
   Args:
     text: as from `human_text`.
-    questions: those it may end in; the longest that fits counts.
-    remedy: what to do where it ends in none of them.
+    questions: possible endings; the longest match wins.
+    remedy: what to do if none of them matches, for the message.
 
   Raises:
-    RecordFault: it does not, or nothing stands before the question.
+    RecordError: no question matches, or there is no caption before it.
   """
   text = text.rstrip()
-  fitting = [question for question in questions if text.endswith(question)]
-  if not fitting:
+  matches = [question for question in questions if text.endswith(question)]
+  if not matches:
     ending = text if len(text) < 60 else '...' + text[-60:]
-    raise RecordFault(
+    raise RecordError(
       f'{ending!r} does not end in a question that other records share; '
       f'correct it, or {remedy}'
     )
-  question = max(fitting, key=len)
+  question = max(matches, key=len)
   caption = text.removesuffix(question).strip()
   if not caption:
-    raise RecordFault(f'no caption between {_VIDEO} and the question; add it')
+    raise RecordError(f'no caption between {_VIDEO} and the question; add it')
   return caption, question
 
 
 def find_questions(texts: Sequence[str]) -> tuple[str, ...]:
-  """The few endings by which many texts are best described.
+  """Finds the questions: the few endings that best describe many texts.
 
-  What a set of endings is worth is told by how many words it takes to write
-  down each ending once and each distinct caption before one once. An ending
-  that is too short leaves words of its question on every caption; one that is
-  too long, because some captions happen to end alike, must be written once
-  more for the others. That also tells apart questions that share their own
-  last words, and leaves alone a text whose ending no other text shares.
+  A set of endings costs the number of words it takes to write down each ending
+  once and each distinct caption before an ending once (minimum description
+  length). An ending that is too short leaves words of its question on every
+  caption; one that is too long, because some captions happen to end alike,
+  must be written once more for the others. This also distinguishes questions
+  that share their last words, and ignores a text whose ending is unique.
 
   Args:
     texts: captions with questions, as from `human_text`.
 
   Returns:
-    Each question with the one white space before it, normally a space, in the
-    order in which they turn up; empty if the texts have nothing in common.
+    Each question with one white space before it, normally a space, in the
+    order of first occurrence; empty if the texts have no ending in common.
   """
   distinct = dict.fromkeys(text.rstrip() for text in texts)
   backwards = [
@@ -289,7 +289,7 @@ def find_questions(texts: Sequence[str]) -> tuple[str, ...]:
     _from_sentence(''.join(reversed(ending)))
     for ending in _endings(backwards, 0)[0]
   }
-  # What still holds part of a caption ends in the question itself.
+  # An ending that still contains part of a caption ends in another one.
   questions = [
     text
     for text in endings
@@ -305,14 +305,14 @@ def find_questions(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _endings(texts: list[_Words], start: int) -> tuple[list[_Words], set]:
-  """The best endings of distinct texts, and the distinct captions they leave.
+  """The best endings of distinct texts, and the distinct captions that remain.
 
-  Either what all texts have in common is one ending, or each group of texts
-  that goes on with the same word has endings of its own.
+  Either the common part of all texts is one ending, or each group of texts that
+  share the next word has endings of its own.
 
   Args:
-    texts: all have their `start` last words in common.
-    start: as above.
+    texts: whose last `start` words are the same.
+    start: number of words.
   """
   if len(texts) < 2:
     return [], set(texts)
@@ -321,37 +321,38 @@ def _endings(texts: list[_Words], start: int) -> tuple[list[_Words], set]:
   while length < longest and len({text[length] for text in texts}) == 1:
     length += 1
   endings = [texts[0][:length]] if length else []
-  whole = endings, {text[length:] for text in texts}
+  common = endings, {text[length:] for text in texts}
   if length == _MAX_WORDS:
-    return whole
+    return common
   groups = {}
   for text in texts:
     groups.setdefault(text[length : length + 1], []).append(text)
-  parts = [], set()
+  grouped = [], set()
   for group in groups.values():
     endings, captions = _endings(group, length)
-    parts[0].extend(endings)
-    parts[1].update(captions)
-  return min(whole, parts, key=_num_words)
+    grouped[0].extend(endings)
+    grouped[1].update(captions)
+  return min(common, grouped, key=_num_words)
 
 
-def _num_words(written: tuple[list[_Words], set]) -> int:
-  """What it takes to write down endings and captions, each of them once."""
-  return sum(len(words) for part in written for words in part)
+def _num_words(description: tuple[list[_Words], set]) -> int:
+  """Number of words of endings and captions, each written once."""
+  return sum(len(words) for part in description for words in part)
 
 
 def _from_sentence(ending: str) -> str:
-  """The ending without the rest of a caption's last sentence.
+  """The ending without a leading remainder of the caption's last sentence.
 
-  In a file of few clips all captions may end in the same words. A question
-  begins a sentence, so what begins with a small letter is cut there.
+  In a small file all captions may end in the same words. A question is a
+  sentence of its own, so an ending that begins with a lower-case letter is cut
+  at the next sentence.
   """
   while ending.lstrip()[:1].islower():
     end = re.search(r'[.!?]["\'”’)\]]*(?=\s\S)', ending)
     if end is None:
       break
     ending = ending[end.end() :]
-  # Captions that all end in white space add theirs to the question's own.
+  # Keep one white space, also if all captions end in white space.
   return ending[len(ending) - len(ending.lstrip()) - 1 :]
 
 
@@ -364,36 +365,36 @@ def _entry(
   answer = _turn(item, 'gpt').strip()
   begin = re.match(rf'({"|".join(LABELS)})(?:\.|\Z)', answer)
   if begin is None:
-    raise RecordFault(
+    raise RecordError(
       f'the answer begins with {answer[:16]!r}; write one of '
-      f'{", ".join(LABELS)}, a full stop and the reason'
+      f'{", ".join(LABELS)}, a full stop and the rationale'
     )
   rationale = answer[begin.end() :].strip()
   return _Entry(file, index, video, path, text, begin[1], rationale)
 
 
 def _turn(item: dict[str, Any], speaker: str) -> str:
-  """The one thing that a speaker says."""
+  """The text of the one turn of a speaker."""
   if 'conversations' not in item:
-    raise RecordFault('no "conversations"; add it')
+    raise RecordError('no "conversations"; add it')
   turns = item['conversations']
   if not isinstance(turns, list):
-    raise RecordFault(
-      f'"conversations" is {kind(turns)}; write a list of a human and a gpt '
-      'turn'
+    raise RecordError(
+      f'"conversations" is {json_type(turns)}; write a list of a human and a '
+      'gpt turn'
     )
   wanted = '{"from", "value"}'
   turns = [as_object(turn, wanted) for turn in turns]
   own = [turn for turn in turns if turn.get('from') == speaker]
   if len(own) != 1:
-    raise RecordFault(
+    raise RecordError(
       f'{len(own) or "no"} {speaker} turn{"s" * (len(own) > 1)}; write one, as '
       f'{{"from": "{speaker}", "value": ...}}'
     )
   try:
     text = text_field(own[0], 'value')
-  except RecordFault as fault:
-    raise RecordFault(f'{speaker} turn: {fault}') from None
+  except RecordError as error:
+    raise RecordError(f'{speaker} turn: {error}') from None
   check_unicode(text, f'the {speaker} turn')
   return text
 
@@ -401,7 +402,7 @@ def _turn(item: dict[str, Any], speaker: str) -> str:
 def _record(
   entry: _Entry, questions: Sequence[str], dimensions: Mapping[str, str]
 ) -> HRARecord:
-  """Divides an entry; `dimensions` are of the questions where given."""
+  """Splits an entry; `dimensions` maps questions to dimensions, if known."""
   caption, question = split_text(entry.text, questions)
   return HRARecord(
     video=entry.video,
@@ -416,12 +417,12 @@ def _record(
 
 
 def _dimension(text: str) -> str:
-  """The one dimension that a question or its name speaks of."""
-  told = [name for name in DIMENSIONS if re.search(rf'(?i)\b{name}', text)]
-  if len(told) != 1:
+  """The one dimension that a question or its key mentions."""
+  named = [name for name in DIMENSIONS if re.search(rf'(?i)\b{name}', text)]
+  if len(named) != 1:
     start = text if len(text) < 60 else text[:60] + '...'
-    raise RecordFault(
-      f'{start!r} names {" and ".join(told) or "no dimension"}, not one of '
-      f'{", ".join(DIMENSIONS)}; word it so, or {_PROMPT_FILE}'
+    raise RecordError(
+      f'{start!r} names {" and ".join(named) or "no dimension"}, not one of '
+      f'{", ".join(DIMENSIONS)}; mention exactly one, or {_PROMPT_FILE}'
     )
-  return told[0]
+  return named[0]

@@ -1,8 +1,8 @@
-"""Files of JSON records: what is read and checked alike for every kind.
+"""Reading and checks shared by all files of JSON records.
 
 A file that cannot be read is a `UserError`. A record that cannot be used is a
-`RecordFault`, of which `BadRecords` makes an error that names file, record and
-remedy or, if asked for, a counted skip.
+`RecordError`, which `BadRecords` turns into a `UserError` that names file,
+record and remedy or, if asked for, into a counted skip.
 """
 
 from collections.abc import Sequence
@@ -17,31 +17,31 @@ from lift_jax.errors import UserError
 
 ON_BAD_RECORD = ('error', 'skip')
 
-# Controls, lone surrogates, line and paragraph separators: no file name in
-# earnest holds them, and they would break a one-line message.
+# Controls, lone surrogates, line and paragraph separators: no sensible file
+# name contains them, and they would break a one-line message.
 _UNPRINTABLE = ('Cc', 'Cs', 'Zl', 'Zp')
 
 _Record = TypeVar('_Record')
 
 
-class RecordFault(Exception):
-  """What is wrong with one record, and what mends it."""
+class RecordError(Exception):
+  """What is wrong with one record, and how to fix it."""
 
 
 @dataclasses.dataclass(frozen=True)
-class RepeatedKey:
-  """Stands for an object that names one key twice."""
+class DuplicateKey:
+  """Marks a JSON object that has the same key twice."""
 
   key: str
 
 
 @dataclasses.dataclass(frozen=True)
 class ReadResult(Generic[_Record]):
-  """What a reader found.
+  """The result of a reader.
 
   Attributes:
     records: in the order of the files, and of the records in each.
-    skipped: (where, reason and remedy) of each record that was left out.
+    skipped: (where, reason and remedy) of each skipped record.
   """
 
   records: list[_Record]
@@ -49,14 +49,14 @@ class ReadResult(Generic[_Record]):
 
 
 class BadRecords:
-  """What becomes of bad records: the first is an error, or all are skipped.
+  """Handles bad records: the first one raises, or all are skipped.
 
   Attributes:
-    skipped: (where, reason and remedy) of each record that was left out.
+    skipped: (where, reason and remedy) of each skipped record.
   """
 
   def __init__(self, on_bad_record: str):
-    """`on_bad_record` is one of `ON_BAD_RECORD`; else a ValueError."""
+    """Raises a ValueError unless `on_bad_record` is in `ON_BAD_RECORD`."""
     if on_bad_record not in ON_BAD_RECORD:
       raise ValueError(
         f'on_bad_record is {on_bad_record!r}, not one of {ON_BAD_RECORD}'
@@ -64,32 +64,32 @@ class BadRecords:
     self._is_error = on_bad_record == 'error'
     self.skipped = []
 
-  def add(self, file: str, index: int, fault: RecordFault):
-    """Raises the fault as a UserError, or takes note of it."""
-    where = place(file, index)
+  def add(self, file: str, index: int, error: RecordError):
+    """Raises the error as a UserError, or lists the record as skipped."""
+    where = location(file, index)
     if self._is_error:
-      raise UserError(f'{where}: {fault}') from None
-    self.skipped.append((where, str(fault)))
+      raise UserError(f'{where}: {error}') from None
+    self.skipped.append((where, str(error)))
 
   def result(
     self, records: list[_Record], files: Sequence[str]
   ) -> ReadResult[_Record]:
     """The result of reading `files`; a UserError if no record is left."""
     if not records:
-      why = (
-        f'; the first skip: {": ".join(self.skipped[0])}'
+      first = (
+        f'; the first one skipped: {": ".join(self.skipped[0])}'
         if self.skipped
         else ''
       )
       raise UserError(
-        f'{", ".join(files)}: no usable record of {len(self.skipped)}; list at '
-        f'least one clip{why}'
+        f'{", ".join(files)}: no usable record ({len(self.skipped)} skipped); '
+        f'list at least one clip{first}'
       )
     return ReadResult(records, self.skipped)
 
 
-def place(file: str, index: int) -> str:
-  """What messages call a record: 'alignment.json record 3'."""
+def location(file: str, index: int) -> str:
+  """Location of a record for messages: 'alignment.json record 3'."""
   return f'{file} record {index}'
 
 
@@ -102,34 +102,32 @@ def data_root(root: str | pathlib.Path) -> pathlib.Path:
 
 
 def find_files(
-  root: pathlib.Path, names: Sequence[str], once: str = 'list a file once'
+  root: pathlib.Path, names: Sequence[str], remedy: str = 'list a file once'
 ) -> list[pathlib.Path]:
-  """Where the named files are: relative to the root, or absolute.
+  """Paths of the named files, which are relative to the root or absolute.
 
   Raises:
-    UserError: a file is named twice, with the remedy `once`.
+    UserError: a file is listed twice; the message ends with `remedy`.
   """
   paths, seen = [], {}
   for name in names:
     path = root / name
-    identity = path.resolve()
-    if identity in seen:
+    resolved = path.resolve()
+    if resolved in seen:
       raise UserError(
-        f'{name}: listed twice (also as {seen[identity]}); {once}'
+        f'{name}: listed twice (also as {seen[resolved]}); {remedy}'
       )
-    seen[identity] = str(name)
+    seen[resolved] = str(name)
     paths.append(path)
   return paths
 
 
 def read_text(name: str, path: pathlib.Path) -> str:
-  """The text of a UTF-8 file, with or without a byte order mark.
-
-  Editors on Windows put that mark in front.
+  """Reads a UTF-8 file, with or without a byte order mark.
 
   Args:
-    name: what messages call the file.
-    path: where it is.
+    name: of the file in messages.
+    path: of the file.
   """
   if not path.is_file():
     raise UserError(f'{name}: no such file at {path}; correct the file name')
@@ -146,12 +144,12 @@ def read_text(name: str, path: pathlib.Path) -> str:
 
 
 def parse_json(name: str, text: str, wanted: str, first_line: int = 1) -> Any:
-  """The value that a JSON text holds; its objects may be `RepeatedKey`.
+  """Parses a JSON text; objects in the result may be `DuplicateKey`.
 
   Args:
-    name: what messages call the file.
-    text: all of the file, or the part of it that begins at `first_line`.
-    wanted: what to write instead of a text that is beyond correction.
+    name: of the file in messages.
+    text: the file, or the part of it that begins at `first_line`.
+    wanted: the expected value, for messages.
     first_line: counted from 1.
   """
   try:
@@ -159,88 +157,90 @@ def parse_json(name: str, text: str, wanted: str, first_line: int = 1) -> Any:
   except json.JSONDecodeError as error:
     raise UserError(
       f'{name}: line {first_line + error.lineno - 1} column {error.colno}: '
-      f'invalid JSON ({error.msg}); correct it there, often a comma too many '
-      'or too few'
+      f'invalid JSON ({error.msg}); correct it there, often a missing or '
+      'superfluous comma'
     ) from None
   except (ValueError, RecursionError) as error:
-    # A number with thousands of digits, or nesting without end.
+    # A number with thousands of digits, or too deep nesting.
     raise UserError(
       f'{name}: line {first_line}: invalid JSON ({error}); write {wanted}'
     ) from None
 
 
 def load_list(name: str, path: pathlib.Path, items: str) -> list[Any]:
-  """The list in a JSON file; see `parse_list`."""
+  """Reads the list in a JSON file; see `parse_list`."""
   return parse_list(name, read_text(name, path), items)
 
 
 def parse_list(name: str, text: str, items: str) -> list[Any]:
-  """The list that a JSON text holds; its objects may be `RepeatedKey`.
+  """Parses a JSON list; objects in it may be `DuplicateKey`.
 
   Args:
-    name: what messages call the file.
-    text: all of the file.
-    items: what the list should hold, for messages.
+    name: of the file in messages.
+    text: the file.
+    items: expected items of the list, for messages.
   """
   value = parse_json(name, text, f'a list of {items}')
   if not isinstance(value, list):
     raise UserError(
-      f'{name}: holds {kind(value)}, not a list; write a list of {items}'
+      f'{name}: this is {json_type(value)}, not a list; write a list of {items}'
     )
   return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | RepeatedKey:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DuplicateKey:
   item = {}
   for key, value in pairs:
     if key in item:
-      return RepeatedKey(key)
+      return DuplicateKey(key)
     item[key] = value
   return item
 
 
-def kind(value: Any) -> str:
-  """What a JSON value is called."""
-  if isinstance(value, RepeatedKey | dict):
+def json_type(value: Any) -> str:
+  """Name of the type of a JSON value, with its article."""
+  if isinstance(value, DuplicateKey | dict):
     return 'an object'
   if value is None or isinstance(value, bool):
     return json.dumps(value)
-  return {list: 'a list', str: 'a text'}.get(type(value), 'a number')
+  return {list: 'a list', str: 'a string'}.get(type(value), 'a number')
 
 
 def as_object(item: Any, wanted: str) -> dict[str, Any]:
-  """The item, if it is an object; `wanted` is what to write instead."""
-  if isinstance(item, RepeatedKey):
-    raise RecordFault(f'the key {item.key!r} stands twice; keep one of them')
+  """The item, if it is an object; `wanted` is for the message."""
+  if isinstance(item, DuplicateKey):
+    raise RecordError(f'duplicate key {item.key!r}; keep one of them')
   if not isinstance(item, dict):
-    raise RecordFault(f'{kind(item)}, not an object; write {wanted}')
+    raise RecordError(f'{json_type(item)}, not an object; write {wanted}')
   return item
 
 
 def text_field(item: dict[str, Any], key: str) -> str:
-  """The text at `key`, which is not blank."""
+  """The string at `key`, which may not be blank."""
   if key not in item:
-    raise RecordFault(f'no "{key}"; add it')
+    raise RecordError(f'no "{key}"; add it')
   value = item[key]
   if not isinstance(value, str):
-    raise RecordFault(f'"{key}" is {kind(value)}; write a text in quotes')
+    raise RecordError(
+      f'"{key}" is {json_type(value)}; write a string in quotes'
+    )
   if not value.strip():
-    raise RecordFault(f'"{key}" is empty; fill it in or delete the record')
+    raise RecordError(f'"{key}" is empty; fill it in or delete the record')
   return value
 
 
 def check_unicode(text: str, subject: str):
-  """Refuses a text that UTF-8 cannot hold; `subject` is what to call it."""
+  """Rejects a text that UTF-8 cannot encode; `subject` is its name."""
   try:
     text.encode()
   except UnicodeEncodeError:
-    raise RecordFault(
-      f'{subject} holds half of a Unicode surrogate pair; write it again'
+    raise RecordError(
+      f'{subject} contains an unpaired Unicode surrogate; write it again'
     ) from None
 
 
 def is_printable(text: str) -> bool:
-  """Whether the text can stand in a file name and in a one-line message."""
+  """Whether the text is fit for a file name and a one-line message."""
   return not any(unicodedata.category(char) in _UNPRINTABLE for char in text)
 
 
@@ -250,45 +250,45 @@ def find_video(
   """The relative and the resolved path of a clip below the root.
 
   Args:
-    root: as `data_root` gives it.
-    text: the path as the record has it.
+    root: as from `data_root`.
+    text: the path in the record.
     require_file: whether the clip must exist.
   """
   remedy = 'give a path below the data root, such as "videos/x.mp4"'
   if not is_printable(text):
-    raise RecordFault(
-      f'video {text!r} holds an unprintable character; {remedy}'
+    raise RecordError(
+      f'video {text!r} contains an unprintable character; {remedy}'
     )
   if '\\' in text:
-    raise RecordFault(
-      f'video {text!r} holds a backslash; separate folders by "/"'
+    raise RecordError(
+      f'video {text!r} contains a backslash; separate folders by "/"'
     )
   relative = pathlib.PurePosixPath(text)
   if relative.is_absolute():
-    raise RecordFault(f'video {text!r} is an absolute path; {remedy}')
+    raise RecordError(f'video {text!r} is an absolute path; {remedy}')
   if '..' in relative.parts:
-    raise RecordFault(f'video {text!r} holds ".."; {remedy}')
+    raise RecordError(f'video {text!r} contains ".."; {remedy}')
   try:
-    # RuntimeError: a loop of links, before Python 3.13.
+    # RuntimeError: a loop of symbolic links, before Python 3.13.
     path = (root / relative).resolve()
     mode = path.stat().st_mode
   except (FileNotFoundError, NotADirectoryError):
     mode = None
   except (OSError, RuntimeError) as error:
-    reason = getattr(error, 'strerror', None) or 'a loop of links'
-    raise RecordFault(
-      f'video {text!r} cannot be looked up ({reason}); {remedy}'
+    reason = getattr(error, 'strerror', None) or 'a loop of symbolic links'
+    raise RecordError(
+      f'video {text!r} cannot be accessed ({reason}); {remedy}'
     ) from None
   if not path.is_relative_to(root):
-    raise RecordFault(
-      f'video {text!r} is a link that leads out of the data root; put the '
+    raise RecordError(
+      f'video {text!r} is a symbolic link to outside the data root; put the '
       'clip itself below the root'
     )
   if require_file and mode is None:
-    raise RecordFault(
+    raise RecordError(
       f'no video file {text!r} below the data root; put it there or delete '
       'the record'
     )
   if mode is not None and not stat.S_ISREG(mode):
-    raise RecordFault(f'video {text!r} is not a regular file; name an mp4 file')
+    raise RecordError(f'video {text!r} is not a regular file; name an mp4 file')
   return str(relative), path

@@ -1,8 +1,8 @@
-"""Prompts: what the model is told, and what the clips of it are called.
+"""Prompts and the names of the clips that are generated from them.
 
-A file of prompts is read as it is, whichever of the usual forms it has: plain
-lines, a JSON list of texts or objects (alignment files and the full-info files
-of VBench among them), the same one a line, or a file of human feedback.
+A file of prompts may have any of the usual forms: plain lines, a JSON list of
+strings or objects (such as alignment files and the full-info files of VBench),
+the same as JSON lines, or a file of human feedback.
 """
 
 from collections.abc import Iterator
@@ -13,43 +13,43 @@ from typing import Any
 
 from lift_jax.data import hra
 from lift_jax.data.json_records import (
-  RecordFault,
+  RecordError,
   as_object,
   check_unicode,
   is_printable,
-  kind,
+  json_type,
+  location,
   parse_json,
   parse_list,
-  place,
   read_text,
   text_field,
 )
 from lift_jax.errors import UserError, listing
 
-# Where objects have their text, if no key is given.
+# Keys of the text in objects, if no key is given.
 _TEXT_KEYS = ('prompt', 'caption', 'prompt_en')
 _CONVERSATIONS = 'conversations'
 
-# VBench looks clips up by this text even where they were made from a longer
-# one (`prompt_opt` in the files of LiFT).
+# VBench finds clips by this text even if they were generated from a longer one
+# (`prompt_opt` in the files of LiFT).
 _NAME_KEY = 'prompt_en'
 
 _FORMS = {
-  '.txt': 'a file of one prompt a line',
-  '.jsonl': 'a file of one text or object a line',
-  '.json': 'a list of texts or objects',
+  '.txt': 'a file of one prompt per line',
+  '.jsonl': 'a file of one string or object per line',
+  '.json': 'a list of strings or objects',
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-  """One text to make clips of.
+  """One text to generate clips from.
 
   Attributes:
-    id: the record's own, or else a hash of name and text: either way it
-      depends on no other prompt and on no order.
-    text: what the model is told; one line.
-    name: what files are called after; one line.
+    id: the record's own, or else a hash of name and text: in both cases
+      independent of other prompts and their order.
+    text: input of the model; one line.
+    name: that file names are made from; one line.
     where: for messages: 'prompts.txt line 3'.
   """
 
@@ -62,28 +62,26 @@ class Prompt:
 def read_prompts(
   path: str | pathlib.Path, text_key: str = '', name_key: str = ''
 ) -> tuple[list[Prompt], int]:
-  """The prompts of a .txt, .jsonl or .json file, in its order.
+  """Reads the prompts of a .txt, .jsonl or .json file, in its order.
 
-  White space at both ends of a prompt is left out, and line breaks within
+  White space at both ends of a prompt is stripped, and line breaks within
   become spaces. The entries of human feedback (`lift_jax.data.hra`) that share
   a caption are one prompt.
 
   Args:
     path: the file.
-    text_key: where objects have the text; '' takes the one of "prompt",
-      "caption", "prompt_en" and "conversations" that is there.
-    name_key: where they have the name; '' takes "prompt_en", or else the text.
+    text_key: key of the text in objects; '' takes the one of "prompt",
+      "caption", "prompt_en" and "conversations" that is present.
+    name_key: key of the name; '' takes "prompt_en", or else the text.
 
   Returns:
-    The prompts, and how many were left out because they repeat an earlier one
-    (the same id, text and name).
+    The prompts, and the number of skipped duplicates (same id, text and name).
 
   Raises:
-    UserError: a bad file or record, no prompt at all, or one id that stands
-      for two prompts.
+    UserError: a bad file or record, no prompt, or two prompts with the same id.
   """
   path = pathlib.Path(path)
-  prompts, num_repeated = {}, 0
+  prompts, num_duplicates = {}, 0
   for prompt in _prompts(path, text_key, name_key):
     first = prompts.setdefault(prompt.id, prompt)
     if first is prompt:
@@ -93,11 +91,11 @@ def read_prompts(
         f'{prompt.where}: the id {prompt.id!r} belongs to another prompt at '
         f'{first.where}; give each prompt its own id'
       )
-    num_repeated += 1
+    num_duplicates += 1
   if not prompts:
     form = _FORMS[path.suffix.lower()]
-    raise UserError(f'{path}: {form}, but it holds no prompt; write one')
-  return list(prompts.values()), num_repeated
+    raise UserError(f'{path}: {form}, but it contains no prompt; write one')
+  return list(prompts.values()), num_duplicates
 
 
 def _prompts(
@@ -115,15 +113,15 @@ def _prompts(
         if text in captions:
           continue
         captions.add(text)
-        # An id there belongs to one of several questions about the caption.
+        # An id would belong to one of several questions about the caption.
         own_id = None
       else:
         text = _text(item, text_key)
         own_id = _id(item)
       text = _one_line(text, 'the prompt')
       name = _one_line(_name(item, name_key, text), 'the name')
-    except RecordFault as fault:
-      raise UserError(f'{where}: {fault}') from None
+    except RecordError as error:
+      raise UserError(f'{where}: {error}') from None
     if own_id is None:
       digest = hashlib.sha256(f'{name}\n{text}'.encode()).hexdigest()
       own_id = digest[:16]
@@ -131,26 +129,26 @@ def _prompts(
 
 
 def _items(path: pathlib.Path) -> list[tuple[str, Any]]:
-  """(where, text or object) of each record; blank lines are passed over."""
+  """(where, string or object) of each record; blank lines are skipped."""
   name, suffix = str(path), path.suffix.lower()
   if suffix not in _FORMS:
     raise UserError(
-      f'{name}: not a kind of file that prompts are read from; name one of '
+      f'{name}: prompts cannot be read from this type of file; give one of '
       f'{listing(_FORMS)}'
     )
   text = read_text(name, path)
   if not text.strip():
     return []
   if suffix == '.json':
-    items = parse_list(name, text, 'texts or objects')
-    return [(place(name, index), item) for index, item in enumerate(items)]
+    items = parse_list(name, text, 'strings or objects')
+    return [(location(name, index), item) for index, item in enumerate(items)]
   items = []
   for number, line in enumerate(text.split('\n'), start=1):
     if not line.strip():
       continue
     item = line
     if suffix == '.jsonl':
-      item = parse_json(name, line, 'a text or an object', number)
+      item = parse_json(name, line, 'a string or an object', number)
     items.append((f'{name} line {number}', item))
   return items
 
@@ -158,13 +156,13 @@ def _items(path: pathlib.Path) -> list[tuple[str, Any]]:
 def _conversations(
   items: list[tuple[str, Any]], text_key: str
 ) -> Iterator[str]:
-  """What people were told in the entries of human feedback."""
+  """Yields the human turns of entries of human feedback."""
   for where, item in items:
     if _is_conversation(item, text_key):
       try:
         yield hra.human_text(item)
-      except RecordFault as fault:
-        raise UserError(f'{where}: {fault}') from None
+      except RecordError as error:
+        raise UserError(f'{where}: {error}') from None
 
 
 def _is_conversation(item: Any, text_key: str) -> bool:
@@ -174,24 +172,24 @@ def _is_conversation(item: Any, text_key: str) -> bool:
 
 
 def _keys(item: dict[str, Any]) -> list[str]:
-  """The keys at which an object may have its text."""
+  """The present keys that may hold the text of an object."""
   return [key for key in (*_TEXT_KEYS, _CONVERSATIONS) if key in item]
 
 
 def _text(item: Any, text_key: str) -> str:
   if isinstance(item, str):
     return item
-  item = as_object(item, 'a text or an object')
+  item = as_object(item, 'a string or an object')
   keys = [text_key] if text_key else _keys(item)
   if len(keys) > 1:
-    raise RecordFault(
-      f'any of {listing(map(repr, keys))} may be the text; set '
+    raise RecordError(
+      f'{listing(map(repr, keys))} may all be the text; set '
       'prompts.text_key to one of them'
     )
   if not keys or keys[0] not in item:
-    looked_for = map(repr, keys or _TEXT_KEYS)
-    raise RecordFault(
-      f'no {" or ".join(looked_for)} among the keys {_all_keys(item)}; set '
+    wanted = map(repr, keys or _TEXT_KEYS)
+    raise RecordError(
+      f'no {" or ".join(wanted)} among the keys {_all_keys(item)}; set '
       'prompts.text_key to the one that holds the text'
     )
   return text_field(item, keys[0])
@@ -202,7 +200,7 @@ def _name(item: Any, name_key: str, text: str) -> str:
     return text
   key = name_key or _NAME_KEY
   if key not in item:
-    raise RecordFault(
+    raise RecordError(
       f'no {key!r} among the keys {_all_keys(item)}; set prompts.name_key to '
       'the one that holds the name'
     )
@@ -216,22 +214,22 @@ def _id(item: Any) -> str | None:
   if isinstance(value, int) and not isinstance(value, bool):
     return str(value)
   if not isinstance(value, str):
-    raise RecordFault(
-      f'"id" is {kind(value)}; write a text or a whole number, or leave it out'
+    raise RecordError(
+      f'"id" is {json_type(value)}; write a string or an integer, or omit it'
     )
   return _one_line(value, 'the id')
 
 
 def _one_line(text: str, subject: str) -> str:
-  """The text on one line; `subject` is what to call it in a fault."""
+  """The text on one line; `subject` is its name in messages."""
   check_unicode(text, subject)
   lines = text.replace('\t', ' ').splitlines()
   text = ' '.join(line.strip() for line in lines if line.strip())
   if not text:
-    raise RecordFault(f'{subject} is blank; fill it in or delete the record')
+    raise RecordError(f'{subject} is blank; fill it in or delete the record')
   if not is_printable(text):
-    raise RecordFault(
-      f'{subject} {text[:40]!r} holds a control character; delete that'
+    raise RecordError(
+      f'{subject} {text[:40]!r} contains a control character; delete it'
     )
   return text
 

@@ -1,12 +1,12 @@
-"""Alignment records: which clip, which caption, which reward.
+"""Alignment records: clips with captions and rewards.
 
 The published schema is a JSON list of `{"video", "caption", "score"}`. `video`
-is a path below a root folder; other keys are allowed and not read. Files of
-real clips may leave `score` out: their reward is 1 by definition, so that they
-enter the loss as plain likelihood.
+is a path below a root folder; other keys are allowed and ignored. Files of real
+clips may omit `score`: their reward is 1 by definition, so that they enter the
+loss as plain likelihood.
 
 A record that cannot be used is never given a default score: it is an error
-that names file, record and remedy, or, if asked for, a counted skip.
+that names file, record and remedy or, if asked for, a counted skip.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from typing import Any
 from lift_jax.data.json_records import (
   BadRecords,
   ReadResult,
-  RecordFault,
+  RecordError,
   as_object,
   check_unicode,
   data_root,
   find_files,
   find_video,
-  kind,
+  json_type,
   load_list,
-  place,
+  location,
   text_field,
 )
 from lift_jax.errors import UserError
@@ -39,7 +39,7 @@ class AlignmentRecord:
   Attributes:
     video: path relative to the root, with '/' and without '.' parts.
     path: the same, absolute, with symbolic links resolved.
-    caption: the text, as it stands in the file.
+    caption: the text, as in the file.
     reward: in [0, 1]; 1 for a real clip.
     is_real: whether it comes from a file of real clips.
     file: the JSON file, as the caller named it.
@@ -57,7 +57,7 @@ class AlignmentRecord:
   @property
   def where(self) -> str:
     """For messages: 'alignment.json record 3 (videos/x.mp4)'."""
-    return f'{place(self.file, self.index)} ({self.video})'
+    return f'{location(self.file, self.index)} ({self.video})'
 
 
 def read_alignment(
@@ -75,29 +75,29 @@ def read_alignment(
     real: JSON files of real clips, likewise.
     on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
       records. A file that cannot be read as a list is an error in both cases.
-    require_files: whether each clip must exist; a run from cached latents may
-      do without.
+    require_files: whether each clip must exist; a run from cached latents does
+      not need them.
 
   Raises:
-    UserError: a bad file or record, or no usable record at all.
+    UserError: a bad file or record, or no usable record.
   """
   bad = BadRecords(on_bad_record)
   root = data_root(root)
   files = _files(root, synthetic, real)
-  records, first_by_identity = [], {}
+  records, first_by_key = [], {}
   for name, path, is_real in files:
     items = load_list(name, path, 'objects with "video", "caption" and "score"')
     for index, item in enumerate(items):
       try:
         record = _record(root, item, is_real, name, index, require_files)
-        identity = (record.path, record.caption)
-        first = first_by_identity.setdefault(identity, record)
+        key = (record.path, record.caption)
+        first = first_by_key.setdefault(key, record)
         if first is not record:
-          raise RecordFault(
+          raise RecordError(
             f'same video and caption as {first.where}; delete one of the two'
           )
-      except RecordFault as fault:
-        bad.add(name, index, fault)
+      except RecordError as error:
+        bad.add(name, index, error)
       else:
         records.append(record)
   return bad.result(records, [name for name, _, _ in files])
@@ -109,11 +109,11 @@ def _files(
   """(name, path, is_real) of each JSON file, each listed once."""
   for names in (synthetic, real):
     if isinstance(names, str):
-      raise UserError(f'{names}: give a list of alignment files, not a text')
+      raise UserError(f'{names}: give a list of alignment files, not a string')
   names = [*synthetic, *real]
   if not names:
     raise UserError(
-      f'{root}: no alignment file is named; list one as synthetic or real'
+      f'{root}: no alignment file is given; list one as synthetic or real'
     )
   paths = find_files(root, names, 'list a file once, as synthetic or as real')
   is_real = [False] * len(synthetic) + [True] * len(real)
@@ -139,20 +139,20 @@ def _record(
 
 def _reward(item: dict[str, Any]) -> float:
   if 'score' not in item:
-    raise RecordFault(
+    raise RecordError(
       'no "score"; score the clip, or list the file under real if its clips '
       'are real'
     )
   score = _number(item['score'])
-  if not 0 <= score <= 1:  # also true of NaN, which Python's JSON lets in
-    raise RecordFault(f'"score" is {score:g}; give a number between 0 and 1')
+  if not 0 <= score <= 1:  # true for NaN as well, which Python's JSON accepts
+    raise RecordError(f'"score" is {score:g}; give a number between 0 and 1')
   return score
 
 
 def _real_reward(item: dict[str, Any]) -> float:
   score = _number(item.get('score', 1))
   if score != 1:
-    raise RecordFault(
+    raise RecordError(
       f'"score" is {score:g} but a real clip has reward 1; list the file '
       'under synthetic, or delete the score'
     )
@@ -161,8 +161,9 @@ def _real_reward(item: dict[str, Any]) -> float:
 
 def _number(value: Any) -> float:
   if isinstance(value, bool) or not isinstance(value, int | float):
-    raise RecordFault(
-      f'"score" is {kind(value)}; write a number between 0 and 1 without quotes'
+    raise RecordError(
+      f'"score" is {json_type(value)}; write a number between 0 and 1 without '
+      'quotes'
     )
   try:
     return float(value)

@@ -1,8 +1,8 @@
-"""Dividing records by what they show, never record by record.
+"""Splitting records into parts that share no clip and no caption.
 
-A clip is asked about three times, and a prompt makes several clips. Records
-that share a clip or a caption therefore stay together, and so does all that
-hangs together through them: a model is never tested on a clip or a prompt that
+A clip has three questions, and a prompt several clips. Records that share a
+clip or a caption therefore stay in one part, together with all records that are
+connected to them this way: a model is never tested on a clip or a prompt that
 it was trained on.
 """
 
@@ -15,12 +15,12 @@ from typing import Protocol, TypeVar
 from lift_jax.errors import UserError
 from lift_jax.runtime.files import file_sha256
 
-# What two records may share: its kind, and what it is.
-_Tie = tuple[str, str]
+# What records may share: ('caption' | 'video' | 'content', value).
+_Key = tuple[str, str]
 
 
 class Record(Protocol):
-  """What the records of every reader have."""
+  """What records of all readers have in common."""
 
   video: str
   caption: str
@@ -40,47 +40,47 @@ def split_records(
   root: str | pathlib.Path | None = None,
   by_content: bool = False,
 ) -> dict[str, list[_R]]:
-  """Divides records into parts that share no clip and no caption.
+  """Splits records into parts that share no clip and no caption.
 
-  A group of records that hang together goes where a hash of the seed and of
-  the smallest caption among them falls. So it stays there when others are
-  added, in whatever order, unless they tie it to another group. The fractions
-  hold for the groups, and the more exactly the more of them there are.
+  A group of connected records is assigned by a hash of the seed and of its
+  smallest caption. So it stays in its part when records are added, in whatever
+  order, unless they connect it to another group. The fractions are those of
+  groups, in expectation.
 
   Args:
-    records: to divide; each part keeps their order.
+    records: to split; each part keeps their order.
     fractions: of the parts, by name; they add up to 1.
     seed: of the hash.
-    root: the folder of the clips: two names are one clip if they lead to one
-      file there. None compares the names.
-    by_content: whether files of equal bytes are one clip; reads them all.
+    root: the folder of the clips: two names are one clip if they resolve to
+      the same file there. None compares the names.
+    by_content: whether files with equal bytes are one clip; reads them all.
 
   Raises:
-    UserError: the fractions do not add up, or a part gets nothing.
+    UserError: the fractions do not add up to 1, or a part is empty.
   """
   values = fractions.values()
   # Not the other way round, because of NaN.
   if not (min(values) >= 0 and abs(sum(values) - 1) < 1e-6):
-    told = ', '.join(f'{name} {value:g}' for name, value in fractions.items())
+    given = ', '.join(f'{name} {value:g}' for name, value in fractions.items())
     raise UserError(
-      f'split fractions {told}: give numbers from 0 that add up to 1'
+      f'split fractions {given}: give numbers from 0 that add up to 1'
     )
   parts = {name: [] for name in fractions}
-  ties = _ties(records, root, by_content)
-  group_of = _groups(ties)
+  keys = _keys(records, root, by_content)
+  group_of = _groups(keys)
   smallest = {}
-  for own in ties:
+  for own in keys:
     group, caption = group_of[own[0]], own[0][1]
     smallest[group] = min(caption, smallest.get(group, caption))
-  for record, own in zip(records, ties, strict=True):
-    name = _side(smallest[group_of[own[0]]], fractions, seed)
+  for record, own in zip(records, keys, strict=True):
+    name = _choose_part(smallest[group_of[own[0]]], fractions, seed)
     parts[name].append(record)
   for name, fraction in fractions.items():
     if fraction and not parts[name]:
       raise UserError(
-        f'split: of {len(smallest)} groups of records that share a video or a '
-        f'caption none falls to {name}; raise its fraction, take another seed, '
-        'or add records'
+        f'split: none of {len(smallest)} groups of records that share a video '
+        f'or a caption falls into {name}; raise its fraction, choose another '
+        'seed, or add records'
       )
   return parts
 
@@ -91,7 +91,7 @@ def check_disjoint(
   root: str | pathlib.Path | None = None,
   by_content: bool = False,
 ) -> None:
-  """Refuses sets of records that share a clip or a caption.
+  """Checks that sets of records share no clip and no caption.
 
   Args:
     named: the sets, by name.
@@ -99,67 +99,69 @@ def check_disjoint(
     by_content: see `split_records`.
 
   Raises:
-    UserError: two sets do; it names the records.
+    UserError: two sets overlap; it names the records.
   """
   members = [(name, record) for name in named for record in named[name]]
-  ties = _ties([record for _, record in members], root, by_content)
+  keys = _keys([record for _, record in members], root, by_content)
   first = {}
-  for (name, record), own in zip(members, ties, strict=True):
-    for tie in own:
-      other_name, other = first.setdefault(tie, (name, record))
+  for (name, record), own in zip(members, keys, strict=True):
+    for key in own:
+      other_name, other = first.setdefault(key, (name, record))
       if other_name != name:
         raise UserError(
-          f'{record.where} is in {name} and shares {_describe(tie, record)} '
+          f'{record.where} is in {name} and shares {_describe(key, record)} '
           f'with {other.where} in {other_name}; delete one of the two, or '
           'keep all records that share it in one set'
         )
 
 
-def normal_caption(caption: str) -> str:
-  """The caption without what does not make it another: white space, case."""
+def normalize_caption(caption: str) -> str:
+  """The caption in lower case, with single spaces."""
   return ' '.join(caption.split()).casefold()
 
 
-def _ties(
+def _keys(
   records: Sequence[Record], root: str | pathlib.Path | None, by_content: bool
-) -> list[list[_Tie]]:
-  """What each record may share with others; its caption comes first."""
+) -> list[list[_Key]]:
+  """What each record may share with others, its caption first."""
   if root is None and by_content:
-    raise ValueError('the content of clips is only found below a root')
+    raise ValueError('by_content needs the root of the clips')
   digest = functools.cache(file_sha256)
 
-  def ties_of(record: Record) -> list[_Tie]:
-    caption = 'caption', normal_caption(record.caption)
+  def keys_of(record: Record) -> list[_Key]:
+    caption = 'caption', normalize_caption(record.caption)
     if root is None:
       return [caption, ('video', record.video)]
     path = (pathlib.Path(root) / record.video).resolve()
     content = [('content', digest(path))] if by_content else []
     return [caption, ('video', str(path)), *content]
 
-  return [ties_of(record) for record in records]
+  return [keys_of(record) for record in records]
 
 
-def _groups(ties: Sequence[Sequence[_Tie]]) -> dict[_Tie, _Tie]:
-  """For every tie the one that stands for all that hangs together with it."""
+def _groups(keys: Sequence[Sequence[_Key]]) -> dict[_Key, _Key]:
+  """Maps each key to the representative of its connected component."""
   parent = {}
 
-  def find(tie: _Tie) -> _Tie:
-    parent.setdefault(tie, tie)
-    while parent[tie] != tie:
-      parent[tie] = parent[parent[tie]]
-      tie = parent[tie]
-    return tie
+  def find(key: _Key) -> _Key:
+    parent.setdefault(key, key)
+    while parent[key] != key:
+      parent[key] = parent[parent[key]]
+      key = parent[key]
+    return key
 
-  for own in ties:
-    for tie in own:
-      parent[find(tie)] = find(own[0])
-  return {tie: find(tie) for tie in parent}
+  for own in keys:
+    for key in own:
+      parent[find(key)] = find(own[0])
+  return {key: find(key) for key in parent}
 
 
-def _side(caption: str, fractions: Mapping[str, float], seed: int) -> str:
-  """Where a hash that is even over [0, 1) falls."""
-  # With the names of the parts: a part that is divided again with the same seed
-  # holds only hashes of one range.
+def _choose_part(
+  caption: str, fractions: Mapping[str, float], seed: int
+) -> str:
+  """The part of a group, by a hash that is uniform in [0, 1)."""
+  # The hash includes the names of the parts. Otherwise, a part that is split
+  # again with the same seed would have hashes from one range only.
   names = ','.join(fractions)
   digest = hashlib.sha256(f'{seed}\n{names}\n{caption}'.encode()).digest()
   left = int.from_bytes(digest[:6]) / 2**48
@@ -171,8 +173,8 @@ def _side(caption: str, fractions: Mapping[str, float], seed: int) -> str:
   return names[-1]
 
 
-def _describe(tie: _Tie, record: Record) -> str:
-  kind, value = tie
+def _describe(key: _Key, record: Record) -> str:
+  kind, value = key
   if kind == 'content':
     return f'the content of {record.video}'
   if kind == 'video':

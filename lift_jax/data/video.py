@@ -1,8 +1,8 @@
-"""Clips from and to mp4.
+"""Reading and writing clips as mp4.
 
 Frames are chosen, scaled and normalised as in the LiFT fine-tuning script
-(CogVideo/finetune/train.py), except that a clip of another shape is by default
-cropped to the target and not distorted.
+(CogVideo/finetune/train.py), except that a clip of another aspect ratio is
+cropped by default, not distorted.
 
 Shape suffixes: T frames, H height, W width; the last axis of 3 is RGB.
 """
@@ -23,21 +23,20 @@ from lift_jax.runtime.files import atomic_path
 
 POLICIES = ('crop', 'stretch')
 
-# Nothing but files, in containers that state how many frames they hold, so
-# that a cut one is noticed. Above all no playlists: those name further files
-# and addresses, which the library would open.
+# Only local files, in containers that state their number of frames, so that
+# truncation is noticed. Above all no playlists: the library would open the
+# files and URLs in them.
 _READ_OPTIONS = {
   'protocol_whitelist': 'file',
   'format_whitelist': 'mov,mp4,m4a,3gp,3g2,mj2,avi',
 }
 
-# The filter of decord, which the reference decodes with. It widens with the
-# reduction, so that small targets do not alias.
+# As in decord, which the reference decodes with. The filter widens with the
+# reduction, which avoids aliasing.
 _INTERPOLATION = 'BICUBIC'
 
-# Colour matrix written to files: ITU-R BT.601, limited range (values of
-# AVCOL_SPC_SMPTE170M and AVCOL_RANGE_MPEG). It is what the scaler converts
-# RGB to.
+# Colour matrix and range written to files, those that the scaler converts RGB
+# to: ITU-R BT.601, limited (AVCOL_SPC_SMPTE170M and AVCOL_RANGE_MPEG).
 _COLORSPACE_BT601 = 6
 _COLOR_RANGE_LIMITED = 1
 
@@ -48,8 +47,8 @@ class VideoClip:
 
   Attributes:
     frames: uint8 [T, H, W, 3].
-    fps: frames per second of the file, 0 where it does not say. The chosen
-      frames are further apart if frames were left out.
+    fps: frames per second of the file, 0 if unknown. The chosen frames are
+      further apart if frames were skipped.
     num_source_frames: frames in the file.
   """
 
@@ -59,12 +58,12 @@ class VideoClip:
 
 
 def choose_frames(num_frames: int, max_frames: int = 49) -> list[int]:
-  """Indices of the frames that training sees; their number is 4k + 1.
+  """Indices of the frames for training; their number is 4k + 1.
 
   All frames if there are at most `max_frames`, else the first `max_frames` at
-  a step of num_frames // max_frames. So 50 to 97 frames lose their end. What
-  is too many for 4k + 1, which the video autoencoder wants, is dropped from
-  the end.
+  a step of num_frames // max_frames, so clips of 50 to 97 frames are cut at the
+  end. Surplus frames are dropped from the end to get 4k + 1, as the video
+  autoencoder requires.
 
   Raises:
     ValueError: there is no frame.
@@ -80,9 +79,9 @@ def choose_frames(num_frames: int, max_frames: int = 49) -> list[int]:
 def resample_indices(
   num_frames: int, source_fps: float, target_fps: float
 ) -> list[int]:
-  """For each time k / target_fps within the clip, the nearest frame.
+  """Indices of the nearest frame for each time k / target_fps within the clip.
 
-  Frames count as evenly spaced. Going up in rate repeats frames.
+  Frames are assumed to be evenly spaced. Upsampling repeats frames.
 
   Raises:
     ValueError: a rate is not finite and positive.
@@ -91,7 +90,7 @@ def resample_indices(
     if not (math.isfinite(fps) and fps > 0):
       raise ValueError(f'frame rate {fps} is not a positive number')
   step = source_fps / target_fps
-  # The margin keeps the last frame where rounding puts it a hair too late.
+  # The margin keeps the last frame in spite of rounding errors.
   num_resampled = math.floor((num_frames - 1) / step + 1e-6) + 1
   return [
     min(math.floor(k * step + 0.5), num_frames - 1)
@@ -109,30 +108,29 @@ def decode(
   policy: str = 'crop',
   choose: Callable[[int, int], Sequence[int]] = choose_frames,
 ) -> VideoClip:
-  """Decodes the frames of a clip that training sees, or others.
+  """Decodes chosen frames of a clip, by default those for training.
 
-  Frames are decoded in order, once; those chosen are scaled as they come, the
-  others let go. The number of frames is the number that decode. If the file
-  states none, its packets are counted first; if it turns out to hold more than
-  stated, it is decoded again. Only the first video stream is read, and
+  Frames are decoded in order, once; chosen frames are scaled immediately, the
+  others discarded. The number of frames is the number that decode. If the file
+  does not state it, packets are counted first; if it differs from what the file
+  states, the file is decoded again. Only the first video stream is read, and
   rotation metadata is not applied.
 
   Args:
     path: an mp4 file (or another of the formats listed above).
-    max_frames: how many frames at most.
-    where: names the record in messages.
+    max_frames: maximum number of frames.
+    where: location of the record, for messages.
     fps: if given, the clip is first resampled to this rate; None keeps the
       frames of the file, as the reference does.
-    sizes: (height, width) that the result may have, see `nearest_size`; none
-      keeps the size of the file.
+    sizes: allowed (height, width) of the result, see `nearest_size`; if empty,
+      the size of the file is kept.
     policy: 'crop' or 'stretch', see `resize`.
-    choose: from the number of frames and `max_frames`, the ascending indices
-      of those wanted.
+    choose: maps the number of frames and `max_frames` to ascending indices.
 
   Raises:
     UserError: the file is missing, not a video, without frames, damaged, or
-      cut short even if some frames decode. Only a fragmented mp4 that is cut
-      right between two fragments passes for a shorter clip.
+      truncated even if some frames decode. Only a fragmented mp4 that is cut
+      exactly between two fragments is taken for a shorter clip.
   """
   path = pathlib.Path(path)
   _check_policy(policy)
@@ -141,10 +139,10 @@ def decode(
   with _opened(where, path) as (_, stream):
     num_stated = stream.frames
     source_fps = _rate(stream)
-    codec = stream.codec_context  # None if unknown, which decoding tells
+    codec = stream.codec_context  # None if unknown; decoding fails then
     size = None
     if codec is not None and sizes:
-      if not (codec.height and codec.width):  # as long as no frame has come
+      if not (codec.height and codec.width):  # unknown without a frame
         raise _unusable(where, path, 'holds no frames')
       size = nearest_size(codec.height, codec.width, sizes)
   if fps is not None and source_fps == 0:
@@ -172,7 +170,7 @@ def decode(
     chosen = chosen_of(num_frames)
     kept, _ = _read(where, path, num_stated, set(chosen), fit)
   if len({image_hw3.shape for image_hw3 in kept.values()}) > 1:
-    raise _unusable(where, path, 'changes its frame size on the way')
+    raise _unusable(where, path, 'changes its frame size')
   frames_thw3 = np.stack([kept[index] for index in chosen])
   return VideoClip(frames_thw3, source_fps, num_frames)
 
@@ -184,7 +182,7 @@ def _read(
   wanted: set[int],
   fit: Callable[[av.VideoFrame], np.ndarray],
 ) -> tuple[dict[int, np.ndarray], int]:
-  """The wanted frames by index, and how many frames there are."""
+  """The wanted frames by index, and the number of frames."""
   kept = {}
   num_frames = num_packets = num_discarded = 0
   with _opened(where, path) as (container, stream):
@@ -199,22 +197,22 @@ def _read(
         if num_frames in wanted:
           kept[num_frames] = fit(frame)
         num_frames += 1
-  # An edit list leaves frames out on purpose: marked as discarded, or not even
-  # handed over. Only then is it worth counting what is really there.
+  # An edit list omits frames on purpose: they are marked as discarded, or not
+  # returned at all. Only then count the frames that are present.
   if num_packets < num_stated:
     num_present = _num_packets(where, path, ignore_editlist='1')
     if num_present < num_stated:
       raise _unusable(
         where,
         path,
-        f'is cut short: {num_present} of {num_stated} frames are there',
+        f'is cut short: {num_present} of {num_stated} frames are present',
       )
   if num_frames + num_discarded < num_packets:
     raise _unusable(
       where,
       path,
       f'is damaged: {num_frames} of {num_packets - num_discarded} frames '
-      'decode',
+      'can be decoded',
     )
   return kept, num_frames
 
@@ -243,13 +241,13 @@ def count_frames(path: str | pathlib.Path, *, where: str) -> int:
 
 
 def _num_packets(where: str, path: pathlib.Path, **options: str) -> int:
-  """Frames in the file, counted without decoding them."""
+  """The number of frames in the file, counted without decoding."""
   with _opened(where, path, **options) as (container, stream):
     return sum(packet.size > 0 for packet in container.demux(stream))
 
 
 def _rate(stream) -> float:
-  """Frames per second, or 0 where the file does not say."""
+  """Frames per second, or 0 if unknown."""
   return float(stream.average_rate or 0)
 
 
@@ -262,10 +260,10 @@ def _unusable(where: str, path: pathlib.Path, reason: str) -> UserError:
 
 @contextlib.contextmanager
 def _opened(where: str, path: pathlib.Path, **options: str) -> Iterator:
-  """The container and its first video stream; libav's errors made ours."""
+  """The container and its first video stream; libav errors become ours."""
   try:
     with av.open(str(path), options=_READ_OPTIONS | options) as container:
-      # A cover picture of a music file is a video stream too, by name.
+      # The cover picture of a music file is a video stream, too.
       cover = av.stream.Disposition.attached_pic
       streams = [
         stream
@@ -290,9 +288,9 @@ def resize(
     frames_thw3: uint8 [T, H, W, 3].
     height: of the result, in pixels.
     width: of the result, in pixels.
-    policy: 'stretch' scales both sides on their own and so distorts, as the
-      reference does. 'crop' scales by one factor until the frame covers the
-      target, and cuts what stands over equally on both sides.
+    policy: 'stretch' scales height and width independently and so distorts, as
+      the reference does. 'crop' scales by one factor until the frame covers the
+      target, and crops the centre.
 
   Returns:
     uint8 [T, height, width, 3].
@@ -323,11 +321,11 @@ def _fit(
   policy: str,
   reformatter: VideoReformatter,
 ) -> np.ndarray:
-  """One frame as RGB [H, W, 3] of the size asked for."""
+  """Scales one frame to RGB [H, W, 3] of the given size."""
   height, width = size or (frame.height, frame.width)
   scaled_height, scaled_width = height, width
   if policy == 'crop':
-    # The side that decides comes out exact; the other rounds half up.
+    # One side is exact; the other is rounded half up.
     if height * frame.width >= width * frame.height:
       scaled_width = _divide(frame.width * height, frame.height)
     else:
@@ -340,7 +338,7 @@ def _fit(
     interpolation=_INTERPOLATION,
   ).to_ndarray()
   top, left = (scaled_height - height) // 2, (scaled_width - width) // 2
-  # A copy, so that the part cut off is not kept in memory.
+  # A copy, so that the cropped part is not kept in memory.
   return image_hw3[top : top + height, left : left + width].copy()
 
 
@@ -354,7 +352,7 @@ def nearest_size(
 ) -> tuple[int, int]:
   """The (height, width) of `sizes` nearest in aspect ratio, on a log scale.
 
-  Among equals the first one wins.
+  Of equally near ones the first wins.
   """
   aspect = math.log(height / width)
   return min(sizes, key=lambda size: abs(math.log(size[0] / size[1]) - aspect))
@@ -368,8 +366,9 @@ def write_mp4(
 ) -> None:
   """Writes H.264 in yuv420p, which browsers play.
 
-  The file is written beside and then renamed: it exists whole or not at all.
-  Equal frames give equal files (with the same library on the same machine).
+  The file is written under a temporary name and renamed, so it is complete or
+  absent. Equal frames give equal files (with the same library on the same
+  machine).
 
   Args:
     path: of the mp4 file; its folder must exist.

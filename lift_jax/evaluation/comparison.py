@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 
 from lift_jax.data.hra import HRARecord
-from lift_jax.data.splits import normal_caption
+from lift_jax.data.splits import normalize_caption
 from lift_jax.errors import UserError
 from lift_jax.evaluation.scores import CLASSES, Answer, ScoredRecord
 from lift_jax.rewards.weights import RewardMap
@@ -77,7 +77,7 @@ def join(
   by_subject = {}
   for record in human:
     is_about_text = record.dimension == 'semantic'
-    about = normal_caption(record.caption) if is_about_text else ''
+    about = normalize_caption(record.caption) if is_about_text else ''
     subject = (record.video, record.dimension, about)
     by_subject.setdefault(subject, []).append(record)
   ratings, unmatched, used = [], [], set()
@@ -128,11 +128,11 @@ def _find_scored(
 ) -> ScoredRecord | None:
   """The scored record that matches the records of one rating, or None."""
   candidates = by_video.get(records[0].video, [])
-  captions = {normal_caption(record.caption) for record in records}
+  captions = {normalize_caption(record.caption) for record in records}
   same = [
     record
     for record in candidates
-    if normal_caption(record.caption) in captions
+    if normalize_caption(record.caption) in captions
   ]
   if not same and records[0].dimension != 'semantic':
     same = candidates
@@ -199,7 +199,7 @@ def make_table(ratings: Sequence[Rating], reward_map: RewardMap) -> Table:
     probabilities_nk=probabilities_nk,
     reward_n=np.array(rewards),
     video_n=videos_n,
-    caption_n=_indices(normal_caption(rating.caption) for rating in ratings),
+    caption_n=_indices(normalize_caption(rating.caption) for rating in ratings),
     dimension_n=np.array([rating.dimension for rating in ratings]),
     num_videos=int(videos_n.max()) + 1,
   )

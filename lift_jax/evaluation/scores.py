@@ -21,16 +21,16 @@ from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.data.json_records import (
   BadRecords,
   ReadResult,
-  RecordFault,
+  RecordError,
   as_object,
   check_unicode,
   data_root,
   find_files,
   find_video,
-  kind,
+  json_type,
   load_list,
+  location,
   parse_json,
-  place,
   read_text,
   text_field,
 )
@@ -105,7 +105,7 @@ class ScoredRecord:
   @property
   def where(self) -> str:
     """For messages: 'scores.json record 3 (videos/x.mp4)'."""
-    return f'{place(self.file, self.index)} ({self.video})'
+    return f'{location(self.file, self.index)} ({self.video})'
 
 
 def read_scores(
@@ -143,11 +143,11 @@ def read_scores(
         key = (record.path, record.caption)
         first = first_by_key.setdefault(key, record)
         if first is not record:
-          raise RecordFault(
+          raise RecordError(
             f'same video and caption as {first.where}; delete one of the two'
           )
-      except RecordFault as fault:
-        bad.add(name, index, fault)
+      except RecordError as error:
+        bad.add(name, index, error)
       else:
         records.append(record)
   result = bad.result(records, names)
@@ -194,7 +194,7 @@ def _record(
   error = text_field(item, 'error') if 'error' in item else ''
   answers = {} if error else _answers(item)
   if not error and not answers:
-    raise RecordFault(
+    raise RecordError(
       f'no answer and no error; write "labels" for {", ".join(DIMENSIONS)}'
     )
   return ScoredRecord(
@@ -219,12 +219,14 @@ def _answers(item: dict[str, Any]) -> dict[str, Answer]:
     key = PUBLISHED_KEYS[dimension]
     text = item.get(key, '')
     if not isinstance(text, str):
-      raise RecordFault(f'"{key}" is {kind(text)}; write a string in quotes')
+      raise RecordError(
+        f'"{key}" is {json_type(text)}; write a string in quotes'
+      )
     check_unicode(text, f'"{key}"')
     if dimension in labels:
       label = labels[dimension]
       if label not in CLASSES:
-        raise RecordFault(
+        raise RecordError(
           f'"labels": {dimension} is {label!r}; write one of '
           f'{", ".join(LABELS)}'
         )
@@ -232,7 +234,7 @@ def _answers(item: dict[str, Any]) -> dict[str, Answer]:
       try:
         label, _ = split_answer(text)
       except ValueError as error:
-        raise RecordFault(f'"{key}": {error}') from None
+        raise RecordError(f'"{key}": {error}') from None
     else:
       continue
     answers[dimension] = Answer(
@@ -253,7 +255,7 @@ def _section(item: dict[str, Any], key: str, what: str) -> dict[str, Any]:
   section = as_object(item[key], wanted)
   unknown = set(section) - set(DIMENSIONS)
   if unknown:
-    raise RecordFault(
+    raise RecordError(
       f'"{key}" has unknown keys {listing(unknown)}; write {wanted}'
     )
   return section
@@ -263,14 +265,14 @@ def _probabilities(value: Any, dimension: str) -> tuple[float, ...]:
   where = f'"probabilities" of {dimension}'
   item = as_object(value, f'{where} as {{"Good", "Normal", "Bad"}}')
   if set(item) != set(CLASSES):
-    raise RecordFault(
+    raise RecordError(
       f'{where} has the keys {listing(item) or "(none)"}; give one for each of '
       f'{", ".join(LABELS)}'
     )
   numbers = [_fraction(item[name], where) for name in CLASSES]
   total = sum(numbers)
   if abs(total - 1) > _SUM_TOLERANCE:
-    raise RecordFault(
+    raise RecordError(
       f'{where} sum to {total:g}; give three numbers that sum to 1'
     )
   return tuple(number / total for number in numbers)
@@ -278,9 +280,11 @@ def _probabilities(value: Any, dimension: str) -> tuple[float, ...]:
 
 def _fraction(value: Any, where: str) -> float:
   if isinstance(value, bool) or not isinstance(value, int | float):
-    raise RecordFault(f'{where}: {kind(value)}; write numbers without quotes')
+    raise RecordError(
+      f'{where}: {json_type(value)}; write numbers without quotes'
+    )
   if not 0 <= value <= 1:  # true for NaN as well, which Python's JSON accepts
-    raise RecordFault(f'{where}: {value:g}; give numbers between 0 and 1')
+    raise RecordError(f'{where}: {value:g}; give numbers between 0 and 1')
   return float(value)
 
 
@@ -289,5 +293,5 @@ def _flags(item: dict[str, Any]) -> tuple[str, ...]:
   if not isinstance(flags, list) or not all(
     isinstance(flag, str) for flag in flags
   ):
-    raise RecordFault('"flags" is not a list of strings; write [] or delete it')
+    raise RecordError('"flags" is not a list of strings; write [] or delete it')
   return tuple(flags)

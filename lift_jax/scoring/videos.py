@@ -13,15 +13,15 @@ from lift_jax.data import hra
 from lift_jax.data.json_records import (
   BadRecords,
   ReadResult,
-  RecordFault,
+  RecordError,
   as_object,
   check_unicode,
   data_root,
   find_files,
   find_video,
+  location,
   parse_json,
   parse_list,
-  place,
   read_text,
   text_field,
 )
@@ -50,7 +50,7 @@ class CaptionedVideo:
   @property
   def where(self) -> str:
     """For messages: 'test.json record 3 (videos/x.mp4)'."""
-    return f'{place(self.file, self.index)} ({self.video})'
+    return f'{location(self.file, self.index)} ({self.video})'
 
   @property
   def key(self) -> str:
@@ -95,7 +95,7 @@ def read_videos(
       try:
         video = _video(root, item, questions, found, name, index)
         videos.setdefault(video.key, video)
-      except RecordFault as fault:
+      except RecordError as fault:
         bad.add(name, index, fault)
   return bad.result(list(videos.values()), files)
 
@@ -118,7 +118,7 @@ def _find_questions(items: list[Any]) -> tuple[str, ...]:
     if isinstance(item, dict) and 'conversations' in item:
       try:
         texts.append(hra.human_text(item))
-      except RecordFault:
+      except RecordError:
         continue  # told when its own turn comes
   return hra.find_questions(texts) if texts else ()
 
@@ -142,7 +142,7 @@ def _video(
     files = item['files'] if isinstance(item['files'], dict) else {}
     names = [name for name in files if name.endswith('.mp4')]
     if len(names) != 1:
-      raise RecordFault('"files" names no mp4 file; give a manifest')
+      raise RecordError('"files" names no mp4 file; give a manifest')
     name, caption = names[0], text_field(item, 'prompt')
   else:
     name, caption = text_field(item, 'video'), text_field(item, 'caption')

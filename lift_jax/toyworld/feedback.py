@@ -13,7 +13,7 @@ import numpy as np
 
 from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS
-from lift_jax.data.json_records import place
+from lift_jax.data.json_records import location
 from lift_jax.errors import UserError
 from lift_jax.runtime.files import atomic_folder, read_json, write_json
 from lift_jax.toyworld import annotators, checkers, flaws, scenes
@@ -55,7 +55,7 @@ def annotate(
   rated = []
   for index, (name, caption) in enumerate(clips):
     verdicts, _ = checkers.check_video(
-      root / name, caption, f'{place("clip to rate,", index)} ({name})'
+      root / name, caption, f'{location("clip to rate,", index)} ({name})'
     )
     rated.append(
       annotators.rate_clip(name, caption, verdicts, people, (seed, index))

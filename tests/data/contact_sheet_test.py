@@ -1,4 +1,4 @@
-"""The page of what a job made: what is on it, and that it never fails."""
+"""Contact sheets: contents, layout, and unreadable clips."""
 
 from unittest import mock
 
@@ -181,7 +181,7 @@ class ContactSheetTest(parameterized.TestCase):
     self.assertEndsWith(title, last)
     self.assertGreater(len(last), 30)
 
-  def test_whole_or_not_at_all(self):
+  def test_complete_or_absent(self):
     self.path.write_bytes(b'old')
     with (
       mock.patch.object(Image.Image, 'save', side_effect=KeyboardInterrupt),

@@ -48,7 +48,7 @@ class CriticPromptsTest(parameterized.TestCase):
 
   @parameterized.parameters('adapter', 'critic')
   def test_what_training_wrote(self, name):
-    """With the space that training put before captions."""
+    """With the space that training adds before captions."""
     backwards = dict(reversed(QUESTIONS.items()))
     write_prompts(getattr(self, name), backwards, 'vicuna_v1')
     prompts = self.find()

@@ -1,4 +1,4 @@
-"""Reading and dividing human feedback for the critic."""
+"""Reading and splitting human feedback for the critic."""
 
 import json
 

@@ -14,7 +14,7 @@ QUESTIONS = {
 
 
 def entry(video: str, caption: str, dimension: str, answer: str):
-  """One entry in the published form."""
+  """One entry in the published schema."""
   question = QUESTIONS[dimension]
   return {
     'video': video,
@@ -26,13 +26,13 @@ def entry(video: str, caption: str, dimension: str, answer: str):
 
 
 def split(**changes) -> SplitConfig:
-  """Everything trains, but for the changes."""
+  """All records are for training, unless changed."""
   settings = {'validation': 0.0, 'test': 0.0, 'seed': 0, 'by_content': False}
   return SplitConfig(**(settings | changes))
 
 
 def config(root: pathlib.Path, **changes) -> CriticDataConfig:
-  """The settings of the reference for hra.json, but for the changes."""
+  """The settings of the reference for hra.json, with changes."""
   settings = {
     'root': str(root),
     'hra': ('hra.json',),

@@ -32,7 +32,7 @@ class GifTest(parameterized.TestCase):
     self.assertLessEqual(error.max(), 2)
 
   def test_many_colours(self):
-    """More than a palette holds; one for the whole clip would be far off."""
+    """More than fit a palette; one for the entire clip would be far off."""
     t, y, x = np.mgrid[:5, :64, :64]
     frames = np.stack([4 * x, 4 * y, 50 * t + x // 2], -1).astype(np.uint8)
     decoded, _, _ = decode(gif.encode_gif(frames, 8))
@@ -56,7 +56,7 @@ class GifTest(parameterized.TestCase):
       self.assertEqual((image.n_frames, image.size), (1, (20, 16)))
 
   def test_equal_frames(self):
-    """They are told by time alone, which must not get lost."""
+    """Equal frames only extend a duration, which must be kept."""
     frames = clips.moving_square(2, 16, 20)[[0, 0, 0, 1]]
     decoded, durations, _ = decode(gif.encode_gif(frames, 10))
     self.assertLen(decoded, 2)

@@ -1,4 +1,4 @@
-"""Human feedback: how questions are found, what is read, what faults say."""
+"""Human feedback: finding questions, reading, and error messages."""
 
 import json
 import pathlib
@@ -333,7 +333,7 @@ _BAD_RECORDS = {
   'no turns': ({'video': 'videos/a.mp4'}, 'no "conversations"', 'add'),
   'text turns': (
     {'video': 'videos/a.mp4', 'conversations': 'x'},
-    '"conversations" is a text',
+    '"conversations" is a string',
     'write a list',
   ),
   'number turn': (
@@ -383,9 +383,9 @@ class BadRecordTest(_FolderTest):
     for word in words:
       self.assertIn(word, reason)
 
-  def test_repeated_key(self):
+  def test_duplicate_key(self):
     self.write('[{"video": "videos/a.mp4", "video": "videos/b.mp4"}]')
-    self.assert_error(self.read, "'video' stands twice", 'keep one')
+    self.assert_error(self.read, "duplicate key 'video'", 'keep one')
 
   def test_unknown_dimension(self):
     text = json.dumps(_entries()).replace('Judge the fidelity', 'Judge that')
@@ -481,7 +481,7 @@ class ReadQuestionsTest(_FolderTest):
     ('{"questions": {"motion": "a"}}', '"motion"', 'begin it with one space'),
     ('{"questions": {"motion": "  a"}}', '"motion"', 'begin it with one space'),
     ('{"questions": {"motion": " a "}}', '"motion"', 'end it with none'),
-    ('{"questions": {"motion": null}}', '"motion" is null', 'write a text'),
+    ('{"questions": {"motion": null}}', '"motion" is null', 'write a string'),
     ('{"questions": {"motion": " \\ud800"}}', '"motion"', 'surrogate'),
     (
       '{"questions": {"motion": " a", "semantic": " a", "fidelity": " b"}}',

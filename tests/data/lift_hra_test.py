@@ -1,4 +1,4 @@
-"""The TFDS builder: what it writes is what the records and clips hold."""
+"""The TFDS builder: examples equal records and clips."""
 
 import json
 
@@ -49,7 +49,7 @@ class LiftHraTest(parameterized.TestCase):
     return builder
 
   def wanted(self, record, is_real):
-    """A record as TFDS gives it back."""
+    """A record as TFDS reads it."""
     clip = video.decode(
       self.root / record.video, 8, where='', choose=choose_critic_frames
     )

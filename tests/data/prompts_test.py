@@ -1,4 +1,4 @@
-"""Prompts: the forms of file, what identifies a prompt, what faults say."""
+"""Prompts: file formats, ids, and error messages."""
 
 import hashlib
 import json
@@ -79,15 +79,24 @@ class LinesTest(_FolderTest):
     self.assertEqual(num_repeated, 1)
 
   def test_hash(self):
-    # For good: other ids would give clips made before other names and seeds.
+    # Permanently: other ids would change the names and seeds of earlier clips.
     (prompt,), _ = self.read('A cat.', 'prompts.txt')
     self.assertEqual(prompt.id, '8630565cbb866257')
 
   @parameterized.parameters(
-    ('', 'a file of one prompt a line, but it holds no prompt', 'write one'),
-    ('\ufeff \n\n', 'holds no prompt', 'write one'),
+    (
+      '',
+      'a file of one prompt per line, but it contains no prompt',
+      'write one',
+    ),
+    ('\ufeff \n\n', 'contains no prompt', 'write one'),
     (b'A cat.\n\xff', 'byte 7 is not UTF-8', 'save the file as UTF-8'),
-    ('A\0cat.', "'A\\x00cat.' holds a control character", 'delete', 'line 1'),
+    (
+      'A\0cat.',
+      "'A\\x00cat.' contains a control character",
+      'delete',
+      'line 1',
+    ),
   )
   def test_fault(self, content, *words):
     self.assert_error(content, *words, name='prompts.txt')
@@ -102,7 +111,7 @@ class LinesTest(_FolderTest):
 
   @parameterized.parameters('prompts.csv', 'prompts')
   def test_unknown_suffix(self, name):
-    self.assert_error('A cat.', 'name one of .json, .jsonl, .txt', name=name)
+    self.assert_error('A cat.', 'give one of .json, .jsonl, .txt', name=name)
 
 
 _BOTH = parameterized.parameters('prompts.json', 'prompts.jsonl')
@@ -182,7 +191,7 @@ class ListsTest(_FolderTest):
       for what in ('motion', 'fidelity', 'semantic match')
       for caption in captions
     ]
-    # A plain record that says the same is a repetition.
+    # A plain record of the same text is a duplicate.
     found, num_repeated = self.read([*items, 'A cat leaps!'], name)
     self.assertEqual(_texts(found), captions)
     self.assertEqual(num_repeated, 1)
@@ -198,16 +207,21 @@ class ListsTest(_FolderTest):
     self.assert_error(items, 'no human turn', 'write one', name=name)
 
   @parameterized.named_parameters(
-    ('number', 3, 'a number, not an object', 'write a text or an object'),
-    ('null', None, 'null, not an object', 'write a text or an object'),
-    ('list', ['a'], 'a list, not an object', 'write a text or an object'),
+    ('number', 3, 'a number, not an object', 'write a string or an object'),
+    ('null', None, 'null, not an object', 'write a string or an object'),
+    ('list', ['a'], 'a list, not an object', 'write a string or an object'),
     ('blank', ' \n', 'the prompt is blank', 'fill it in'),
     ('half', 'a\ud800', 'surrogate', 'write it again'),
     ('control', 'a\u001b', 'control character', 'delete'),
-    ('null_text', {'prompt': None}, '"prompt" is null', 'write a text'),
+    ('null_text', {'prompt': None}, '"prompt" is null', 'write a string'),
     ('blank_text', {'prompt': ' '}, '"prompt" is empty', 'fill it in'),
     ('break_only', {'prompt': '\u2028'}, '"prompt" is empty', 'fill it in'),
-    ('half_text', {'prompt': '\udc00'}, 'the prompt holds half', 'again'),
+    (
+      'half_text',
+      {'prompt': '\udc00'},
+      'the prompt contains an unpaired',
+      'again',
+    ),
     (
       'half_name',
       {'prompt': 'a', 'prompt_en': '\udc00'},
@@ -224,21 +238,26 @@ class ListsTest(_FolderTest):
     (
       'two_keys',
       {'prompt': 'a', 'x': 'b', 'caption': 'a'},
-      "any of 'caption', 'prompt' may",
+      "'caption', 'prompt' may all be",
       'set prompts.text_key to one',
     ),
     (
       'caption_and_turns',
       {'caption': 'a', 'conversations': []},
-      "any of 'caption', 'conversations' may",
+      "'caption', 'conversations' may all be",
       'set prompts.text_key to one',
     ),
     ('no_turns', {'conversations': []}, 'no human turn', 'write one'),
-    ('true_id', {'prompt': 'a', 'id': True}, '"id" is true', 'leave it out'),
-    ('null_id', {'prompt': 'a', 'id': None}, '"id" is null', 'leave it out'),
-    ('float_id', {'prompt': 'a', 'id': 1.5}, '"id" is a number', 'whole'),
+    ('true_id', {'prompt': 'a', 'id': True}, '"id" is true', 'omit it'),
+    ('null_id', {'prompt': 'a', 'id': None}, '"id" is null', 'omit it'),
+    ('float_id', {'prompt': 'a', 'id': 1.5}, '"id" is a number', 'integer'),
     ('blank_id', {'prompt': 'a', 'id': ''}, 'the id is blank', 'fill it in'),
-    ('half_id', {'prompt': 'a', 'id': '\ud800'}, 'the id holds half', 'again'),
+    (
+      'half_id',
+      {'prompt': 'a', 'id': '\ud800'},
+      'the id contains an unpaired',
+      'again',
+    ),
   )
   def test_fault(self, item, *words):
     items = ['fine', item]
@@ -272,12 +291,20 @@ class ListsTest(_FolderTest):
 class BadJSONTest(_FolderTest):
   @parameterized.parameters(
     ('["a",\n]', 'line 2 column 1: invalid JSON', 'comma'),
-    ('{"a": "b"}', 'an object, not a list', 'write a list of texts'),
-    ('"a"', 'a text, not a list', 'write a list of texts'),
-    ('[]', 'a list of texts or objects, but it holds no prompt', 'write one'),
-    (' \n', 'a list of texts or objects, but it holds no prompt', 'write one'),
-    ('[' * 100_000, 'line 1: invalid JSON', 'write a list of texts'),
-    ('[{"prompt": "a", "prompt": "b"}]', 'record 0', "'prompt' stands twice"),
+    ('{"a": "b"}', 'an object, not a list', 'write a list of strings'),
+    ('"a"', 'a string, not a list', 'write a list of strings'),
+    (
+      '[]',
+      'a list of strings or objects, but it contains no prompt',
+      'write one',
+    ),
+    (
+      ' \n',
+      'a list of strings or objects, but it contains no prompt',
+      'write one',
+    ),
+    ('[' * 100_000, 'line 1: invalid JSON', 'write a list of strings'),
+    ('[{"prompt": "a", "prompt": "b"}]', 'record 0', "duplicate key 'prompt'"),
   )
   def test_list(self, content, *words):
     self.assert_error(content, *words)
@@ -286,8 +313,12 @@ class BadJSONTest(_FolderTest):
     ('"a"\n\n{"prompt": "b",}', 'line 3 column 16: invalid JSON', 'comma'),
     ('"a"\nb', 'line 2 column 1: invalid JSON', 'correct it there'),
     ('"a" "b"', 'line 1 column 5: invalid JSON', 'correct it there'),
-    ('"a"\n' + '[' * 100_000, 'line 2: invalid JSON', 'write a text'),
-    ('\n', 'one text or object a line, but it holds no prompt', 'write one'),
+    ('"a"\n' + '[' * 100_000, 'line 2: invalid JSON', 'write a string'),
+    (
+      '\n',
+      'one string or object per line, but it contains no prompt',
+      'write one',
+    ),
   )
   def test_lines(self, content, *words):
     self.assert_error(content, *words, name='prompts.jsonl')
@@ -298,7 +329,7 @@ class BadJSONTest(_FolderTest):
 )
 class PublishedFilesTest(parameterized.TestCase):
   def test_vbench(self):
-    # Each of two prompts stands there twice, under two dimensions.
+    # Each of two prompts is listed twice, under two dimensions.
     found, num_repeated = prompts.read_prompts(VBENCH)
     self.assertEqual((len(found), num_repeated), (944, 2))
     items = json.loads(VBENCH.read_text(encoding='utf-8'))

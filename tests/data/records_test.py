@@ -1,4 +1,4 @@
-"""Alignment files: what is read, and what each fault says."""
+"""Alignment files: reading and error messages."""
 
 import json
 import os
@@ -114,7 +114,7 @@ class ReadTest(_RootTest):
 
 
 class BadFileTest(_RootTest):
-  """Faults of a whole file; skipping does not help."""
+  """Errors of a complete file, which cannot be skipped."""
 
   @parameterized.product(
     case=(
@@ -183,7 +183,7 @@ _BAD_RECORDS = {
   'empty video': (_item(''), '"video" is empty', 'fill'),
   'blank video': (_item('  '), '"video" is empty', 'fill'),
   'list video': (_item(['a']), '"video" is a list', 'quotes'),
-  'text score': (_item(score='0.9'), '"score" is a text', 'without quotes'),
+  'text score': (_item(score='0.9'), '"score" is a string', 'without quotes'),
   'bool score': (_item(score=True), '"score" is true', 'write a number'),
   'null score': (_item(score=None), '"score" is null', 'write a number'),
   'nan score': (_item(score=float('nan')), '"score" is nan', 'between 0 and 1'),
@@ -198,7 +198,7 @@ _BAD_RECORDS = {
   'nul': (_item('videos/a.mp4\0'), 'unprintable', 'give a path'),
   'newline': (_item('videos/\n.mp4'), 'unprintable', 'give a path'),
   'half': (_item('videos/\ud800.mp4'), 'unprintable', 'give a path'),
-  'too long': (_item('v' * 5000), 'cannot be looked up', 'give a path'),
+  'too long': (_item('v' * 5000), 'cannot be accessed', 'give a path'),
   'missing': (_item('videos/gone.mp4'), "'videos/gone.mp4'", 'put it there'),
   'folder': (_item('videos'), 'not a regular file', 'name an mp4 file'),
   'root': (_item('.'), 'not a regular file', 'name an mp4 file'),
@@ -220,10 +220,10 @@ class BadRecordTest(_RootTest):
     for word in words:
       self.assertIn(word, reason)
 
-  def test_repeated_key(self):
+  def test_duplicate_key(self):
     self.write('[{"video": "videos/a.mp4", "caption": "x", "caption": "y"}]')
     self.assert_error(
-      'alignment.json record 0', "'caption' stands twice", 'keep one'
+      'alignment.json record 0', "duplicate key 'caption'", 'keep one'
     )
 
   def test_nan_literal(self):
@@ -235,7 +235,7 @@ class BadRecordTest(_RootTest):
     (0, '"score" is 0', 'list the file under synthetic'),
     (float('nan'), '"score" is nan', 'list the file under synthetic'),
     (10**400, '"score" is inf', 'list the file under synthetic'),
-    ('1', '"score" is a text', 'without quotes'),
+    ('1', '"score" is a string', 'without quotes'),
     (True, '"score" is true', 'write a number'),
   )
   def test_real_with_score(self, score, *words):
@@ -256,7 +256,7 @@ class BadRecordTest(_RootTest):
         self.assert_error(
           'alignment.json record 0',
           video,
-          'leads out of the data root',
+          'link to outside the data root',
           'put the clip itself',
           require_files=require_files,
         )
@@ -267,12 +267,12 @@ class BadRecordTest(_RootTest):
     (sibling / 'x.mp4').write_bytes(b'x')
     (self.root / 'x.mp4').symlink_to(sibling / 'x.mp4')
     self.write([_item('x.mp4')])
-    self.assert_error('record 0', 'leads out of the data root')
+    self.assert_error('record 0', 'link to outside the data root')
 
   def test_link_to_itself(self):
     (self.root / 'loop.mp4').symlink_to('loop.mp4')
     self.write([_item('loop.mp4')])
-    self.assert_error('alignment.json record 0', 'cannot be looked up', 'give')
+    self.assert_error('alignment.json record 0', 'cannot be accessed', 'give')
 
   def test_pipe(self):
     os.mkfifo(self.root / 'pipe.mp4')
@@ -303,7 +303,7 @@ class BadRecordTest(_RootTest):
   def test_all_skipped(self):
     self.write([_item(score=2), _item(score='x')])
     self.assert_error(
-      'alignment.json: no usable record of 2',
+      'alignment.json: no usable record (2 skipped)',
       'record 0',
       '"score" is 2',
       on_bad_record='skip',

@@ -1,4 +1,4 @@
-"""Splits: what stays together, what stays where it is, what is refused."""
+"""Splits: connected records, stability, and rejected input."""
 
 import dataclasses
 import random
@@ -37,7 +37,7 @@ def _records(num_prompts, clips_per_prompt=2, questions=3):
 
 class SplitTest(parameterized.TestCase):
   def sides(self, records, fractions=None, seed=0, **kwargs):
-    """Which part each record is in."""
+    """The part of each record."""
     parts = splits.split_records(records, fractions or _HALVES, seed, **kwargs)
     sides = {r: name for name, part in parts.items() for r in part}
     self.assertLen(sides, len(records))
@@ -69,13 +69,13 @@ class SplitTest(parameterized.TestCase):
     self.assertNotEqual(self.sides(records), self.sides(records, seed=1))
 
   def test_known_sides(self):
-    """A division that people report numbers on may never change."""
+    """Published results depend on a split, so it may never change."""
     records = _records(12, 1, 1)
     sides = self.sides(records, seed=7)
     self.assertEqual(''.join(sides[r][1] for r in records), 'errerrreeerr')
 
   def test_part_is_divided_again(self):
-    """With the same seed: its records are no longer of one range."""
+    """With the same seed: hashes of a part cover the full range again."""
     fractions = {'train': 0.8, 'test': 0.2}
     part = splits.split_records(_records(500, 1, 1), fractions, 0)['test']
     again = splits.split_records(
@@ -95,7 +95,7 @@ class SplitTest(parameterized.TestCase):
       self.assertLen({sides[record] for record in variants}, 1)
 
   def test_chain(self):
-    """a and d share nothing, but hang together through b and c."""
+    """a and d share nothing, but are connected through b and c."""
     chain = [
       _Record('a.mp4', 'One.'),
       _Record('b.mp4', 'One.'),
@@ -127,7 +127,7 @@ class SplitTest(parameterized.TestCase):
       splits.split_records(_records(4), fractions, 0)
 
   def test_part_gets_nothing(self):
-    with self.assertRaisesRegex(UserError, 'of 1 groups .* none falls to t'):
+    with self.assertRaisesRegex(UserError, 'of 1 groups .* falls into t'):
       splits.split_records(_records(1), _HALVES, 0)
 
 

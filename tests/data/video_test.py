@@ -1,4 +1,4 @@
-"""Clips: frame choice, decoding of whole and broken files, scaling."""
+"""Clips: frame selection, decoding of intact and broken files, scaling."""
 
 import fractions
 import json
@@ -250,7 +250,7 @@ def _remux(source_path, target_path, first=0, **options):
 
 
 def _write_pictures(path, sizes, **kwargs):
-  """Motion JPEG, whose frames stand each for itself, of several sizes."""
+  """Motion JPEG, whose frames are independent, of several sizes."""
   with av.open(str(path), 'w', **kwargs) as container:
     stream = container.add_stream('mjpeg', rate=8)
     stream.height, stream.width = sizes[0]

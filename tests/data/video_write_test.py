@@ -1,4 +1,4 @@
-"""Clips: writing mp4, whole or not at all."""
+"""Clips: writing mp4 files, which are complete or absent."""
 
 from unittest import mock
 

@@ -258,7 +258,7 @@ _GOOD = {'video': 'videos/wide_0.mp4', 'caption': 'wide', 'score': 0.5}
 _BAD_RECORDS = {
   'parent': ({'video': '../x.mp4'}, '".."', 'below the data root'),
   'absolute': ({'video': '/etc/passwd'}, 'absolute path'),
-  'text score': ({'score': '0.5'}, '"score" is a text'),
+  'text score': ({'score': '0.5'}, '"score" is a string'),
   'nan score': ({'score': float('nan')}, '"score" is nan'),
   'negative score': ({'score': -0.1}, '"score" is -0.1'),
   'score above 1': ({'score': 1.1}, '"score" is 1.1', 'between 0 and 1'),
@@ -309,7 +309,7 @@ class RefuseTest(_PrepareTest):
     job=('prepare', 'align'),
     case=(
       ('[{"video": "videos/wide_0.mp4",}]', 'line 1 column 32', 'invalid JSON'),
-      ('[{"video": "a", "video": "b"}]', "'video' stands twice", 'record 0'),
+      ('[{"video": "a", "video": "b"}]', "duplicate key 'video'", 'record 0'),
       ('{}', 'an object, not a list'),
       ('[]', 'no usable record'),
     ),
@@ -333,7 +333,7 @@ class RefuseTest(_PrepareTest):
     (root / 'videos' / 'bad.mp4').symlink_to(
       self.world.root / 'videos' / 'wide_0.mp4'
     )
-    self.refused('prepare', root, 'record 0', 'leads out of the data root')
+    self.refused('prepare', root, 'record 0', 'link to outside the data root')
 
   @parameterized.parameters(
     ({'data__sizes': '((17, 32),)'}, '17 x 32', 'even'),
@@ -394,7 +394,7 @@ class SkipTest(_PrepareTest):
       outcome.has_logged(f'3 of 10 records were skipped, listed in {listed}')
     )
     first, second, third = json.loads(listed.read_text())
-    self.assertIn('bad.json record 2: "score" is a text', first)
+    self.assertIn('bad.json record 2: "score" is a string', first)
     self.assertIn('bad.json record 8 (videos/bad_0.mp4)', second)
     self.assertIn('bad.json record 9 (videos/bad_1.mp4)', third)
     self.assertLen(jobs.records_of(self.cache), 7)
@@ -408,7 +408,7 @@ class SkipTest(_PrepareTest):
     # What may not be skipped is not skipped because it was once.
     with _no_encoder():
       outcome = self.run_job(**settings | {'data__on_bad_record': 'error'})
-    self.assert_refused(outcome, 'record 2', '"score" is a text')
+    self.assert_refused(outcome, 'record 2', '"score" is a string')
     items[2]['score'] = 0.5
     (root / 'bad.json').write_text(json.dumps(items))
     with _no_encoder():

@@ -168,7 +168,7 @@ KEY = '9642bf4d0cfae347'
 
 class RefuseTest(_VideosTest):
   @parameterized.parameters(
-    (['a'], 'a text, not an object'),
+    (['a'], 'a string, not an object'),
     ([[]], 'a list, not an object'),
     ([{'video': 'videos/a.mp4'}], 'no "caption"'),
     ([{'caption': 'A cat.'}], 'no "video"'),
@@ -176,7 +176,7 @@ class RefuseTest(_VideosTest):
     ([item('a', 7)], '"caption" is a number'),
     ([item('a', '\ud800')], 'surrogate'),
     ([item('x')], "no video file 'videos/x.mp4'"),
-    ([item('a') | {'video': '../outside.mp4'}], 'holds ".."'),
+    ([item('a') | {'video': '../outside.mp4'}], 'contains ".."'),
     ([item('a') | {'video': '/etc/passwd'}], 'absolute path'),
     ([item('a') | {'video': 'videos'}], 'not a regular file'),
     ([made('a', files=None)], '"files" names no mp4'),
@@ -201,7 +201,9 @@ class RefuseTest(_VideosTest):
   def test_link_out_of_the_root(self):
     (self.root / 'videos' / 'x.mp4').symlink_to(self.outside)
     self.write([item('x')])
-    self.assert_refused(['record 0', 'leads out of the data root'], 'test.json')
+    self.assert_refused(
+      ['record 0', 'link to outside the data root'], 'test.json'
+    )
 
   @parameterized.parameters(
     ('test.json', '{', 'line 1 column 2'),
@@ -216,14 +218,14 @@ class RefuseTest(_VideosTest):
     for on_bad_record in ('error', 'skip'):
       self.assert_refused([name, words], name, on_bad_record=on_bad_record)
 
-  def test_key_stands_twice(self):
+  def test_duplicate_key(self):
     self.write('[{"video": "videos/a.mp4", "caption": "a", "caption": "b"}]')
-    self.assert_refused(["'caption' stands twice"], 'test.json')
+    self.assert_refused(["duplicate key 'caption'"], 'test.json')
 
   def test_nothing_usable(self):
     self.write([item('x'), item('y')])
     self.assert_refused(
-      ['test.json: no usable record of 2', "'videos/x.mp4'"],
+      ['test.json: no usable record (2 skipped)', "'videos/x.mp4'"],
       'test.json',
       on_bad_record='skip',
     )
