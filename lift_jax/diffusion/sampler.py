@@ -1,13 +1,13 @@
-"""From noise to latents in a few steps: DDIM and CogVideoX's stochastic DPM.
+"""Samplers: DDIM and CogVideoX's stochastic DPM.
 
 A step goes from alpha-bar a (at timestep t) to alpha-bar p (at the next, lower
 one, or p = 1 after the last). The network's velocity v gives an estimate of the
-clean latents, and the step is linear in what is known:
+clean latents, and the step is a linear combination:
 
   x0  = sqrt(a) x - sqrt(1 - a) v
-  x'  = A x + B x0 + C x0_before + D noise
+  x'  = A x + B x0 + C x0_previous + D noise
 
-so both samplers are one loop over a table of numbers. With
+so both samplers are one loop over a table of coefficients. With
 
   rho = a (1 - p) / (p (1 - a)),   1 - rho = (p - a) / (p (1 - a))
 
@@ -17,13 +17,13 @@ which is exp(-2 h), h being the step in half log signal-to-noise ratio:
   DPM   A = sqrt((1 - p) / (1 - a)) sqrt(rho)    B = sqrt(p) (1 - rho) (1 + c)
         C = -sqrt(p) (1 - rho) c                 D = sqrt((1 - p) (1 - rho))
 
-where c = h / (2 h_before) makes the DPM step second-order; it is 0 at the first
-step, which has no predecessor, at the second, as h_before is infinite after
-a = 0, and at the last. Written with rho nothing is infinite: a = 0 and p = 1
-both give rho = 0. (DDIM: arXiv 2010.02502. DPM: SDE-DPM-Solver++(2M), arXiv
-2211.01095.)
+where c = h / (2 h_previous) makes the DPM step second-order; it is 0 at the
+first step, which has no predecessor, at the second, as h_previous is infinite
+after a = 0, and at the last. Written with rho nothing is infinite: a = 0 and
+p = 1 both give rho = 0. (DDIM: arXiv 2010.02502. DPM: SDE-DPM-Solver++(2M),
+arXiv 2211.01095.)
 
-The tables are made on the host in float64 and rounded once.
+The tables are computed on the host in float64 and rounded once.
 
 B clips  N steps
 """
@@ -46,17 +46,17 @@ CARRY_DTYPES = ('float32', 'bfloat16', 'float16')
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-  """How clips are sampled; the defaults are the published ones of 2B.
+  """Sampler settings; the defaults are those published for 2B.
 
   Attributes:
-    name: 'ddim', deterministic, or 'dpm', which draws noise at every step.
+    name: 'ddim', deterministic, or 'dpm', which adds noise at every step.
     num_steps: calls of the network.
-    guidance_scale: of classifier-free guidance; 1 leaves it out, and with it
-      half of the work.
+    guidance_scale: of classifier-free guidance; 1 is no guidance, at half the
+      cost.
     dynamic_guidance: 'none', 'timestep' or 'step'; see `guidance`.
     reference: step as diffusers does, from t to t - 1000 // num_steps. Unless
-      num_steps divides 1000 that is not the next timestep, and the last step
-      may leave noise.
+      num_steps divides 1000 that is not the next timestep, and noise may remain
+      after the last step.
     carry_dtype: type that latents are rounded to after each step; the published
       pipelines round to the type of the network.
   """
@@ -83,39 +83,39 @@ class SamplerConfig:
         )
     if type(self.num_steps) is not int or self.num_steps < 1:
       raise UserError(
-        f'sampler: num_steps is {self.num_steps!r}; give a whole number from 1'
+        f'sampler: num_steps is {self.num_steps!r}; give a positive integer'
       )
     scale = self.guidance_scale
     if type(scale) not in (int, float) or not 1 <= scale < float('inf'):
       raise UserError(
-        f'sampler: guidance_scale is {scale!r}; give a number from 1, which '
-        'means no guidance'
+        f'sampler: guidance_scale is {scale!r}; give a finite number of at '
+        'least 1, which means no guidance'
       )
 
   @property
   def is_guided(self) -> bool:
-    """Whether a negative text takes part."""
+    """Whether guidance needs a negative text."""
     return self.guidance_scale > 1
 
   @property
   def is_stochastic(self) -> bool:
-    """Whether each step draws noise."""
+    """Whether each step adds noise."""
     return self.name == 'dpm'
 
 
 class Steps(NamedTuple):
-  """Tables over the steps [N], or one row of them.
+  """Coefficients of all steps [N], or those of one step.
 
   Attributes:
     index: 0, 1, ..., int32.
-    timestep: what the network is told, int32.
-    guidance: scale of guidance, fp32 like all below.
+    timestep: input of the network, int32.
+    guidance: guidance scale, fp32 like all below.
     signal: x0 = signal x - noise v.
     noise: see `signal`.
-    from_x: x' = from_x x + from_x0 x0 + from_before x0_before
+    from_x: x' = from_x x + from_x0 x0 + from_previous x0_previous
       + from_noise noise.
     from_x0: see `from_x`.
-    from_before: see `from_x`.
+    from_previous: see `from_x`.
     from_noise: see `from_x`.
   """
 
@@ -126,20 +126,20 @@ class Steps(NamedTuple):
   noise: np.ndarray
   from_x: np.ndarray
   from_x0: np.ndarray
-  from_before: np.ndarray
+  from_previous: np.ndarray
   from_noise: np.ndarray
 
 
 def trailing_timesteps(
   num_steps: int, num_train_timesteps: int, reference: bool = False
 ) -> np.ndarray:
-  """Timesteps from the last one down in equal strides, int64 [num_steps].
+  """Timesteps with 'trailing' spacing, descending, int64 [num_steps].
 
   Args:
     num_steps: at most `num_train_timesteps`.
     num_train_timesteps: of the schedule.
-    reference: keep the surplus timestep -1 with which rounding ends diffusers'
-      series for some numbers, 61 the first of them.
+    reference: keep the surplus timestep -1 that diffusers' series has for some
+      `num_steps` due to rounding, 61 the first of them.
 
   Raises:
     UserError: more steps than timesteps.
@@ -174,13 +174,13 @@ def make_steps(schedule: ScheduleConfig, config: SamplerConfig) -> Steps:
   if config.name == 'ddim':
     rates['from_x'] = shrink
     rates['from_x0'] = np.sqrt(p) - np.sqrt(a) * shrink
-    rates['from_before'] = rates['from_noise'] = np.zeros_like(a)
+    rates['from_previous'] = rates['from_noise'] = np.zeros_like(a)
   else:
     rest = (p - a) / (p * (1 - a))  # 1 - rho, without cancellation
     c = _second_order(a, p)
     rates['from_x'] = shrink * np.sqrt(_rho(a, p))
     rates['from_x0'] = np.sqrt(p) * rest * (1 + c)
-    rates['from_before'] = -np.sqrt(p) * rest * c
+    rates['from_previous'] = -np.sqrt(p) * rest * c
     rates['from_noise'] = np.sqrt((1 - p) * rest)
   rates['guidance'] = guidance.guidance_scales(
     config.guidance_scale, config.dynamic_guidance, t, num_steps
@@ -198,24 +198,24 @@ def _rho(a, p):
 
 
 def _second_order(a, p):
-  """c = h / (2 h_before) of each step, 0 where a step is first-order.
+  """c = h / (2 h_previous) of each step, 0 where a step is first-order.
 
-  h_before is the step from the timestep before to this one, even where that
-  step had aimed elsewhere (`SamplerConfig.reference`).
+  h_previous is the step from the previous timestep to this one, even if that
+  step went to another timestep (`SamplerConfig.reference`).
   """
   c = np.zeros_like(a)
-  before, now, after = a[:-1], a[1:], p[1:]
-  # Where a = 0 or p = 1 a step has no finite h.
-  finite = (before > 0) & (now > 0) & (after < 1)
-  before, now, after = before[finite], now[finite], after[finite]
-  c[1:][finite] = np.log(_rho(now, after)) / (2 * np.log(_rho(before, now)))
+  previous, now, after = a[:-1], a[1:], p[1:]
+  # If a = 0 or p = 1, h is infinite.
+  finite = (previous > 0) & (now > 0) & (after < 1)
+  previous, now, after = previous[finite], now[finite], after[finite]
+  c[1:][finite] = np.log(_rho(now, after)) / (2 * np.log(_rho(previous, now)))
   return c
 
 
 def clip_keys(seeds: Sequence[int]) -> np.ndarray:
   """Random keys of clips, uint32 [B, 2], from seeds in [0, 2^64)."""
   if any(not 0 <= seed < 2**64 for seed in seeds):
-    raise UserError(f'sampler: seeds {list(seeds)}; give some in [0, 2^64)')
+    raise UserError(f'sampler: seeds {list(seeds)}; they must be in [0, 2^64)')
   halves = [divmod(seed, 2**32) for seed in seeds]
   return np.array(halves, np.uint32).reshape(-1, 2)
 
@@ -223,15 +223,15 @@ def clip_keys(seeds: Sequence[int]) -> np.ndarray:
 def clip_noise(
   keys_b2: jax.Array, draw: jax.Array | int, shape: tuple[int, ...]
 ) -> jax.Array:
-  """Standard normal noise fp32 [B, *shape], each clip's from its own key.
+  """Standard normal noise fp32 [B, *shape], from one key per clip.
 
-  Neither the other clips of the batch, their number, nor the mesh changes it:
-  bits are counted within a clip, and the generator is fixed here, as others
-  (rbg) draw differently in a batch.
+  It depends neither on the other clips of the batch nor on the mesh: random
+  bits are generated per clip, with a fixed generator, as others (rbg) give
+  different numbers under vmap.
 
   Args:
     keys_b2: uint32 [B, 2], see `clip_keys`.
-    draw: 0 for the noise that sampling starts from, i + 1 for that of step i.
+    draw: 0 for the initial noise, i + 1 for that of step i.
     shape: of one clip.
   """
 
@@ -256,25 +256,25 @@ def sample(
       with guidance applied, in fp32.
     steps: tables from `make_steps`.
     x_b: noise to start from [B, ...].
-    draw: `draw(index)`, the noise [B, ...] of a step; None for a sampler that
-      needs none.
+    draw: `draw(index)`, the noise [B, ...] of a step; None for a deterministic
+      sampler.
     carry_dtype: type that latents are rounded to after each step.
 
   Returns:
     Clean latents [B, ...] in fp32.
   """
 
-  def step(carry, row):
-    x_b, before_b = carry
-    v_b = velocity(x_b, row.timestep, row.guidance)
+  def body(carry, step):
+    x_b, previous_b = carry
+    v_b = velocity(x_b, step.timestep, step.guidance)
     x_b = x_b.astype(jnp.float32)
-    x0_b = row.signal * x_b - row.noise * v_b
-    x_b = row.from_x * x_b + row.from_x0 * x0_b
+    x0_b = step.signal * x_b - step.noise * v_b
+    x_b = step.from_x * x_b + step.from_x0 * x0_b
     if draw is not None:
-      noise_b = draw(row.index).astype(jnp.float32)
-      x_b = x_b + row.from_before * before_b + row.from_noise * noise_b
+      noise_b = draw(step.index).astype(jnp.float32)
+      x_b = x_b + step.from_previous * previous_b + step.from_noise * noise_b
     return (x_b.astype(carry_dtype), x0_b), None
 
   start = (x_b.astype(carry_dtype), jnp.zeros(x_b.shape, jnp.float32))
-  (x_b, _), _ = jax.lax.scan(step, start, jax.tree.map(jnp.asarray, steps))
+  (x_b, _), _ = jax.lax.scan(body, start, jax.tree.map(jnp.asarray, steps))
   return x_b.astype(jnp.float32)

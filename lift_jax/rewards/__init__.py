@@ -1,1 +1,1 @@
-"""Rewards: from what a critic answers to the weight of a video."""
+"""Rewards: from a critic's answers to the weight of a video in the loss."""

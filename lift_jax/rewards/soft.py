@@ -1,9 +1,9 @@
-"""Soft rewards: how sure the critic is, from the first token of its answer.
+"""Soft rewards: expected scores under the critic's distribution over labels.
 
 An answer begins with its label, and the labels begin with different tokens. So
-the logits of that one token hold the distribution over labels, of which the
-text shows one draw. Its mean score tells apart videos that have the same label
-and does not change from one draw to the next.
+the logits of the first token give the distribution over labels, of which the
+text is one sample. The expected score distinguishes videos with the same label
+and has no sampling noise.
 """
 
 # B any leading axes  V vocabulary  L labels  D dimensions
@@ -17,35 +17,34 @@ import jax.numpy as jnp
 from lift_jax.data.hra import LABELS
 
 
-class LabelBelief(NamedTuple):
-  """What a critic is about to answer.
+class LabelDistribution(NamedTuple):
+  """A critic's distribution over the labels.
 
   Attributes:
-    probabilities: float32 [B, L], of each label in the order of `LABELS`, if
-      the answer begins with one; their sum is 1.
-    mass: float32 [B], the probability that it does. If it is small, the model
-      wants to write something else, and `probabilities` say little.
+    probabilities: float32 [B, L], of each label in the order of `LABELS`, given
+      that the answer begins with a label; they sum to 1.
+    mass: float32 [B], the probability that the answer begins with a label. If
+      it is small, `probabilities` say little.
   """
 
   probabilities: jax.Array
   mass: jax.Array
 
 
-def label_belief(
+def label_distribution(
   logits_bv: jax.Array, label_ids: Mapping[str, int]
-) -> LabelBelief:
-  """The belief in each label: p(label) / sum of p over labels.
+) -> LabelDistribution:
+  """The distribution over labels: p(label) / sum of p over labels.
 
   Args:
     logits_bv: [B, V], of the first token of answers, in any float type.
-    label_ids: the token of each label, all different, as from
-      `tokens.label_ids`.
+    label_ids: the first token of each label, all different.
   """
   logits_bv = logits_bv.astype(jnp.float32)
   ids = jnp.array([label_ids[label] for label in LABELS])
   logits_bl = logits_bv[..., ids]
-  # Two normalisations: by way of the vocabulary, labels that are all unlikely
-  # would be 0 / 0.
+  # Normalised twice: from probabilities over the vocabulary, labels that are
+  # all unlikely would give 0 / 0.
   total_b = jax.nn.logsumexp(logits_bv, axis=-1)
   mass_b = jnp.exp(jax.nn.logsumexp(logits_bl, axis=-1) - total_b)
-  return LabelBelief(jax.nn.softmax(logits_bl, axis=-1), mass_b)
+  return LabelDistribution(jax.nn.softmax(logits_bl, axis=-1), mass_b)

@@ -1,4 +1,4 @@
-"""From labels to the reward that weighs the likelihood of a video."""
+"""Rewards from labels; a reward weights the likelihood of a video."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -13,9 +13,9 @@ class RewardMap:
   """The score of each label; the defaults are LiFT's (arXiv 2412.04814).
 
   Attributes:
-    good: score of 'Good'; each lies in [0, 1] and is not below the next.
+    good: score of 'Good'. All are in [0, 1], with good >= normal >= bad.
     normal: score of 'Normal'.
-    bad: score of 'Bad'. Above 0 it still teaches what the video shows.
+    bad: score of 'Bad'; above 0, training still learns from such videos.
   """
 
   good: float = 0.9
@@ -26,15 +26,15 @@ class RewardMap:
     scores = dataclasses.asdict(self)
     for name, score in scores.items():
       is_number = isinstance(score, int | float) and not isinstance(score, bool)
-      # Not finite fails the comparison, too.
+      # NaN and infinity fail the comparison, too.
       if not is_number or not 0 <= score <= 1:
         raise UserError(
           f'{name} = {score!r} in the reward map; give a number from 0 to 1'
         )
     if not self.good >= self.normal >= self.bad:
       raise UserError(
-        f'the reward map {scores} gives more for a worse label; order the '
-        'scores as good >= normal >= bad'
+        f'the reward map {scores} gives a worse label a higher score; use good '
+        '>= normal >= bad'
       )
 
   def scores(self) -> tuple[float, float, float]:
@@ -42,7 +42,7 @@ class RewardMap:
     return tuple(getattr(self, label.lower()) for label in LABELS)
 
   def score(self, label: str) -> float:
-    """The score of one label; a UserError if there is no such label."""
+    """The score of one label; a UserError if it is unknown."""
     if label not in LABELS:
       raise UserError(f'label {label!r}; write one of {", ".join(LABELS)}')
     return self.scores()[LABELS.index(label)]
@@ -56,13 +56,13 @@ def video_reward(
   """The mean over the dimensions of the scores of a video's labels.
 
   Args:
-    labels: the label of each of `DIMENSIONS`, and of no other.
-    reward_map: scores the labels.
-    decimals: rounds the mean; None does not. The reference stores two
-      (CogVideo/process_reward_score.py).
+    labels: by dimension, exactly those of `DIMENSIONS`.
+    reward_map: scores of the labels.
+    decimals: of the rounded mean, None without rounding. The reference stores
+      two (CogVideo/process_reward_score.py).
 
   Raises:
-    UserError: a dimension is missing or unknown, or a label is.
+    UserError: a missing or unknown dimension, or an unknown label.
   """
   if missing := set(DIMENSIONS) - labels.keys():
     raise UserError(f'no label for {listing(missing)}; rate every dimension')

@@ -26,7 +26,7 @@ from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.models.llama.cache import Cache
 from lift_jax.models.llama.decoder import last_token
 from lift_jax.partitioning import BATCH_AXES
-from lift_jax.rewards.soft import label_belief
+from lift_jax.rewards.soft import label_distribution
 
 
 class Prompts(NamedTuple):
@@ -105,9 +105,9 @@ def rate(
     method='extend',
   )
   logits_rv = model(params, last_token(hidden_rmd, length_r), method='logits')
-  belief = label_belief(logits_rv, dict(label_ids))
+  distribution = label_distribution(logits_rv, dict(label_ids))
   first_r = jnp.argmax(logits_rv, axis=-1).astype(jnp.int32)
-  return (*belief, first_r), cache
+  return (*distribution, first_r), cache
 
 
 @functools.partial(

@@ -1,4 +1,4 @@
-"""Scales of guidance, and the pairs of the two branches."""
+"""Guidance scales, and the combination of the two branches."""
 
 import math
 
@@ -89,7 +89,7 @@ class GuidedTest(parameterized.TestCase):
 
   def test_pairs_lie_side_by_side_negative_first(self):
     first, second = jnp.arange(3), 10 + jnp.arange(3)
-    pairs = guidance.pairs(first, second)
+    pairs = guidance.interleave(first, second)
     self.assertEqual(pairs.tolist(), [0, 10, 1, 11, 2, 12])
 
   def test_guidance_is_fp32(self):

@@ -84,8 +84,8 @@ class ParityTest(parameterized.TestCase):
   def _monkeypatch(self, monkeypatch):
     self.monkeypatch = monkeypatch
 
-  # 50 divides 1000; the others fall into the trap, 7 with noise left in the
-  # end; 61 has a surplus step at timestep -1.
+  # Of these 1, 2 and 50 divide 1000; with the others steps of the reference miss
+  # the next timestep, and 7 leaves noise; 61 has a surplus step at -1.
   @parameterized.product(
     name=('ddim', 'dpm'), num_steps=(1, 2, 7, 30, 49, 50, 61)
   )
@@ -138,7 +138,7 @@ class TablesTest(parameterized.TestCase):
             for table in (
               steps.from_x,
               steps.from_x0,
-              steps.from_before,
+              steps.from_previous,
               steps.from_noise,
             )
           ]
@@ -290,7 +290,7 @@ class NoiseTest(parameterized.TestCase):
     steps = sampler.make_steps(SCHEDULES['2b'], SamplerConfig('dpm', num_steps))
     zero = np.zeros_like(steps.from_x)
     steps = steps._replace(
-      from_x=zero, from_x0=zero, from_before=zero, from_noise=zero + 1
+      from_x=zero, from_x0=zero, from_previous=zero, from_noise=zero + 1
     )
 
     def run(keys):

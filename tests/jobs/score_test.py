@@ -525,7 +525,7 @@ class RefuseTest(_ScoreTest):
     ({'prompts__questions': '/no/q.json'}, '/no/q.json', 'no such file'),
     ({'reward__kind': 'hard'}, 'reward.kind', 'soft'),
     ({'reward__decimals': -1}, 'reward.decimals'),
-    ({'reward__good': 0.1}, 'gives more for a worse label'),
+    ({'reward__good': 0.1}, 'gives a worse label a higher score'),
     ({'reward__bad': -0.1}, 'bad = -0.1'),
     ({'run__num_readers': 0}, 'run.num_readers must be above 0'),
     ({'mesh__data': 3}, 'mesh of data 3', '8 devices'),

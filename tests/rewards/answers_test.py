@@ -1,4 +1,4 @@
-"""Labels and reasons of answers; what is no answer raises."""
+"""Labels and rationales of answers; malformed answers raise."""
 
 import json
 import pathlib

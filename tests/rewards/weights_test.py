@@ -1,4 +1,4 @@
-"""Rewards of videos, against numbers worked out by hand and published."""
+"""Rewards of videos, against published numbers and some computed by hand."""
 
 import itertools
 import json
