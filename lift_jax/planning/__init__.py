@@ -1,7 +1,7 @@
-"""What a compiled program will need and how fast it can be, without a device.
+"""Memory, cost and time of compiled programs, without the devices.
 
-`chips` knows the accelerators, `topology` how many of them stand where, `hlo`
-reads the text of a compiled program, `collectives` and `costs` count what it
-moves and computes, `memory` says whether it fits, and `roofline` makes seconds
-of it.
+`chips` describes accelerators and `topology` their arrangement; `hlo` parses a
+compiled program, `collectives` and `costs` count its communication, FLOPs and
+memory traffic, `memory` checks whether it fits, and `roofline` estimates the
+time of a step.
 """

@@ -1,7 +1,7 @@
-"""What the devices of a program send to one another.
+"""Collectives of a compiled program, and the bytes that they send.
 
-Bytes are those that one device sends in one call, if the members of a group of
-n pass data around a ring; S are the bytes of its operands.
+Bytes are those that one device sends per execution with ring algorithms in a
+group of n devices; S is the size of its operands in bytes.
 
   all-gather      (n - 1) S
   reduce-scatter  (n - 1) S / n
@@ -9,9 +9,9 @@ n pass data around a ring; S are the bytes of its operands.
   all-to-all      (n - 1) S / n
   permute         S
 
-Where a group reaches over g slices or hosts, with n / g members in each, it is
-done within and between them in turn: (g - 1) / (n - 1) of the bytes go over
-the slower network, and of an all-to-all (n - n / g) / (n - 1).
+A group that spans g slices or hosts, with n / g members in each, communicates
+within and between them in turn: a fraction (g - 1) / (n - 1) of the bytes goes
+over the slower network, of an all-to-all (n - n / g) / (n - 1).
 """
 
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ from lift_jax.planning import execution
 from lift_jax.planning.hlo import Computation, Instruction, Module
 from lift_jax.planning.replica_groups import (
   Groups,
-  Layout,
+  MeshLayout,
   replica_groups,
   source_target_pairs,
 )
 
-# Times (n - 1) S.
+# Bytes sent, in units of (n - 1) S.
 _RING = {
   'all-gather': lambda n: 1.0,
   'reduce-scatter': lambda n: 1 / n,
@@ -37,8 +37,8 @@ _RING = {
 }
 _PAIRS = ('collective-permute', 'collective-broadcast')
 
-# Between slices TPUs send through their hosts, which the program sees as
-# sending and receiving; the host's part is written beside it.
+# Between slices TPUs communicate through their hosts: send and receive in the
+# program, with an attribute that describes what the hosts do.
 _MEGASCALE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _MEGASCALE_SLICES = re.compile(r'_xla_megascale_target="\{([\d,]+)\}')
 
@@ -49,11 +49,12 @@ class Collective:
 
   Attributes:
     kind: such as 'all-gather'.
-    axes: of the mesh, along which the members of a group differ.
-    ici_bytes: sent by a device within its slice or host, each time.
-    dcn_bytes: sent by a device to other slices or hosts, each time.
-    times: how often it runs.
-    is_certain: whether `times` is known; a loop of unknown length counts once.
+    axes: mesh axes along which the members of a group differ.
+    ici_bytes: sent by a device within its slice or host, per execution.
+    dcn_bytes: sent by a device to other slices or hosts, per execution.
+    times: number of executions.
+    is_certain: whether `times` is known; a loop with an unknown trip count
+      counts once.
   """
 
   kind: str
@@ -65,16 +66,16 @@ class Collective:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """All collectives of a kind along the same axes, in one call.
+class CollectiveTotals:
+  """Totals of all collectives of one kind along the same mesh axes.
 
   Attributes:
     kind: such as 'all-gather'.
     axes: of the mesh.
-    count: how many run.
+    count: number of executions.
     ici_bytes: sent by a device within its slice or host.
-    dcn_bytes: sent by a device to others.
-    is_certain: whether all of them run as often as counted.
+    dcn_bytes: sent by a device to other slices or hosts.
+    is_certain: whether `count` is known.
   """
 
   kind: str
@@ -86,7 +87,7 @@ class Row:
 
 
 def find(
-  module: Module, executions: execution.Executions, layout: Layout
+  module: Module, executions: execution.Executions, layout: MeshLayout
 ) -> list[Collective]:
   """All collectives among more than one device, in the order of the text."""
   found = []
@@ -94,50 +95,50 @@ def find(
     computation = module[name]
     is_certain = name not in executions.uncertain
     for instruction in computation:
-      counted = _read(
+      collective = _read(
         module, computation, instruction, layout, name in executions.fused
       )
-      if counted is not None:
+      if collective is not None:
         found.append(
-          dataclasses.replace(counted, times=times, is_certain=is_certain)
+          dataclasses.replace(collective, times=times, is_certain=is_certain)
         )
   return found
 
 
-def table(collectives: Iterable[Collective]) -> list[Row]:
-  """Sums by kind and axes, the most bytes first."""
-  rows = {}
+def sum_by_axes(collectives: Iterable[Collective]) -> list[CollectiveTotals]:
+  """Totals by kind and mesh axes, the most bytes first."""
+  totals = {}
   for one in collectives:
     key = (one.kind, one.axes)
-    row = rows.get(key, Row(*key, 0, 0.0, 0.0, True))
-    rows[key] = Row(
+    total = totals.get(key, CollectiveTotals(*key, 0, 0.0, 0.0, True))
+    totals[key] = CollectiveTotals(
       *key,
-      row.count + one.times,
-      row.ici_bytes + one.times * one.ici_bytes,
-      row.dcn_bytes + one.times * one.dcn_bytes,
-      row.is_certain and one.is_certain,
+      total.count + one.times,
+      total.ici_bytes + one.times * one.ici_bytes,
+      total.dcn_bytes + one.times * one.dcn_bytes,
+      total.is_certain and one.is_certain,
     )
-  return sorted(rows.values(), key=lambda r: -(r.ici_bytes + r.dcn_bytes))
+  return sorted(totals.values(), key=lambda t: -(t.ici_bytes + t.dcn_bytes))
 
 
 def ici_bytes_by_axes(
-  rows: Iterable[Row],
+  totals: Iterable[CollectiveTotals],
 ) -> dict[tuple[str, ...], float]:
   """Bytes that a device sends within its slice or host, by mesh axes."""
-  totals = {}
-  for row in rows:
-    totals[row.axes] = totals.get(row.axes, 0.0) + row.ici_bytes
-  return totals
+  by_axes = {}
+  for total in totals:
+    by_axes[total.axes] = by_axes.get(total.axes, 0.0) + total.ici_bytes
+  return by_axes
 
 
 def _read(
   module: Module,
   computation: Computation,
   instruction: Instruction,
-  layout: Layout,
+  layout: MeshLayout,
   is_fused: bool,
 ) -> Collective | None:
-  # The second half of an asynchronous one is '-done'.
+  # The second half of an asynchronous collective is '-done'.
   kind = instruction.opcode.removesuffix('-start')
   if kind == 'send':
     return _between_slices(computation, instruction, layout)
@@ -164,14 +165,14 @@ def _read(
 def _reduce_scatter_if_sliced(
   computation: Computation, instruction: Instruction
 ) -> str:
-  """TPUs have a reduce-scatter as a fusion of an all-reduce and a slice."""
+  """On TPUs a reduce-scatter is a fusion of an all-reduce and a slice."""
   users = computation.users(instruction.name)
   is_sliced = users and all(u.opcode == 'dynamic-slice' for u in users)
   return 'reduce-scatter' if is_sliced else 'all-reduce'
 
 
 def _split_ring(
-  kind: str, size: float, groups: Groups, layout: Layout
+  kind: str, size: float, groups: Groups, layout: MeshLayout
 ) -> tuple[float, float]:
   """(ICI, DCN) bytes of the group that sends the most."""
   n = max(len(group) for group in groups)
@@ -183,15 +184,15 @@ def _split_ring(
 
 
 def _split_pairs(
-  kind: str, size: float, groups: Groups, layout: Layout
+  kind: str, size: float, groups: Groups, layout: MeshLayout
 ) -> tuple[float, float]:
-  """(ICI, DCN) bytes of the devices that send, each in full."""
+  """(ICI, DCN) bytes of the sending devices."""
   spans = {len({layout.granules[p] for p in group}) > 1 for group in groups}
   return size * (False in spans), size * (True in spans)
 
 
 def _between_slices(
-  computation: Computation, instruction: Instruction, layout: Layout
+  computation: Computation, instruction: Instruction, layout: MeshLayout
 ) -> Collective | None:
   kind = _MEGASCALE.search(instruction.attributes)
   if kind is None:

@@ -1,13 +1,13 @@
-"""FLOPs of convolutions as XLA writes them.
+"""FLOPs of convolutions in XLA programs.
 
-On TPUs products of matrices are convolutions too, and dimensions that merely
-run along both operands become windows as long as the input, padded so that all
-but one place of each meets nothing but padding:
+On TPUs matrix products are convolutions, too. A batch dimension of both
+operands becomes a window as long as the input, padded such that in each window
+all elements but one meet only padding:
 
   bf16[17920,30,64] convolution(x, w),
     window={size=30 pad=29_29 rhs_reversal=1}, dim_labels=bf0_0oi->b0f
 
-So what lies outside the input must not be counted.
+So products with padding must not be counted.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ def convolution_flops(
   """FLOPs of a convolution, a multiply-add being two.
 
   Args:
-    instruction: with `dim_labels`, and `window` where there is one.
+    instruction: with `dim_labels`, and optionally `window`.
     lhs: shape of the input.
     rhs: shape of the kernel.
   """
@@ -46,7 +46,7 @@ def convolution_flops(
   )
   for index, window in enumerate(_windows(instruction)):
     label = str(index)
-    products *= _meetings(
+    products *= _num_products(
       window, lhs[of_lhs.index(label)], out[of_out.index(label)]
     )
   return 2.0 * products
@@ -74,18 +74,18 @@ def _windows(instruction: Instruction) -> list[_Window]:
   return windows
 
 
-def _meetings(window: _Window, inputs: int, outputs: int) -> int:
-  """Pairs of an output and a place in its window that meet an input.
+def _num_products(window: _Window, inputs: int, outputs: int) -> int:
+  """Number of (output, kernel element) pairs that meet an input element.
 
-  Output o and place k look at o * stride + k * rhs_dilate - pad of an input
-  whose elements lie lhs_dilate apart.
+  Output o and kernel element k meet offset o * stride + k * rhs_dilate - pad of
+  an input whose elements are lhs_dilate apart.
   """
   last = (inputs - 1) * window.lhs_dilate
-  # Outputs this far apart look at the same distance from an element.
+  # With this period outputs have the same offset from an input element.
   period = window.lhs_dilate // math.gcd(window.lhs_dilate, window.stride)
   total = 0
-  for place in range(window.size):
-    shift = place * window.rhs_dilate - window.pad_low
+  for k in range(window.size):
+    shift = k * window.rhs_dilate - window.pad_low
     low = max(0, -(shift // window.stride))
     high = min(outputs - 1, (last - shift) // window.stride)
     for first in range(low, min(low + period, high + 1)):

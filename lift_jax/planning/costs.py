@@ -1,12 +1,11 @@
-"""FLOPs and memory traffic of a program, loops counted in full.
+"""FLOPs and memory traffic of a program, with all iterations of loops.
 
 XLA's own `compiled.cost_analysis()` counts the body of a loop once, whatever
-its number of turns, and has nothing for programs compiled for GPUs that are not
-here.
+its trip count, and is empty for programs compiled for absent GPUs.
 
-Neither is measured. FLOPs are those of products and convolutions alone.
+Both are estimates. FLOPs are those of matrix products and convolutions only.
 Traffic assumes that every kernel reads its operands from memory and writes its
-result there: caches would make it less, kernels that read twice more.
+result there: caches reduce it, kernels that read an operand twice increase it.
 """
 
 import collections
@@ -24,7 +23,7 @@ _CUDNN_CONVOLUTIONS = (
   '__cudnn$convBiasActivationForward',
 )
 
-# Custom calls that mark memory, layout or bounds and compute nothing.
+# Custom calls that only annotate memory, layout or bounds.
 _NOT_KERNELS = (
   'AllocateBuffer',
   'AssumeGatherIndicesInBound',
@@ -34,8 +33,8 @@ _NOT_KERNELS = (
   'Sharding',
 )
 
-# What moves no bytes: names for values that lie somewhere, or callers whose
-# callees are counted.
+# Opcodes that move no bytes: aliases of values, and callers whose callees are
+# counted.
 _NO_TRAFFIC = frozenset(
   (
     'add-dependency',
@@ -64,8 +63,8 @@ _UPDATES = ('dynamic-update-slice', 'scatter')
 def flops(module: Module, executions: Executions) -> float:
   """FLOPs of all products and convolutions, a multiply-add being two.
 
-  Kernels that XLA calls by name (`kernels`), such as attention, are left out
-  but for the products of cuBLAS and the forward convolutions of cuDNN.
+  Custom kernels (`kernels`), such as attention, are not counted, except for
+  matrix products of cuBLAS and forward convolutions of cuDNN.
   """
   total = 0.0
   for name, times in executions.times.items():
@@ -101,7 +100,7 @@ def _target(instruction: Instruction) -> str | None:
 
 
 def kernels(module: Module, executions: Executions) -> dict[str, int]:
-  """How often each kernel is called whose FLOPs are not counted, by name."""
+  """Number of calls of each kernel whose FLOPs are not counted, by name."""
   counted = (*_CUBLAS, *_CUDNN_CONVOLUTIONS, *_NOT_KERNELS)
   calls = collections.Counter()
   for name, times in executions.times.items():
@@ -125,7 +124,7 @@ def hbm_bytes(module: Module, executions: Executions) -> float:
 
 
 def _in_hbm(module: Module, instruction: Instruction) -> int:
-  """Bytes of a value in main memory; TPUs number their other memories."""
+  """Bytes of a value in main memory; other TPU memories have numbers."""
   return sum(
     array.bytes
     for array in instruction.arrays
@@ -159,11 +158,11 @@ def _traffic(
 
 
 def _updated(instruction: Instruction) -> tuple[range, range]:
-  """Places among its operands of what is updated, and of what is put there."""
+  """Operand indices of the updated arrays, and of the updates."""
   if instruction.opcode == 'dynamic-update-slice':
     return range(1), range(1, 2)
-  # Arrays, indices, as many updates. A fused kernel runs over the updates, in
-  # place; the rest of the arrays is not touched.
+  # Arrays, indices, as many updates. The update is in place: the rest of the
+  # arrays is neither read nor written.
   num = (len(instruction.operands) - 1) // 2
   return range(num), range(num + 1, 2 * num + 1)
 
@@ -180,7 +179,7 @@ def _fusion_traffic(
 
 
 def _read(module: Module, fused: Computation, value: Instruction) -> int:
-  """Bytes that a fusion needs of a value: less where it takes slices of it."""
+  """Bytes of a value that a fusion reads: less if it only takes slices."""
   total = 0
   for user in fused.users(value.name):
     if user.opcode == 'bitcast':
@@ -201,7 +200,7 @@ def _read(module: Module, fused: Computation, value: Instruction) -> int:
 
 
 def _written(module: Module, fused: Computation, value: Instruction) -> int:
-  """Bytes that a fusion writes of a value: less where it updates a slice."""
+  """Bytes of a value that a fusion writes: less if it updates a slice."""
   if value.opcode == 'tuple':
     parts = [fused[name] for name in value.operands]
     return sum(_written(module, fused, part) for part in parts)

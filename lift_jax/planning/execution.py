@@ -1,9 +1,9 @@
-"""How often each computation of a program runs.
+"""Number of executions of each computation of a program.
 
-A computation runs once for each time that its caller runs, and the body of a
-loop once for each turn. How many turns there are stands beside the loop on
-CPUs and GPUs; on TPUs it has to be found: the loop counts from a constant, by
-a constant, to a constant.
+A computation runs once per execution of its caller, the body of a loop once per
+iteration. For CPUs and GPUs the trip count is an attribute of the loop; for
+TPUs it must be derived: the loop counts from a constant, by a constant, to a
+constant.
 """
 
 import collections
@@ -13,16 +13,15 @@ import re
 
 from lift_jax.planning.hlo import Computation, Instruction, Module
 
-# An integer while a loop is examined: (element of the loop's state, offset),
-# the element None where the number is known.
+# A symbolic integer in a loop: (element of the loop's state or None, offset); a
+# constant if the element is None.
 _Number = tuple[int | None, int]
-# What a computation is given: the number in (parameter, element of the tuple
-# or None).
-_Given = Callable[[int, int | None], _Number | None]
+# Arguments of a computation: (parameter, tuple element or None) to its value.
+_Arguments = Callable[[int, int | None], _Number | None]
 
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-# What leaves an integer as it is.
-_SAME = frozenset(
+# Opcodes that do not change an integer.
+_IDENTITY = frozenset(
   (
     'bitcast',
     'convert',
@@ -38,13 +37,12 @@ _MIRRORED = {'LT': 'GT', 'GT': 'LT', 'LE': 'GE', 'GE': 'LE', 'NE': 'NE'}
 
 @dataclasses.dataclass
 class Executions:
-  """What runs how often in one call of a program.
+  """Executions in one run of a program, by computation.
 
   Attributes:
-    times: of each computation that runs; of all branches of a conditional, as
-      if each were taken.
-    uncertain: those within loops of unknown length, whose turns count once.
-    fused: those whose values stay within the kernel of a fusion.
+    times: number of executions; all branches of a conditional count as taken.
+    uncertain: computations in loops of unknown trip count, which count once.
+    fused: computations whose values stay within the kernel of a fusion.
   """
 
   times: dict[str, int]
@@ -53,7 +51,7 @@ class Executions:
 
 
 def count(module: Module) -> Executions:
-  """Counts from the entry on."""
+  """Counts the executions, starting from the entry computation."""
   result = Executions(collections.defaultdict(int), set(), set())
   _visit(module, module.entry, 1, False, False, lambda *_: None, result)
   return result
@@ -65,7 +63,7 @@ def _visit(
   times: int,
   is_uncertain: bool,
   is_fused: bool,
-  given: _Given,
+  arguments: _Arguments,
   result: Executions,
 ) -> None:
   computation = module[name]
@@ -76,19 +74,24 @@ def _visit(
     result.fused.add(name)
   for instruction in computation:
     if instruction.opcode == 'while':
-      loop = _Loop(module, computation, instruction, given)
+      loop = _Loop(module, computation, instruction, arguments)
       trips = loop.trips()
       unknown = is_uncertain or trips is None
-      # The condition is asked once more than it holds.
-      turns, asked = (1, 1) if trips is None else (trips, trips + 1)
-      for part, runs in ((loop.body, turns), (loop.condition, asked)):
+      # The condition is evaluated once more than the body.
+      body_runs, condition_runs = 1, 1
+      if trips is not None:
+        body_runs, condition_runs = trips, trips + 1
+      for part, runs in (
+        (loop.body, body_runs),
+        (loop.condition, condition_runs),
+      ):
         _visit(
           module,
           part.name,
           times * runs,
           unknown,
           is_fused,
-          loop.given,
+          loop.arguments,
           result,
         )
       continue
@@ -107,22 +110,24 @@ class _Loop:
     module: Module,
     caller: Computation,
     instruction: Instruction,
-    given: _Given,
+    arguments: _Arguments,
   ):
     self.body = module[instruction.attribute('body')]
     self.condition = module[instruction.attribute('condition')]
     self._module = module
     self._caller = caller
     self._instruction = instruction
-    self._outside = given
+    self._outer_arguments = arguments
 
   def start(self, element: int) -> _Number | None:
-    """The element of the state before the first turn."""
+    """The initial value of an element of the state."""
     operand = self._instruction.operands[0]
-    return _element(self._module, self._caller, operand, element, self._outside)
+    return _element(
+      self._module, self._caller, operand, element, self._outer_arguments
+    )
 
-  def given(self, _: int, element: int | None) -> _Number | None:
-    """What a turn is given: known if no turn changes it, or itself."""
+  def arguments(self, _: int, element: int | None) -> _Number | None:
+    """State of an iteration: constant if loop-invariant, else symbolic."""
     if element is None:
       return None
     if _unchanged(self._module, self.body, element):
@@ -132,11 +137,12 @@ class _Loop:
     return (element, 0)
 
   def trips(self) -> int | None:
+    """The trip count, or None if unknown."""
     known = _KNOWN_TRIPS.search(self._instruction.attributes)
     if known:
       return int(known[1])
     compared = _comparison(
-      self._module, self.condition, self.condition.root, self.given
+      self._module, self.condition, self.condition.root, self.arguments
     )
     if compared is None:
       return None
@@ -148,17 +154,19 @@ class _Loop:
     counter, offset = left
     start = self.start(counter)
     after = _element(
-      self._module, self.body, self.body.root.name, counter, self.given
+      self._module, self.body, self.body.root.name, counter, self.arguments
     )
     if start is None or start[0] is not None:
       return None
     if after is None or after[0] != counter:
       return None
-    return _turns(start[1] + offset, right[1], after[1], direction)
+    return _trip_count(start[1] + offset, right[1], after[1], direction)
 
 
-def _turns(start: int, limit: int, step: int, direction: str) -> int | None:
-  """Turns of `for (i = start; i DIRECTION limit; i += step)`."""
+def _trip_count(
+  start: int, limit: int, step: int, direction: str
+) -> int | None:
+  """Iterations of `for (i = start; i DIRECTION limit; i += step)`."""
   if direction in ('GT', 'GE'):
     start, limit, step = -start, -limit, -step
     direction = _MIRRORED[direction]
@@ -167,8 +175,8 @@ def _turns(start: int, limit: int, step: int, direction: str) -> int | None:
   if direction == 'LT' and step > 0:
     return max(0, -((start - limit) // step))
   if direction == 'NE' and step and not (limit - start) % step:
-    turns = (limit - start) // step
-    return turns if turns >= 0 else None
+    trips = (limit - start) // step
+    return trips if trips >= 0 else None
   return None
 
 
@@ -184,54 +192,54 @@ def _element(
   computation: Computation,
   name: str,
   element: int,
-  given: _Given,
+  arguments: _Arguments,
 ) -> _Number | None:
-  """The integer that is an element of a tuple, if it can be told."""
+  """The integer in an element of a tuple, or None if it cannot be derived."""
   source = computation[name]
-  while source.opcode in _SAME:
+  while source.opcode in _IDENTITY:
     source = computation.operand(source)
   if source.opcode == 'parameter':
-    return given(int(source.literal), element)
+    return arguments(int(source.literal), element)
   if source.opcode == 'tuple':
-    return _number(module, computation, source.operands[element], given)
+    return _number(module, computation, source.operands[element], arguments)
   if source.opcode == 'while':
-    loop = _Loop(module, computation, source, given)
+    loop = _Loop(module, computation, source, arguments)
     if _unchanged(module, loop.body, element):
       return loop.start(element)
   return None
 
 
 def _number(
-  module: Module, computation: Computation, name: str, given: _Given
+  module: Module, computation: Computation, name: str, arguments: _Arguments
 ) -> _Number | None:
-  """An integer, if it can be told."""
+  """The value of an integer, or None if it cannot be derived."""
   instruction = computation[name]
   opcode = instruction.opcode
 
   def operand(index):
-    return _number(module, computation, instruction.operands[index], given)
+    return _number(module, computation, instruction.operands[index], arguments)
 
   if opcode == 'constant':
     is_integer = re.fullmatch(r'-?\d+', instruction.literal)
     return (None, int(instruction.literal)) if is_integer else None
   if opcode == 'parameter':
-    return given(int(instruction.literal), None)
-  if opcode in _SAME:
+    return arguments(int(instruction.literal), None)
+  if opcode in _IDENTITY:
     return operand(0)
   if opcode == 'get-tuple-element':
     element = int(instruction.attribute('index'))
     source = instruction.operands[0]
-    return _element(module, computation, source, element, given)
+    return _element(module, computation, source, element, arguments)
   if opcode in ('add', 'subtract'):
     return _sum(operand(0), operand(1), 1 if opcode == 'add' else -1)
   if opcode == 'fusion':
     fused = module[instruction.called()[0]]
-    inner = _of_fusion(operand)
+    inner = _fusion_arguments(operand)
     return _number(module, fused, fused.root.name, inner)
   return None
 
 
-def _of_fusion(operand: Callable[[int], _Number | None]) -> _Given:
+def _fusion_arguments(operand: Callable[[int], _Number | None]) -> _Arguments:
   return lambda index, element: operand(index) if element is None else None
 
 
@@ -249,18 +257,18 @@ def _comparison(
   module: Module,
   computation: Computation,
   instruction: Instruction,
-  given: _Given,
+  arguments: _Arguments,
 ) -> tuple[_Number, _Number, str] | None:
   """(left, right, direction) of the comparison that ends a loop."""
-  while instruction.opcode in _SAME:
+  while instruction.opcode in _IDENTITY:
     instruction = computation.operand(instruction)
 
   def operand(index):
-    return _number(module, computation, instruction.operands[index], given)
+    return _number(module, computation, instruction.operands[index], arguments)
 
   if instruction.opcode == 'fusion':
     fused = module[instruction.called()[0]]
-    return _comparison(module, fused, fused.root, _of_fusion(operand))
+    return _comparison(module, fused, fused.root, _fusion_arguments(operand))
   if instruction.opcode != 'compare':
     return None
   left, right = operand(0), operand(1)

@@ -1,9 +1,9 @@
-"""What the CUDA compiler must know of a GPU that is not here."""
+"""Target descriptions that let XLA compile for absent GPUs."""
 
 from lift_jax.chips import Chip
 
-# What differs between the GPUs, from the descriptions that the XLA repository
-# holds of A100-SXM4-80GB, H100 SXM and H200 (xla/backends/gpu/target_config).
+# Differences between the GPUs, from the XLA repository's descriptions of
+# A100-SXM4-80GB, H100 SXM and H200 (xla/backends/gpu/target_config).
 _KNOWN = {
   'a100': {
     'core_count': 108,
@@ -28,7 +28,7 @@ _KNOWN = {
 }
 _KNOWN['h200'] = _KNOWN['h100'] | {'description': 'NVIDIA H200 141GB HBM3e'}
 
-# A GpuTargetConfigProto as text. The version of cuDNN is XLA's choice for H200.
+# A GpuTargetConfigProto in text format; the cuDNN version is XLA's for H200.
 _TEMPLATE = """
 gpu_device_info {{
   threads_per_block_limit: 1024
@@ -57,7 +57,7 @@ device_description_str: "{description}"
 
 
 def target_config(chip: Chip) -> str:
-  """The description of a GPU of `chips.CHIPS` that XLA compiles for."""
+  """XLA's target description of a GPU of `chips.CHIPS`."""
   return _TEMPLATE.format(
     device_memory_size=int(chip.hbm_bytes),
     memory_bandwidth=int(chip.hbm_bandwidth),

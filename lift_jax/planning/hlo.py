@@ -1,14 +1,14 @@
-"""The text of a compiled program, as `compiled.as_text()` gives it.
+"""Parser of compiled programs, the HLO text of `compiled.as_text()`.
 
-After partitioning the text is that of one device: shapes are those of its
-parts, and partition p of a group is device p of the mesh, in order.
+After partitioning the program is that of one device: shapes are those of its
+shards, and partition p of a group is device p of the mesh, in order.
 
 A module is a list of computations, one of them the entry; a computation is a
 list of instructions:
 
   %dot.1 = bf16[64,32]{1,0} dot(%x, %w), lhs_contracting_dims={1}, ...
 
-Operands are named without their types, which stand where they are defined.
+Operands are named without their types, which are where they are defined.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ _BITS = {'pred': 8, 'token': 0, 'opaque': 0}
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  """An array type; `space` is its memory, where 0 is the main one."""
+  """An array type; `space` is its memory space, 0 for main memory."""
 
   dtype: str
   dims: tuple[int, ...]
@@ -53,10 +53,10 @@ class Instruction:
   Attributes:
     name: unique in the module.
     opcode: such as 'dot' or 'all-gather-start'.
-    arrays: its value, tuples flattened.
-    operands: names, all of the same computation.
-    literal: the text between the parentheses, of constants and parameters.
-    attributes: the text behind them.
+    arrays: types of its value, tuples flattened.
+    operands: names, all in the same computation.
+    literal: the text in parentheses, for constants and parameters.
+    attributes: the text after the parentheses.
   """
 
   name: str
@@ -77,12 +77,12 @@ class Instruction:
     return match and (match[1] or match[2] or match[3])
 
   def numbers(self, key: str) -> tuple[int, ...]:
-    """The list of `key={1,2}`, empty where it is missing."""
+    """The list of `key={1,2}`, empty if missing."""
     value = self.attribute(key) or ''
     return tuple(int(number) for number in re.findall(r'\d+', value))
 
   def called(self) -> tuple[str, ...]:
-    """Computations that it runs once: of fusions, calls and conditionals."""
+    """Computations that a fusion, call or conditional runs once."""
     if self.opcode == 'conditional':
       branches = re.search(
         r'branch_computations=\{([^}]*)\}', self.attributes
@@ -90,7 +90,7 @@ class Instruction:
         r'(true_computation=%\S+, false_computation=%\S+)', self.attributes
       )
       return tuple(_NAME.findall(branches[1])) if branches else ()
-    # `to_apply` of a reduction is the sum of two numbers, not a program.
+    # `to_apply` of a reduction is a scalar function, not counted.
     key = 'to_apply' if self.opcode == 'call' else 'calls'
     if self.opcode in ('call', 'fusion', 'async-start', 'custom-call'):
       name = self.attribute(key)
@@ -100,7 +100,7 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-  """Instructions in order, by name, and the one whose value is returned."""
+  """Instructions by name, in order; the root's value is returned."""
 
   name: str
   instructions: Mapping[str, Instruction]
@@ -129,10 +129,10 @@ class Module:
 
   Attributes:
     computations: by name.
-    entry: name of the one that is run.
-    num_partitions: devices of a program; those of a slice, where TPU slices
-      are joined by the data center network.
-    is_tiled: whether layouts are tiled, as on TPUs alone.
+    entry: name of the entry computation.
+    num_partitions: devices of the program; those of one slice if TPU slices are
+      connected by the data center network.
+    is_tiled: whether layouts are tiled, as on TPUs only.
   """
 
   computations: Mapping[str, Computation]
@@ -145,7 +145,7 @@ class Module:
 
 
 def _closing(text: str, start: int) -> int:
-  """Where the parenthesis that opens at `start` is closed."""
+  """Index of the parenthesis that closes the one at `start`."""
   depth = 0
   for match in re.compile(r'[()]').finditer(text, start):
     depth += 1 if match[0] == '(' else -1
@@ -187,7 +187,7 @@ def _parse_instruction(line: str) -> tuple[Instruction, bool]:
 
 
 def _parse_computation(name: str, lines: list[str]) -> Computation:
-  # Metadata of kernels may hold line breaks.
+  # Metadata of kernels may contain line breaks.
   joined = []
   for line in lines:
     if _INSTRUCTION.match(line):
@@ -200,7 +200,7 @@ def _parse_computation(name: str, lines: list[str]) -> Computation:
 
 
 def parse(text: str) -> Module:
-  """Reads a module.
+  """Parses a module.
 
   Raises:
     ValueError: the text has no entry computation.

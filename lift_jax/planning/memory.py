@@ -1,4 +1,4 @@
-"""Whether a compiled program fits."""
+"""Memory of compiled programs, and out-of-memory errors of the compiler."""
 
 import dataclasses
 import re
@@ -6,9 +6,8 @@ from typing import Any, Self
 
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 _AMOUNT = r'([\d.]+)([KMGT]?)'
-# What libtpu says of programs that it cannot place, before and after it has
-# tried to order their instructions.
-_REFUSALS = (
+# Errors of libtpu for programs that do not fit, before and after scheduling.
+_OUT_OF_MEMORY = (
   re.compile(rf'\({_AMOUNT}\) exceeds available HBM \({_AMOUNT}\)'),
   re.compile(rf'Used {_AMOUNT} of {_AMOUNT} hbm'),
 )
@@ -16,15 +15,14 @@ _REFUSALS = (
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes of a device's main memory.
+  """Bytes of a device's main memory that a program uses.
 
   Attributes:
-    arguments: what the program is given.
-    outputs: what it returns.
-    aliased: of these, what takes the place of arguments (donated ones).
-    temporaries: what it needs meanwhile.
-    peak: most of all this at one time, as the compiler tells; 0 where it does
-      not.
+    arguments: of its arguments.
+    outputs: of its results.
+    aliased: the part of the outputs that reuses donated arguments.
+    temporaries: of intermediate values.
+    peak: maximum at one time as reported by the compiler, 0 if it reports none.
   """
 
   arguments: int
@@ -35,7 +33,7 @@ class Memory:
 
   @classmethod
   def of(cls, compiled: Any) -> Self:
-    """Of `jax.jit(f).lower(...).compile()`."""
+    """Reads the analysis of `jax.jit(f).lower(...).compile()`."""
     stats = compiled.memory_analysis()
     return cls(
       arguments=stats.argument_size_in_bytes,
@@ -47,17 +45,17 @@ class Memory:
 
   @property
   def total(self) -> int:
-    """What is set aside for the program, its own code left out."""
+    """Memory that is allocated for the program, without its code."""
     return self.arguments + self.outputs - self.aliased + self.temporaries
 
 
-def refused(message: str) -> tuple[float, float] | None:
-  """(needed, available) bytes, if a TPU compiler's error is about memory.
+def out_of_memory(message: str) -> tuple[float, float] | None:
+  """(needed, available) bytes if an error message is about memory, else None.
 
-  The compiler for TPUs refuses what does not fit; those for GPUs and CPUs do
-  not look.
+  Only the compiler for TPUs rejects programs that do not fit; those for GPUs
+  and CPUs do not check.
   """
-  for pattern in _REFUSALS:
+  for pattern in _OUT_OF_MEMORY:
     match = pattern.search(message)
     if match:
       return (

@@ -1,10 +1,10 @@
-"""Which devices take part in a collective, and along which mesh axes.
+"""Replica groups: the devices and mesh axes of a collective.
 
 XLA writes groups of partitions in three ways:
 
-  {{0,2},{1,3}}                      one by one; {} is everyone
-  [2,2]<=[2,2]T(1,0)                 0..3 as 2x2, transposed, cut into 2 groups
-  mesh['a'=2,'b'=2] {'a'}            along the axes of a mesh of its own
+  {{0,2},{1,3}}                      listed; {} is one group of all partitions
+  [2,2]<=[2,2]T(1,0)                 0..3 as 2x2, transposed, in 2 groups
+  mesh['a'=2,'b'=2] {'a'}            along axes of a mesh that XLA defines
 """
 
 from collections.abc import Sequence
@@ -22,21 +22,21 @@ _IOTA = re.compile(r'\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
 _MESH = re.compile(
   r'mesh\[([^\]]*)\](?:, device_ids=\(([^{]*)\))? ?\{([^}]*)\}'
 )
-# An axis of such a mesh, or a part of one, as `'a':(2)4`: of the axis as
-# (2, 4, the rest) the middle.
+# An axis of such a mesh, or a part of it, as `'a':(2)4`: the middle one of the
+# axis reshaped to (2, 4, the rest).
 _MESH_AXIS = re.compile(r"'?([\w.]+)'?(?::\((\d+)\)(\d+))?")
 
 Groups = list[list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-  """A mesh, as far as collectives go.
+class MeshLayout:
+  """Devices of a mesh, as collectives see them.
 
   Attributes:
     axes: names.
-    shape: devices along each.
-    granules: of each device in order, its slice or host.
+    shape: devices along each axis.
+    granules: slice or host of each device, in order.
   """
 
   axes: tuple[str, ...]
@@ -47,7 +47,7 @@ class Layout:
   def of(
     cls, mesh: jax.sharding.Mesh, granules: Sequence[int] | None = None
   ) -> Self:
-    """Of a mesh; one granule unless told (`topology.granules`)."""
+    """Of a mesh; by default one granule (see `topology.granules`)."""
     granules = [0] * mesh.size if granules is None else granules
     return cls(tuple(mesh.axis_names), mesh.devices.shape, tuple(granules))
 
@@ -56,21 +56,21 @@ class Layout:
     return len(set(self.granules))
 
   def positions(self, num_partitions: int) -> list[int]:
-    """Places on the mesh of the partitions of a program.
+    """Mesh positions of the partitions of a program.
 
-    Where TPU slices are joined by the data center network, a program has the
-    partitions of one slice only; they are those of the first.
+    If TPU slices are connected by the data center network, a program has only
+    the partitions of one slice; the first one stands for all.
     """
-    everyone = range(len(self.granules))
+    positions = range(len(self.granules))
     if num_partitions == len(self.granules):
-      return list(everyone)
-    return [p for p in everyone if self.granules[p] == self.granules[0]]
+      return list(positions)
+    return [p for p in positions if self.granules[p] == self.granules[0]]
 
   def varying(self, groups: Groups) -> tuple[str, ...]:
     """The axes along which members of a group differ.
 
     Args:
-      groups: places on the mesh.
+      groups: mesh positions.
     """
     found = set()
     for group in groups:
@@ -109,7 +109,7 @@ def _from_iota(match: re.Match) -> Groups:
 
 
 def _device_ids(text: str | None, sizes: list[int]) -> np.ndarray:
-  """The devices of a mesh: in order, transposed, or listed."""
+  """Device ids of a mesh: in order, transposed, or listed."""
   ids = np.arange(math.prod(sizes))
   iota = re.match(r'\[([\d,]+)\](?:T\(([\d,]+)\))?', text or '')
   if iota:
@@ -127,12 +127,12 @@ def _from_mesh(match: re.Match) -> Groups:
     name: (int(before or 1), int(size) if size else None)
     for name, before, size in _MESH_AXIS.findall(match[3])
   }
-  # Every axis as (before, taken, after), most of them 1.
+  # Every axis as (before, used, after), most of them 1.
   split = []
   for name, size in named:
-    before, taken = wanted.get(name, (int(size), 1))
-    taken = int(size) if taken is None else taken
-    split += [before, taken, int(size) // before // taken]
+    before, used = wanted.get(name, (int(size), 1))
+    used = int(size) if used is None else used
+    split += [before, used, int(size) // before // used]
   ids = _device_ids(match[2], sizes).reshape(split)
   within = list(range(1, len(split), 3))
   across = [index for index in range(len(split)) if index not in within]
@@ -141,7 +141,7 @@ def _from_mesh(match: re.Match) -> Groups:
 
 
 def replica_groups(instruction: Instruction, num_partitions: int) -> Groups:
-  """The groups of a collective, as partitions."""
+  """The groups of partitions of a collective."""
   start = instruction.attributes.find('replica_groups=')
   text = instruction.attributes[start + len('replica_groups=') :]
   if start >= 0 and (match := _MESH.match(text)):
@@ -154,7 +154,7 @@ def replica_groups(instruction: Instruction, num_partitions: int) -> Groups:
 
 
 def source_target_pairs(instruction: Instruction) -> Groups:
-  """[sender, receiver] of a collective-permute, as partitions."""
+  """[source, target] partitions of a collective-permute."""
   match = re.search(
     r'source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}', instruction.attributes
   )

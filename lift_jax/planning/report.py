@@ -1,4 +1,4 @@
-"""A program, compiled for devices that need not be there, and what it costs."""
+"""Compiles programs for possibly absent devices and reports their costs."""
 
 from collections.abc import Callable
 import dataclasses
@@ -9,8 +9,8 @@ import jax
 
 from lift_jax.planning import collectives as collectives_lib
 from lift_jax.planning import costs, execution, hlo, roofline
-from lift_jax.planning.memory import Memory, refused
-from lift_jax.planning.replica_groups import Layout
+from lift_jax.planning.memory import Memory, out_of_memory
+from lift_jax.planning.replica_groups import MeshLayout
 from lift_jax.planning.topology import Topology, axis_links, granules
 
 
@@ -19,15 +19,15 @@ class Program:
   """One of the programs of a job.
 
   Attributes:
-    name: of it.
+    name: for the report.
     mesh: that it runs on.
-    lower: traces it.
-    num_videos: that one execution works on, all devices together.
-    model_flops: of one execution, all devices together: the matrix products
-      of the model, nothing counted twice. None where they are not written
-      down, and what the program does is all that is known.
-    kernel_flops: of these, what attention does where it is a kernel whose
-      work cannot be read from the program, with what is done again.
+    lower: traces and lowers it.
+    num_videos: videos per execution, over all devices.
+    model_flops: matrix products of the model per execution, over all devices,
+      without recomputation. None if unknown; the report then uses the FLOPs
+      that are counted in the program.
+    kernel_flops: FLOPs of attention if it is a custom kernel, which cannot be
+      counted in the program; with recomputation.
   """
 
   name: str
@@ -40,22 +40,22 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """What a program costs; bytes and FLOPs are of one device and execution.
+  """Costs of a program; bytes and FLOPs per device and execution.
 
   Attributes:
     name: of the program.
-    num_videos: of an execution, all devices together.
+    num_videos: videos per execution, over all devices.
     compile_seconds: on this machine.
     available: bytes of memory that a program may use, or None.
-    needed: bytes that it takes.
-    memory: in parts; None where the compiler refused the program.
+    needed: bytes that it uses.
+    memory: breakdown; None if the compiler rejected the program.
     model_flops: see `Program`.
-    done_flops: as read from the program, kernels added by arithmetic.
-    kernels: calls whose FLOPs were added, by name.
-    xla_flops: what XLA counts, loops once; None where it does not tell.
+    done_flops: counted in the program, plus `Program.kernel_flops`.
+    kernels: number of calls by kernel, whose FLOPs were added.
+    xla_flops: as counted by XLA, loops once; None if unknown.
     collectives: by kind and axes.
-    estimate: of the time; None where nothing is known of the device, or the
-      program does not fit.
+    estimate: of the time; None if the device is unknown or the program does
+      not fit.
   """
 
   name: str
@@ -68,8 +68,8 @@ class Report:
   done_flops: float | None = None
   kernels: dict[str, int] = dataclasses.field(default_factory=dict)
   xla_flops: float | None = None
-  collectives: tuple[collectives_lib.Row, ...] = ()
-  estimate: roofline.Estimate | None = None
+  collectives: tuple[collectives_lib.CollectiveTotals, ...] = ()
+  estimate: roofline.TimeEstimate | None = None
 
   @property
   def fits(self) -> bool:
@@ -77,7 +77,7 @@ class Report:
 
 
 def make(program: Program, topology: Topology) -> Report:
-  """Compiles a program and reads what it costs.
+  """Compiles a program and computes its costs.
 
   Raises:
     jax.errors.JaxRuntimeError: it does not compile, for another reason than
@@ -88,7 +88,7 @@ def make(program: Program, topology: Topology) -> Report:
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    amounts = refused(str(error))
+    amounts = out_of_memory(str(error))
     if amounts is None:
       raise
     seconds = time.monotonic() - start
@@ -99,8 +99,10 @@ def make(program: Program, topology: Topology) -> Report:
   memory = Memory.of(compiled)
   module = hlo.parse(compiled.as_text())
   runs = execution.count(module)
-  layout = Layout.of(mesh, granules(mesh, topology))
-  rows = collectives_lib.table(collectives_lib.find(module, runs, layout))
+  layout = MeshLayout.of(mesh, granules(mesh, topology))
+  totals = collectives_lib.sum_by_axes(
+    collectives_lib.find(module, runs, layout)
+  )
   kernels = costs.kernels(module, runs)
   done = costs.flops(module, runs)
   if kernels:
@@ -113,8 +115,8 @@ def make(program: Program, topology: Topology) -> Report:
     model_flops=model,
     flops=done,
     hbm_bytes=costs.hbm_bytes(module, runs),
-    ici_bytes=collectives_lib.ici_bytes_by_axes(rows),
-    dcn_bytes=sum(row.dcn_bytes for row in rows),
+    ici_bytes=collectives_lib.ici_bytes_by_axes(totals),
+    dcn_bytes=sum(total.dcn_bytes for total in totals),
     videos=program.num_videos / mesh.size,
   )
   return Report(
@@ -128,43 +130,43 @@ def make(program: Program, topology: Topology) -> Report:
     done_flops=done,
     kernels=kernels,
     xla_flops=counted.get('flops'),
-    collectives=tuple(rows),
+    collectives=tuple(totals),
     estimate=roofline.estimate(work, chip, axis_links(mesh, topology)),
   )
 
 
 def lines(report: Report) -> list[str]:
-  """What a person reads."""
-  found = [
+  """The report as text, for people."""
+  text = [
     f'{report.name}: {report.num_videos} videos, compiled in '
     f'{report.compile_seconds:.0f} s',
-    f'  memory of a device: {_room(report)}',
+    f'  memory per device: {_memory(report)}',
   ]
   if report.memory is None:
-    return found
+    return text
   parts = dataclasses.asdict(report.memory)
-  found.append(
+  text.append(
     '    ' + ', '.join(f'{name} {_size(size)}' for name, size in parts.items())
   )
-  found.append(f'  FLOPs of a device: {_flops(report)}')
-  found.append('  collectives of a device:')
-  for row in report.collectives:
-    axes = ' x '.join(row.axes) or 'none'
-    outside = f' and {_size(row.dcn_bytes)} outside' if row.dcn_bytes else ''
-    doubt = '' if row.is_certain else ', at least'
-    found.append(
-      f'    {row.kind:20}{axes:24}{row.count:6} times{doubt}, sends '
-      f'{_size(row.ici_bytes)}{outside}'
+  text.append(f'  FLOPs per device: {_flops(report)}')
+  text.append('  collectives per device:')
+  for total in report.collectives:
+    axes = ' x '.join(total.axes) or 'none'
+    dcn = f' and {_size(total.dcn_bytes)} outside' if total.dcn_bytes else ''
+    doubt = '' if total.is_certain else ', at least'
+    text.append(
+      f'    {total.kind:20}{axes:24}{total.count:6} times{doubt}, sends '
+      f'{_size(total.ici_bytes)}{dcn}'
     )
   if not report.collectives:
-    found[-1] += ' none'
-  return found + _times(report)
+    text[-1] += ' none'
+  return text + _time(report)
 
 
-def _room(report: Report) -> str:
+def _memory(report: Report) -> str:
   needed = _size(report.needed)
   if report.available is None:
-    return f'{needed}; how much there is is not known'
+    return f'{needed}; the capacity is unknown'
   available = _size(report.available)
   if report.fits:
     return f'{needed} of {available}: it fits'
@@ -175,26 +177,26 @@ def _room(report: Report) -> str:
 def _flops(report: Report) -> str:
   text = _count(report.done_flops)
   if report.model_flops:
-    again = report.done_flops / report.model_flops
-    text += f', {again:.2f} x the {_count(report.model_flops)} of the model'
+    ratio = report.done_flops / report.model_flops
+    text += f', {ratio:.2f} x the {_count(report.model_flops)} of the model'
   if report.kernels:
     named = ', '.join(f'{k} {n} times' for k, n in report.kernels.items())
-    text += f'; attention added by arithmetic ({named})'
+    text += f'; attention added by formula ({named})'
   if report.xla_flops is not None:
     text += f'; XLA, which counts a loop once, {_count(report.xla_flops)}'
   return text
 
 
-def _times(report: Report) -> list[str]:
-  found = report.estimate
-  if found is None:
-    return ['  time: nothing is known of this device']
+def _time(report: Report) -> list[str]:
+  estimate = report.estimate
+  if estimate is None:
+    return ['  time: unknown for this device']
   each = ', '.join(
-    f'{name} {value:.3g}' for name, value in found.seconds.items()
+    f'{name} {value:.3g}' for name, value in estimate.seconds.items()
   )
-  fast, slow = found.overlapped, found.in_turn
+  fast, slow = estimate.overlapped, estimate.in_turn
   return [
-    f'  seconds by themselves: {each}; bound by {found.bound}',
+    f'  seconds of each alone: {each}; bound by {estimate.bound}',
     f'  step: {fast.seconds:.3g} s if all overlap, {slow.seconds:.3g} s if '
     'nothing does',
     f'  videos/s/chip: {fast.videos_per_second_per_chip:.3g} to '

@@ -1,13 +1,13 @@
-"""How long a step takes at least, by what the chip can do at most.
+"""Roofline estimate of the time of a step, from the peak rates of the chip.
 
 Four things take time: computing, reading and writing memory (HBM), sending
 within a slice or host (ICI), and sending between them (DCN). If they overlap
-fully, a step takes as long as the longest; if not at all, as long as all of
-them together. Both are given: a program that runs at full speed lies between.
-Real ones are slower than the first, as nothing reaches its peak all the time.
+fully, a step takes as long as the longest; without overlap, as long as all
+together. Both are given: a program at peak rates is between them. Real programs
+are slower than the first, as they do not sustain peak rates.
 
-Collectives within a slice or host are counted one after the other, each over
-the links that its mesh axes have.
+Collectives within a slice or host run one after the other, each over the links
+of its mesh axes.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ from lift_jax.chips import Chip
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """What one device does in one step.
+  """The work of one device in one step.
 
   Attributes:
-    model_flops: FLOPs that the arithmetic of the model needs.
-    flops: FLOPs that are done, with what is computed twice to save memory.
+    model_flops: FLOPs of the model, without recomputation.
+    flops: FLOPs of the program, with recomputation.
     hbm_bytes: read and written.
-    ici_bytes: sent within its slice or host, by the mesh axes along which.
+    ici_bytes: sent within its slice or host, by mesh axes.
     dcn_bytes: sent to other slices or hosts.
-    videos: of the batch, a share of it: batch size / devices.
+    videos: batch size / number of devices.
   """
 
   model_flops: float
@@ -39,12 +39,12 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """A step of some length.
+  """Time and throughput of a step.
 
   Attributes:
     seconds: of the step.
-    videos_per_second_per_chip: as a chip may be several devices.
-    mfu: model FLOPs over those that the chip could do meanwhile.
+    videos_per_second_per_chip: a chip may be several devices.
+    mfu: model FLOPs / (seconds x peak FLOP/s).
   """
 
   seconds: float
@@ -53,14 +53,14 @@ class Outcome:
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-  """What a step takes.
+class TimeEstimate:
+  """Bounds of the time of a step.
 
   Attributes:
-    seconds: by 'compute', 'hbm', 'ici' and 'dcn', each alone.
+    seconds: of 'compute', 'hbm', 'ici' and 'dcn', each alone.
     bound: the longest of them.
-    overlapped: if all overlap.
-    in_turn: if none do.
+    overlapped: with full overlap.
+    in_turn: without overlap.
   """
 
   seconds: Mapping[str, float]
@@ -71,12 +71,12 @@ class Estimate:
 
 def estimate(
   work: Work, chip: Chip, axis_links: Mapping[str, int]
-) -> Estimate | None:
-  """The time of a step, or None for a chip of which nothing is known.
+) -> TimeEstimate | None:
+  """Estimates the time of a step; None for a chip of unknown peak rates.
 
   Args:
     work: of one device.
-    chip: what it is.
+    chip: the type of device.
     axis_links: links of each mesh axis (`topology.axis_links`).
   """
   if chip.flops is None:
@@ -90,7 +90,7 @@ def estimate(
     ),
     'dcn': work.dcn_bytes / chip.dcn_bandwidth,
   }
-  return Estimate(
+  return TimeEstimate(
     seconds=seconds,
     bound=max(seconds, key=seconds.get),
     overlapped=_outcome(work, chip, max(seconds.values())),

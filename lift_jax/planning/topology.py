@@ -1,13 +1,11 @@
-"""Which devices a plan is for, and how they are connected.
+"""The devices that a plan is for, and their interconnect.
 
-They are written as
+Topologies are written as follows, in lower or upper case:
 
   v5p:4x4x4      a TPU slice, chips along each side
   2*v5p:4x4x4    two such slices, connected by the data center network
-  h100:2x8       hosts x GPUs of a host
+  h100:2x8       hosts x GPUs per host
   cpu:8          simulated devices of this machine
-
-in capitals or not.
 """
 
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from lift_jax import chips
 from lift_jax.errors import UserError
 from lift_jax.planning import gpu_target
 
-# libtpu builds every slice of hosts with 2x2x1 chips, or with one.
+# In libtpu a host of a slice has 2x2x1 chips, or one.
 _HOST_SIDE = 2
 
 _FORM = re.compile(r'(?:(\d+)\*)?([a-z][a-z0-9]*):(\d+(?:x\d+)*)')
@@ -30,13 +28,13 @@ _FORM = re.compile(r'(?:(\d+)\*)?([a-z][a-z0-9]*):(\d+(?:x\d+)*)')
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-  """Devices of one kind.
+  """Devices of one type.
 
   Attributes:
-    chip: their kind.
-    shape: chips along each side of a TPU slice, (hosts, GPUs of a host), or
+    chip: their type.
+    shape: chips along each side of a TPU slice, (hosts, GPUs per host), or
       (devices,) of a CPU.
-    slices: TPU slices of this shape.
+    slices: number of TPU slices of this shape.
   """
 
   chip: chips.Chip
@@ -57,7 +55,7 @@ class Topology:
 
   @property
   def one_host(self) -> 'Topology':
-    """One of the hosts."""
+    """The devices of one host."""
     shape = self.shape
     if self.chip.platform == 'cuda':
       shape = (1, shape[1])
@@ -67,17 +65,17 @@ class Topology:
 
 
 def parse(text: str) -> Topology:
-  """The topology that `text` names, as written at the head of this file.
+  """Parses a topology in the format of the module docstring.
 
   Raises:
-    UserError: it names none.
+    UserError: it is invalid.
   """
   match = _FORM.fullmatch(text.lower())
   if match is None or match[2] not in chips.CHIPS:
     raise UserError(
       f'--topology={text}: write v5p:4x4x4 (chips along each side), '
-      '2*v5p:4x4x4 (slices), h100:2x8 (hosts x GPUs of a host) or cpu:8; '
-      f'known are {", ".join(sorted(chips.CHIPS))}'
+      '2*v5p:4x4x4 (slices), h100:2x8 (hosts x GPUs per host) or cpu:8; '
+      f'known chips: {", ".join(sorted(chips.CHIPS))}'
     )
   chip = chips.CHIPS[match[2]]
   shape = tuple(map(int, match[3].split('x')))
@@ -87,75 +85,79 @@ def parse(text: str) -> Topology:
   _check_shape(text, chip, shape)
   if match[1] is not None and chip.platform != 'tpu':
     raise UserError(
-      f'--topology={text}: only TPUs come in slices; leave out {match[1]}*'
+      f'--topology={text}: only TPUs have slices; omit {match[1]}*'
     )
   return Topology(chip, shape, slices)
 
 
 def _check_shape(text: str, chip: chips.Chip, shape: tuple[int, ...]) -> None:
-  examples = {'cuda': 'hosts x GPUs, as 2x8', 'cpu': 'one number, as 8'}
+  examples = {
+    'cuda': 'hosts x GPUs, such as 2x8',
+    'cpu': 'one number, such as 8',
+  }
   sides = {'tpu': chip.torus_dims, 'cuda': 2, 'cpu': 1}[chip.platform]
   if len(shape) != sides:
-    default = f'{sides} sides, as {"x".join(["4"] * sides)}'
+    default = f'{sides} sides, such as {"x".join(["4"] * sides)}'
     example = examples.get(chip.platform, default)
     raise UserError(f'--topology={text}: {chip.name} takes {example}')
   if chip.platform == 'tpu' and math.prod(shape) > 1:
     if any(side % _HOST_SIDE for side in shape[:2]):
       raise UserError(
-        f'--topology={text}: a slice is made of hosts with 2x2 chips; make '
+        f'--topology={text}: a slice consists of hosts with 2x2 chips; make '
         'the first two sides even, or all sides 1'
       )
 
 
 def prepare(topology: Topology) -> None:
-  """Settings that JAX reads once; to be called before it looks for devices.
+  """Configures JAX; must be called before it initialises its backends.
 
-  Plans for TPUs and GPUs are made on the CPU, so that accelerators of this
-  machine are left alone.
+  Plans for TPUs and GPUs run on the CPU and do not use the accelerators of this
+  machine.
   """
   if topology.chip.platform == 'cpu':
     try:
       jax.config.update('jax_num_cpu_devices', topology.num_devices)
     except RuntimeError:
-      pass  # JAX has started; `devices` looks whether there are enough.
+      pass  # JAX is initialised; `devices` checks whether there are enough.
     return
   jax.config.update('jax_platforms', 'cpu')
   if topology.chip.platform == 'tpu':
-    # Otherwise libtpu asks Google's metadata server for minutes.
+    # Otherwise libtpu queries Google's metadata server for minutes.
     os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   elif 'xla_gpu_autotune_level' not in os.environ.get('XLA_FLAGS', ''):
-    # There is no GPU on which XLA could time its kernels.
+    # Autotuning needs a GPU.
     flags = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_autotune_level=0'
     os.environ['XLA_FLAGS'] = flags.strip()
 
 
 def devices(topology: Topology) -> list[jax.Device]:
-  """The devices, which programs can be compiled for; only CPUs can run them.
+  """The devices to compile for; only those of CPUs can run programs.
 
   Raises:
-    UserError: what knows of such devices is not installed, or it cannot
-      build this topology.
+    UserError: the compiler for such devices is not installed, or it rejects
+      this topology.
   """
   if topology.chip.platform == 'cpu':
     return _cpu_devices(topology)
   from jax.experimental import topologies
 
-  ask = _tpu_request if topology.chip.platform == 'tpu' else _gpu_request
-  remedy = 'tpu' if topology.chip.platform == 'tpu' else 'cuda12'
+  is_tpu = topology.chip.platform == 'tpu'
+  request = _tpu_request(topology) if is_tpu else _gpu_request(topology)
+  extra = 'tpu' if is_tpu else 'cuda12'
   try:
-    return list(topologies.get_topology_desc(**ask(topology)).devices)
-  # What JAX raises without libtpu, and what without the CUDA plugin; errors of
-  # the compilers themselves, which are RuntimeErrors too, come first.
+    return list(topologies.get_topology_desc(**request).devices)
+  # Errors of the compilers, which are RuntimeErrors, too.
   except jax.errors.JaxRuntimeError as error:
-    raise _refused(topology, str(error)) from error
+    raise _compiler_error(topology, str(error)) from error
+  # Raised if libtpu or the CUDA plugin is missing.
   except RuntimeError as error:
     raise UserError(
       f'--topology={topology}: the compiler for {topology.chip.name} is not '
-      f'installed; pip install "jax[{remedy}]=={jax.__version__}"'
+      f'installed; pip install "jax[{extra}]=={jax.__version__}"'
     ) from error
 
 
-def _refused(topology: Topology, message: str) -> UserError:
+def _compiler_error(topology: Topology, message: str) -> UserError:
   if 'lockfile' in message:
     return UserError(
       f'--topology={topology}: another process uses libtpu; wait for it, or '
@@ -169,7 +171,7 @@ def _cpu_devices(topology: Topology) -> list[jax.Device]:
   found = jax.devices('cpu')
   if len(found) < topology.num_devices:
     raise UserError(
-      f'--topology={topology}: JAX has started with {len(found)} CPU devices; '
+      f'--topology={topology}: JAX started with {len(found)} CPU devices; '
       'set XLA_FLAGS=--xla_force_host_platform_device_count='
       f'{topology.num_devices}'
     )
@@ -184,7 +186,7 @@ def _tpu_request(topology: Topology) -> dict:
   if math.prod(topology.shape) == 1:
     request['chips_per_host_bounds'] = (1, 1, 1)
   if topology.chip.name == 'v4':
-    # Both cores of a chip as one device; of v5p it is the default.
+    # Both cores of a chip are one device; for v5p that is the default.
     request['chip_config_name'] = 'megacore'
   return request
 
@@ -200,9 +202,9 @@ def _gpu_request(topology: Topology) -> dict:
 
 
 def granules(mesh: jax.sharding.Mesh, topology: Topology) -> list[int]:
-  """For each device of a mesh, in order, its slice (TPU) or host (GPU).
+  """The slice (TPU) or host (GPU) of each device of a mesh, in order.
 
-  What stays within one goes over ICI or NVLink, the rest over the data center
+  Communication within a granule uses ICI or NVLink, the rest the data center
   network or InfiniBand.
   """
   attribute = {'tpu': 'slice_index', 'cuda': 'process_index'}.get(
@@ -215,11 +217,10 @@ def granules(mesh: jax.sharding.Mesh, topology: Topology) -> list[int]:
 
 
 def axis_links(mesh: jax.sharding.Mesh, topology: Topology) -> dict[str, int]:
-  """Links over which a device sends at once around a ring of each mesh axis.
+  """Links that a device uses at once in a ring along each mesh axis.
 
-  It follows one line of devices along each axis, that of the first device;
-  `mesh_utils` lays out all of them alike, in every slice. Axes of size
-  1 are left out.
+  It is computed for the line of devices through the first one; `mesh_utils`
+  arranges the others likewise, in every slice. Axes of size 1 are omitted.
   """
   links = {}
   for index, axis in enumerate(mesh.axis_names):
@@ -241,5 +242,6 @@ def _line_links(line: Sequence[jax.Device], topology: Topology) -> int:
     used = len({device.coords[side] for device in line})
     if used > 1:
       sides.append((used, length))
-  # Devices of one chip need no link, and of several slices there is none.
+  # No side: devices of one chip need no link, those of different slices have
+  # none.
   return chips.ring_links(chip, sides) or chip.links

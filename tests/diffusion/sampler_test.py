@@ -84,8 +84,8 @@ class ParityTest(parameterized.TestCase):
   def _monkeypatch(self, monkeypatch):
     self.monkeypatch = monkeypatch
 
-  # Of these 1, 2 and 50 divide 1000; with the others steps of the reference miss
-  # the next timestep, and 7 leaves noise; 61 has a surplus step at -1.
+  # 1, 2 and 50 divide 1000; the others miss the next timestep in the reference,
+  # 7 leaves noise; 61 has a surplus step at timestep -1.
   @parameterized.product(
     name=('ddim', 'dpm'), num_steps=(1, 2, 7, 30, 49, 50, 61)
   )

@@ -82,7 +82,7 @@ class OutputTest(parameterized.TestCase):
     self.assertStartsWith(lines[0], 'lift align on cpu:8: 8 cpu devices: ')
     self.assertEqual(lines[1], 'attention: xla (asked for: auto)')
     self.assertTrue(any('all-gather' in line for line in lines))
-    self.assertIn('nothing is known of this device', lines[-1])
+    self.assertIn('unknown for this device', lines[-1])
 
   def test_does_not_fit(self):
     """Then it says what would help, and what is done already is no help."""

@@ -12,19 +12,19 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from lift_jax.planning import collectives, execution
-from lift_jax.planning.collectives import Row
-from lift_jax.planning.replica_groups import Layout
+from lift_jax.planning.collectives import CollectiveTotals
+from lift_jax.planning.replica_groups import MeshLayout
 from tests.planning import programs
 
 # L layers  D width  F hidden  B batch
 L, D, F, B = 3, 16, 32, 8
 
 
-def rows_of(module, mesh, granules=None) -> list[Row]:
+def totals_of(module, mesh, granules=None) -> list[CollectiveTotals]:
   found = collectives.find(
-    module, execution.count(module), Layout.of(mesh, granules)
+    module, execution.count(module), MeshLayout.of(mesh, granules)
   )
-  return collectives.table(found)
+  return collectives.sum_by_axes(found)
 
 
 def network(params, x, constrain):
@@ -57,8 +57,8 @@ class CompiledTest(parameterized.TestCase):
     # Each layer gathers both of its matrices.
     sent = L * 2 * (3 * D * F * 4 // 4)
     self.assertEqual(
-      rows_of(module, mesh),
-      [Row('all-gather', ('fsdp',), 2 * L, sent, 0.0, True)],
+      totals_of(module, mesh),
+      [CollectiveTotals('all-gather', ('fsdp',), 2 * L, sent, 0.0, True)],
     )
 
   def test_tensor(self):
@@ -68,8 +68,8 @@ class CompiledTest(parameterized.TestCase):
     )
     sent = L * 2 * 3 * (B * D * 4) / 4
     self.assertEqual(
-      rows_of(module, mesh),
-      [Row('all-reduce', ('tensor',), L, sent, 0.0, True)],
+      totals_of(module, mesh),
+      [CollectiveTotals('all-reduce', ('tensor',), L, sent, 0.0, True)],
     )
 
   def test_gradient_over_data(self):
@@ -84,7 +84,7 @@ class CompiledTest(parameterized.TestCase):
     args = arguments(mesh)
     shardings = jax.tree.map(lambda p: p.sharding, args[0])
     module = programs.module_of(step, *args, out_shardings=shardings)
-    rows = {(row.kind, row.axes): row for row in rows_of(module, mesh)}
+    rows = {(row.kind, row.axes): row for row in totals_of(module, mesh)}
     # Both gradients of all layers, of which a device holds half.
     reduced = rows['all-reduce', ('data',)]
     self.assertEqual(reduced.ici_bytes, 2 * 3 / 4 * (2 * L * D * F * 4 / 2))
@@ -131,9 +131,9 @@ class CompiledTest(parameterized.TestCase):
       ),
       programs.array(mesh, (32, 16), None, 'data'),
     )
-    (row,) = rows_of(module, mesh)
+    (row,) = totals_of(module, mesh)
     self.assertEqual((row.kind, row.axes), (kind, ('fsdp',)))
-    # It does not change from turn to turn: XLA may take it out of the loop.
+    # It is loop-invariant: XLA may hoist it out of the loop.
     self.assertIn(row.count, (1, 5))
     self.assertEqual(row.ici_bytes, row.count * shares * 32 * 8 * 4)
 
@@ -142,7 +142,7 @@ class CompiledTest(parameterized.TestCase):
     module = programs.module_of(
       lambda p, x: network(p, x, constraint(mesh)), *arguments(mesh)
     )
-    self.assertEmpty(rows_of(module, mesh))
+    self.assertEmpty(totals_of(module, mesh))
 
 
 # Lines of the CUDA compiler: pairs of start and done, several operands.
@@ -190,11 +190,13 @@ class WrittenTest(parameterized.TestCase):
     mesh = programs.make_mesh(2, 2, 1, 2)
     half, whole = 512 * 2048 * 2, 1024 * 2048 * 2
     self.assertCountEqual(
-      rows_of(programs.wrap(*GPU), mesh),
+      totals_of(programs.wrap(*GPU), mesh),
       [
-        Row('all-gather', ('fsdp',), 1, 2 * half, 0.0, True),
-        Row('reduce-scatter', ('fsdp',), 1, whole / 2, 0.0, True),
-        Row('all-reduce', ('data', 'fsdp'), 1, 2 * 3 / 4 * whole, 0.0, True),
+        CollectiveTotals('all-gather', ('fsdp',), 1, 2 * half, 0.0, True),
+        CollectiveTotals('reduce-scatter', ('fsdp',), 1, whole / 2, 0.0, True),
+        CollectiveTotals(
+          'all-reduce', ('data', 'fsdp'), 1, 2 * 3 / 4 * whole, 0.0, True
+        ),
       ],
     )
 
@@ -206,7 +208,9 @@ class WrittenTest(parameterized.TestCase):
     """
     mesh = programs.make_mesh(2, 2, 1, 2)
     whole = 1024 * 2048 * 2
-    rows = rows_of(programs.wrap(*GPU), mesh, granules=[0, 0, 0, 0, 1, 1, 1, 1])
+    rows = totals_of(
+      programs.wrap(*GPU), mesh, granules=[0, 0, 0, 0, 1, 1, 1, 1]
+    )
     (reduced,) = [row for row in rows if row.kind == 'all-reduce']
     self.assertEqual(reduced.ici_bytes, 2 * 1 / 2 * whole)
     self.assertEqual(reduced.dcn_bytes, 2 * 1 / 2 * (whole / 2))
@@ -217,7 +221,7 @@ class WrittenTest(parameterized.TestCase):
       '%p = f32[64]{0} parameter(0)',
       '%c = f32[64]{0} all-to-all(%p), replica_groups=[1,8]<=[8]',
     )
-    (row,) = rows_of(module, mesh, granules=[0] * 4 + [1] * 4)
+    (row,) = totals_of(module, mesh, granules=[0] * 4 + [1] * 4)
     self.assertEqual((row.ici_bytes, row.dcn_bytes), (3 * 32, 4 * 32))
 
   def test_permute_between_hosts(self):
@@ -229,7 +233,7 @@ class WrittenTest(parameterized.TestCase):
       f'source_target_pairs={{{pairs}}}',
       '%d = f32[64]{0} collective-permute-done(%s)',
     )
-    (row,) = rows_of(module, mesh, granules=[0] * 4 + [1] * 4)
+    (row,) = totals_of(module, mesh, granules=[0] * 4 + [1] * 4)
     self.assertEqual(row.count, 1)
     self.assertEqual((row.ici_bytes, row.dcn_bytes), (256, 256))
 
@@ -243,8 +247,10 @@ class WrittenTest(parameterized.TestCase):
       partitions=4,
     )
     self.assertEqual(
-      rows_of(module, mesh),
-      [Row('reduce-scatter', ('fsdp',), 1, 2048 * 1024, 0.0, True)],
+      totals_of(module, mesh),
+      [
+        CollectiveTotals('reduce-scatter', ('fsdp',), 1, 2048 * 1024, 0.0, True)
+      ],
     )
 
   def test_slices(self):
@@ -263,10 +269,10 @@ class WrittenTest(parameterized.TestCase):
     )
     size = 1024 * 8 * 128 * 2
     self.assertEqual(
-      rows_of(module, mesh, granules=[0] * 4 + [1] * 4),
+      totals_of(module, mesh, granules=[0] * 4 + [1] * 4),
       [
-        Row('all-gather', ('fsdp',), 1, 3 * size, 0.0, True),
-        Row('all-reduce', ('data',), 1, 0.0, size, True),
+        CollectiveTotals('all-gather', ('fsdp',), 1, 3 * size, 0.0, True),
+        CollectiveTotals('all-reduce', ('data',), 1, 0.0, size, True),
       ],
     )
 
@@ -279,14 +285,14 @@ class WrittenTest(parameterized.TestCase):
       ).sum()
 
     module = programs.module_of(function, programs.array(mesh, (8, 8), 'fsdp'))
-    rows = rows_of(module, mesh)
+    rows = totals_of(module, mesh)
     self.assertTrue(any(not row.is_certain for row in rows))
 
   def test_sums(self):
     rows = [
-      Row('all-gather', ('fsdp',), 2, 8.0, 0.0, True),
-      Row('all-reduce', ('fsdp',), 1, 4.0, 1.0, True),
-      Row('all-reduce', ('data', 'fsdp'), 1, 2.0, 1.0, True),
+      CollectiveTotals('all-gather', ('fsdp',), 2, 8.0, 0.0, True),
+      CollectiveTotals('all-reduce', ('fsdp',), 1, 4.0, 1.0, True),
+      CollectiveTotals('all-reduce', ('data', 'fsdp'), 1, 2.0, 1.0, True),
     ]
     self.assertEqual(
       collectives.ici_bytes_by_axes(rows),

@@ -31,7 +31,7 @@ class FlopsTest(parameterized.TestCase):
     one = 2 * 32**3
     found = flops_of(hlo.parse(compiled.as_text()))
     self.assertEqual(found, length * one)
-    # XLA counts one turn, which is why this module exists.
+    # XLA counts one iteration, which is why this module exists.
     self.assertLess(compiled.cost_analysis()['flops'], 1.1 * one)
 
   @parameterized.parameters(
@@ -52,7 +52,7 @@ class FlopsTest(parameterized.TestCase):
     module = programs.module_of(
       jax.grad(loss), jnp.zeros((16, 16)), jnp.zeros((16, 16))
     )
-    # Twice there; back twice to w and once to what lies between.
+    # Forward two; backward two for w and one for the activations between.
     self.assertEqual(flops_of(module), 5 * 2 * 16**3)
 
   def test_convolution(self):
@@ -65,7 +65,7 @@ class FlopsTest(parameterized.TestCase):
     compiled = programs.compiled(function, *args)
     found = flops_of(hlo.parse(compiled.as_text()))
     self.assertEqual(found, compiled.cost_analysis()['flops'])
-    # Of 9 x 4 outputs with 9 places, less what meets the padding.
+    # 9 x 4 outputs with 9 kernel elements, minus those that meet padding.
     self.assertEqual(found, 2 * (2 * 3 * 5) * (9 * 3 - 2) * (4 * 3 - 1))
 
   def test_cublas(self):
@@ -164,7 +164,7 @@ class TrafficTest(parameterized.TestCase):
     )
 
   def test_loop_reads_its_slice(self):
-    """Of stacked weights a turn reads its own, not all of them."""
+    """Of stacked weights an iteration reads its own slice, not all."""
 
     def function(x, w):
       return lax.scan(lambda x, w: (x @ w, None), x, w)[0]
@@ -178,7 +178,7 @@ class TrafficTest(parameterized.TestCase):
       )
       for length in (4, 8)
     ]
-    # A turn slices w (2), multiplies (3) and copies x (2).
+    # An iteration slices w (2), multiplies (3) and copies x (2).
     np.testing.assert_allclose(found[1] - found[0], 4 * 7 * one, rtol=0.01)
 
   def test_loop_writes_its_slice(self):
@@ -187,13 +187,13 @@ class TrafficTest(parameterized.TestCase):
 
     one = 64 * 64 * 4
     found = traffic_of(programs.module_of(function, jnp.zeros((64, 64))))
-    # Whole stacks in each turn would be 16 * 16 arrays.
+    # The full stacks in each iteration would be 16 * 16 arrays.
     self.assertLess(found, 16 * 8 * one)
     self.assertGreater(found, 16 * 2 * one)
 
   @parameterized.parameters(False, True)
   def test_scatter_in_place(self, is_fused):
-    """Of the arrays that it updates, only what is new is moved."""
+    """Only the updates are moved, not the updated arrays."""
     arrays = (
       '%x = f32[40,512]{1,0} parameter(0)',
       '%i = s32[3,1]{1,0} parameter(1)',
@@ -210,11 +210,11 @@ class TrafficTest(parameterized.TestCase):
     else:
       module = programs.wrap(*arrays, scatter)
     new = 3 * 512 * 4
-    # A fusion reads the indices too, which are nothing.
+    # A fusion reads the indices too, which are negligible.
     self.assertAlmostEqual(traffic_of(module), 2 * new, delta=12)
 
   def test_memory_of_tpus(self):
-    """What lies in a TPU's fast memory does not pass through HBM."""
+    """Values in a TPU's fast memory cause no HBM traffic."""
     lines = (
       '%x = f32[64]{0:T(128)} parameter(0)',
       '%s = (f32[64]{0:T(128)S(1)}, f32[64]{0:T(128)}, u32[]{:S(2)}) '

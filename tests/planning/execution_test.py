@@ -1,4 +1,4 @@
-"""How often the parts of a program run."""
+"""Executions of the computations of a program."""
 
 import re
 
@@ -12,7 +12,7 @@ from tests.planning import programs
 
 
 def dot_runs(module: hlo.Module) -> list[int]:
-  """How often each product of matrices runs."""
+  """Executions of each matrix product."""
   times = execution.count(module).times
   return sorted(
     count
@@ -23,7 +23,7 @@ def dot_runs(module: hlo.Module) -> list[int]:
 
 
 def without_trip_counts(text: str) -> hlo.Module:
-  """As on TPUs, where the text does not say how often a loop turns."""
+  """As on TPUs, where loops have no trip count attribute."""
   stripped, found = re.subn(r'"known_trip_count":\{"n":"\d+"\}', '"x":1', text)
   assert found
   return hlo.parse(stripped)

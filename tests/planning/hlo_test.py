@@ -1,4 +1,4 @@
-"""Reading the text of programs; the samples are lines of real ones."""
+"""HLO parser, on excerpts of real programs."""
 
 from absl.testing import parameterized
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from lift_jax.planning import hlo
 from tests.planning import programs
 
-# As libtpu 0.0.42 writes a kernel: its metadata holds line breaks.
+# As libtpu 0.0.42 writes a kernel: its metadata contains line breaks.
 TPU = """HloModule jit_step, is_scheduled=true, num_partitions=4
 
 %add.1.clone (x.5: bf16[], y.3: bf16[]) -> bf16[] {

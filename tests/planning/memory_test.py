@@ -1,4 +1,4 @@
-"""What a program needs, and how compilers refuse."""
+"""Memory of programs, and out-of-memory errors of compilers."""
 
 from absl.testing import parameterized
 import jax.numpy as jnp
@@ -40,4 +40,4 @@ class MemoryTest(parameterized.TestCase):
     ('INVALID_ARGUMENT: Mosaic failed to compile', None),
   )
   def test_refused(self, message, expected):
-    self.assertEqual(memory.refused(message), expected)
+    self.assertEqual(memory.out_of_memory(message), expected)

@@ -1,9 +1,9 @@
-"""Groups of devices, in each of the ways that XLA writes them."""
+"""Replica groups, in all formats of XLA."""
 
 from absl.testing import parameterized
 
 from lift_jax.planning import replica_groups
-from lift_jax.planning.replica_groups import Layout
+from lift_jax.planning.replica_groups import MeshLayout
 from tests.planning import programs
 
 
@@ -76,16 +76,16 @@ class LayoutTest(parameterized.TestCase):
     ([[3]], ()),
   )
   def test_varying(self, groups, axes):
-    layout = Layout.of(programs.make_mesh(2, 2, 1, 2))
+    layout = MeshLayout.of(programs.make_mesh(2, 2, 1, 2))
     self.assertEqual(layout.varying(groups), axes)
 
   def test_granules(self):
     mesh = programs.make_mesh(4, 2, 1, 1)
-    layout = Layout.of(mesh, [0, 0, 0, 0, 1, 1, 1, 1])
+    layout = MeshLayout.of(mesh, [0, 0, 0, 0, 1, 1, 1, 1])
     self.assertEqual(layout.between_granules(), ('data',))
     self.assertEqual(layout.num_granules, 2)
     self.assertEqual(layout.positions(8), list(range(8)))
     # A program of one slice.
     self.assertEqual(layout.positions(4), [0, 1, 2, 3])
-    one = Layout.of(mesh)
+    one = MeshLayout.of(mesh)
     self.assertEqual(one.between_granules(), ())

@@ -1,4 +1,4 @@
-"""What is said of a program: its costs, and whether it fits."""
+"""The report of a program: its costs, and whether it fits."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ _FLOPS = 2 * _ROWS * _WIDTH * _OUT
 
 
 def _refusing(message: str) -> report.Program:
-  """A program that the compiler refuses."""
+  """A program that the compiler rejects."""
 
   def compile_():
     raise jax.errors.JaxRuntimeError(message)
@@ -81,22 +81,22 @@ class CompiledTest(parameterized.TestCase):
     (row,) = found.collectives
     self.assertEqual((row.kind, row.axes), ('all-reduce', ('fsdp',)))
     self.assertEqual(row.count, 1)
-    # Of a ring: what is summed goes round, then its sum; 7 of 8 parts each.
+    # Ring all-reduce: reduce-scatter and all-gather, 7 of 8 parts each.
     self.assertEqual(row.ici_bytes, 2 * 4 * _OUT * 7 / 8)
     self.assertTrue(found.fits)
     self.assertIsNone(found.estimate)
     text = '\n'.join(report.lines(found))
     self.assertIn('2.00 x the 0.03 MFLOP of the model', text)
-    self.assertIn('nothing is known of this device', text)
-    self.assertIn('how much there is is not known', text)
+    self.assertIn('unknown for this device', text)
+    self.assertIn('the capacity is unknown', text)
 
   def test_model_unknown(self):
-    """What is done stands for what the model needs."""
+    """Without model FLOPs, those of the program are used."""
     found = report.make(_product(None), topology.parse('cpu:8'))
     self.assertEqual(found.model_flops, found.done_flops)
 
   def test_does_not_fit(self):
-    """Of devices whose compilers do not look."""
+    """On devices whose compilers do not check memory."""
     known = topology.parse('h100:1x8')
     for room, fits in ((2**30, True), (1024, False)):
       chip = dataclasses.replace(known.chip, hbm_bytes=room)
@@ -107,5 +107,5 @@ class CompiledTest(parameterized.TestCase):
       text = '\n'.join(report.lines(found))
       self.assertEqual('it fits' in text, fits)
       self.assertEqual('too much' in text, not fits)
-      # Both have a time: whoever makes it fit wants to know for what.
+      # Both have a time: useful for deciding whether to make it fit.
       self.assertIn('videos/s/chip', text)

@@ -1,4 +1,4 @@
-"""Seconds, by hand."""
+"""Roofline estimates, against values computed by hand."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ LINKS = {'data': 4, 'fsdp': 2}
 class EstimateTest(parameterized.TestCase):
   def test_v5p(self):
     found = roofline.estimate(WORK, CHIPS['v5p'], LINKS)
-    # Of links with 100 GB/s two carry 400 GB, six 600 GB.
+    # Links with 100 GB/s: two carry 400 GB, six 600 GB.
     self.assertEqual(
       found.seconds, {'compute': 4.0, 'hbm': 1.0, 'ici': 3.0, 'dcn': 0.5}
     )

@@ -1,4 +1,4 @@
-"""Names of topologies, and what JAX is asked for them."""
+"""Parsing of topologies, and their requests to JAX."""
 
 import os
 import types
@@ -40,13 +40,13 @@ class ParseTest(parameterized.TestCase):
     ('', 'write v5p:4x4x4'),
     ('v5p', 'write v5p:4x4x4'),
     ('v5p:4x4x', 'write v5p:4x4x4'),
-    ('b100:1x8', 'known are a100, cpu, h100'),
-    ('v5p:4x4', 'v5p takes 3 sides, as 4x4x4'),
-    ('v6e:4x4x4', 'v6e takes 2 sides, as 4x4'),
+    ('b100:1x8', 'known chips: a100, cpu, h100'),
+    ('v5p:4x4', 'v5p takes 3 sides, such as 4x4x4'),
+    ('v6e:4x4x4', 'v6e takes 2 sides, such as 4x4'),
     ('v5p:4x3x4', 'make the first two sides even'),
-    ('h100:8', 'h100 takes hosts x GPUs, as 2x8'),
-    ('cpu:2x4', 'cpu takes one number, as 8'),
-    ('2*h100:1x8', 'leave out 2'),
+    ('h100:8', 'h100 takes hosts x GPUs, such as 2x8'),
+    ('cpu:2x4', 'cpu takes one number, such as 8'),
+    ('2*h100:1x8', 'omit 2'),
     ('0*v5p:4x4x4', 'must be positive'),
     ('cpu:0', 'must be positive'),
   )

@@ -16,7 +16,7 @@ def _softmax(x):
   return x / x.sum(-1, keepdims=True)
 
 
-class BeliefTest(parameterized.TestCase):
+class LabelDistributionTest(parameterized.TestCase):
   @parameterized.parameters((), (5,), (2, 3))
   def test_formula(self, *batch):
     logits = np.random.default_rng(0).normal(0, 4, (*batch, 11))
