@@ -1,15 +1,15 @@
-# What the launch scripts share: each of them sources this file.
+# Shared functions of the launch scripts, which source this file.
 # shellcheck shell=bash
 
 dry_run=''
 
-# Ends the script, which was not called as it should be.
+# Exits with a usage error.
 fail() {
   echo "${0##*/}: $1; see scripts/${0##*/} --help" >&2
   exit 2
 }
 
-# The flags that every script has.
+# Handles the flags that all scripts share.
 shared_flag() {
   case $1 in
     --dry_run) dry_run=yes ;;
@@ -22,19 +22,19 @@ shared_flag() {
   esac
 }
 
-# Whether what follows -- can be a job and its flags.
+# Checks the job and its flags, the arguments after --.
 check_job() {
   local word
   [ $# -gt 0 ] || fail 'the job is missing: write -- JOB and its flags'
-  [[ $1 != -* ]] || fail "'$1' stands where the job should: write -- JOB"
+  [[ $1 != -* ]] || fail "'$1' is not a job: write -- JOB"
   for word; do
-    # lift would take it for the name of a local folder.
+    # lift would take it for a local folder.
     [[ $word != *gs://* ]] || fail "'$word': lift reads and writes files, \
 not buckets; name a folder that all hosts share"
   done
 }
 
-# Prints words as one line that a shell reads as the same words.
+# Prints words as one line, quoted for a shell.
 shell_words() {
   local word line=''
   for word; do
@@ -55,9 +55,9 @@ run() {
 
 # Packs the files that git tracks, as they are now, into the archive $1.
 #
-# `git stash create` makes a commit of changes that are not committed and leaves
-# everything else alone; where there are none it prints nothing. A file that has
-# only been touched makes it fail, unless git has looked at it before.
+# `git stash create` makes a commit of uncommitted changes, without changing
+# anything else; without changes it prints nothing. It fails for a file with a
+# new timestamp only, unless `git status` has refreshed the index.
 pack_repository() {
   local commit
   git status --porcelain > /dev/null

@@ -7,19 +7,19 @@
 #                           [--storage=STORAGE] [--dry_run]
 #                           -- JOB [flags of the job]
 #
-#   --workload=NAME    how xpk calls the job; no other may have the name
+#   --workload=NAME    name of the job in xpk; must be unique
 #   --tpu_type=TYPE    such as v5p-128
-#   --storage=STORAGE  mounts what `xpk storage attach` or `create` has made
+#   --storage=STORAGE  mounts a storage of `xpk storage attach` or `create`
 #   --dry_run          prints the commands and runs none
 #
-# xpk puts the files that git tracks, uncommitted changes included, on top of
-# the image python:3.11; docker must run here. Each pod installs lift_jax[tpu]
-# and starts `lift JOB ... --multihost`.
+# xpk adds the files that git tracks, with uncommitted changes, to the image
+# python:3.11; docker must run here. Each pod installs lift_jax[tpu] and starts
+# `lift JOB ... --multihost`.
 #
-# Where a node fails, xpk starts all pods again and the job resumes by itself.
-# To start it once more, `xpk workload delete` it, then give the same command.
-# --workdir and the data lie on the storage, that all pods share: lift does not
-# read or write gs:// addresses.
+# If a node fails, xpk restarts all pods and the job resumes automatically. To
+# start it again, run `xpk workload delete`, then the same command. --workdir
+# and the data must be on the storage, which all pods share: lift does not read
+# or write gs:// addresses.
 #
 # example: scripts/gke_xpk.sh --workload=first --cluster=tpus \
 #            --tpu_type=v5p-128 --storage=shared \
@@ -55,13 +55,13 @@ run rm -rf "$folder"
 run mkdir "$folder"
 run tar -xzf "$folder.tar.gz" -C "$folder"
 
-# With exec, SIGTERM reaches lift and not the shell that was there before it.
+# With exec, SIGTERM reaches lift and not the shell.
 command="pip install --quiet -c constraints.txt -e '.[tpu]' && \
 exec lift $(shell_words "$@") --multihost"
 
-# xpk advises 50 restarts where a job resumes. It restarts after lost nodes and
-# signals; an error of the job itself ends the workload. 300 s are for a step
-# and a checkpoint.
+# xpk recommends 50 restarts for jobs that resume. It restarts after lost nodes
+# and signals; an error of the job itself ends the workload. 300 s are for a
+# step and a checkpoint.
 run xpk workload create --workload="$workload" --cluster="$cluster" \
   --tpu-type="$tpu_type" ${zone:+--zone="$zone"} \
   ${project:+--project="$project"} ${storage:+--storage="$storage"} \

@@ -5,14 +5,13 @@
 # usage: scripts/local_gpus.sh [--gpus=LIST] [--dry_run]
 #                              -- JOB [flags of the job]
 #
-#   --gpus=LIST  such as 0,1; all of them by default
+#   --gpus=LIST  such as 0,1; default: all
 #   --dry_run    prints the command and runs none
 #
-# One process sees all GPUs and makes its mesh of them, so the job needs no
-# launcher: `lift JOB ...` does. What this adds is
-#   - an error where there is no GPU, or JAX was installed without CUDA; the job
-#     would run on the CPU instead
-#   - 90% of the GPUs' memory in place of JAX's 75%
+# One process uses all GPUs, so `lift JOB ...` needs no launcher. This adds
+#   - an error if there is no GPU, or JAX is installed without CUDA; otherwise
+#     the job would run on the CPU
+#   - 90% of the GPUs' memory instead of JAX's 75%
 #   - collectives that overlap with computation
 #
 # example: scripts/local_gpus.sh -- align \
@@ -32,12 +31,12 @@ while [ $# -gt 0 ]; do
 done
 check_job "$@"
 
-# Alone in the list: with cuda,cpu JAX takes the CPU where it sees no GPU.
+# Only cuda: with cuda,cpu JAX falls back to the CPU.
 settings=(JAX_PLATFORMS=cuda)
-# Some is left for NCCL and cuDNN, which allocate their own; NVIDIA uses 0.8 to
-# 0.9: https://docs.nvidia.com/jax-toolbox/performance-profiling/gpu-performance
+# NCCL and cuDNN allocate memory of their own; NVIDIA uses 0.8 to 0.9:
+# https://docs.nvidia.com/jax-toolbox/performance-profiling/gpu-performance
 settings+=("XLA_CLIENT_MEM_FRACTION=${XLA_CLIENT_MEM_FRACTION:-0.9}")
-# Overlaps collectives with computation, and is off by default:
+# Overlaps collectives with computation; off by default:
 # https://docs.jax.dev/en/latest/gpu_performance_tips.html
 overlap=--xla_gpu_enable_latency_hiding_scheduler=true
 settings+=("XLA_FLAGS=$overlap${XLA_FLAGS:+ $XLA_FLAGS}")
@@ -47,6 +46,6 @@ command=(env "${settings[@]}" lift "$@")
 if [ -n "$dry_run" ]; then
   shell_words "${command[@]}"
 else
-  # Signals that are meant for the job reach it, and not a shell before it.
+  # With exec, signals reach the job and not the shell.
   exec "${command[@]}"
 fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Submits a lift job to SLURM, on whole nodes with GPUs.
+# Submits a lift job to SLURM, on exclusive nodes with GPUs.
 #
 # usage: scripts/slurm.sh --nodes=N --gpus_per_node=N [--time=LIMIT]
 #                         [--partition=NAME] [--account=NAME]
@@ -8,21 +8,21 @@
 #                         -- JOB [flags of the job]
 #
 #   --time=LIMIT       as sbatch takes it, such as 24:00:00
-#   --process_per_gpu  starts a process for each GPU, not for each node
+#   --process_per_gpu  starts one process per GPU instead of one per node
 #   --dry_run          prints the command and runs none
 #
-# Other options of sbatch are set by its variables, such as SBATCH_QOS. Call it
-# with lift on the PATH (`pip install -e '.[cuda]'` in an environment that is
-# active): SLURM takes the environment along. This folder, the environment,
-# --workdir and the data lie where all nodes see them.
+# Set other options of sbatch through its variables, such as SBATCH_QOS. Call it
+# with lift on the PATH (`pip install -e '.[cuda]'` in an active environment):
+# SLURM passes the environment on. This folder, the environment, --workdir and
+# the data must be accessible from all nodes.
 #
-# Five minutes before the time limit the job makes a checkpoint and ends. It is
-# put back into the queue and resumes by itself, as it does after a node has
-# failed. `scancel` ends it for good; the same command again resumes it.
+# Five minutes before the time limit the job saves a checkpoint and ends. It is
+# requeued and resumes automatically, as after the failure of a node. `scancel`
+# ends it permanently; the same command resumes it.
 #
-# A process is what lift calls a host. One for each node is the default, as
-# `lift sample` and `lift score` make a mesh of each host's GPUs; the authors of
-# JAX say that one for each GPU can be faster.
+# A process is a host for lift. The default is one per node, as `lift sample`
+# and `lift score` make a mesh of each host's GPUs; according to the authors of
+# JAX one per GPU can be faster.
 #
 # example: scripts/slurm.sh --nodes=4 --gpus_per_node=8 --time=24:00:00 \
 #            -- align --config=configs/align_cogvideox_2b.py \
@@ -55,15 +55,15 @@ if [ -n "$process_per_gpu" ]; then
   processes=$gpus
 else
   processes=1
-  # Under SLURM JAX gives each process one GPU, unless it is told which.
+  # Under SLURM JAX uses one GPU per process by default.
   job=(env "JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((gpus - 1)))" "${job[@]}")
 fi
 
-# The other processes would wait for one that has failed. NCCL and the loading
-# of videos want many cores, and by default a process may be bound to one.
+# Otherwise the other processes wait for one that has failed. NCCL and video
+# decoding need many cores, but a process may be bound to one by default.
 step=(srun --kill-on-bad-exit=1 --cpu-bind=none "${job[@]}")
 
-# USR1 comes 300 s before the time limit, for a step and a checkpoint.
+# USR1 is sent 300 s before the time limit, for a step and a checkpoint.
 run sbatch --job-name="lift-$1" --nodes="$nodes" \
   --ntasks-per-node="$processes" --gpus-per-node="$gpus" --exclusive --mem=0 \
   ${time:+--time="$time"} ${partition:+--partition="$partition"} \

@@ -7,21 +7,22 @@
 #                           -- JOB [flags of the job]
 #        scripts/tpu_pod.sh --tpu=NAME --zone=ZONE [--project=PROJECT] --stop
 #
-#   --create=TYPE  makes the TPU where it is missing or was preempted; TYPE is
+#   --create=TYPE  creates the TPU if it is missing or was preempted; TYPE is
 #                  such as v5p-128
-#   --spot         makes one that costs less and may be preempted
-#   --stop         ends the job after a checkpoint, and starts none
+#   --spot         creates a spot TPU, which costs less and may be preempted
+#   --stop         stops the job after a checkpoint, and starts none
 #   --dry_run      prints the commands and runs none, as if the TPU were missing
 #
-# Copies the files that git tracks, uncommitted changes included, installs
+# Copies the files that git tracks, with uncommitted changes, installs
 # lift_jax[tpu], and starts `lift JOB ... --multihost` on every worker. Their
-# output is shown here and kept in ~/lift.log there. The job goes on when this
-# script is interrupted or the connection is lost.
+# output is shown here and saved in ~/lift.log there. The job keeps running if
+# this script is interrupted or the connection is lost.
 #
-# After a preemption, or to go on with other code, give the same command again:
-# a job that still runs is stopped after a checkpoint, and every job resumes by
-# itself. --workdir and the data lie in folders that all workers share (a
-# mounted Filestore, say): lift does not read or write gs:// addresses.
+# After a preemption, or to continue with changed code, run the same command
+# again: a running job is stopped after a checkpoint, and jobs resume
+# automatically. --workdir and the data must be in folders that all workers
+# share (such as a mounted Filestore): lift does not read or write gs://
+# addresses.
 #
 # example: scripts/tpu_pod.sh --tpu=pod --zone=us-east5-a --create=v5p-128 \
 #            -- align --config=configs/align_cogvideox_2b.py \
@@ -46,7 +47,7 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$tpu" ] || fail '--tpu=NAME is missing'
 [ -n "$zone" ] || fail '--zone=ZONE is missing'
-[ -z "$spot" ] || [ -n "$type" ] || fail '--spot goes with --create=TYPE'
+[ -z "$spot" ] || [ -n "$type" ] || fail '--spot needs --create=TYPE'
 [ -n "$stop" ] || check_job "$@"
 where=(--zone="$zone")
 [ -z "$project" ] || where+=(--project="$project")
@@ -66,7 +67,7 @@ software() {
     v5p-*) echo v2-alpha-tpuv5 ;;
     v5litepod-*) echo v2-alpha-tpuv5-lite ;;
     v[234]-*) echo tpu-ubuntu2204-base ;;
-    *) fail "--create=$type: v2, v3, v4, v5litepod, v5p and v6e are known" ;;
+    *) fail "--create=$type: known are v2, v3, v4, v5litepod, v5p and v6e" ;;
   esac
 }
 
@@ -84,8 +85,8 @@ make_tpu() {
     ${spot:+--spot}
 }
 
-# The process of that number, where it is the job: another may have got the
-# number meanwhile.
+# Matches the process of lift.pid only if it is the job: the pid may have been
+# reused.
 job='-f -F lift.pid lift_venv/bin/lift'
 end_job="if [ -f lift.pid ]; then pkill -TERM $job; \
 while pgrep $job > /dev/null; do sleep 1; done; fi"
@@ -101,7 +102,7 @@ archive=build/launch/$tpu.tar.gz
 pack_repository "$archive"
 tpu_vm scp "$archive" "$tpu:lift_jax.tar.gz" --worker=all
 on_workers "$end_job"
-# The workers' own Python is older than lift_jax needs; uv brings another.
+# The workers' own Python is too old for lift_jax; uv installs another.
 on_workers "rm -rf lift_jax && mkdir lift_jax && \
 tar -xzf lift_jax.tar.gz -C lift_jax && cd lift_jax && \
 python3 -m pip install --quiet --user uv && \
@@ -109,7 +110,7 @@ python3 -m uv venv --quiet --allow-existing --python=3.11 ~/lift_venv && \
 python3 -m uv pip install --quiet --python ~/lift_venv/bin/python \
 -c constraints.txt -e '.[tpu]'"
 # With its output in a file the job does not depend on the connection. The file
-# is made before tail looks for it; tail ends with the job, wait has its status.
+# is created before tail opens it; tail ends with the job, wait has its status.
 on_workers "cd lift_jax; : > ~/lift.log; \
 nohup ~/lift_venv/bin/lift $(shell_words "$@") --multihost \
 >> ~/lift.log 2>&1 < /dev/null & \

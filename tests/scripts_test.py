@@ -1,8 +1,8 @@
-"""The launch scripts: their syntax, what they say they do, and that they do it.
+"""The launch scripts: syntax, help, dry runs and runs.
 
-No cloud and no cluster is asked: programs of the same names stand before
-gcloud, xpk, sbatch and so on. They write down how they were called, and gcloud
-does on this machine what it would do on a worker.
+No cloud or cluster is used: fake programs named gcloud, xpk, sbatch and so on
+come first on the PATH. They record their arguments, and gcloud runs the
+commands of a worker on this machine.
 """
 
 import os
@@ -22,14 +22,14 @@ SCRIPTS = REPOSITORY / 'scripts'
 LAUNCHERS = ('tpu_pod.sh', 'gke_xpk.sh', 'slurm.sh', 'local_gpus.sh')
 FILES = (*LAUNCHERS, 'slurm_job.sh', 'common.sh')
 
-# The least that each wants, before the job.
+# Required flags of each script, before the job.
 FLAGS = {
   'tpu_pod.sh': ['--tpu=pod', '--zone=zone-a'],
   'gke_xpk.sh': ['--workload=first', '--cluster=tpus', '--tpu_type=v5p-128'],
   'slurm.sh': ['--nodes=2', '--gpus_per_node=4'],
   'local_gpus.sh': [],
 }
-# With what a shell would take apart.
+# With characters that a shell would interpret.
 JOB = [
   'align', '--config=a.py:smoke', '--workdir=/mnt/all runs',
   "--config.prompts=it's $HOME",
@@ -39,7 +39,7 @@ QUOTED = (
   "'--config.prompts=it'\\''s $HOME'"
 )
 
-# Writes down its name and its arguments.
+# Records its name and its arguments.
 _RECORD = """#!/usr/bin/env bash
 printf '%s\\0' "${0##*/}" "$@" >> "$RECORD"
 printf '\\n' >> "$RECORD"
@@ -58,8 +58,8 @@ for word; do
 done
 """
 
-# A job that shows how it was called. It ends at once, but where there is a file
-# `endless` it waits for SIGTERM. Of two jobs the second ends at once.
+# A job that prints its arguments. It ends at once, unless a file `endless`
+# exists: then it waits for SIGTERM. Of two jobs the second ends at once.
 _LIFT = """#!/usr/bin/env bash
 trap 'echo saved | tee -a "$HOME/saved"; exit 0' TERM
 printf '%s\\n' "$PWD" "$@"
@@ -109,7 +109,7 @@ class _ScriptTest(parameterized.TestCase):
     )  # fmt: skip
 
   def calls(self) -> list[list[str]]:
-    """What the stand-ins were called with, and nothing from now on."""
+    """The recorded calls of the fake programs; clears the record."""
     lines = self.record.read_text().split('\0\n')[:-1]
     self.record.unlink()
     return [line.split('\0') for line in lines]
@@ -183,11 +183,11 @@ class FlagsTest(_ScriptTest):
     ('tpu_pod.sh', ['--tpu=t', '--', *JOB], '--zone=ZONE is missing'),
     (
       'tpu_pod.sh', ['--tpu=t', '--zone=z', '--spot', '--', *JOB],
-      '--spot goes with --create=TYPE',
+      '--spot needs --create=TYPE',
     ),
     (
       'tpu_pod.sh', ['--tpu=t', '--zone=z', '--create=h100', '--', *JOB],
-      '--create=h100: v2, v3, v4, v5litepod, v5p and v6e are known',
+      '--create=h100: known are v2, v3, v4, v5litepod, v5p and v6e',
     ),
     (
       'gke_xpk.sh', ['--workload=w', '--tpu_type=t', '--', *JOB],
@@ -212,7 +212,7 @@ class FlagsTest(_ScriptTest):
     ('local_gpus.sh', [], 'the job is missing: write -- JOB and its flags'),
     (
       'local_gpus.sh', ['--', '--workdir=a', 'align'],
-      "'--workdir=a' stands where the job should: write -- JOB",
+      "'--workdir=a' is not a job: write -- JOB",
     ),
   )  # fmt: skip
   def test_misuse(self, name, args, message):
@@ -337,10 +337,10 @@ class TpuPodTest(_TrackedTest):
     self.assertEqual(verbs, ['describe', *expected, 'scp', 'ssh', 'ssh', 'ssh'])
 
   def test_again_while_it_runs(self):
-    """It outlives the connection, and the same command ends it first."""
+    """It survives a lost connection; the same command stops it first."""
     (self.worker / 'endless').touch()
-    # Where the tests run under nohup the signal would be ignored. Not by a
-    # preexec_fn: that forks, which JAX warns of.
+    # Under nohup the tests would ignore the signal. Not with a preexec_fn: that
+    # forks, which JAX warns about.
     heed = (
       'import os, signal, sys\n'
       'signal.signal(signal.SIGHUP, signal.SIG_DFL)\n'
@@ -367,7 +367,7 @@ class TpuPodTest(_TrackedTest):
     self.assertEqual(saved.read_text(), 'saved\n')
 
   def test_stop(self):
-    """Ends the job and no other process that has its number."""
+    """Ends the job, but no other process with its pid."""
     log = self.folder / 'log'
     (self.worker / 'endless').touch()
     with log.open('w') as file:
@@ -387,7 +387,7 @@ class TpuPodTest(_TrackedTest):
       time.sleep(0.01)
     for process in (other, job):
       (self.worker / 'lift.pid').write_text(f'{process.pid}\n')
-      # Its parent takes note of its end, as the shell on a worker does.
+      # Its parent reaps it, as the shell on a worker does.
       with subprocess.Popen(
         [self.repository / 'scripts' / 'tpu_pod.sh', *FLAGS['tpu_pod.sh'],
          '--stop'],
@@ -442,20 +442,20 @@ class GkeTest(_TrackedTest):
       self.assertEqual((image / 'code.py').read_text(), text)
 
   def test_a_file_is_touched(self):
-    """Its time is another, its content is not."""
+    """Its timestamp changed, its content did not."""
     os.utime(self.repository / 'code.py', (1e9, 1e9))
     outcome = self.call('gke_xpk.sh', *FLAGS['gke_xpk.sh'], '--', *JOB)
     self.assertEqual(outcome.returncode, 0, outcome.stderr)
 
   def test_signals_reach_the_job(self):
-    """In xpk's shell, which signals the process that it has started."""
+    """In xpk's shell, which signals the process that it started."""
     *_, line = self.dry_run('gke_xpk.sh')
     command = shlex.split(line)[-1].removeprefix('--command=')
     self.stand_in('pip')
     _program(self.folder / 'bin' / 'lift', _LIFT)
     (self.folder / 'endless').touch()
     shell = subprocess.Popen(
-      # Not where the job writes, which may be first.
+      # Not to the file of the job, which may write first.
       ['bash', '-c', f'({command}) & echo $! >&2; wait $!'],
       env=self.environment(), text=True,
       stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -497,14 +497,14 @@ class SlurmTest(_ScriptTest):
 
   @parameterized.parameters(0, 2)
   def test_job_that_ends(self, status):
-    """It is not put back into the queue, whatever its status."""
+    """It is not requeued, whatever its status."""
     self.stand_in('srun', f'exit {status}\n')
     outcome = self.call('slurm_job.sh', 'srun', *JOB, SLURM_JOB_ID='7')
     self.assertEqual(outcome.returncode, status)
     self.assertEqual(self.calls(), [['srun', *JOB]])
 
   def test_out_of_time(self):
-    """The step is told to stop, and the job is queued again after its end."""
+    """The step gets SIGTERM, and the job is requeued after its end."""
     self.stand_in(
       'srun', 'echo $$ > "$HOME/pid"\ntrap "sleep 0.3; exit 0" TERM\n'
       'while true; do sleep 0.05; done\n',
