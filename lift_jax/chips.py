@@ -1,17 +1,17 @@
-"""Accelerators and their published numbers.
+"""Published specifications of accelerators.
 
-All numbers are those of one device, which is what JAX counts: a chip on TPU v4
-(both cores together), v5e, v5p and v6e, half a chip on TPU7x, one GPU.
+All numbers are per JAX device: a chip on TPU v4 (both cores together), v5e, v5p
+and v6e, half a chip on TPU7x, one GPU.
 
 Sources, read in 2026. TPUs: the pages "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e"
 and "TPU7x" of docs.cloud.google.com/tpu/docs; "How to Scale Your Model",
-jax-ml.github.io/scaling-book, part "TPUs", for what those pages leave out.
-GPUs: NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM; the GPU part
-of the same book; and the target descriptions of the XLA repository
+jax-ml.github.io/scaling-book, part "TPUs", for what those pages omit. GPUs:
+NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM; the GPU part of
+the same book; and the target descriptions of the XLA repository
 (xla/backends/gpu/target_config/specs).
 
-HBM of TPUs is what the compiler lets a program have, read from the messages of
-libtpu 0.0.42 about programs too large; it keeps some of the memory for itself.
+HBM of TPUs is the capacity available to programs, from out-of-memory messages
+of libtpu 0.0.42; the compiler reserves the rest.
 """
 
 from collections.abc import Sequence
@@ -23,26 +23,25 @@ _GBIT = 1e9 / 8
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One device of a kind; None where nothing is known.
+  """A type of device; None for unknown numbers.
 
   Attributes:
     name: as written in `--topology`.
-    platform: 'tpu', 'cuda' or 'cpu', as JAX has it.
-    device_kinds: what JAX calls such a device, or CUDA the GPU.
+    platform: 'tpu', 'cuda' or 'cpu', JAX's name.
+    device_kinds: names of such devices in JAX or CUDA.
     hbm_bytes: memory that a program may use.
     flops: dense bf16 peak in FLOP/s.
     hbm_bandwidth: bytes/s, reads and writes together.
-    link_bandwidth: bytes/s that leave the device over one link of the network
-      within a slice (ICI) or host (NVLink), in one direction. The other
-      direction has as much, at the same time.
-    links: such links of a device. GPUs reach any other through a switch: their
-      links are taken together and count as one.
-    wrap: chips along a side of a TPU slice from which on the side is closed to
-      a ring; shorter sides, and those that are no multiple, are open lines.
-    dcn_bandwidth: bytes/s that leave the device towards other slices (data
-      center network) or hosts (InfiniBand), in one direction.
-    devices_per_chip: devices that make a chip.
-    torus_dims: sides of a slice.
+    link_bandwidth: bytes/s that a device sends over one link within a slice
+      (ICI) or host (NVLink). It can receive as much at the same time.
+    links: number of such links per device. GPUs are connected through a
+      switch: their links together count as one.
+    wrap: a side of a TPU slice is a ring (has wraparound links) if its number
+      of chips is a multiple of this, else an open line.
+    dcn_bandwidth: bytes/s that a device sends to other slices (data center
+      network) or hosts (InfiniBand).
+    devices_per_chip: JAX devices per chip.
+    torus_dims: number of sides of a slice.
   """
 
   name: str
@@ -69,11 +68,11 @@ CHIPS = {
       hbm_bytes=30.75 * GIB,  # of 32 GiB
       flops=275e12,
       hbm_bandwidth=1200e9,
-      # The page of v4 does not say; the book has 45 GB/s.
+      # Not on the page of v4; the book has 45 GB/s.
       link_bandwidth=45e9,
       links=6,
       wrap=4,
-      # Nor this; the book has 25 GB/s for a host, which has 4 chips.
+      # Not there, either; the book has 25 GB/s per host of 4 chips.
       dcn_bandwidth=25e9 / 4,
       torus_dims=3,
     ),
@@ -84,7 +83,7 @@ CHIPS = {
       hbm_bytes=15.75 * GIB,  # of 16 GB
       flops=197e12,
       hbm_bandwidth=819e9,
-      # 400 GB/s a chip, 4 links, both directions.
+      # 400 GB/s per chip, 4 links, both directions.
       link_bandwidth=400e9 / 4 / 2,
       links=4,
       wrap=16,
@@ -99,8 +98,8 @@ CHIPS = {
       hbm_bytes=95.74 * GIB,  # published as 95 GB and as 95 GiB
       flops=459e12,
       hbm_bandwidth=2765e9,
-      # 1200 GB/s a chip, 6 links, both directions. The GPU part of the book
-      # counts on 90 GB/s where this makes 100.
+      # 1200 GB/s per chip, 6 links, both directions. The GPU part of the book
+      # assumes 90 GB/s instead of 100.
       link_bandwidth=1200e9 / 6 / 2,
       links=6,
       wrap=4,
@@ -113,8 +112,8 @@ CHIPS = {
       device_kinds=('TPU v6 lite', 'TPU v6e'),
       hbm_bytes=31.25 * GIB,  # of 32 GB
       flops=918e12,
-      hbm_bandwidth=1638e9,  # as the page of TPU7x has it
-      # 800 GB/s a chip, 4 links, both directions.
+      hbm_bandwidth=1638e9,  # from the page of TPU7x
+      # 800 GB/s per chip, 4 links, both directions.
       link_bandwidth=800e9 / 4 / 2,
       links=4,
       wrap=16,
@@ -122,16 +121,16 @@ CHIPS = {
       dcn_bandwidth=25600 * _GBIT / 256,
       torus_dims=2,
     ),
-    # A chip of two devices, which share its links.
+    # A chip has two devices, which share its links.
     Chip(
       name='tpu7x',
       platform='tpu',
       device_kinds=('TPU7x',),
-      hbm_bytes=94.75 * GIB,  # of 192 GiB a chip
+      hbm_bytes=94.75 * GIB,  # of 192 GiB per chip
       flops=2307e12 / 2,
       hbm_bandwidth=7380e9 / 2,
-      # 1200 GB/s a chip, both directions; 6 links in a three-dimensional
-      # torus. That both devices load them evenly is our assumption.
+      # 1200 GB/s per chip, both directions; 6 links in a three-dimensional
+      # torus. We assume that both devices use them equally.
       link_bandwidth=1200e9 / 6 / 2 / 2,
       links=6,
       wrap=4,
@@ -150,20 +149,20 @@ CHIPS = {
       flops=312e12,
       hbm_bandwidth=2039e9,
       link_bandwidth=300e9,  # NVLink 3: 12 links of 25 GB/s
-      # One InfiniBand adapter of 200 Gbit/s for each GPU, as in a DGX A100;
-      # from memory of its guide, other machines have less.
+      # One InfiniBand adapter of 200 Gbit/s per GPU, as in a DGX A100 (not
+      # checked against its guide); other machines have less.
       dcn_bandwidth=200 * _GBIT,
     ),
     Chip(
       name='h100',
       platform='cuda',
-      # Not the H100 PCIe and NVL, which are slower.
+      # Not H100 PCIe and NVL, which are slower.
       device_kinds=('NVIDIA H100 80GB HBM3',),
       hbm_bytes=84942979072,  # XLA's h100_sxm
       flops=989e12,
       hbm_bandwidth=3352e9,
       link_bandwidth=450e9,  # NVLink 4: 18 links of 25 GB/s
-      # One InfiniBand adapter of 400 Gbit/s for each GPU, as in a DGX H100.
+      # One InfiniBand adapter of 400 Gbit/s per GPU, as in a DGX H100.
       dcn_bandwidth=400 * _GBIT,
     ),
     Chip(
@@ -182,7 +181,7 @@ CHIPS = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-  """Dense bf16 peak in FLOP/s; None for CPUs and what is not in the table."""
+  """Dense bf16 peak in FLOP/s; None for CPUs and unknown devices."""
   for chip in CHIPS.values():
     if device_kind in chip.device_kinds:
       return chip.flops
@@ -190,19 +189,19 @@ def peak_flops(device_kind: str) -> float | None:
 
 
 def ring_links(chip: Chip, sides: Sequence[tuple[int, int]]) -> int:
-  """Links over which a device sends at once around a group of a TPU slice.
+  """Links that a device uses at once in a ring around a group in a TPU slice.
 
-  A side that is closed to a ring is used in both directions. Along an open
-  line the chip at the end has one link only, and the others wait for it.
+  A side with wraparound links is used in both directions. On an open line the
+  chip at the end has only one link, and the others wait for it.
 
   Args:
-    chip: of a TPU.
-    sides: for each side of the slice along which the group stretches, the
-      chips of the group on it and the chips that it has.
+    chip: type of TPU.
+    sides: (chips of the group, chips of the slice) along each side on which the
+      group has more than one chip.
   """
   links = 0
   for used, length in sides:
-    # Two-dimensional slices close at the full 16 chips only, the others at any
-    # multiple of 4 ("How to Scale Your Model", part "TPUs").
+    # Two-dimensional slices have wraparound links only with the full 16 chips,
+    # the others with any multiple of 4 ("How to Scale Your Model", "TPUs").
     links += 2 if used == length and length % chip.wrap == 0 else 1
   return links

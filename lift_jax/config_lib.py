@@ -1,8 +1,8 @@
-"""From the ConfigDict at the door to frozen dataclasses inside.
+"""Conversion of ConfigDicts to frozen dataclasses.
 
 A config file builds a ConfigDict, flags override its fields, and `resolve`
-turns it into the dataclass of a job. Every field must be there and every key
-must be known: nothing in this project reads a setting with a default.
+converts it to the dataclass of a job. Missing fields and unknown keys are
+errors.
 """
 
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ def resolve(
 
   Args:
     section: ConfigDict or dict.
-    cls: a dataclass; fields that are themselves dataclasses are resolved from
-      subsections, `X | None` fields may hold None. One with a class method
-      `choose_class(section, where)` stands for several, of which that method
-      returns the one that this section asks for.
+    cls: a dataclass. Fields that are dataclasses are resolved from subsections,
+      `X | None` fields may be None. If it has a class method
+      `choose_class(section, where)`, the class returned by that is built
+      instead.
     where: name of the section in messages.
 
   Raises:
-    UserError: an unknown key, a missing key, or a value of another type.
+    UserError: an unknown key, a missing key, or a value of the wrong type.
   """
   if isinstance(section, ml_collections.ConfigDict):
     section = section.to_dict()
@@ -56,7 +56,7 @@ def resolve(
     and field.default_factory is dataclasses.MISSING
   ]
   if missing:
-    raise UserError(f'{where} lacks {", ".join(missing)}')
+    raise UserError(f'{where}: missing {", ".join(missing)}')
   values = {
     key: _convert(value, types_of[key], f'{where}.{key}')
     for key, value in section.items()
@@ -65,7 +65,7 @@ def resolve(
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
-  """`value` as `kind`, or UserError; lists become tuples."""
+  """Converts `value` to type `kind`, or raises UserError."""
   origin = typing.get_origin(kind)
   if origin in (typing.Union, types.UnionType):
     choices = typing.get_args(kind)
@@ -98,10 +98,10 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
 def parse_arg(
   arg: str | None, allowed: tuple[str, ...] = ('smoke',)
 ) -> set[str]:
-  """The variants asked for after the colon of `--config=file.py:arg`.
+  """The variants after the colon of `--config=file.py:arg`.
 
   Raises:
-    UserError: a variant that this config has not.
+    UserError: an unknown variant.
   """
   variants = set(filter(None, (arg or '').split(',')))
   unknown = variants - set(allowed)
@@ -114,6 +114,6 @@ def parse_arg(
 
 
 def check_choice(where: str, value: str, choices) -> None:
-  """Raises UserError unless `value` is one of `choices`."""
+  """Raises a UserError unless `value` is one of `choices`."""
   if value not in choices:
     raise UserError(f'{where} is {value!r}; choose one of {list(choices)}')

@@ -1,15 +1,15 @@
-"""Errors that a user can mend."""
+"""Errors that users can fix."""
 
 
 class UserError(ValueError):
-  """Bad input: one line that names the file, the record and the remedy.
+  """Bad input; the message is one line with file, record and remedy.
 
-  The command line prints the message without a traceback and exits with 2.
+  The command line prints it without a traceback and exits with status 2.
   """
 
 
 def listing(names, limit: int = 8) -> str:
-  """The first `limit` names, sorted, on one line, and how many more."""
+  """Lists the first `limit` names, sorted, and the number of the others."""
   names = sorted(names)
   more = f' and {len(names) - limit} more' if len(names) > limit else ''
   return ', '.join(names[:limit]) + more

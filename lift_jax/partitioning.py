@@ -1,18 +1,18 @@
-"""Meshes, and where parameters and activations lie on them.
+"""Meshes, and shardings of parameters and activations on them.
 
-A mesh has four axes: `data` (copies of everything), `fsdp` (batch and
-parameters cut alike), `context` (the tokens of one video) and `tensor` (the
-width of a layer). Any of them may be 1.
+A mesh has four axes: `data` (the batch), `fsdp` (the batch and the parameters),
+`context` (the tokens of a video) and `tensor` (the width of a layer). Any of
+them may have size 1.
 
-Which parameter is cut how stands in rules beside each model:
+Each model has rules for the sharding of its parameters:
 
   RULES = (
     (r'blocks/.*/(to_q|to_k|to_v)/kernel', P(None, 'fsdp', 'tensor')),
     (r'.*/(bias|scale)', P()),
   )
 
-Rules are total: every parameter is matched by one rule, every rule by a
-parameter.
+Rules are total: every parameter matches exactly one rule, and every rule
+matches a parameter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ Rules = Sequence[tuple[str, jax.sharding.PartitionSpec]]
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """Devices along each axis; one may be -1, all that remain."""
+  """Devices along each axis; one may be -1, for all remaining devices."""
 
   data: int = 1
   fsdp: int = -1
@@ -46,14 +46,14 @@ class MeshConfig:
 def make_mesh(
   config: MeshConfig, devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
-  """The mesh of all `devices`, axes Auto, laid out for their interconnect.
+  """Makes a mesh with Auto axes, laid out for the devices' interconnect.
 
   Args:
     config: devices along each axis.
-    devices: `jax.devices()` unless told.
+    devices: by default `jax.devices()`.
 
   Raises:
-    UserError: the axes do not multiply to the number of devices.
+    UserError: the product of the axes is not the number of devices.
   """
   devices = jax.devices() if devices is None else list(devices)
   sizes = {axis: getattr(config, axis) for axis in AXES}
@@ -61,7 +61,7 @@ def make_mesh(
   free = [axis for axis, size in sizes.items() if size == -1]
   if any(size < 1 and size != -1 for size in sizes.values()) or len(free) > 1:
     raise errors.UserError(
-      f'mesh of {written}: give positive sizes, and -1 for one axis at most'
+      f'mesh of {written}: give positive sizes, and -1 for at most one axis'
     )
   product = math.prod(size for size in sizes.values() if size != -1)
   if free and len(devices) % product == 0:
@@ -72,10 +72,10 @@ def make_mesh(
       f'mesh of {written}: the product {product} does not {verb} the '
       f'{len(devices)} devices; choose other sizes'
     )
-  # Not jax.make_mesh: on TPU v4 and v5p it refuses sizes that cut a physical
-  # axis in two, such as fsdp 2 on a 4x4x4 slice.
-  # GPUs have the attribute too, and each host is a slice of them. Devices of a
-  # single slice that is planned for do without.
+  # Not jax.make_mesh: on TPU v4 and v5p it rejects sizes that split a physical
+  # axis, such as fsdp 2 on a 4x4x4 slice.
+  # Only TPUs, as on GPUs each host has its own slice_index; planned devices of
+  # a single slice have none.
   tpus = [device for device in devices if device.platform == 'tpu']
   slices = len({getattr(device, 'slice_index', 0) for device in tpus}) or 1
   if slices == 1:
@@ -85,10 +85,10 @@ def make_mesh(
   else:
     if sizes['data'] % slices:
       raise errors.UserError(
-        f'mesh of {written}: the devices are {slices} slices, between which '
-        'the network is slow; make data a multiple of it'
+        f'mesh of {written}: the devices are {slices} slices, connected by a '
+        f'slow network; make data a multiple of {slices}'
       )
-    # Slices differ along `data` alone, which sends least.
+    # Only `data` crosses slices, as it communicates least.
     grid = mesh_utils.create_hybrid_device_mesh(
       (sizes['data'] // slices, *tuple(sizes.values())[1:]),
       (slices, *(1 for _ in AXES[1:])),
@@ -100,10 +100,11 @@ def make_mesh(
 
 
 def platform() -> str:
-  """Of the devices that a program is made for: 'cpu', 'gpu' or 'tpu'.
+  """Platform of the devices to compile for: 'cpu', 'gpu' or 'tpu'.
 
-  These are those of `jax.set_mesh`, which need not be here: a program can be
-  compiled for a slice of TPUs on any machine. Without a mesh it is JAX's own.
+  It is that of the mesh of `jax.set_mesh`, whose devices may be absent: a
+  program can be compiled for a TPU slice on any machine. Without a mesh it is
+  JAX's default backend.
   """
   mesh = jax.sharding.get_abstract_mesh()
   device = None if mesh.empty else mesh.abstract_device
@@ -111,18 +112,18 @@ def platform() -> str:
 
 
 def splits_tokens() -> bool:
-  """Whether the tokens of a row lie on several devices of `jax.set_mesh`."""
+  """Whether the mesh of `jax.set_mesh` shards the tokens of a sequence."""
   mesh = jax.sharding.get_abstract_mesh()
   return not mesh.empty and mesh.shape['context'] > 1
 
 
 def batch_shards(mesh: jax.sharding.Mesh) -> int:
-  """Parts of a batch, each on devices of its own."""
+  """Number of shards of a batch."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def describe(mesh: jax.sharding.Mesh) -> str:
-  """One line, such as '8 cpu devices: data 1, fsdp 4, context 1, tensor 2'."""
+  """Describes a mesh: '8 cpu devices: data 1, fsdp 4, context 1, tensor 2'."""
   kind = mesh.devices.flat[0].device_kind
   noun = 'device' if mesh.size == 1 else 'devices'
   axes = ', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
@@ -165,15 +166,16 @@ def param_shardings(
   """The sharding of every parameter.
 
   Args:
-    rules: (regular expression, PartitionSpec); an expression is matched in
-      full against names such as 'blocks/attn/to_q/kernel'.
+    rules: (regular expression, PartitionSpec); an expression must match the
+      full name, such as 'blocks/attn/to_q/kernel'.
     abstract_params: nested dict of anything with a `shape`.
+    mesh: of the shardings.
 
   Returns:
     Nested dict of `NamedSharding`.
 
   Raises:
-    ValueError: a parameter matched by no rule or by several, a rule that
+    ValueError: a parameter that matches no rule or several, a rule that
       matches nothing, or a spec longer than the parameter's shape.
     UserError: the mesh does not divide a dimension.
   """
@@ -206,17 +208,17 @@ def like(
   shardings: Any,
   mesh: jax.sharding.Mesh,
 ) -> Any:
-  """Shardings of a tree that holds copies of parameters, as Optax states do.
+  """Shardings of a tree with copies of parameters, such as an Optax state.
 
   A leaf whose name is that of a parameter, or ends with '/' and that name,
-  and whose shape is the parameter's, lies as the parameter lies. Everything
-  else (counters, factored moments) is replicated.
+  and whose shape is the parameter's, has the parameter's sharding. All other
+  leaves (counters, factored moments) are replicated.
 
   Args:
     abstract_tree: any pytree of anything with a `shape`.
     abstract_params: nested dict of anything with a `shape`.
-    shardings: what `param_shardings` returned for it.
-    mesh: where the rest is replicated.
+    shardings: of these parameters, from `param_shardings`.
+    mesh: for the replicated leaves.
   """
   shapes = {
     name: tuple(leaf.shape)
@@ -224,8 +226,8 @@ def like(
   }
   by_name: Mapping[str, Any] = param_paths.flatten(shardings)
   if shapes.keys() != by_name.keys():
-    strangers = errors.listing(shapes.keys() ^ by_name.keys())
-    raise ValueError(f'parameters and shardings differ in {strangers}')
+    unmatched = errors.listing(shapes.keys() ^ by_name.keys())
+    raise ValueError(f'parameters and shardings differ in {unmatched}')
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
   def shard(name, leaf):
@@ -242,12 +244,12 @@ def like(
 
 
 def constrain(x: jax.Array, spec: jax.sharding.PartitionSpec) -> jax.Array:
-  """Lays `x` out as `spec` on the mesh of `jax.set_mesh`.
+  """Constrains the sharding of `x` to `spec` on the mesh of `jax.set_mesh`.
 
   Without a mesh it returns `x`, so that single-device code needs no branch.
 
-  It is meant for compiled programs. There a dimension that its axes do not
-  divide is fine: XLA pads it and masks the padding.
+  It is meant for compiled programs: there an axis need not divide its
+  dimension, as XLA pads and masks it.
   """
   if jax.sharding.get_abstract_mesh().empty:
     return x

@@ -1,4 +1,4 @@
-"""From ConfigDicts to dataclasses; and that every setting is read."""
+"""Conversion of ConfigDicts to dataclasses; and that every setting is read."""
 
 import ast
 import dataclasses
@@ -97,7 +97,7 @@ class ResolveTest(parameterized.TestCase):
     ({'flag': 1}, 'config.flag is 1; it must be of type bool'),
     ({'fps': True}, 'config.fps is True; it must be of type float'),
     ({'inner': 3}, 'config.inner is 3, not a section'),
-    ({'inner': {'size': [1, 2]}}, 'config.inner lacks names'),
+    ({'inner': {'size': [1, 2]}}, 'config.inner: missing names'),
     (
       {'inner': {'size': [1], 'names': []}},
       'config.inner.size is [1]; it must have 2 items',
@@ -119,7 +119,7 @@ class ResolveTest(parameterized.TestCase):
   def test_missing(self):
     section = _section()
     del section['count'], section['flag']
-    with self.assertRaisesRegex(UserError, 'config lacks count, flag'):
+    with self.assertRaisesRegex(UserError, 'config: missing count, flag'):
       config_lib.resolve(section, _Outer)
 
   def test_variants(self):
@@ -130,7 +130,7 @@ class ResolveTest(parameterized.TestCase):
 
 
 def _dataclasses(cls: type):
-  """A config class and those of its sections, at any depth."""
+  """A config class and those of its sections, recursively."""
   yield cls
   for kind in typing.get_type_hints(cls).values():
     for choice in (kind, *typing.get_args(kind)):
@@ -184,7 +184,7 @@ class DeadFieldTest(parameterized.TestCase):
     self.assertEqual(dead, [])
 
 
-# Their fields are reached by name: vars(config) or getattr(config, axis).
+# Their fields are accessed by name: vars(config) or getattr(config, axis).
 _READ_AS_A_WHOLE = ('RandomModelConfig', 'MeshConfig')
 
 # Published settings that mean nothing here, but belong into an export.

@@ -20,7 +20,7 @@ def shape(*sizes):
 
 @dataclasses.dataclass(frozen=True)
 class _Device:
-  """What a mesh wants to know of a device that is not here."""
+  """A mock device with the attributes that meshes need."""
 
   id: int
   platform: str
@@ -36,7 +36,7 @@ class _SliceDevice(_Device):
 
 
 def _slices(platform: str) -> list[_Device]:
-  """Two times four devices, one slice and the other by turns."""
+  """Two slices of four devices, interleaved."""
   return [
     _SliceDevice(i, platform, (i // 2, 0, 0), slice_index=i % 2)
     for i in range(8)
@@ -67,7 +67,7 @@ class MeshTest(parameterized.TestCase):
   @parameterized.parameters(
     ('tpu', MeshConfig(data=2), [0, 0, 0, 0, 1, 1, 1, 1]),
     ('tpu', MeshConfig(data=4), [0, 0, 0, 0, 1, 1, 1, 1]),
-    # Hosts of GPUs say that they are slices; any mesh may go across them.
+    # GPU hosts have slice_index, too; any mesh may span them.
     ('gpu', MeshConfig(), [0, 1, 0, 1, 0, 1, 0, 1]),
   )
   def test_slices(self, platform, config, expected):
@@ -76,7 +76,7 @@ class MeshTest(parameterized.TestCase):
     assert found == expected
 
   def test_one_slice(self):
-    """Its devices do not say so where it is planned for."""
+    """Planned devices of a single slice have no slice_index."""
     devices = [_Device(i, 'tpu', (i, 0, 0)) for i in range(4)]
     mesh = partitioning.make_mesh(MeshConfig(), devices)
     assert dict(mesh.shape) == {'data': 1, 'fsdp': 4, 'context': 1, 'tensor': 1}
@@ -93,7 +93,7 @@ class MeshTest(parameterized.TestCase):
     (MeshConfig(data=3), 'product 3 does not divide the 8 devices'),
     (MeshConfig(data=16), 'product 16 does not divide the 8 devices'),
     (MeshConfig(2, 2, 1, 1), 'product 4 does not equal the 8 devices'),
-    (MeshConfig(data=-1), '-1 for one axis at most'),
+    (MeshConfig(data=-1), '-1 for at most one axis'),
     (MeshConfig(tensor=0), 'give positive sizes'),
     (MeshConfig(tensor=-2), 'give positive sizes'),
   )
@@ -234,7 +234,7 @@ class LikeTest(parameterized.TestCase):
         assert sharding == NamedSharding(self.mesh, P()), name
     if copies is not None:
       assert set(counts.values()) == {copies}
-    # And it is a layout that the optimizer can start in.
+    # And the optimizer can be initialised with these shardings.
     made = jax.jit(optimizer.init, out_shardings=shardings)(
       jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), PARAMS)
     )
@@ -276,7 +276,7 @@ class LikeTest(parameterized.TestCase):
 
 
 def network(weights, x_bd, spec):
-  """Softmax over the batch: wrong at once if padding were counted."""
+  """Softmax over the batch: wrong if padding is included."""
 
   def layer(x_bd, weight):
     x_bd = partitioning.constrain(jnp.tanh(x_bd @ weight), spec)
@@ -315,7 +315,7 @@ class ConstrainTest(parameterized.TestCase):
 
   @parameterized.product(batch=(1, 6, 8), jit=(True, False))
   def test_uneven(self, batch, jit):
-    """Values and gradients as on one device, wherever the cut falls."""
+    """Values and gradients as on one device, for every split."""
     keys = jax.random.split(jax.random.key(0))
     weights = jax.random.normal(keys[0], (3, 7, 7))
     x_bd = jax.random.normal(keys[1], (batch, 7))
@@ -334,7 +334,7 @@ class ConstrainTest(parameterized.TestCase):
       np.testing.assert_allclose(left, right, rtol=2e-6, atol=2e-6)
 
   def test_uneven_is_cut_inside_a_program(self):
-    """XLA pads 6 rows to 2 on each of 4 devices; it does not replicate."""
+    """XLA pads a batch of 6 to 2 on each of 4 devices; no replication."""
 
     def total(x):
       x = partitioning.constrain(jnp.sin(x), P('fsdp'))

@@ -1,1 +1,1 @@
-"""Jobs of the `lift` command, one file each."""
+"""Command line of `lift`: entry point, flags, config files."""

@@ -1,4 +1,4 @@
-"""The flags that every job shares, and how a config file becomes a config."""
+"""Flags shared by all jobs, and loading of config files."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -24,13 +24,13 @@ T = TypeVar('T')
 
 @dataclasses.dataclass(frozen=True)
 class Invocation:
-  """One call of a job.
+  """One invocation of a job.
 
   Attributes:
     config: the resolved config, an instance of the job's dataclass.
-    source: the ConfigDict it came from, to be written beside the results.
-    workdir: folder of everything that the job writes; it exists.
-    multihost: whether to join the other hosts.
+    source: the ConfigDict it was resolved from, to be saved with the results.
+    workdir: existing folder for everything that the job writes.
+    multihost: whether to initialise multi-host JAX.
     switches: names of the job's own flags that are set.
   """
 
@@ -53,16 +53,16 @@ def parse(
   """Parses the flags of `lift JOB`.
 
   `--config.SECTION.FIELD=VALUE` overrides a field of the config file; the value
-  None empties a field that may be empty.
+  None is allowed for optional fields.
 
   Args:
     argv: the flags.
     config_class: the dataclass of the job's config.
     job: its name.
-    default_config: of a job that can do without `--config`; a bare variant,
-      such as `:smoke`, is one of this file.
-    default_workdir: of a job that can do without `--workdir`.
-    switches: flags without a value that only this job has, and what they do.
+    default_config: if given, `--config` is optional; a bare variant, such as
+      `:smoke`, is one of this file.
+    default_workdir: if given, `--workdir` is optional.
+    switches: boolean flags of this job only, with their help.
 
   Raises:
     UserError: a missing flag, an unreadable config file, or a bad setting.
@@ -91,7 +91,7 @@ def parse(
   if '://' in given:
     raise UserError(
       f'--workdir={given}: results go to files, not to buckets; give a folder, '
-      'which may be a bucket that is mounted'
+      'such as a mounted bucket'
     )
   workdir = pathlib.Path(given).expanduser().resolve()
   try:
@@ -115,29 +115,29 @@ def parse_flags(
   job: str,
   needed: Mapping[str, str],
 ) -> list[str]:
-  """Sets the flags of a job; returns what overrides fields of its config.
+  """Sets the flags of a job; returns the overrides of its config.
 
   Args:
     argv: the flags.
     values: with every flag of the job defined.
     job: its name.
-    needed: flags that must be given, and what stands for their value.
+    needed: required flags, with placeholders of their values for messages.
   """
-  is_override = [arg.lstrip('-').startswith('config.') for arg in argv]
-  own = [arg for arg, yes in zip(argv, is_override, strict=True) if not yes]
+  overrides = [arg for arg in argv if arg.lstrip('-').startswith('config.')]
+  own = [arg for arg in argv if not arg.lstrip('-').startswith('config.')]
   rest = values([job, *own])[1:]
   if rest:
     raise UserError(f'{rest[0]!r} is not a flag; see lift {job} --help')
   for name, value in needed.items():
     if not values[name].value:
       raise UserError(f'--{name}={value} is missing; see lift {job} --help')
-  return [arg for arg, yes in zip(argv, is_override, strict=True) if yes]
+  return overrides
 
 
 def read_config(
   file: str, overrides: Sequence[str], config_class: type[T]
 ) -> tuple[T, ml_collections.ConfigDict]:
-  """The config of a job, and the ConfigDict that it is resolved from.
+  """Reads the config of a job; returns it resolved, and its ConfigDict.
 
   Args:
     file: 'FILE.py' or 'FILE.py:variant'.
@@ -155,14 +155,13 @@ def make_call(
   workdir: pathlib.Path,
   settings: Mapping[str, Any],
 ) -> Invocation:
-  """The call of a job by another one.
+  """Makes the invocation of a job by another job.
 
   Args:
-    section: config of the job; it is not changed.
+    section: config of the job; it is not modified.
     config_class: its dataclass.
-    workdir: of the job; it is made if it is not there.
-    settings: what takes the place of values of the section, such as
-      {'model.path': FOLDER}.
+    workdir: of the job; created if missing.
+    settings: overrides of the section, such as {'model.path': FOLDER}.
   """
   source = ml_collections.ConfigDict(section.to_dict())
   source.update_from_flattened_dict(settings)
@@ -172,16 +171,17 @@ def make_call(
 
 
 def _load(text: str) -> ml_collections.ConfigDict:
-  """What `get_config` of FILE.py returns, for 'FILE.py' or 'FILE.py:variant'.
+  """Calls `get_config` of FILE.py, for 'FILE.py' or 'FILE.py:variant'.
 
   Raises:
-    UserError: no such file, or whatever goes wrong in it, with its line.
+    UserError: no such file, or any error in it, with its line.
   """
   name, *variant = text.split(':', 1)
   path = pathlib.Path(name).expanduser().resolve()
   if path.suffix != '.py' or not path.is_file():
     raise UserError(
-      f'--config={text}: {path} is no config file; give the path of a .py file'
+      f'--config={text}: {path} is not a config file; give the path of a .py '
+      'file'
     )
   spec = importlib.util.spec_from_file_location('lift_config', path)
   module = importlib.util.module_from_spec(spec)
@@ -203,7 +203,7 @@ def _load(text: str) -> ml_collections.ConfigDict:
 
 
 def _line(error: Exception, path: pathlib.Path) -> int:
-  """The line of the config file where it went wrong."""
+  """The line of the config file where the error occurred."""
   if isinstance(error, SyntaxError) and error.filename == str(path):
     return error.lineno
   frames = traceback.extract_tb(error.__traceback__)
@@ -214,15 +214,15 @@ def _line(error: Exception, path: pathlib.Path) -> int:
 def _override(
   config: ml_collections.ConfigDict, overrides: Sequence[str]
 ) -> None:
-  """Sets fields of `config` as the command line says."""
-  parsed, emptied = [], []
+  """Sets fields of `config` from `--config.SECTION.FIELD=VALUE` flags."""
+  parsed, set_to_none = [], []
   for override in overrides:
     name, equals, value = override.lstrip('-').partition('=')
     section, field = _find(config, name)
     if not equals:
       raise UserError(f'--{name} has no value; write --{name}=VALUE')
     if value == 'None':
-      emptied.append((section, field))
+      set_to_none.append((section, field))
     else:
       parsed.append(f'--{name}={value}')
   values = flags.FlagValues()
@@ -233,7 +233,7 @@ def _override(
     values(['lift', *parsed])
   except config_flags.UnsupportedOperationError as error:
     raise UserError(f'{error}; set it in the config file') from error
-  for section, field in emptied:
+  for section, field in set_to_none:
     with section.ignore_type():
       section[field] = None
 
@@ -241,31 +241,31 @@ def _override(
 def _find(
   config: ml_collections.ConfigDict, name: str
 ) -> tuple[ml_collections.ConfigDict, str]:
-  """The section of a field and its name there, for 'config.SECTION.FIELD'."""
+  """The section and the field name of 'config.SECTION.FIELD'."""
   section, path = config, 'config'
   *sections, field = name.split('.')[1:]
   for key in (*sections, field):
     if not isinstance(section, ml_collections.ConfigDict):
-      raise UserError(f'--{name}: {path} is a value, it has no fields')
+      raise UserError(f'--{name}: {path} is a value and has no fields')
     if key not in section:
       near = difflib.get_close_matches(key, section.keys(), 1)
       hint = f'did you mean {near[0]}?' if near else f'it has {list(section)}'
       raise UserError(
         f'--{name}: the config file sets no {key!r} in {path}; {hint}'
       )
-    holder, section, path = section, section[key], f'{path}.{key}'
-  return holder, field
+    parent, section, path = section, section[key], f'{path}.{key}'
+  return parent, field
 
 
 def write_config(call: Invocation, job: str) -> None:
-  """Keeps the config of a run beside its results, on the primary host."""
+  """Saves the config of a run with its results, on the primary host."""
   if distributed.is_primary():
     text = call.source.to_json_best_effort(indent=1, sort_keys=True)
     write_text(call.workdir / f'{job}_config.json', text + '\n')
 
 
 def use_compilation_cache() -> None:
-  """Compiled programs outlive the process, unless the user chose a place."""
+  """Enables the persistent compilation cache, unless the user configured it."""
   if jax.config.jax_compilation_cache_dir is None:
     folder = pathlib.Path.home() / '.cache' / 'lift_jax' / 'compiled'
     jax.config.update('jax_compilation_cache_dir', str(folder))

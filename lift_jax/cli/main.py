@@ -5,22 +5,22 @@ import importlib
 import os
 import sys
 
-# One line per job; the module of the same name in `jobs/` runs it. Nothing
-# heavy is imported here, so that `lift --help` answers at once.
+# One line per job; the module of the same name in `jobs/` runs it. There are no
+# heavy imports here, so that `lift --help` is fast.
 JOBS = {
   'demo': 'nothing -> the whole pipeline at toy size, with a report',
   'sample': 'text-to-video model + prompts -> mp4 files',
-  'train_critic': 'videos + what people said of them -> LiFT-Critic',
-  'score': 'LiFT-Critic + videos -> a reward for each, with its reason',
+  'train_critic': 'videos + human ratings -> LiFT-Critic',
+  'score': 'LiFT-Critic + videos -> a reward for each, with rationales',
   'evaluate': 'critic scores + human ratings -> how far to trust the critic',
   'prepare': 'videos, captions and scores -> cached latents and embeddings',
   'align': 'text-to-video model + prepared, scored videos -> aligned model',
-  'plan': 'config + TPUs or GPUs that are elsewhere -> memory, FLOPs, time',
+  'plan': 'config + TPUs or GPUs, possibly absent -> memory, FLOPs, time',
   'convert': 'diffusers folders <-> our checkpoints, both ways',
 }
 
-# Faults of the machine that any file may meet, and that a user can mend.
-_FILE_FAULTS = frozenset(
+# Errors of the file system that a user can fix.
+_FILE_ERRORS = frozenset(
   (
     errno.EACCES,
     errno.EDQUOT,
@@ -36,7 +36,7 @@ _FILE_FAULTS = frozenset(
 
 def usage() -> str:
   lines = [
-    'usage: lift JOB [flags]        (lift JOB --help says more)',
+    'usage: lift JOB [flags]        (see lift JOB --help)',
     '',
     'Human feedback turned into better text-to-video models.',
     '',
@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
   """Runs one job.
 
   Returns:
-    The exit status: 0 done, 2 bad input, 130 interrupted, 143 stopped by
-    SIGTERM before it was done.
+    The exit status: 0 success, 2 bad input, 130 interrupted, 143 stopped by
+    SIGTERM before it was complete.
   """
   argv = sys.argv[1:] if argv is None else argv
   if not argv or argv[0] in ('-h', '--help', 'help'):
@@ -71,8 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     print(job.__doc__.strip())
     return 0
 
-  # transformers would say at each start that it lacks PyTorch, which it need
-  # not have for tokenizers.
+  # transformers would warn about missing PyTorch, which tokenizers do not need.
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 
   from absl import flags
@@ -85,14 +84,14 @@ def main(argv: list[str] | None = None) -> int:
   except (UserError, flags.Error) as error:
     message = str(error)
   except OSError as error:
-    if error.errno not in _FILE_FAULTS:
+    if error.errno not in _FILE_ERRORS:
       raise
     message = f'{error.filename or "a file"}: {error.strerror}'
   except shutdown.Stopped:
-    return shutdown.STATUS  # the job has said so
+    return shutdown.STATUS  # the job has logged it
   except KeyboardInterrupt:
     print(f'lift {argv[0]}: interrupted', file=sys.stderr)
-    return 130  # as shells say of SIGINT
+    return 130  # as shells do for SIGINT
   print(f'lift {argv[0]}: error: {" ".join(message.split())}', file=sys.stderr)
   return 2
 

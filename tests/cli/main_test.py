@@ -1,4 +1,4 @@
-"""The `lift` command: its help, its flags, and how it says no."""
+"""The `lift` command: its help, its flags, and its errors."""
 
 import errno
 import io
@@ -32,7 +32,7 @@ class HelpTest(parameterized.TestCase):
     self.capsys = capsys
 
   def test_jobs(self):
-    """One line for each; nothing heavy is imported."""
+    """One line per job; without heavy imports."""
     process = subprocess.run(
       [sys.executable, '-c', _HELP], cwd=jobs.REPOSITORY, text=True,
       capture_output=True, check=False,
@@ -81,7 +81,7 @@ def get_config(arg=None):
   return config
 """
 
-# A whole config file, and what is said of it.
+# A complete config file, and the error message.
 _BAD_CONFIGS = {
   'syntax': ('def get_config(arg):\n  return (\n', 'line 2', 'SyntaxError'),
   'name': (_CONFIG.format('config.x = y'), 'line 6', "NameError: name 'y'"),
@@ -89,7 +89,7 @@ _BAD_CONFIGS = {
   'attribute': (_CONFIG.format('config.x.y = 1'), 'line 6', 'x'),
   'no function': ('config = 3\n', 'get_config', 'AttributeError'),
   'no config': ('def get_config():\n  pass\n', 'returns NoneType'),
-  'no section': (_CONFIG.format('pass'), 'config lacks model, data'),
+  'no section': (_CONFIG.format('pass'), 'config: missing model, data'),
 }
 
 
@@ -169,7 +169,7 @@ class FlagsTest(parameterized.TestCase):
     message = self.refused(
       f'--config={self.folder / name}', f'--workdir={self.workdir}'
     )
-    self.assertIn(f'{self.folder / name} is no config file', message)
+    self.assertIn(f'{self.folder / name} is not a config file', message)
 
   @parameterized.parameters(*_BAD_CONFIGS)
   def test_bad_config_file(self, name):
