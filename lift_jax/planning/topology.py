@@ -146,7 +146,7 @@ def devices(topology: Topology) -> list[jax.Device]:
   extra = 'tpu' if is_tpu else 'cuda12'
   try:
     return list(topologies.get_topology_desc(**request).devices)
-  # Errors of the compilers, which are RuntimeErrors, too.
+  # Errors of the compilers; a subclass of RuntimeError, so they come first.
   except jax.errors.JaxRuntimeError as error:
     raise _compiler_error(topology, str(error)) from error
   # Raised if libtpu or the CUDA plugin is missing.
