@@ -259,7 +259,7 @@ class RefuseTest(_AlignTest):
     ({'train__batch_size': 6}, 'batch of 6 videos', '8 devices'),
     ({'train__grad_accum': 3}, 'batch of 8 videos', 'grad_accum = 3'),
     ({'mesh__fsdp': 3}, 'fsdp 3', 'the 8 devices'),
-    ({'mesh__data': -1}, 'data -1', 'one axis at most'),
+    ({'mesh__data': -1}, 'data -1', 'at most one axis'),
     ({'mesh__fsdp': 1, 'mesh__context': 0}, 'context 0', 'positive'),
     ({'mesh__tensor': 8}, 'mesh.tensor is 8', 'the 2 attention heads'),
   )

@@ -221,7 +221,7 @@ class FilesTest(parameterized.TestCase):
     ({'labels__root': '/nowhere'}, '/nowhere: no such folder'),
     ({'calibration__fraction': 1.0}, 'calibration.fraction is 1'),
     ({'metrics__temperature': 'some'}, 'metrics.temperature'),
-    ({'reward__good': 0.1}, 'more for a worse label'),
+    ({'reward__good': 0.1}, 'a worse label a higher score'),
     ({'labels__on_bad_record': 'stop'}, 'on_bad_record'),
   )
   def test_refused(self, settings, message):
