@@ -32,12 +32,13 @@ from lift_jax.cli import job_flags
 from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.jobs import demo as demo_job
+from lift_jax.jobs import demo_config
 from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.jobs.demo_stages import Demo
 from lift_jax.rewards.weights import RewardMap, video_reward
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json
-from lift_jax.toyworld import checkers, demo_config, judge, weights
+from lift_jax.toyworld import checkers, judge, weights
 
 # Ends of the names of stages, and settings of `lift train_critic`.
 _CRITICS = {

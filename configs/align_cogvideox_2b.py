@@ -12,11 +12,15 @@ generated and scored ones and 20,000 real ones.
 from ml_collections import config_dict
 
 from lift_jax import config_lib
+from lift_jax.models import tiny
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` keeps the recipe and shrinks model, clips and steps."""
-  is_smoke = 'smoke' in config_lib.parse_arg(arg)
+  """`:smoke` keeps the recipe and shrinks model, clips and steps.
+
+  `:steps=N` trains for N steps.
+  """
+  variant = config_lib.parse_arg(arg, smoke=bool, steps=int)
   config = config_dict.ConfigDict()
 
   config.model = {
@@ -37,8 +41,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'max_frames': 49,
     'fps': config_dict.placeholder(float),
     'resize': 'crop',
-    'sample_clips': 0,
   }
+  config.toy_clips = 0
   config.prepare = {
     'batch_per_device': 1,
     'records_per_shard': 16,
@@ -103,43 +107,17 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
       'carry_dtype': 'float32',
     },
   }
-  if is_smoke:
+  if variant.smoke:
     _shrink(config)
+  if variant.steps is not None:
+    config.train.steps = variant.steps
   return config
 
 
 def _shrink(config: config_dict.ConfigDict) -> None:
   """A model of two layers, made on the spot, on clips made on the spot."""
-  config.model.random = {
-    'seed': 0,
-    'transformer': {
-      'num_layers': 2,
-      'num_heads': 2,
-      'head_dim': 64,
-      'time_embed_dim': 64,
-      'text_embed_dim': 64,
-      'max_text_length': 32,
-      'sample_height': 6,
-      'sample_width': 8,
-    },
-    'vae': {
-      'block_out_channels': [16, 16, 32, 32],
-      'layers_per_block': 1,
-      'norm_num_groups': 8,
-      'sample_height': 96,
-      'sample_width': 160,
-    },
-    'text_encoder': {
-      'vocab_size': 384,  # of the byte tokenizer
-      'd_model': 64,
-      'd_kv': 16,
-      'd_ff': 128,
-      'num_layers': 2,
-      'num_heads': 4,
-    },
-    'schedule': {'snr_shift_scale': 3.0},
-  }
-  config.data.sample_clips = 8
+  config.model.random = tiny.video_model()
+  config.toy_clips = 8
   config.data.sizes = ((48, 64),)
   config.data.max_frames = 9
   config.prepare.num_threads = 2

@@ -1,6 +1,6 @@
 """LiFT's recipe on CogVideoX-5B, which the paper did not fine-tune.
 
-The values are those of configs/align_cogvideox_2b.py but for memory: the fp32
+The values are those of align_cogvideox_2b.py but for memory: the fp32
 parameters, gradients and moments of 5.6 billion parameters take 83 GiB over all
 chips, so each chip works on one video of its eight at a time.
 
@@ -12,144 +12,16 @@ from ml_collections import config_dict
 
 from lift_jax import config_lib
 
+base = config_lib.load_beside(__file__, 'align_cogvideox_2b.py')
+
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` keeps the recipe and shrinks model, clips and steps."""
-  is_smoke = 'smoke' in config_lib.parse_arg(arg)
-  config = config_dict.ConfigDict()
-
-  config.model = {
-    'path': '',
-    'adapter': '',
-    'compute_dtype': 'bfloat16',
-    'attention': 'auto',
-    'random': None,  # a published model, always
-    'published': 'CogVideoX-5b',
-  }
-  config.data = {
-    'root': '',
-    'synthetic': ('alignment.json',),
-    'real': (),
-    'on_bad_record': 'error',
-    'cache': '',
-    'sizes': ((480, 720),),
-    'max_frames': 49,
-    'fps': config_dict.placeholder(float),
-    'resize': 'crop',
-    'sample_clips': 0,
-  }
-  config.prepare = {
-    'batch_per_device': 1,
-    'records_per_shard': 16,
-    'num_threads': 16,
-    'compute_dtype': 'bfloat16',
-    'keep_dtype': 'bfloat16',
-    'tiling': True,
-  }
-  config.mesh = {'data': 1, 'fsdp': -1, 'context': 1, 'tensor': 1}
-  config.train = {
-    'steps': config_dict.placeholder(int),
-    'epochs': 20.0,
-    'batch_size': config_dict.placeholder(int),
-    'batch_per_device': 8,
-    'grad_accum': 8,
-    'seed': 42,
-    'trainable': 'blocks',
-    'remat': 'save_attention',
-    'real_weight': 1.0,
-    'caption_dropout': 0.0,
-    'ema_decay': 0.0,
-    'log_every': 10,
-    'num_threads': 16,
-    'wandb_project': '',
-    'export': True,
-    'export_dtype': 'bfloat16',
-  }
-  config.lora = {
-    'rank': 128,
-    'alpha': 128.0,
-    'targets': ('blocks/attn/to_(q|k|v|out)',),
-  }
-  config.optimizer = {
-    'learning_rate': 1e-5,
-    'warmup_steps': 200,
-    'cycles': 1,
-    'beta1': 0.9,
-    'beta2': 0.95,
-    'eps': 1e-8,
-    'weight_decay': 1e-4,
-    'clip_norm': 1.0,
-  }
-  config.checkpoint = {'every_steps': 500, 'keep': 3}
-  config.validation = {
-    'every_steps': 500,
-    'prompts': (
-      'A red fox trots through fresh snow at dawn, its breath white in the air',
-      'A potter shapes a clay bowl on a turning wheel, hands wet, soft light',
-      'Waves roll onto a stony beach under a grey sky, seen from above',
-      'Two children fly a yellow kite on a green hill in the wind',
-    ),
-    'negative': '',
-    'seed': 0,
-    'fps': 8.0,
-    'video': {'height': 480, 'width': 720, 'num_frames': 49, 'tiling': True},
-    'sampler': {
-      'name': 'dpm',
-      'num_steps': 50,
-      'guidance_scale': 6.0,
-      'dynamic_guidance': 'timestep',
-      'reference': False,
-      'carry_dtype': 'float32',
-    },
-  }
-  if is_smoke:
-    _shrink(config)
+  """That of 2B with the changes of 5B, also of its `:smoke`."""
+  config = base.get_config(arg)
+  config.model.published = 'CogVideoX-5b'
+  config.train.grad_accum = 8
+  if config.model.random is not None:
+    config.model.random.transformer.use_rotary = True
+    config.model.random.vae.scaling_factor = 0.7
+    config.model.random.schedule.snr_shift_scale = 1.0
   return config
-
-
-def _shrink(config: config_dict.ConfigDict) -> None:
-  """A model of two layers, made on the spot, on clips made on the spot."""
-  config.model.random = {
-    'seed': 0,
-    'transformer': {
-      'num_layers': 2,
-      'num_heads': 2,
-      'head_dim': 64,
-      'time_embed_dim': 64,
-      'text_embed_dim': 64,
-      'max_text_length': 32,
-      'sample_height': 6,
-      'sample_width': 8,
-      'use_rotary': True,
-    },
-    'vae': {
-      'block_out_channels': [16, 16, 32, 32],
-      'layers_per_block': 1,
-      'norm_num_groups': 8,
-      'sample_height': 96,
-      'sample_width': 160,
-      'scaling_factor': 0.7,
-    },
-    'text_encoder': {
-      'vocab_size': 384,  # of the byte tokenizer
-      'd_model': 64,
-      'd_kv': 16,
-      'd_ff': 128,
-      'num_layers': 2,
-      'num_heads': 4,
-    },
-    'schedule': {'snr_shift_scale': 1.0},
-  }
-  config.data.sample_clips = 8
-  config.data.sizes = ((48, 64),)
-  config.data.max_frames = 9
-  config.prepare.num_threads = 2
-  config.train.steps = 6
-  config.train.num_threads = 2
-  config.train.log_every = 2
-  config.optimizer.warmup_steps = 2
-  config.checkpoint.every_steps = 3
-  config.validation.every_steps = 3
-  config.validation.prompts = config.validation.prompts[:1]
-  config.validation.video.update(height=48, width=64, num_frames=9)
-  config.validation.sampler.num_steps = 2

@@ -10,11 +10,16 @@ makes a few scored clips of its own; with one it reads alignment.json there:
 from ml_collections import config_dict
 
 from lift_jax import config_lib
+from lift_jax.models import tiny
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` shrinks clips and steps to about a minute on two slow cores."""
-  is_smoke = 'smoke' in config_lib.parse_arg(arg)
+  """`:smoke` shrinks clips and steps to about a minute on two slow cores.
+
+  `:steps=N` trains for N steps.
+  """
+  variant = config_lib.parse_arg(arg, smoke=bool, steps=int)
+  is_smoke = variant.smoke
   config = config_dict.ConfigDict()
 
   config.model = {
@@ -22,35 +27,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'adapter': '',
     'compute_dtype': 'float32',
     'attention': 'auto',
-    'random': {
-      'seed': 0,
-      'transformer': {
-        'num_layers': 4,
-        'num_heads': 4,
-        'head_dim': 32,
-        'time_embed_dim': 64,
-        'text_embed_dim': 64,
-        'max_text_length': 80,
-        'sample_height': 12,
-        'sample_width': 20,
-      },
-      'vae': {
-        'block_out_channels': (16, 16, 32, 32),
-        'layers_per_block': 1,
-        'norm_num_groups': 8,
-        'sample_height': 96,
-        'sample_width': 160,
-      },
-      'text_encoder': {
-        'vocab_size': 384,  # of the byte tokenizer
-        'd_model': 64,
-        'd_kv': 16,
-        'd_ff': 128,
-        'num_layers': 2,
-        'num_heads': 4,
-      },
-      'schedule': {},
-    },
+    'random': tiny.video_model(),
   }
   config.data = {
     'root': '',
@@ -62,8 +39,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'max_frames': 9 if is_smoke else 49,
     'fps': config_dict.placeholder(float),
     'resize': 'crop',
-    'sample_clips': 8,
   }
+  config.toy_clips = 8
   config.prepare = {
     'batch_per_device': 2,
     'records_per_shard': 4,
@@ -129,4 +106,6 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
       'carry_dtype': 'float32',
     },
   }
+  if variant.steps is not None:
+    config.train.steps = variant.steps
   return config

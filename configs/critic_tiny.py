@@ -10,11 +10,16 @@ annotator would say of them; with one it reads hra.json there:
 from ml_collections import config_dict
 
 from lift_jax import config_lib
+from lift_jax.models import tiny
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` shrinks data and steps to about a minute on two slow cores."""
-  is_smoke = 'smoke' in config_lib.parse_arg(arg)
+  """`:smoke` shrinks data and steps to about a minute on two slow cores.
+
+  `:steps=N` trains for N steps.
+  """
+  variant = config_lib.parse_arg(arg, smoke=bool, steps=int)
+  is_smoke = variant.smoke
   config = config_dict.ConfigDict()
 
   config.model = {
@@ -23,27 +28,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'template': 'vicuna_v1',
     'compute_dtype': 'float32',
     'attention': 'auto',
-    'random': {
-      'seed': 0,
-      'vision_tower': {
-        'image_size': 56,
-        'patch_size': 14,
-        'width': 64,
-        'num_layers': 3,
-        'num_heads': 2,
-        'mlp_width': 128,
-      },
-      'llm': {
-        'vocab_size': 512,
-        'width': 64,
-        'num_layers': 2,
-        'num_heads': 2,
-        'num_kv_heads': 2,
-        'head_dim': 32,
-        'mlp_width': 192,
-        'max_length': 1024,
-      },
-    },
+    'random': tiny.critic(),
   }
   config.data = {
     'root': '',
@@ -65,12 +50,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'text_buckets': (224, 384),
     'num_threads': 2,
   }
-  config.sample_clips = {
-    'num_clips': 40 if is_smoke else 400,
-    'num_frames': 9,
-    'height': 48,
-    'width': 64,
-  }
+  config.toy_clips = 40 if is_smoke else 400
   config.mesh = {'data': 1, 'fsdp': -1, 'context': 1, 'tensor': 1}
   config.train = {
     'steps': 20 if is_smoke else 600,
@@ -107,4 +87,6 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   }
   config.checkpoint = {'every_steps': 10 if is_smoke else 200, 'keep': 2}
   config.validation = {'every_steps': 10 if is_smoke else 100}
+  if variant.steps is not None:
+    config.train.steps = variant.steps
   return config

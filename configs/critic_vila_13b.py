@@ -14,11 +14,15 @@ here. Set warmup_steps to 3% of the steps that the log names at its start.
 from ml_collections import config_dict
 
 from lift_jax import config_lib
+from lift_jax.models import tiny
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` keeps the recipe and shrinks critic, clips and steps."""
-  is_smoke = 'smoke' in config_lib.parse_arg(arg)
+  """`:smoke` keeps the recipe and shrinks critic, clips and steps.
+
+  `:steps=N` trains for N steps.
+  """
+  variant = config_lib.parse_arg(arg, smoke=bool, steps=int)
   config = config_dict.ConfigDict()
 
   config.model = {
@@ -50,12 +54,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'text_buckets': (256, 384, 640),
     'num_threads': 16,
   }
-  config.sample_clips = {
-    'num_clips': 0,
-    'num_frames': 9,
-    'height': 48,
-    'width': 64,
-  }
+  config.toy_clips = 0
   config.mesh = {'data': 1, 'fsdp': -1, 'context': 1, 'tensor': 1}
   config.train = {
     'steps': config_dict.placeholder(int),
@@ -93,41 +92,23 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   }
   config.checkpoint = {'every_steps': 200, 'keep': 3}
   config.validation = {'every_steps': 200}
-  if is_smoke:
+  if variant.smoke:
     _shrink(config)
+  if variant.steps is not None:
+    config.train.steps = variant.steps
   return config
 
 
 def _shrink(config: config_dict.ConfigDict) -> None:
   """A critic of two layers, made on the spot, on clips made on the spot."""
-  config.model.random = {
-    'seed': 0,
-    'vision_tower': {
-      'image_size': 42,
-      'patch_size': 14,
-      'width': 32,
-      'num_layers': 3,
-      'num_heads': 2,
-      'mlp_width': 64,
-    },
-    'llm': {
-      'vocab_size': 512,
-      'width': 32,
-      'num_layers': 2,
-      'num_heads': 2,
-      'num_kv_heads': 2,
-      'head_dim': 16,
-      'mlp_width': 64,
-      'max_length': 1024,
-    },
-  }
+  config.model.random = tiny.critic()
   config.data.hra = ('hra.json',)
   config.data.real = ()
   config.data.split.validation = 0.2
   config.data.split.test = 0.2
   config.data.text_buckets = (384,)
   config.data.num_threads = 2
-  config.sample_clips.num_clips = 20
+  config.toy_clips = 20
   config.train.steps = 4
   config.train.batch_size = 8
   config.train.grad_accum = 1

@@ -15,7 +15,7 @@ from lift_jax import config_lib
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   """`:smoke` makes up a critic, people and clips."""
-  is_smoke = 'smoke' in config_lib.parse_arg(arg)
+  is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
   config = config_dict.ConfigDict()
 
   config.scores = {'files': ()}
@@ -36,5 +36,5 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'bootstrap': {'draws': 2000, 'coverage': 0.95, 'seed': 0},
   }
   config.report = {'worst': 12, 'frames': 8, 'frame_width': 240}
-  config.synthetic = {'num_videos': 200, 'seed': 0} if is_smoke else None
+  config.toy_clips = 200 if is_smoke else 0
   return config

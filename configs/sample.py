@@ -20,13 +20,14 @@ import pathlib
 from ml_collections import config_dict
 
 from lift_jax import config_lib
+from lift_jax.models import tiny
 
 PROMPTS = pathlib.Path(__file__).resolve().parents[1] / 'data' / 'prompts'
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   """`:smoke` makes small clips of noise with a tiny, random model."""
-  is_smoke = 'smoke' in config_lib.parse_arg(arg)
+  is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
   config = config_dict.ConfigDict()
 
   config.model = {
@@ -34,7 +35,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'adapter': '',
     'compute_dtype': 'float32' if is_smoke else 'bfloat16',
     'attention': 'auto',
-    'random': _tiny_model() if is_smoke else None,
+    'random': tiny.video_model() if is_smoke else None,
     'published': 'CogVideoX-2b',
   }
   config.prompts = {
@@ -77,35 +78,3 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'sheet_clips': 40,
   }
   return config
-
-
-def _tiny_model() -> dict:
-  """Sizes of a random model; its tokens are bytes."""
-  return {
-    'seed': 0,
-    'transformer': {
-      'num_layers': 4,
-      'num_heads': 4,
-      'head_dim': 32,
-      'time_embed_dim': 64,
-      'text_embed_dim': 64,
-      'sample_height': 12,
-      'sample_width': 20,
-    },
-    'vae': {
-      'block_out_channels': (16, 16, 32, 32),
-      'layers_per_block': 1,
-      'norm_num_groups': 8,
-      'sample_height': 96,
-      'sample_width': 160,
-    },
-    'text_encoder': {
-      'vocab_size': 384,
-      'd_model': 64,
-      'd_kv': 16,
-      'd_ff': 128,
-      'num_layers': 2,
-      'num_heads': 4,
-    },
-    'schedule': {},
-  }

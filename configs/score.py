@@ -15,6 +15,7 @@ videos.root=WORKDIR, videos.files='("manifest.jsonl",)'.
 from ml_collections import config_dict
 
 from lift_jax import config_lib
+from lift_jax.models import tiny
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
@@ -23,7 +24,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   It is random unless model.path names one, as of configs/critic_tiny.py, and so
   its answers begin with no label; the ratings say so.
   """
-  is_smoke = 'smoke' in config_lib.parse_arg(arg)
+  is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
   config = config_dict.ConfigDict()
 
   config.model = {
@@ -32,7 +33,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'template': 'vicuna_v1',
     'compute_dtype': 'float32' if is_smoke else 'bfloat16',
     'attention': 'auto',
-    'random': _tiny_critic() if is_smoke else None,
+    'random': tiny.critic() if is_smoke else None,
     'published': 'VILA1.5-13b',
   }
   config.videos = {
@@ -40,12 +41,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'files': (),
     'on_bad_record': 'error',
   }
-  config.sample_clips = {
-    'num_clips': 8 if is_smoke else 0,
-    'num_frames': 9,
-    'height': 48,
-    'width': 64,
-  }
+  config.toy_clips = 8 if is_smoke else 0
   config.prompts = {
     'questions': '',
     'text_buckets': (256,) if is_smoke else (192, 320, 512),
@@ -66,28 +62,3 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'read_ahead': 2,
   }
   return config
-
-
-def _tiny_critic() -> dict:
-  """Sizes of a random critic."""
-  return {
-    'seed': 0,
-    'vision_tower': {
-      'image_size': 56,
-      'patch_size': 14,
-      'width': 64,
-      'num_layers': 3,
-      'num_heads': 2,
-      'mlp_width': 128,
-    },
-    'llm': {
-      'vocab_size': 512,
-      'width': 64,
-      'num_layers': 2,
-      'num_heads': 2,
-      'num_kv_heads': 2,
-      'head_dim': 32,
-      'mlp_width': 192,
-      'max_length': 1024,
-    },
-  }

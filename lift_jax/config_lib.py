@@ -8,6 +8,8 @@ errors.
 from collections.abc import Mapping
 import dataclasses
 import difflib
+import importlib.util
+import pathlib
 import types
 import typing
 from typing import Any, TypeVar
@@ -95,22 +97,58 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
   return value
 
 
-def parse_arg(
-  arg: str | None, allowed: tuple[str, ...] = ('smoke',)
-) -> set[str]:
-  """The variants after the colon of `--config=file.py:arg`.
+def parse_arg(arg: str | None, **kinds: type) -> types.SimpleNamespace:
+  """The variant that follows the colon of `--config=FILE.py:ARG`.
+
+  `parse_arg('smoke,steps=3', smoke=bool, steps=int)` gives smoke = True and
+  steps = 3.
+
+  Args:
+    arg: parts with commas between them: NAME of a bool, NAME=VALUE of others.
+    **kinds: the names that this config file knows, and the types of the values.
+
+  Returns:
+    A field for each name; False or None where it is not in `arg`.
 
   Raises:
-    UserError: an unknown variant.
+    UserError: an unknown name, or a value of another type.
   """
-  variants = set(filter(None, (arg or '').split(',')))
-  unknown = variants - set(allowed)
-  if unknown:
-    raise UserError(
-      f'config variant {sorted(unknown)} is unknown; this file has '
-      f'{list(allowed)}'
-    )
-  return variants
+  values = {
+    name: False if kind is bool else None for name, kind in kinds.items()
+  }
+  for part in filter(None, (arg or '').split(',')):
+    name, equals, text = part.partition('=')
+    if name not in kinds:
+      raise UserError(
+        f'config variant {name!r} is unknown; this file has {list(kinds)}'
+      )
+    kind = kinds[name]
+    if (kind is bool) == bool(equals):
+      wanted = name if kind is bool else f'{name}=VALUE'
+      raise UserError(f'config variant {part!r}: write {wanted}')
+    try:
+      values[name] = True if kind is bool else kind(text)
+    except ValueError:
+      raise UserError(
+        f'config variant {part!r}: {text!r} is not of type {kind.__name__}'
+      ) from None
+  return types.SimpleNamespace(**values)
+
+
+def load_module(path: pathlib.Path) -> types.ModuleType:
+  """The module in a file, which need not be part of a package."""
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def load_beside(file: str, name: str) -> types.ModuleType:
+  """The config file `name` in the folder of `file`, for one that builds on it.
+
+  base = config_lib.load_beside(__file__, 'align_cogvideox_2b.py')
+  """
+  return load_module(pathlib.Path(file).with_name(name))
 
 
 def check_choice(where: str, value: str, choices) -> None:

@@ -122,11 +122,31 @@ class ResolveTest(parameterized.TestCase):
     with self.assertRaisesRegex(UserError, 'config: missing count, flag'):
       config_lib.resolve(section, _Outer)
 
-  def test_variants(self):
-    self.assertEqual(config_lib.parse_arg(None), set())
-    self.assertEqual(config_lib.parse_arg('smoke'), {'smoke'})
-    with self.assertRaisesRegex(UserError, r"\['tiny'\] is unknown"):
-      config_lib.parse_arg('smoke,tiny')
+
+class ParseArgTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (None, False, None),
+    ('', False, None),
+    ('smoke', True, None),
+    ('steps=100', False, 100),
+    ('smoke,steps=3', True, 3),
+  )
+  def test_values(self, arg, smoke, steps):
+    variant = config_lib.parse_arg(arg, smoke=bool, steps=int)
+    self.assertEqual(vars(variant), {'smoke': smoke, 'steps': steps})
+
+  @parameterized.parameters(
+    ('smoke,tiny', "'tiny' is unknown; this file has ['smoke', 'steps']"),
+    ('tiny=3', "'tiny' is unknown"),
+    ('steps', "'steps': write steps=VALUE"),
+    ('smoke=1', "'smoke=1': write smoke"),
+    ('steps=', "'steps=': '' is not of type int"),
+    ('steps=3.5', "'steps=3.5': '3.5' is not of type int"),
+  )
+  def test_refused(self, arg, message):
+    with self.assertRaises(UserError) as raised:
+      config_lib.parse_arg(arg, smoke=bool, steps=int)
+    self.assertIn(f'config variant {message}', str(raised.exception))
 
 
 def _dataclasses(cls: type):

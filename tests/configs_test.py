@@ -1,13 +1,13 @@
 """Every config file is one that its job takes, whole and shrunk."""
 
-import importlib.util
-
 from absl.testing import parameterized
+import pytest
 
 from lift_jax import config_lib
+from lift_jax.cli import job_flags
 from lift_jax.errors import UserError
+from lift_jax.jobs import demo_config
 from lift_jax.jobs.align_config import AlignConfig
-from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.jobs.evaluate import EvaluateConfig
 from lift_jax.jobs.sample import SampleConfig
 from lift_jax.jobs.score import ScoreConfig
@@ -18,7 +18,6 @@ FOLDER = jobs.REPOSITORY / 'configs'
 CLASSES = {
   'align_': AlignConfig,
   'critic_': TrainCriticConfig,
-  'demo': DemoConfig,
   'eval_': EvaluateConfig,
   'sample': SampleConfig,
   'score': ScoreConfig,
@@ -27,11 +26,31 @@ NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))
 
 
 def load(name):
-  path = FOLDER / f'{name}.py'
-  spec = importlib.util.spec_from_file_location(f'{name}_config', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+  return config_lib.load_module(FOLDER / f'{name}.py')
+
+
+def difference(name, other, variant=None) -> dict:
+  """Fields of one config that another has not, or has with another value."""
+  fields, others = (
+    flattened(load(config).get_config(variant).to_dict())
+    for config in (name, other)
+  )
+  return {
+    key: value
+    for key, value in fields.items()
+    if key not in others or value != others[key]
+  }
+
+
+def flattened(tree, where='') -> dict:
+  """Leaves of nested dicts, by names such as 'train.steps'."""
+  leaves = {}
+  for key, value in tree.items():
+    if isinstance(value, dict) and value:
+      leaves |= flattened(value, f'{where}{key}.')
+    else:
+      leaves[f'{where}{key}'] = value
+  return leaves
 
 
 class ConfigsTest(parameterized.TestCase):
@@ -50,3 +69,69 @@ class ConfigsTest(parameterized.TestCase):
     self.assertIn('smoke', module.get_config.__doc__)
     with self.assertRaisesRegex(UserError, 'unknown'):
       module.get_config('small')
+
+  @parameterized.parameters(
+    *(name for name in NAMES if name.startswith(('align_', 'critic_')))
+  )
+  def test_steps(self, name):
+    for arg, kind in (('steps=7', None), ('smoke,steps=7', 'smoke')):
+      config = load(name).get_config(arg)
+      self.assertEqual(config.train.steps, 7)
+      config.train.steps = None
+      rest = load(name).get_config(kind)
+      with rest.ignore_type():
+        rest.train.steps = None
+      self.assertEqual(config.to_dict(), rest.to_dict())
+
+
+class BasedTest(parameterized.TestCase):
+  """Configs that build on another change what they say they change."""
+
+  def test_5b(self):
+    self.assertEqual(
+      difference('align_cogvideox_5b', 'align_cogvideox_2b'),
+      {'model.published': 'CogVideoX-5b', 'train.grad_accum': 8},
+    )
+    self.assertEqual(
+      difference('align_cogvideox_5b', 'align_cogvideox_2b', 'smoke'),
+      {
+        'model.published': 'CogVideoX-5b',
+        'train.grad_accum': 8,
+        'model.random.transformer.use_rotary': True,
+        'model.random.vae.scaling_factor': 0.7,
+        'model.random.schedule.snr_shift_scale': 1.0,
+      },
+    )
+
+  @parameterized.parameters(None, 'smoke')
+  def test_lora(self, variant):
+    self.assertEqual(
+      difference('align_cogvideox_2b_lora', 'align_cogvideox_2b', variant),
+      {'train.trainable': 'lora', 'optimizer.learning_rate': 1e-4},
+    )
+    self.assertEqual(
+      difference('align_cogvideox_5b_lora', 'align_cogvideox_5b', variant),
+      {
+        'train.trainable': 'lora',
+        'lora.rank': 64,
+        'optimizer.learning_rate': 5e-6,
+      },
+    )
+
+  def test_from_another_folder(self):
+    """They find their base wherever they are loaded from."""
+    with pytest.MonkeyPatch.context() as patch:
+      patch.chdir('/')
+      config, _ = job_flags.read_config(
+        f'{FOLDER / "align_cogvideox_5b_lora.py"}:smoke', (), AlignConfig
+      )
+    self.assertEqual(config.train.trainable, 'lora')
+
+
+class DemoConfigTest(parameterized.TestCase):
+  @parameterized.parameters(None, 'smoke')
+  def test_resolves(self, variant):
+    config = demo_config.get_config(variant)
+    resolved = config_lib.resolve(config, demo_config.DemoConfig)
+    self.assertEqual(resolved.sample.model, resolved.align.model)
+    self.assertEqual(resolved.sample.video, resolved.align.validation.video)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
-import importlib.util
 import os
 import pathlib
 import traceback
@@ -183,11 +182,8 @@ def _load(text: str) -> ml_collections.ConfigDict:
       f'--config={text}: {path} is not a config file; give the path of a .py '
       'file'
     )
-  spec = importlib.util.spec_from_file_location('lift_config', path)
-  module = importlib.util.module_from_spec(spec)
   try:
-    spec.loader.exec_module(module)
-    config = module.get_config(*variant)
+    config = config_lib.load_module(path).get_config(*variant)
   except UserError as error:  # such as an unknown variant
     raise UserError(f'--config={text}: {error}') from error
   except Exception as error:

@@ -33,8 +33,8 @@ class DataConfig:
   """Which videos, and what of them is seen.
 
   Attributes:
-    root: folder that paths in the JSON files are relative to; '' makes
-      `sample_clips` clips in the workdir.
+    root: folder that paths in the JSON files are relative to; '' for a job
+      that draws its own.
     synthetic: alignment files of scored videos.
     real: alignment files of real videos, whose reward is 1.
     on_bad_record: 'error' stops at the first; 'skip' lists them and goes on.
@@ -44,7 +44,6 @@ class DataConfig:
     max_frames: most frames of a video.
     fps: to resample to; None keeps the frames of the file.
     resize: 'crop' keeps the aspect ratio, 'stretch' does not (reference).
-    sample_clips: how many clips are made where `root` is ''.
   """
 
   root: str
@@ -56,7 +55,6 @@ class DataConfig:
   max_frames: int
   fps: float | None
   resize: str
-  sample_clips: int
 
   def __post_init__(self):
     config_lib.check_choice(

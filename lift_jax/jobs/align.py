@@ -54,7 +54,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
   batch_size = config.train.global_batch(
     mesh.size, partitioning.batch_shards(mesh)
   )
-  found = read_records(config.data, workdir)
+  found = read_records(config, workdir)
   folder = open_chosen(config.model, workdir)
   setup = alignment.make_setup(
     folder,

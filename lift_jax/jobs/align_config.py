@@ -14,10 +14,14 @@ from lift_jax.weights.checkpoints import CheckpointConfig
 
 @dataclasses.dataclass(frozen=True)
 class AlignConfig:
-  """Sections of an alignment experiment."""
+  """Sections of an alignment experiment.
+
+  `toy_clips` clips of the toy world stand in where `data.root` is ''.
+  """
 
   model: ModelConfig
   data: DataConfig
+  toy_clips: int
   prepare: PrepareConfig
   mesh: MeshConfig
   train: AlignTrainConfig

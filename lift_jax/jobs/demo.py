@@ -29,6 +29,7 @@ from lift_jax.cli import job_flags
 from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.errors import UserError
+from lift_jax.jobs import demo_config
 from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.jobs.demo_stages import Demo
 from lift_jax.report.demo_page import (
@@ -39,7 +40,7 @@ from lift_jax.report.demo_page import (
 )
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import read_json, write_json, write_text
-from lift_jax.toyworld import demo_config, judge, weights
+from lift_jax.toyworld import judge, weights
 
 _PRETRAINING = ('pretrain_vae', 'pretrain_t2v', 'pretrain_critic')
 _STAGES = (

@@ -1,13 +1,53 @@
-"""The config of `lift demo`; its values are in `toyworld/demo_config.py`."""
+"""The config of `lift demo`: the whole pipeline in the toy world, on two cores.
+
+Every stage is the job of the same name with the section of that name; `lift
+demo` fills in the paths, which are FILLED below, and runs one after the other.
+
+  lift demo --config=:smoke --workdir=DIR
+"""
 
 import dataclasses
 
+from ml_collections import config_dict
+
+from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.jobs import evaluate, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.toyworld import scenes
-from lift_jax.toyworld.pretraining import critic_model, video_model
+from lift_jax.toyworld.pretraining import config as pretraining_config
+
+FILLED = 'filled in by lift demo'
+
+# What several stages share.
+_VIDEO_MODEL = {
+  'path': FILLED,
+  'adapter': '',
+  'compute_dtype': 'float32',
+  'attention': 'auto',
+  'random': None,
+}
+_CRITIC = _VIDEO_MODEL | {'template': 'hermes-2'}
+_VIDEO = {'height': 32, 'width': 32, 'num_frames': 9, 'tiling': False}
+_SAMPLER = {
+  'name': 'ddim',
+  'num_steps': 20,
+  'guidance_scale': 1.0,
+  'dynamic_guidance': 'none',
+  'reference': False,
+  'carry_dtype': 'float32',
+}
+_MESH = {'data': -1, 'fsdp': 1, 'context': 1, 'tensor': 1}
+_OPTIMIZER = {
+  'learning_rate': 3e-4,
+  'cycles': 1,
+  'beta1': 0.9,
+  'beta2': 0.95,
+  'eps': 1e-8,
+  'weight_decay': 0.01,
+  'clip_norm': 1.0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +86,6 @@ class ClipsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainConfigs:
-  """How both models are made, where they are made from scratch."""
-
-  model: video_model.PretrainConfig
-  critic: critic_model.CriticPretrainConfig
-
-
-@dataclasses.dataclass(frozen=True)
 class DemoConfig:
   """Sections of the demo: those of the jobs, and what lies between.
 
@@ -71,4 +103,219 @@ class DemoConfig:
   align: AlignConfig
   bootstrap: BootstrapConfig
   shown_pairs: int
-  pretrain: PretrainConfigs
+  pretrain: pretraining_config.PretrainingConfig
+
+
+def get_config(arg: str | None = None) -> config_dict.ConfigDict:
+  """`:smoke` does everything once, on a few clips; its numbers say nothing."""
+  is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
+  config = config_dict.ConfigDict()
+
+  # Draws clips, noise and the order of training alike.
+  config.seed = 0
+  config.clips = {
+    'rated': 16 if is_smoke else 256,
+    'scored': 16 if is_smoke else 512,
+    'real': 16 if is_smoke else 512,
+    'held_out': 8 if is_smoke else 182,
+    'per_held_out': 1 if is_smoke else 2,
+  }
+  config.sample = _sample()
+  config.train_critic = _train_critic(steps=4 if is_smoke else 160)
+  config.score = _score()
+  config.evaluate = _evaluate()
+  config.align = _align(steps=4 if is_smoke else 240)
+  config.bootstrap = {'draws': 2000, 'coverage': 0.95, 'seed': 0}
+  config.shown_pairs = 4 if is_smoke else 18
+  config.pretrain = pretraining_config.get_config(is_smoke)
+  return config
+
+
+def _sample() -> dict:
+  return {
+    'model': _VIDEO_MODEL,
+    'prompts': {
+      'file': FILLED,
+      'text_key': '',
+      'name_key': '',
+      'negative': '',
+      'videos_per_prompt': 1,
+      'seed': 0,
+      'same_name': 'error',
+      'initial_noise': '',
+    },
+    'video': _VIDEO,
+    'sampler': _SAMPLER,
+    'mesh': _MESH,
+    'run': {
+      'batch_per_shard': 32,
+      'batches_per_round': 4,
+      'offload': False,
+      'num_writers': 2,
+    },
+    'output': {
+      'name': '{id}-{index}',
+      'fps': 8.0,
+      'crf': 12,
+      'keep_latents': False,
+      'sheet_clips': 40,
+    },
+  }
+
+
+def _train_critic(steps: int) -> dict:
+  """Goes on from the critic that is shipped, which has seen no such clips."""
+  return {
+    'model': _CRITIC,
+    'data': {
+      'root': FILLED,
+      'hra': (FILLED,),
+      'real': (),
+      'held_out': (),
+      'questions': FILLED,
+      'on_bad_record': 'error',
+      'split': {
+        'validation': 0.1,
+        'test': 0.0,
+        'seed': 0,
+        'by_content': False,
+      },
+      'real_share': config_dict.placeholder(float),
+      'with_rationale': True,
+      'label_weight': 'none',
+      'text_buckets': (104,),
+      'num_threads': 2,
+    },
+    'toy_clips': 0,
+    'mesh': _MESH,
+    'train': {
+      'steps': steps,
+      'epochs': config_dict.placeholder(float),
+      'batch_size': 32,
+      'batch_per_device': config_dict.placeholder(int),
+      'grad_accum': 1,
+      'seed': 0,
+      'trainable': 'all',
+      'remat': 'none',
+      'ema_decay': 0.0,
+      'log_every': 10,
+      'wandb_project': '',
+      'export': True,
+      'export_dtype': 'float32',
+    },
+    'lora': {
+      'rank': 8,
+      'alpha': 16.0,
+      'targets': ('llm/blocks/attn/to_(q|k|v|out)',),
+    },
+    'optimizer': _OPTIMIZER | {'warmup_steps': 10},
+    'checkpoint': {'every_steps': 80, 'keep': 1},
+    'validation': {'every_steps': 80},
+  }
+
+
+def _score() -> dict:
+  return {
+    'model': _CRITIC,
+    'videos': {'root': FILLED, 'files': (FILLED,), 'on_bad_record': 'error'},
+    'toy_clips': 0,
+    'prompts': {
+      'questions': '',
+      'text_buckets': (64,),
+      'max_answer_tokens': 0,
+    },
+    'reward': {
+      'good': 0.9,
+      'normal': 0.2,
+      'bad': 0.05,
+      'kind': 'labels',
+      'decimals': 2,
+    },
+    'mesh': _MESH,
+    'run': {'batch_per_shard': 16, 'num_readers': 2, 'read_ahead': 2},
+  }
+
+
+def _evaluate() -> dict:
+  """Of the critic, on clips that nobody has rated for it."""
+  return {
+    'scores': {'files': (FILLED,)},
+    'labels': {
+      'root': FILLED,
+      'files': (FILLED,),
+      'questions': FILLED,
+      'on_bad_record': 'error',
+    },
+    'train': {'files': (FILLED,)},
+    'calibration': {'files': (), 'fraction': 0.2, 'seed': 0},
+    'reward': {'good': 0.9, 'normal': 0.2, 'bad': 0.05},
+    'metrics': {
+      'num_bins': 15,
+      'temperature': 'dimension',
+      'max_pairs': 10_000,
+      'bootstrap': {'draws': 1000, 'coverage': 0.95, 'seed': 0},
+    },
+    'report': {'worst': 8, 'frames': 8, 'frame_width': 64},
+    'toy_clips': 0,
+  }
+
+
+def _align(steps: int) -> dict:
+  return {
+    'model': _VIDEO_MODEL,
+    'data': {
+      'root': FILLED,
+      'synthetic': (FILLED,),
+      'real': (FILLED,),
+      'on_bad_record': 'error',
+      'cache': '',
+      'sizes': ((32, 32),),
+      'max_frames': 9,
+      'fps': config_dict.placeholder(float),
+      'resize': 'crop',
+    },
+    'toy_clips': 0,
+    'prepare': {
+      'batch_per_device': 32,
+      'records_per_shard': 512,
+      'num_threads': 2,
+      'compute_dtype': 'float32',
+      'keep_dtype': 'float32',
+      'tiling': False,
+    },
+    'mesh': _MESH,
+    'train': {
+      'steps': steps,
+      'epochs': config_dict.placeholder(float),
+      'batch_size': 32,
+      'batch_per_device': config_dict.placeholder(int),
+      'grad_accum': 1,
+      'seed': 0,
+      'trainable': 'blocks',
+      'remat': 'none',
+      'real_weight': 1.0,
+      'caption_dropout': 0.1,
+      'ema_decay': 0.0,
+      'log_every': 10,
+      'num_threads': 2,
+      'wandb_project': '',
+      'export': True,
+      'export_dtype': 'float32',
+    },
+    'lora': {
+      'rank': 8,
+      'alpha': 8.0,
+      'targets': ('blocks/attn/to_(q|k|v|out)',),
+    },
+    'optimizer': _OPTIMIZER | {'warmup_steps': 20},
+    'checkpoint': {'every_steps': 120, 'keep': 1},
+    'validation': {
+      'every_steps': 0,
+      'prompts': (),
+      'negative': '',
+      'seed': 0,
+      'fps': 8.0,
+      'video': _VIDEO,
+      'sampler': _SAMPLER,
+    },
+  }

@@ -35,7 +35,7 @@ from lift_jax.models.critic import folder as critic_folder
 from lift_jax.runtime.files import json_sha256, read_json, write_json
 from lift_jax.runtime.journal import differences
 from lift_jax.scoring.videos import read_videos
-from lift_jax.toyworld import annotators, feedback, judge, scenes
+from lift_jax.toyworld import annotators, dataset, feedback, judge, scenes
 from lift_jax.toyworld.pretraining import critic_model, video_model
 
 
@@ -212,11 +212,11 @@ class Demo:
           self.clips,
           part,
           target / f'{name}.json',
-          read_questions(critic_model.questions_path()),
+          read_questions(feedback.questions_path()),
           self.config.seed,
           people,
         )
-      feedback.real_clips(
+      dataset.write_real_clips(
         self.clips / 'real',
         self.config.clips.real,
         self.config.seed,
@@ -252,7 +252,7 @@ class Demo:
           'model.path': str(critic),
           'data.root': str(self.clips),
           'data.hra': (str(self.workdir / 'feedback' / 'hra.json'),),
-          'data.questions': str(critic_model.questions_path()),
+          'data.questions': str(feedback.questions_path()),
           'data.split.seed': self.config.seed,
           'train.seed': self.config.seed,
           **settings,
@@ -310,7 +310,7 @@ class Demo:
           'scores.files': (str(scores),),
           'labels.root': str(self.clips),
           'labels.files': (str(labels / 'held_out.json'),),
-          'labels.questions': str(critic_model.questions_path()),
+          'labels.questions': str(feedback.questions_path()),
           'train.files': (str(labels / 'hra.json'),),
         },
       )
@@ -374,7 +374,7 @@ class Demo:
           # Clips are encoded once for all runs that learn from them.
           'data.cache': str(self.workdir / 'cache'),
           'data.synthetic': (str(folder / 'scored.json'),),
-          'data.real': (f'real/{feedback.REAL}',),
+          'data.real': (f'real/{dataset.REAL}',),
           'train.seed': self.config.seed,
           **settings,
         },

@@ -31,13 +31,13 @@ from lift_jax.evaluation.critic_evaluation import (
   worst,
 )
 from lift_jax.evaluation.scores import ScoredRecord, read_scores
-from lift_jax.evaluation.synthetic import SyntheticConfig, write_synthetic
-from lift_jax.models.critic.prompt import questions_path
+from lift_jax.jobs import inputs
 from lift_jax.report import critic_table
 from lift_jax.report.critic_page import PageConfig, critic_page
 from lift_jax.rewards.weights import RewardMap
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json, write_text
+from lift_jax.toyworld import dataset, feedback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,11 @@ class CalibrationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-  """Sections of an evaluation; `synthetic` is used if no file is named."""
+  """Sections of an evaluation.
+
+  `toy_clips` clips of the toy world, with ratings and scores, stand in where no
+  file is named.
+  """
 
   scores: ScoresConfig
   labels: LabelsConfig
@@ -119,7 +123,7 @@ class EvaluateConfig:
   reward: RewardMap
   metrics: MetricsConfig
   report: PageConfig
-  synthetic: SyntheticConfig | None
+  toy_clips: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,13 +148,11 @@ def main(argv: list[str]) -> int:
 def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   """The whole job, on one host."""
   config, workdir = call.config, call.workdir
-  is_synthetic = (
-    config.synthetic is not None
-    and not config.scores.files
-    and not config.labels.files
+  is_synthetic = bool(
+    config.toy_clips and not config.scores.files and not config.labels.files
   )
   if is_synthetic:
-    config = _with_synthetic(config, workdir, logger)
+    config = _with_toy_clips(config, workdir, logger)
   records = _read(config)
   comparison, evaluated, aside = _compare(config, records)
   logger.info(
@@ -180,23 +182,23 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   logger.info('evaluate: the whole of it is in %s', workdir / 'report.html')
 
 
-def _with_synthetic(
+def _with_toy_clips(
   config: EvaluateConfig, workdir: pathlib.Path, logger: logging.Logger
 ) -> EvaluateConfig:
-  """The config with files that are made up."""
-  folder = workdir / 'synthetic'
-  write_synthetic(folder, config.synthetic, config.reward)
+  """The config with files of the toy world."""
+  folder = workdir / inputs.TOY_CLIPS
+  dataset.write_clips(folder, config.toy_clips)
   logger.info(
-    'evaluate: no files are named, so clips, ratings and answers are made up'
+    'evaluate: no files are named, so clips, ratings and scores are simulated'
   )
   return dataclasses.replace(
     config,
-    scores=ScoresConfig((str(folder / 'scores.jsonl'),)),
+    scores=ScoresConfig((str(folder / dataset.SCORES),)),
     labels=dataclasses.replace(
       config.labels,
-      root=str(folder / 'clips'),
-      files=(str(folder / 'labels.json'),),
-      questions=str(questions_path()),
+      root=str(folder),
+      files=(dataset.HRA,),
+      questions=str(feedback.questions_path()),
     ),
   )
 

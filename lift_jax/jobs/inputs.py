@@ -1,24 +1,27 @@
-"""Records that a job leaves out, and clips of our own where it has none."""
+"""Records that a job leaves out, and clips of the toy world for one without."""
 
 from collections.abc import Sequence
 import logging
 import pathlib
 
-from lift_jax.data.sample_clips import make_sample_clips
 from lift_jax.errors import UserError
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json
+from lift_jax.toyworld import dataset
+
+# Folder of the clips of `toy_clips`, in a workdir.
+TOY_CLIPS = 'toy_clips'
 
 
-def sample_clips(
-  workdir: pathlib.Path, num_clips: int, **arguments
+def toy_clips(
+  workdir: pathlib.Path, num_clips: int, **sizes: int
 ) -> pathlib.Path:
-  """The folder of clips of our own; every host must call it.
+  """A folder of clips of the toy world; every host must call it.
 
   Args:
-    workdir: gets `sample_clips`.
+    workdir: gets the folder.
     num_clips: how many.
-    **arguments: see `make_sample_clips`.
+    **sizes: of the clips; see `dataset.write_clips`.
 
   Raises:
     UserError: none are asked for, so that there is nothing to work on.
@@ -28,10 +31,10 @@ def sample_clips(
       'data.root is empty: give the folder of the videos, '
       'as --config.data.root=FOLDER'
     )
-  folder = workdir / 'sample_clips'
+  folder = workdir / TOY_CLIPS
   if distributed.is_primary():
-    make_sample_clips(folder, num_clips, **arguments)
-  distributed.barrier('sample clips are written')
+    dataset.write_clips(folder, num_clips, **sizes)
+  distributed.barrier('the toy clips are written')
   return folder
 
 

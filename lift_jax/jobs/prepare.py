@@ -26,6 +26,7 @@ from lift_jax.models.cogvideox import encoding
 from lift_jax.models.cogvideox.choice import open_chosen
 from lift_jax.models.cogvideox.folder import ModelFolder
 from lift_jax.runtime import distributed
+from lift_jax.toyworld.measures import MIN_FRAMES
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
   distributed.initialize(call.multihost)
   logger = distributed.start_logging()
   job_flags.use_compilation_cache()
-  records = read_records(call.config.data, call.workdir)
+  records = read_records(call.config, call.workdir)
   model = open_chosen(call.config.model, call.workdir)
   job_flags.write_config(call, 'prepare')
   cache = ensure_prepared(call.config, call.workdir, model, records, logger)
@@ -48,17 +49,16 @@ def main(argv: list[str]) -> int:
   return 0
 
 
-def read_records(
-  data: prepare_lib.DataConfig, workdir: pathlib.Path
-) -> ReadResult:
+def read_records(config: AlignConfig, workdir: pathlib.Path) -> ReadResult:
   """The records of the alignment files, checked but for their videos.
 
   Raises:
     UserError: a bad file or record.
   """
+  data = config.data
   # Encoded clips may live on without their videos.
   return read_alignment(
-    data.root or _sample_data(data, workdir),
+    data.root or _toy_clips(config, workdir),
     data.synthetic,
     data.real,
     data.on_bad_record,
@@ -117,15 +117,13 @@ def _why_skipped(found: ReadResult, cache: Cache) -> list[str]:
   ]
 
 
-def _sample_data(
-  data: prepare_lib.DataConfig, workdir: pathlib.Path
-) -> pathlib.Path:
-  """Clips of our own, where the config names no data."""
-  height, width = data.sizes[0]
-  return inputs.sample_clips(
+def _toy_clips(config: AlignConfig, workdir: pathlib.Path) -> pathlib.Path:
+  """Clips of the size and length that the model gets to see."""
+  height, width = config.data.sizes[0]
+  return inputs.toy_clips(
     workdir,
-    data.sample_clips,
-    num_frames=data.max_frames,
+    config.toy_clips,
+    num_frames=max(config.data.max_frames, MIN_FRAMES),
     height=height,
     width=width,
   )

@@ -24,9 +24,7 @@ from lift_jax import partitioning
 from lift_jax.cli import job_flags
 from lift_jax.data import critic_prompts
 from lift_jax.data.cache import stamp
-from lift_jax.data.hra import read_questions
 from lift_jax.data.json_records import ReadResult
-from lift_jax.data.sample_clips import SampleClipsConfig
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
 from lift_jax.models.critic import choice, prompt
@@ -42,19 +40,19 @@ from lift_jax.scoring.output import scored_record
 from lift_jax.scoring.rater import Rater
 from lift_jax.scoring.scorer import Scorer
 from lift_jax.scoring.videos import CaptionedVideo, key_of, read_videos
+from lift_jax.toyworld import dataset
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreConfig:
   """Sections of a scoring job; the mesh is of one host's devices.
 
-  `sample_clips` are made and rated where `videos.files` is empty and their
-  number above 0: a critic of random weights needs no better.
+  `toy_clips` clips of the toy world stand in where `videos.files` is empty.
   """
 
   model: choice.CriticModelConfig
   videos: config_of.VideosConfig
-  sample_clips: SampleClipsConfig
+  toy_clips: int
   prompts: config_of.PromptsConfig
   reward: config_of.RewardConfig
   mesh: MeshConfig
@@ -157,9 +155,9 @@ def _read_videos(
   workdir: pathlib.Path,
   prompts: critic_prompts.CriticPrompts,
 ) -> ReadResult[CaptionedVideo]:
-  """What is to be rated: the user's videos, or clips of our own."""
+  """What is to be rated: the user's videos, or clips of the toy world."""
   videos = config.videos
-  if videos.files or not config.sample_clips.num_clips:
+  if videos.files or not config.toy_clips:
     if not videos.root:
       raise UserError(
         'videos.root is empty: give the folder of the videos, '
@@ -171,12 +169,8 @@ def _read_videos(
       videos.on_bad_record,
       tuple(prompts.questions.values()),
     )
-  folder = inputs.sample_clips(
-    workdir,
-    **dataclasses.asdict(config.sample_clips),
-    questions=read_questions(prompt.questions_path()),
-  )
-  return read_videos(folder, ('alignment.json',), videos.on_bad_record)
+  folder = inputs.toy_clips(workdir, config.toy_clips)
+  return read_videos(folder, (dataset.ALIGNMENT,), videos.on_bad_record)
 
 
 def _done(journal: Journal, videos: list[CaptionedVideo], settings) -> set[str]:

@@ -25,9 +25,8 @@ from lift_jax.data.critic_pipeline import CriticDataConfig, Example
 from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.critic_records import CriticRecords, read_critic_records
 from lift_jax.data.global_batch import to_global
-from lift_jax.data.hra import HRARecord, conversation, read_questions
+from lift_jax.data.hra import HRARecord, conversation
 from lift_jax.data.json_records import ReadResult
-from lift_jax.data.sample_clips import SampleClipsConfig
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
 from lift_jax.models.critic import folder as folder_lib
@@ -36,12 +35,12 @@ from lift_jax.models.critic.choice import (
   open_chosen,
   open_tokenizer,
 )
-from lift_jax.models.critic.prompt import questions_path
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json
 from lift_jax.runtime.shutdown import Stopped
+from lift_jax.toyworld import feedback
 from lift_jax.training import critic, loop, metrics
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
@@ -80,12 +79,12 @@ class ValidationConfig:
 class TrainCriticConfig:
   """Sections of the training of a critic.
 
-  `sample_clips` are made where `data.root` is ''.
+  `toy_clips` clips of the toy world stand in where `data.root` is ''.
   """
 
   model: CriticModelConfig
   data: CriticDataConfig
-  sample_clips: SampleClipsConfig
+  toy_clips: int
   mesh: MeshConfig
   train: TrainConfig
   lora: LoRAConfig
@@ -113,12 +112,9 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
   )
   data = config.data
   if not data.root:
-    clips = inputs.sample_clips(
-      workdir,
-      **dataclasses.asdict(config.sample_clips),
-      questions=read_questions(questions_path()),
-    )
-    data = dataclasses.replace(data, root=str(clips))
+    clips = inputs.toy_clips(workdir, config.toy_clips)
+    questions = str(feedback.questions_path())
+    data = dataclasses.replace(data, root=str(clips), questions=questions)
   records = read_critic_records(data)
   folder = open_chosen(config.model, workdir)
   tokenizer = open_tokenizer(config.model, folder)

@@ -31,24 +31,36 @@ def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A folder for all hosts to fill, renamed to `path` once it is whole.
+def atomic_folder(
+  path: pathlib.Path, *, all_hosts: bool = True
+) -> Iterator[pathlib.Path]:
+  """A folder to fill, renamed to `path` once it is complete.
 
-  Every host must enter. A folder that was at `path` is replaced; after an error
-  it stays, and nothing is left beside it.
+  A folder that was at `path` is replaced; after an error it stays, and nothing
+  is left next to it.
+
+  Args:
+    path: the folder to write.
+    all_hosts: whether all hosts fill it; then every host must enter.
 
   Raises:
     UserError: a file cannot be written.
   """
   partial = path.with_name(f'.{path.name}.partial')
+  is_owner = distributed.is_primary() or not all_hosts
+
+  def barrier(name: str) -> None:
+    if all_hosts:
+      distributed.barrier(name)
+
   try:
-    if distributed.is_primary():
+    if is_owner:
       shutil.rmtree(partial, ignore_errors=True)
       partial.mkdir(parents=True)
-    distributed.barrier(f'{partial} is there')
+    barrier(f'{partial} exists')
     yield partial
-    distributed.barrier(f'{partial} is whole')
-    if distributed.is_primary():
+    barrier(f'{partial} is complete')
+    if is_owner:
       shutil.rmtree(path, ignore_errors=True)
       partial.rename(path)
   except OSError as error:
@@ -56,9 +68,9 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
       f'{path} cannot be written ({error}); make room, or choose another folder'
     ) from error
   finally:
-    if distributed.is_primary():
+    if is_owner:
       shutil.rmtree(partial, ignore_errors=True)
-  distributed.barrier(f'{path} is written')
+  barrier(f'{path} is written')
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

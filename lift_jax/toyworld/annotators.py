@@ -82,11 +82,7 @@ class Annotator:
       place = min(place + 1, len(LABELS) - 1)
     elif lot < self.careless + self.too_strict + self.too_lenient:
       place = max(place - 1, 0)
-    label = LABELS[place]
-    if label == verdict.label:
-      return verdict
-    # One who sees less of a flaw still sees a flaw, but cannot say which.
-    return Verdict(label, _VAGUE[dimension][label], ())
+    return change_label(dimension, verdict, LABELS[place])
 
 
 ANNOTATORS = (
@@ -111,6 +107,14 @@ class Rated:
   video: str
   caption: str
   ratings: tuple[Mapping[str, Verdict], ...]
+
+
+def change_label(dimension: str, verdict: Verdict, label: str) -> Verdict:
+  """The verdict of one who gives another label, or the same verdict."""
+  if label == verdict.label:
+    return verdict
+  # One who sees less of a flaw still sees a flaw, but cannot say which.
+  return Verdict(label, _VAGUE[dimension][label], ())
 
 
 def vague_texts() -> list[str]:

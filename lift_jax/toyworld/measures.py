@@ -17,7 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lift_jax.toyworld import flaws, paths, scenes
+from lift_jax.toyworld.flaws import Flaw
 from lift_jax.toyworld.render import blurred, coverage
+from lift_jax.toyworld.scenes import Scene
 
 MIN_FRAMES = 5  # fewer have no middle part to tell a halt or a leap from
 
@@ -66,6 +68,24 @@ class Measured:
   motion: dict[str, float]
   is_static: bool
   path_t2: np.ndarray | None = None
+
+
+def truth_of(
+  shown: Scene, fidelity: Flaw | None, motion: Flaw | None
+) -> Measured:
+  """What `measure` would find in a clip with these flaws, were it exact."""
+  fidelity_measures = dict.fromkeys(flaws.FIDELITY_KINDS, 0.0)
+  motion_measures = dict.fromkeys(flaws.MOTION_KINDS, 0.0)
+  if fidelity is not None:
+    fidelity_measures[fidelity.kind] = fidelity.strength
+  if motion is not None:
+    motion_measures[motion.kind] = motion.strength
+  return Measured(
+    dataclasses.asdict(shown),
+    fidelity_measures,
+    motion_measures,
+    is_static=False,
+  )
 
 
 def measure(frames_thw3: np.ndarray) -> Measured:

@@ -161,7 +161,9 @@ class FlagsTest(parameterized.TestCase):
     message = self.refused(
       f'--config={jobs.CONFIG}:smok', f'--workdir={self.workdir}'
     )
-    self.assertIn("['smok'] is unknown; this file has ['smoke']", message)
+    self.assertIn(
+      "variant 'smok' is unknown; this file has ['smoke', 'steps']", message
+    )
 
   @parameterized.parameters('none.py', '', 'data.json')
   def test_no_config_file(self, name):

@@ -78,7 +78,7 @@ class _PrepareTest(parameterized.TestCase):
     fields = {
       'root': str(self.root), 'synthetic': ('a.json',), 'real': (),
       'on_bad_record': 'error', 'cache': '', 'sizes': ((16, 32), (32, 16)),
-      'max_frames': 5, 'fps': None, 'resize': 'crop', 'sample_clips': 0,
+      'max_frames': 5, 'fps': None, 'resize': 'crop',
     }  # fmt: skip
     return prepare.DataConfig(**fields | changes)
 

@@ -229,14 +229,14 @@ class WheelTest(parameterized.TestCase):
       cwd=jobs.REPOSITORY, check=True, capture_output=True,
     )  # fmt: skip
     code = (
-      'from lift_jax.toyworld import weights, pretrain_critic\n'
+      'from lift_jax.toyworld import feedback, weights\n'
       'from lift_jax.models.cogvideox.folder import open_model\n'
       'from lift_jax.models.critic.folder import open_critic\n'
       'model = open_model(weights.T2V)\n'
       'print(model.path)\n'
       'print(model.fingerprint("transformer"))\n'
       'print(open_critic(weights.CRITIC).fingerprint)\n'
-      'assert pretrain_critic.questions_path().is_file()\n'
+      'assert feedback.questions_path().is_file()\n'
     )
     outputs = [
       subprocess.run(

@@ -18,7 +18,7 @@ CONFIG = jobs.REPOSITORY / 'configs' / 'eval_critic.py'
 _SMALL = {
   'metrics.bootstrap.draws': 100,
   'report.worst': 4,
-  'synthetic.num_videos': 40,
+  'toy_clips': 80,
 }
 
 _LABELS = ('Good', 'Normal', 'Bad')
@@ -26,7 +26,7 @@ _LABELS = ('Good', 'Normal', 'Bad')
 
 @pytest.fixture(scope='module')
 def smoke(tmp_path_factory):
-  """The workdir of a run on a made up set, and its outcome."""
+  """The workdir of a run on toy clips, and its outcome."""
   workdir = tmp_path_factory.mktemp('smoke')
   flags = [f'--config.{key}={value}' for key, value in _SMALL.items()]
   outcome = jobs.lift(
@@ -42,7 +42,7 @@ class SmokeTest(parameterized.TestCase):
 
   def test_outcome(self):
     self.assertEqual((self.outcome.status, self.outcome.stderr), (0, ''))
-    self.assertTrue(self.outcome.has_logged('are made up'))
+    self.assertTrue(self.outcome.has_logged('are simulated'))
     table = [line for line in self.outcome.log if line.startswith('accuracy')]
     self.assertLen(table, 1)
     self.assertEqual(jobs.leftovers(self.workdir), [])

@@ -342,7 +342,7 @@ class RefuseTest(_PrepareTest):
     ({'data__max_frames': 0}, 'data.max_frames is 0'),
     ({'data__fps': 0}, 'data.fps is 0'),
     ({'data__root': 'nowhere'}, 'nowhere', 'no such folder'),
-    ({'data__root': '', 'data__sample_clips': 0}, 'data.root is empty'),
+    ({'data__root': '', 'toy_clips': 0}, 'data.root is empty'),
     ({'data__synthetic': 'none.json'}, 'none.json', 'no such file'),
     ({'data__synthetic': '()'}, 'no alignment file'),
     ({'model__path': 'nowhere'}, 'nowhere/model_index.json', 'no such file'),

@@ -625,8 +625,7 @@ class ExampleTest(_ScoreTest):
       'score',
       f'--config={CONFIG}:smoke',
       f'--workdir={self.workdir}',
-      '--config.sample_clips.num_clips=3',
-      '--config.sample_clips.height=32',
+      '--config.toy_clips=3',
       '--config.run.batch_per_shard=1',
       *small,
     )
@@ -638,7 +637,7 @@ class ExampleTest(_ScoreTest):
       self.assertNotIn('score', record)
     with self.assertRaisesRegex(UserError, 'record 0: no "score"'):
       read_alignment(
-        self.workdir / 'sample_clips', [str(self.workdir / 'scores.json')]
+        self.workdir / 'toy_clips', [str(self.workdir / 'scores.json')]
       )
 
   def test_help_names_what_is_there(self):

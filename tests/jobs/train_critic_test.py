@@ -439,7 +439,7 @@ class RefuseTest(_CriticTest):
     ),
     ({'train__batch_size': 6}, 'batch of 6 videos', '8 devices'),
     (
-      {'data__root': '', 'sample_clips__num_clips': 0},
+      {'data__root': '', 'toy_clips': 0},
       'data.root is empty', '--config.data.root=FOLDER',
     ),
     (
@@ -563,7 +563,7 @@ class LearnTest(_CriticTest):
         f'--config.model.path={self.workdir / "export"}',
         f'--config.videos.root={root}',
         f'--config.videos.files={(str(test),)}',
-        '--config.sample_clips.num_clips=0',
+        '--config.toy_clips=0',
         f'--config.prompts.text_buckets={(112,)}',
       )
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
@@ -616,16 +616,13 @@ class MultihostTest(_CriticTest):
     self.assertTrue((export.path / 'prompts.json').exists())
 
 
-class SampleClipsTest(_CriticTest):
+class ToyClipsTest(_CriticTest):
   def test_without_data(self):
     """Clips and feedback are made where none are named."""
     outcome = self.train(
       data__root='',
       data__text_buckets=(224,),
-      sample_clips__num_clips=20,
-      sample_clips__num_frames=5,
-      sample_clips__height=16,
-      sample_clips__width=16,
+      toy_clips=20,
       train__steps=1,
     )
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
@@ -634,7 +631,7 @@ class SampleClipsTest(_CriticTest):
     # A part may be too small for the questions to be found in it.
     parts = [
       read_hra(
-        self.workdir / 'sample_clips',
+        self.workdir / 'toy_clips',
         [str(self.workdir / 'splits' / f'{name}.json')],
         prompts.questions,
       ).records

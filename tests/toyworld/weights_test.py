@@ -7,7 +7,8 @@ from absl.testing import absltest
 from lift_jax import config_lib
 from lift_jax.models.cogvideox.folder import open_model
 from lift_jax.models.critic.folder import open_critic
-from lift_jax.toyworld import demo_config, weights
+from lift_jax.toyworld import weights
+from lift_jax.toyworld.pretraining import config as pretraining_config
 from lift_jax.toyworld.pretraining import critic_model, video_model
 
 
@@ -15,7 +16,8 @@ class ShippedTest(absltest.TestCase):
   def test_sizes(self):
     """What is shipped is what the config says, and small."""
     config = config_lib.resolve(
-      demo_config.get_config().pretrain.model, video_model.PretrainConfig
+      pretraining_config.get_config(is_smoke=False)['model'],
+      video_model.PretrainConfig,
     )
     model = open_model(weights.T2V)
     self.assertEqual(model.transformer, config.transformer)
@@ -24,7 +26,7 @@ class ShippedTest(absltest.TestCase):
       model.vae.block_out_channels, config.vae.block_out_channels
     )
     config = config_lib.resolve(
-      demo_config.get_config().pretrain.critic,
+      pretraining_config.get_config(is_smoke=False)['critic'],
       critic_model.CriticPretrainConfig,
     )
     critic = open_critic(weights.CRITIC).config

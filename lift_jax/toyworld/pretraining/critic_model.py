@@ -38,9 +38,9 @@ from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.decoder import INIT_STDDEV
 from lift_jax.models.siglip.config import SiglipConfig
-from lift_jax.toyworld import annotators, checkers, flaws, scenes
+from lift_jax.toyworld import annotators, checkers, feedback, flaws, scenes
 from lift_jax.toyworld.flaws import Flaw, ToyClip
-from lift_jax.toyworld.measures import Measured
+from lift_jax.toyworld.measures import Measured, truth_of
 from lift_jax.toyworld.pretraining import vision_tower
 from lift_jax.toyworld.pretraining.loop import (
   Pretraining,
@@ -106,11 +106,6 @@ class CriticPretrainConfig:
   training: StageConfig
   num_eval_clips: int
   dtype: str
-
-
-def questions_path() -> pathlib.Path:
-  """The questions that the critic is trained on, a prompt JSON."""
-  return pathlib.Path(__file__).with_name('questions.json')
 
 
 def make_critic(
@@ -183,7 +178,7 @@ def write_draft(
 def texts() -> list[str]:
   """Texts with every word of captions, questions and answers."""
   every = [scene.caption for scene in scenes.all_scenes()]
-  every += [*read_questions(questions_path()).values(), DESCRIBE]
+  every += [*read_questions(feedback.questions_path()).values(), DESCRIBE]
   every += [COMPARE.format(name) for name in scenes.ATTRIBUTES]
   asked, *others = scenes.all_scenes()
   clean = truth_of(asked, None, None)
@@ -203,24 +198,6 @@ def texts() -> list[str]:
   every += [one.rationale for each in verdicts for one in each.values()]
   every += annotators.vague_texts()
   return list(dict.fromkeys(every))
-
-
-def truth_of(
-  shown: Scene, fidelity: Flaw | None, motion: Flaw | None
-) -> Measured:
-  """What the checkers would measure of a clip, were they never wrong."""
-  fidelity_measures = dict.fromkeys(flaws.FIDELITY_KINDS, 0.0)
-  motion_measures = dict.fromkeys(flaws.MOTION_KINDS, 0.0)
-  if fidelity is not None:
-    fidelity_measures[fidelity.kind] = fidelity.strength
-  if motion is not None:
-    motion_measures[motion.kind] = motion.strength
-  return Measured(
-    dataclasses.asdict(shown),
-    fidelity_measures,
-    motion_measures,
-    is_static=False,
-  )
 
 
 def draw_clips(
@@ -274,7 +251,7 @@ class Rows:
     self._truths = truths
     self._tokenizer = tokenizer
     self._config = config
-    self._questions = read_questions(questions_path())
+    self._questions = read_questions(feedback.questions_path())
     self._known = frozenset(scenes.training_scenes())
 
   def __call__(self, numbers: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
@@ -458,7 +435,7 @@ def label_accuracy(
   """
   rng = np.random.default_rng((config.seed, 2))
   asked = scenes.held_out_scenes()
-  questions = read_questions(questions_path())
+  questions = read_questions(feedback.questions_path())
 
   @jax.jit
   def is_right(params, *arrays):

@@ -36,8 +36,8 @@ from lift_jax.models.t5.config import T5Config
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
 from lift_jax.runtime.files import atomic_folder
 from lift_jax.runtime.progress import Progress
-from lift_jax.toyworld import flaws, scenes, tokenizer
-from lift_jax.toyworld.pretraining import text_encoder
+from lift_jax.toyworld import flaws, scenes
+from lift_jax.toyworld.pretraining import text_encoder, tokenizer
 from lift_jax.toyworld.pretraining.loop import (
   Pretraining,
   StageConfig,

@@ -35,7 +35,7 @@ def test_special_tokens_are_those_of_llama(tokenizer):
 
 
 def test_fits_the_smallest_critic(tokenizer):
-  assert tokenizer.vocab_size <= 512  # vocab_size of configs/critic_tiny.py
+  assert tokenizer.vocab_size <= 512  # vocab_size of models/tiny.py
 
 
 def test_labels_are_one_token_each(tokenizer):

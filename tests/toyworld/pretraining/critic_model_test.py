@@ -17,8 +17,9 @@ from lift_jax.data.hra import DIMENSIONS, LABELS, read_questions
 from lift_jax.models.critic import folder as folder_lib
 from lift_jax.models.critic.tokens import PromptTokenizer, label_tokens
 from lift_jax.models.functional import functional
-from lift_jax.toyworld import checkers, demo_config, flaws, scenes
+from lift_jax.toyworld import checkers, feedback, flaws, measures, scenes
 from lift_jax.toyworld.flaws import Flaw
+from lift_jax.toyworld.pretraining import config as pretraining_config
 from lift_jax.toyworld.pretraining import critic_model
 from lift_jax.toyworld.pretraining.video_model import StageConfig
 from lift_jax.toyworld.scenes import Scene
@@ -29,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 def _shipped():
   """The config of the critic that comes with the package."""
   return config_lib.resolve(
-    demo_config.get_config().pretrain.critic,
+    pretraining_config.get_config(is_smoke=False)['critic'],
     critic_model.CriticPretrainConfig,
   )
 
@@ -111,7 +112,7 @@ class RowsTest(parameterized.TestCase):
   def test_labels_are_balanced(self):
     """Over clips drawn anew, as their flaws are drawn with them."""
     count = collections.Counter()
-    questions = read_questions(critic_model.questions_path())
+    questions = read_questions(feedback.questions_path())
     dimensions = {text: name for name, text in questions.items()}
     _, truths = critic_model.draw_clips(300, 0.0, seed=1)
     rows = self.rows(describe_share=(0.0, 0.0), compare_share=(0.0, 0.0))
@@ -189,7 +190,7 @@ class RowsTest(parameterized.TestCase):
       scene = scenes.training_scenes()[rng.integers(1000)]
       known = Flaw(fidelity, 'Normal'), Flaw(motion, 'Bad')
       clip = flaws.make_clip(scene, scene, *known, rng)
-      truth = critic_model.truth_of(scene, *known)
+      truth = measures.truth_of(scene, *known)
       self.assertEqual(
         checkers.judge(scene, truth),
         checkers.check(clip.caption, clip.frames_thw3),

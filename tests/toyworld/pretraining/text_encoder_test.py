@@ -11,8 +11,14 @@ import numpy as np
 
 from lift_jax import config_lib
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
-from lift_jax.toyworld import demo_config, scenes, tokenizer
-from lift_jax.toyworld.pretraining import loop, text_encoder, video_model
+from lift_jax.toyworld import scenes
+from lift_jax.toyworld.pretraining import config as pretraining_config
+from lift_jax.toyworld.pretraining import (
+  loop,
+  text_encoder,
+  tokenizer,
+  video_model,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,7 +42,8 @@ class TrainTest(absltest.TestCase):
   def test_learns_to_read(self):
     """Every word of a caption, from each place of it."""
     config = config_lib.resolve(
-      demo_config.get_config().pretrain.model, video_model.PretrainConfig
+      pretraining_config.get_config(is_smoke=False)['model'],
+      video_model.PretrainConfig,
     )
     folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
     tokenizer.write(folder / 'tokenizer')

@@ -12,14 +12,15 @@ from lift_jax import config_lib
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.models.cogvideox.folder import open_model
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
-from lift_jax.toyworld import checkers, demo_config, scenes, tokenizer
-from lift_jax.toyworld.pretraining import loop, video_model
+from lift_jax.toyworld import checkers, scenes
+from lift_jax.toyworld.pretraining import config as pretraining_config
+from lift_jax.toyworld.pretraining import loop, tokenizer, video_model
 
 _LOGGER = logging.getLogger('lift')
 
 
 def _config(**changes):
-  config = demo_config.get_config('smoke').pretrain.model
+  config = pretraining_config.get_config(is_smoke=True)['model']
   config.update_from_flattened_dict(changes)
   return config_lib.resolve(config, video_model.PretrainConfig)
 

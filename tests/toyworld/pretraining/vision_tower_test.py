@@ -12,8 +12,9 @@ import numpy as np
 
 from lift_jax import config_lib
 from lift_jax.models.functional import functional
-from lift_jax.toyworld import demo_config, flaws, measures, scenes
+from lift_jax.toyworld import flaws, measures, scenes
 from lift_jax.toyworld.flaws import Flaw
+from lift_jax.toyworld.pretraining import config as pretraining_config
 from lift_jax.toyworld.pretraining import critic_model, loop, vision_tower
 
 _LOGGER = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class TrainTest(absltest.TestCase):
   def test_learns(self):
     """It sees better than before, and the language model is as it was."""
     config = config_lib.resolve(
-      demo_config.get_config('smoke').pretrain.critic,
+      pretraining_config.get_config(is_smoke=True)['critic'],
       critic_model.CriticPretrainConfig,
     )
     config = dataclasses.replace(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
-from lift_jax.toyworld import scenes, tokenizer
+from lift_jax.toyworld import scenes
+from lift_jax.toyworld.pretraining import tokenizer
 
 CAPTIONS = [scene.caption for scene in scenes.all_scenes()]
 

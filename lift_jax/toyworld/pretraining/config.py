@@ -1,0 +1,151 @@
+"""How the two models of the demo are made: `lift demo --from_scratch`.
+
+What is here made the weights in `data/toyworld`, which `lift demo` starts from.
+"""
+
+import dataclasses
+
+from lift_jax.toyworld.pretraining import critic_model, tokenizer, video_model
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingConfig:
+  """The text-to-video model, and the critic."""
+
+  model: video_model.PretrainConfig
+  critic: critic_model.CriticPretrainConfig
+
+
+def get_config(is_smoke: bool) -> dict:
+  """Of a few steps on few clips where `is_smoke`."""
+  return {'model': _model(is_smoke), 'critic': _critic(is_smoke)}
+
+
+def _model(is_smoke: bool) -> dict:
+  """The tiny CogVideoX that comes with the package."""
+  return {
+    'seed': 0,
+    'num_clips': 64 if is_smoke else 16384,
+    'flawed_share': 0.5,
+    'transformer': {
+      'num_layers': 1 if is_smoke else 6,
+      'num_heads': 4,
+      'head_dim': 32,
+      'time_embed_dim': 128,
+      'text_embed_dim': 64,
+      'max_text_length': tokenizer.MAX_LENGTH,
+      'sample_height': 8,
+      'sample_width': 8,
+      'sample_frames': 9,
+      'temporal_compression': 2,
+      'spatial_scale': 1.0,
+    },
+    'vae': {
+      'block_out_channels': (8, 16, 32),
+      'layers_per_block': 1,
+      'norm_num_groups': 4,
+      'temporal_compression_ratio': 2,
+      'sample_height': 64,
+      'sample_width': 64,
+    },
+    'text_encoder': {
+      'vocab_size': tokenizer.vocabulary_size(),
+      'd_model': 64,
+      'd_kv': 16,
+      'd_ff': 128,
+      'num_layers': 2,
+      'num_heads': 4,
+    },
+    # As for 5B: small latents need less noise than large ones.
+    'schedule': {'snr_shift_scale': 1.0},
+    # After the first cycle small squares and crosses still come out as circles.
+    'autoencoder': {
+      'steps': 2 if is_smoke else 10_000,
+      'batch_size': 4,
+      'optimizer': _optimizer(2e-3, 0 if is_smoke else 100)
+      | {'cycles': 1 if is_smoke else 2},
+    },
+    'kl_weight': 2e-3,
+    'reading': {
+      'steps': 2 if is_smoke else 2000,
+      'batch_size': 16 if is_smoke else 64,
+      'optimizer': _optimizer(2e-3, 0 if is_smoke else 100),
+    },
+    # Small batches: the error falls with the number of steps, and on two cores
+    # a step takes as long as its batch is large.
+    'draft': _transformer_training(is_smoke, 2400, 2e-3),
+    'outline': _transformer_training(is_smoke, 8000, 1.5e-3),
+    'clean': _transformer_training(is_smoke, 12_000, 1.5e-3),
+    'diffusion': _transformer_training(is_smoke, 3500, 1e-3),
+    'caption_dropout': 0.1,
+    'dtype': 'bfloat16',
+  }
+
+
+def _transformer_training(
+  is_smoke: bool, steps: int, learning_rate: float
+) -> dict:
+  if is_smoke:  # one program for all stages
+    steps, learning_rate = 2, 2e-3
+  return {
+    'steps': steps,
+    'batch_size': 8,
+    'optimizer': _optimizer(learning_rate, 0 if is_smoke else 100),
+  }
+
+
+def _critic(is_smoke: bool) -> dict:
+  """The tiny critic that comes with the package."""
+  return {
+    'seed': 0,
+    'num_clips': 64 if is_smoke else 24_000,
+    'soft_share': 0.5,
+    'describe_share': (0.5, 0.05),
+    'compare_share': (0.25, 0.15),
+    'label_weight': 4.0,
+    'text_places': 64,
+    'vision_tower': {
+      'image_size': 32,
+      'patch_size': 8,
+      'width': 96,
+      'num_layers': 3,
+      'num_heads': 4,
+      'mlp_width': 384,
+    },
+    'llm': {
+      'width': 128,
+      'num_layers': 3,
+      'num_heads': 4,
+      'num_kv_heads': 4,
+      'head_dim': 32,
+      'mlp_width': 340,
+      'max_length': 256,
+    },
+    'vision': {
+      'steps': 2 if is_smoke else 4000,
+      'batch_size': 16 if is_smoke else 32,
+      'optimizer': _optimizer(2e-3, 0 if is_smoke else 100) | {'beta2': 0.98},
+    },
+    'training': {
+      'steps': 2 if is_smoke else 3400,
+      'batch_size': 16 if is_smoke else 64,
+      # In the second cycle it learns to tell attributes apart.
+      'optimizer': _optimizer(1.5e-3, 0 if is_smoke else 100)
+      | {'beta2': 0.98, 'cycles': 1 if is_smoke else 2},
+    },
+    'num_eval_clips': 4 if is_smoke else 500,
+    'dtype': 'bfloat16',
+  }
+
+
+def _optimizer(learning_rate: float, warmup_steps: int) -> dict:
+  return {
+    'learning_rate': learning_rate,
+    'warmup_steps': warmup_steps,
+    'cycles': 1,
+    'beta1': 0.9,
+    'beta2': 0.95,
+    'eps': 1e-8,
+    'weight_decay': 0.01,
+    'clip_norm': 1.0,
+  }
