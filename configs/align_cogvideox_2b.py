@@ -115,7 +115,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
 
 def _shrink(config: config_dict.ConfigDict) -> None:
-  """A model of two layers, made on the spot, on clips made on the spot."""
+  """A model of two layers, made on the spot, on clips of the toy world."""
   config.model.random = tiny.video_model()
   config.toy_clips = 8
   config.data.sizes = ((48, 64),)

@@ -100,7 +100,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
 
 def _shrink(config: config_dict.ConfigDict) -> None:
-  """A critic of two layers, made on the spot, on clips made on the spot."""
+  """A critic of two layers, made on the spot, on clips of the toy world."""
   config.model.random = tiny.critic()
   config.data.hra = ('hra.json',)
   config.data.real = ()

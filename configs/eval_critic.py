@@ -14,7 +14,7 @@ from lift_jax import config_lib
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` makes up a critic, people and clips."""
+  """`:smoke` draws clips of the toy world, and simulates people and critic."""
   is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
   config = config_dict.ConfigDict()
 

@@ -19,7 +19,7 @@ from lift_jax.models import tiny
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` rates clips made on the spot with a tiny critic.
+  """`:smoke` rates clips of the toy world with a tiny critic.
 
   It is random unless model.path names one, as of configs/critic_tiny.py, and so
   its answers begin with no label; the ratings say so.

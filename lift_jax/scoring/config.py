@@ -15,8 +15,8 @@ class VideosConfig:
   """Which videos are rated.
 
   Attributes:
-    root: folder that paths in the files are relative to; '' for clips of our
-      own.
+    root: folder that paths in the files are relative to; '' for clips of the
+      toy world.
     files: see `scoring.videos`.
     on_bad_record: 'error' stops at the first; 'skip' lists them and goes on.
   """

@@ -8,6 +8,6 @@ import pathlib
 
 _FILES = pathlib.Path(__file__).with_name('files').resolve()
 
-# As `pretrain` and `pretrain_critic` leave them.
+# As `toyworld.pretraining` makes them.
 T2V = _FILES / 't2v'
 CRITIC = _FILES / 'critic'

@@ -237,6 +237,10 @@ class WheelTest(parameterized.TestCase):
       'print(model.fingerprint("transformer"))\n'
       'print(open_critic(weights.CRITIC).fingerprint)\n'
       'assert feedback.questions_path().is_file()\n'
+      'from lift_jax.cli import job_flags\n'
+      'from lift_jax.jobs import demo_config as demo\n'
+      'file = f"{demo.__file__}:smoke"\n'
+      'job_flags.read_config(file, (), demo.DemoConfig)\n'
     )
     outputs = [
       subprocess.run(

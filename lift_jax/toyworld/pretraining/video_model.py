@@ -2,7 +2,7 @@
 
 What LiFT starts from, a model that follows its prompts half-heartedly, is made
 here by training on clips of which half are flawed: first the autoencoder, then
-the text encoder (`pretrain_text`), then the transformer with both as they are.
+the text encoder (`text_encoder`), then the transformer with both as they are.
 The result is a folder like any published one. `lift demo --from_scratch` does
 the same.
 
@@ -291,7 +291,7 @@ def encode_all(
 def train_text_encoder(
   model: ModelFolder, config: PretrainConfig, run: Pretraining
 ) -> Params:
-  """Parameters of the text encoder, fp32; see `pretrain_text`."""
+  """Parameters of the text encoder, fp32; see `text_encoder`."""
   network = model.declare('text_encoder')
   known = scenes.training_scenes()
   tokens_bs = _tokens(model, [scene.caption for scene in known])
