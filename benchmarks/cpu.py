@@ -181,7 +181,7 @@ def measure(
     partitioning.MeshConfig(), jax.local_devices()[:1]
   )
   model = functional(lambda rngs: Transformer(size.transformer, rngs=rngs))
-  setup = setup_lib.make(
+  setup = setup_lib.make_setup(
     model, TRANSFORMER_RULES, lora.LORA_RULES, 'blocks', mesh
   )
   next_arrays = write_cache(size, setup, folder / 'cache')

@@ -16,6 +16,7 @@ from lift_jax.models.functional import Params
 from lift_jax.runtime import distributed
 from lift_jax.training import loop
 from lift_jax.training import setup as setup_lib
+from lift_jax.training.objectives.reward_weighted import RewardWeighted
 from lift_jax.training.optimizer import (
   OptimizerConfig,
   learning_rate_schedule,
@@ -23,14 +24,14 @@ from lift_jax.training.optimizer import (
 )
 from lift_jax.training.state import TrainState
 from lift_jax.training.step import (
-  Batch,
   Draws,
+  LatentBatch,
   StepConfig,
   draw,
   make_train_step,
 )
 
-# A batch on its way from the cache, by the names of `Batch`.
+# A batch on its way from the cache, by the names of the pipeline.
 Arrays = dict[str, np.ndarray]
 
 # LiFT's, as in configs/align_cogvideox_2b.py, but for the warm-up: the first
@@ -47,9 +48,9 @@ OPTIMIZER = OptimizerConfig(
 )
 NUM_STEPS = 18_800  # of LiFT's training; sets the learning rate alone
 SCHEDULE = ScheduleConfig()
+OBJECTIVE = RewardWeighted(real_weight=1.0)
 STEP = StepConfig(
   scaling_factor=VAEConfig().scaling_factor,
-  real_weight=1.0,
   caption_dropout=0.0,
   grad_accum=1,
   ema_decay=0.0,
@@ -80,10 +81,11 @@ def text_shape(config: TransformerConfig) -> tuple[int, int]:
   return config.max_text_length, config.text_embed_dim
 
 
-def to_batch(size: Size, setup: setup_lib.Setup, arrays) -> Batch:
+def to_batch(size: Size, setup: setup_lib.Setup, arrays) -> LatentBatch:
   """On the device, as `lift align` puts it there."""
-  return Batch(
-    **global_batch.to_global(arrays, size.batch_size, setup.batch_sharding)
+  return LatentBatch.of(
+    global_batch.to_global(arrays, size.batch_size, setup.batch_sharding),
+    OBJECTIVE,
   )
 
 
@@ -103,10 +105,10 @@ class Ours:
   def __init__(self, size: Size, setup: setup_lib.Setup, params: Params):
     tx = make_optimizer(OPTIMIZER, NUM_STEPS)
     trainable, self._frozen = setup.split(params)
-    _, places = setup_lib.abstract_state(setup, tx, with_ema=False)
+    _, shardings = setup_lib.abstract_state(setup, tx, with_ema=False)
     self._state = jax.jit(
       lambda params: TrainState.create(params, tx, with_ema=False),
-      out_shardings=places,
+      out_shardings=shardings,
     )(trainable)
     self._size, self._setup = size, setup
     self._schedule = Schedule(SCHEDULE)
@@ -114,7 +116,7 @@ class Ours:
     self._null_text = jax.device_put(
       np.zeros(text_shape(size.transformer), np.float32), setup.replicated
     )
-    step = make_train_step(setup.model, self._schedule, tx, STEP)
+    step = make_train_step(setup.model, self._schedule, tx, OBJECTIVE, STEP)
     self._steps = loop.CompiledSteps(
       loop.jit_step(step, self._state),
       lambda batch: 'latents ' + 'x'.join(map(str, batch.mean.shape)),
@@ -126,7 +128,7 @@ class Ours:
     return jax.device_get(
       draw(
         jax.random.fold_in(self._key, number),
-        Batch(**arrays),
+        LatentBatch.of(arrays, OBJECTIVE),
         self._schedule.num_timesteps,
         STEP.caption_dropout,
       )
@@ -142,7 +144,7 @@ class Ours:
 
     def step() -> tuple[float, float]:
       self._state, metrics = self._steps(
-        self._state, self._frozen, batch, self._null_text, self._key
+        self._state, self._frozen, batch, self._null_text, self._key, {}
       )
       jax.block_until_ready((self._state, metrics))
       return float(metrics['loss']), float(metrics['grad_norm'])

@@ -61,14 +61,18 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'seed': 42,
     'trainable': 'blocks',
     'remat': 'save_attention',
-    'real_weight': 1.0,
     'caption_dropout': 0.0,
     'ema_decay': 0.0,
     'log_every': 10,
     'num_threads': 16,
     'wandb_project': '',
+    'profile': '',
     'export': True,
     'export_dtype': 'bfloat16',
+  }
+  config.objective = {
+    'name': 'reward_weighted',
+    'reward_weighted': {'real_weight': 1.0},
   }
   config.lora = {
     'rank': 128,

@@ -59,14 +59,18 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'seed': 0,
     'trainable': 'blocks',
     'remat': 'none',
-    'real_weight': 1.0,
     'caption_dropout': 0.0,
     'ema_decay': 0.0,
     'log_every': 2,
     'num_threads': 2,
     'wandb_project': '',
+    'profile': '',
     'export': True,
     'export_dtype': 'float32',
+  }
+  config.objective = {
+    'name': 'reward_weighted',
+    'reward_weighted': {'real_weight': 1.0},
   }
   config.lora = {
     'rank': 8,

@@ -64,6 +64,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'ema_decay': 0.0,
     'log_every': 5 if is_smoke else 20,
     'wandb_project': '',
+    'profile': '',
     'export': True,
     'export_dtype': 'float32',
   }

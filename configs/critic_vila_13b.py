@@ -69,6 +69,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'ema_decay': 0.0,
     'log_every': 10,
     'wandb_project': '',
+    'profile': '',
     'export': True,
     'export_dtype': 'bfloat16',
   }

@@ -204,8 +204,8 @@ class DeadFieldTest(parameterized.TestCase):
     self.assertEqual(dead, [])
 
 
-# Their fields are accessed by name: vars(config) or getattr(config, axis).
-_READ_AS_A_WHOLE = ('RandomModelConfig', 'MeshConfig')
+# Their fields are reached by name: vars(config) or getattr(config, axis).
+_READ_AS_A_WHOLE = ('RandomModelConfig', 'MeshConfig', 'ObjectiveConfig')
 
 # Published settings that mean nothing here, but belong into an export.
 _PASSED_ON = (
@@ -220,8 +220,8 @@ class TrainLengthTest(parameterized.TestCase):
     fields = {
       'steps': None, 'epochs': None, 'batch_size': None,
       'batch_per_device': None, 'grad_accum': 1, 'seed': 0,
-      'trainable': 'blocks', 'remat': 'none', 'real_weight': 1.0,
-      'caption_dropout': 0.0,
+      'trainable': 'blocks', 'remat': 'none', 'caption_dropout': 0.0,
+      'profile': '',
       'ema_decay': 0.0, 'log_every': 1, 'num_threads': 1, 'wandb_project': '',
       'export': False, 'export_dtype': 'float32',
     }  # fmt: skip

@@ -25,7 +25,7 @@ from lift_jax import chips
 from lift_jax.models.critic.tokens import IMAGE_TOKEN
 from lift_jax.planning.job_programs import Program
 from lift_jax.planning.memory import Memory
-from lift_jax.training.step import Batch
+from lift_jax.training.step import LatentBatch
 from lift_jax.weights import param_paths
 
 
@@ -51,23 +51,32 @@ def train(tiny: bool, batch: int, remat: str) -> dict[str, Any]:
 
 
 def _training_arguments(put: '_Maker', info):
-  """State, frozen parameters, batch, empty caption and key."""
-  state, frozen, batch, null_text, _ = info
+  """State, frozen parameters, batch, empty caption, key and reference."""
+  state, frozen, batch, null_text, _, reference = info
   state = dataclasses.replace(
     # Optax's moments and counters begin at zero.
     put.zeros(dataclasses.replace(state, trainable={})),
     trainable=put.network(state.trainable),
   )
-  num_videos = batch.reward.shape
-  videos = Batch(
+  num_videos = batch.mean.shape[:1]
+  videos = LatentBatch(
     mean=put.noise(batch.mean),
     logvar=put.noise(batch.logvar),
     text=put.noise(batch.text),
-    reward=put.array(np.full(num_videos, 0.9, np.float32)),
-    is_real=put.array(np.zeros(num_videos, bool)),
+    columns={
+      'reward': put.array(np.full(num_videos, 0.9, np.float32)),
+      'is_real': put.array(np.zeros(num_videos, bool)),
+    },
   )
   key = put.array(jax.random.key(0))
-  return state, put.network(frozen), videos, put.noise(null_text), key
+  return (
+    state,
+    put.network(frozen),
+    videos,
+    put.noise(null_text),
+    key,
+    put.network(reference),
+  )
 
 
 def sample(tiny: bool) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The `lift` command: `lift JOB --config=FILE.py[:variant] --workdir=DIR`."""
 
 import errno
+import functools
 import importlib
+import logging
 import os
 import sys
 
@@ -47,6 +49,26 @@ def usage() -> str:
   return '\n'.join(lines)
 
 
+@functools.cache
+def silence_libraries() -> None:
+  """Leaves it to `main` to report the errors of this process, in one line.
+
+  Orbax logs a failed save at length, through absl and asyncio, before it raises
+  the error. Other files that TensorStore has under way then fail in threads of
+  its own, even after the job has ended, as Orbax has closed the event loop that
+  they report to.
+  """
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+  hook = sys.unraisablehook
+
+  def hook_without_closed_loops(unraisable) -> None:
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      hook(unraisable)
+
+  sys.unraisablehook = hook_without_closed_loops
+
+
 def main(argv: list[str] | None = None) -> int:
   """Runs one job.
 
@@ -73,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
 
   # transformers would warn about missing PyTorch, which tokenizers do not need.
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
+
+  silence_libraries()
 
   from absl import flags
 

@@ -18,6 +18,9 @@ from lift_jax.data.global_batch import READ_AHEAD, local_rows
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
 
+# What a batch has of each video beside its latents and caption.
+COLUMNS = ('reward', 'is_real')
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoredEntry:

@@ -7,6 +7,7 @@ from lift_jax.models.cogvideox.choice import ModelConfig
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.partitioning import MeshConfig
 from lift_jax.training.config import AlignTrainConfig
+from lift_jax.training.objectives import ObjectiveConfig
 from lift_jax.training.optimizer import OptimizerConfig
 from lift_jax.training.validation import ValidationConfig
 from lift_jax.weights.checkpoints import CheckpointConfig
@@ -25,6 +26,7 @@ class AlignConfig:
   prepare: PrepareConfig
   mesh: MeshConfig
   train: AlignTrainConfig
+  objective: ObjectiveConfig
   lora: LoRAConfig
   optimizer: OptimizerConfig
   checkpoint: CheckpointConfig

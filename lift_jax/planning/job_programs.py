@@ -43,7 +43,7 @@ from lift_jax.training.critic_step import CriticBatch
 from lift_jax.training.optimizer import make_optimizer
 from lift_jax.training.setup import Setup
 from lift_jax.training.state import TrainState
-from lift_jax.training.step import Batch
+from lift_jax.training.step import LatentBatch
 
 # Only shapes of a step depend on what a run is, not on how long it is.
 _NUM_STEPS = 1000
@@ -79,24 +79,26 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
   )
   kept = jnp.dtype(config.prepare.keep_dtype)
   rows = functools.partial(_array, sharding=setup.batch_sharding)
-  batch = Batch(
-    mean=rows((batch_size, *latents), kept),
-    logvar=rows((batch_size, *latents), kept),
-    text=rows((batch_size, *text), kept),
-    reward=rows((batch_size,), jnp.float32),
-    is_real=rows((batch_size,), jnp.bool_),
-  )
+  objective = config.objective.chosen
+  arrays = {
+    'mean': rows((batch_size, *latents), kept),
+    'logvar': rows((batch_size, *latents), kept),
+    'text': rows((batch_size, *text), kept),
+    'reward': rows((batch_size,), jnp.float32),
+    'is_real': rows((batch_size,), jnp.bool_),
+  }
   tx = make_optimizer(config.optimizer, _NUM_STEPS)
   state, frozen = _state(setup, tx, config.train, config.model.compute_dtype)
   key = jax.eval_shape(lambda: jax.random.key(0))
   arguments = (
     state,
     frozen,
-    batch,
+    LatentBatch.of(arrays, objective),
     _array(text, kept, setup.replicated),
     _array(key.shape, key.dtype, setup.replicated),
+    state.trainable if objective.needs_reference else {},
   )
-  step = alignment.make_step(setup, model, config.train, tx)
+  step = alignment.make_step(setup, model, config.train, objective, tx)
   return [
     Program(
       'training step',
@@ -330,7 +332,7 @@ def _arrays(tree, shardings, dtype=None):
 def _state(
   setup: Setup, tx, train, compute_dtype: str
 ) -> tuple[TrainState, Any]:
-  """State and frozen parameters of a run; see `setup.start`, `setup.load`."""
+  """State and frozen parameters of a run; see `training.setup`."""
   state, places = setup_lib.abstract_state(setup, tx, train.ema_decay > 0)
   _, frozen = setup.split(setup.model.abstract_params)
   _, frozen_places = setup.split(setup.shardings)

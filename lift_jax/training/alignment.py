@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lift_jax.data.pipeline import ScoredEntry
+from lift_jax.data.pipeline import COLUMNS, ScoredEntry
 from lift_jax.diffusion.schedule import Schedule
+from lift_jax.errors import UserError, listing
 from lift_jax.models import lora
 from lift_jax.models.cogvideox import flops
 from lift_jax.models.cogvideox.choice import ModelConfig
@@ -20,6 +21,8 @@ from lift_jax.models.functional import Params, functional
 from lift_jax.runtime.files import json_sha256
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import AlignTrainConfig, TrainConfig
+from lift_jax.training.objectives import ObjectiveConfig
+from lift_jax.training.objectives.objective import Objective
 from lift_jax.training.setup import Setup
 from lift_jax.training.step import StepConfig, make_train_step
 
@@ -50,7 +53,7 @@ def make_setup(
 
   if trainable == 'lora':
     build = lora.adapted(build, lora_config)
-  return setup_lib.make(
+  return setup_lib.make_setup(
     functional(build), TRANSFORMER_RULES, lora.LORA_RULES, trainable, mesh
   )
 
@@ -74,6 +77,7 @@ def make_step(
   setup: Setup,
   folder: ModelFolder,
   config: AlignTrainConfig,
+  objective: Objective,
   tx: optax.GradientTransformation,
 ):
   """The step of a run, see `step.make_train_step`."""
@@ -81,14 +85,39 @@ def make_step(
     setup.model,
     Schedule(folder.schedule),
     tx,
+    objective,
     StepConfig(
       scaling_factor=folder.vae.scaling_factor,
-      real_weight=config.real_weight,
       caption_dropout=config.caption_dropout,
       grad_accum=config.grad_accum,
       ema_decay=config.ema_decay,
     ),
   )
+
+
+def check_data_needs(config: ObjectiveConfig) -> None:
+  """Raises UserError for an objective whose data `lift align` cannot read."""
+  objective = config.chosen
+  if objective.unit != 'clip':
+    raise UserError(
+      f'objective.name is {config.name!r}, which trains on a '
+      f'{objective.unit} at a time; lift align reads single clips'
+    )
+  if unknown := set(objective.columns) - set(COLUMNS):
+    raise UserError(
+      f'objective.name is {config.name!r}, which reads {listing(unknown)}; '
+      f'lift align reads {listing(COLUMNS)}'
+    )
+
+
+def reference_of(trainable: Params, objective: Objective) -> Params:
+  """What the step compares with: `trainable` as it is now, if it needs it.
+
+  New adapters change nothing yet, so with them this is the model without any.
+  """
+  if not objective.needs_reference:
+    return {}
+  return jax.jit(lambda params: jax.tree.map(jnp.copy, params))(trainable)
 
 
 def step_flops(
@@ -105,6 +134,7 @@ def step_flops(
 def belongs_to(
   folder: ModelFolder,
   config: TrainConfig,
+  objective: ObjectiveConfig,
   lora_config: lora.LoRAConfig,
   scored: list[ScoredEntry],
   batch_size: int,
@@ -117,6 +147,8 @@ def belongs_to(
     'model': folder.fingerprint('transformer'),
     'trainable': config.trainable,
     'lora': adapters if config.trainable == 'lora' else None,
+    # Its settings may change on the way, as the learning rate may.
+    'objective': objective.name,
     'has_ema': config.ema_decay > 0,
     'seed': config.seed,
     'batch_size': batch_size,

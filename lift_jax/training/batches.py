@@ -1,4 +1,7 @@
-"""How a batch lies on a mesh, whole and in parts."""
+"""How a batch lies on a mesh, whole and in parts.
+
+B examples  A micro-batches  U units of a micro-batch, which are never parted
+"""
 
 import jax
 
@@ -9,10 +12,28 @@ def batch_spec(ndim: int) -> jax.sharding.PartitionSpec:
   return jax.sharding.PartitionSpec(BATCH_AXES, *(None,) * (ndim - 1))
 
 
-def micro_batches(x: jax.Array, num: int) -> jax.Array:
-  """[B, ...] to [num, B / num, ...], each micro-batch spread over all devices.
+def micro_batches(x: jax.Array, num: int, unit_size: int = 1) -> jax.Array:
+  """[B, ...] to [A, B / A, ...], each micro-batch spread over all devices.
 
-  Sample i goes to micro-batch i % num: a device keeps the samples it holds.
+  Unit i goes to micro-batch i % A: a device keeps the examples it holds.
+
+  Args:
+    x: any array of a batch.
+    num: of micro-batches.
+    unit_size: neighbouring examples that stay together.
   """
-  micro = x.reshape(-1, num, *x.shape[1:]).swapaxes(0, 1)
+  micro = x.reshape(-1, num, unit_size, *x.shape[1:]).swapaxes(0, 1)
+  micro = micro.reshape(num, -1, *x.shape[1:])
   return constrain(micro, jax.sharding.PartitionSpec(None, *batch_spec(x.ndim)))
+
+
+def whole_batch(x: jax.Array, num_units: int) -> jax.Array:
+  """The inverse of `micro_batches`, also for one value of each unit.
+
+  Args:
+    x: [A, U, ...], or [A, U * unit_size, ...].
+    num_units: U.
+  """
+  num, _, *shape = x.shape
+  parts = x.reshape(num, num_units, -1, *shape)
+  return parts.swapaxes(0, 1).reshape(-1, *shape)

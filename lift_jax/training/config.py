@@ -6,6 +6,7 @@ import math
 from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.models.remat import REMAT_POLICIES
+from lift_jax.training import profiling
 from lift_jax.training.setup import IS_TRAINABLE
 
 
@@ -14,10 +15,11 @@ class TrainConfig:
   """How long, on what batches, and which parameters.
 
   Attributes:
-    steps: optimizer steps in all; goes before `epochs`, so that a flag alone
-      shortens a run. None takes `epochs`.
+    steps: optimizer steps in all; takes precedence over `epochs`, so that one
+      flag shortens a run. None takes `epochs`.
     epochs: passes over the data.
-    batch_size: videos of an optimizer step; goes before `batch_per_device`.
+    batch_size: videos of an optimizer step; takes precedence over
+      `batch_per_device`.
     batch_per_device: the same for each device.
     grad_accum: parts a batch is worked through in, one after the other.
     seed: of everything random.
@@ -26,6 +28,8 @@ class TrainConfig:
     remat: what the backward pass keeps, see `models.remat`.
     ema_decay: of a moving average of the parameters; 0 keeps none.
     log_every: optimizer steps between two entries of the metrics.
+    profile: 'START:COUNT' writes a JAX profiler trace of COUNT steps from step
+      START on to WORKDIR/profile; '' writes none.
     wandb_project: logs to Weights & Biases too; '' does not.
     export: writes what was trained to WORKDIR/export at the end, as it is
       published.
@@ -42,6 +46,7 @@ class TrainConfig:
   remat: str
   ema_decay: float
   log_every: int
+  profile: str
   wandb_project: str
   export: bool
   export_dtype: str
@@ -64,6 +69,11 @@ class TrainConfig:
         raise UserError(f'train.{name} is {value}; it must be above 0')
     if not 0.0 <= self.ema_decay < 1.0:
       raise UserError('train.ema_decay must be in [0, 1)')
+    profiling.parse_steps(self.profile)
+
+  @property
+  def profiled_steps(self) -> range:
+    return profiling.parse_steps(self.profile)
 
   def global_batch(self, num_devices: int, batch_shards: int) -> int:
     """Videos of an optimizer step.
@@ -89,15 +99,13 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AlignTrainConfig(TrainConfig):
-  """What reward-weighted fine-tuning has besides.
+  """What the alignment of a text-to-video model has besides.
 
   Attributes:
-    real_weight: lambda, the likelihood weight of real videos.
     caption_dropout: share of captions replaced by the empty one.
     num_threads: that read the cache.
   """
 
-  real_weight: float
   caption_dropout: float
   num_threads: int
 
@@ -105,7 +113,5 @@ class AlignTrainConfig(TrainConfig):
     super().__post_init__()
     if not 0.0 <= self.caption_dropout < 1.0:
       raise UserError('train.caption_dropout must be in [0, 1)')
-    if self.real_weight < 0:
-      raise UserError('train.real_weight must not be below 0')
     if self.num_threads <= 0:
       raise UserError('train.num_threads must be above 0')

@@ -60,7 +60,7 @@ def make_setup(
     build = lora.adapted(build, lora_config)
   model = functional(build)
   _check_published(model.abstract_params)
-  return setup_lib.make(
+  return setup_lib.make_setup(
     model,
     sharding.rules(folder.config),
     lora.LORA_RULES,

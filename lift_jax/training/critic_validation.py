@@ -1,6 +1,7 @@
-"""How a critic does on answers that it does not learn from, while it learns."""
+"""Loss and accuracy of a critic in training, on held-out answers."""
 
 from collections.abc import Callable, Iterator
+import dataclasses
 import functools
 
 import jax
@@ -8,8 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax.data.global_batch import to_global
+from lift_jax.errors import UserError
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.training.critic_step import CriticBatch, answer_losses
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticValidationConfig:
+  """Validation on the way.
+
+  Attributes:
+    every_steps: optimizer steps between two validations; 0 makes none. There is
+      also one before the first step and one after the last.
+  """
+
+  every_steps: int
+
+  def __post_init__(self):
+    if self.every_steps < 0:
+      raise UserError('validation.every_steps must not be below 0')
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'max_targets'))

@@ -16,6 +16,7 @@ from lift_jax.errors import UserError
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
 from lift_jax.training import metrics as metrics_lib
+from lift_jax.training.profiling import StepProfiler
 from lift_jax.training.state import TrainState
 from lift_jax.weights.checkpoints import TrainCheckpoints
 
@@ -88,8 +89,8 @@ def jit_step(
     step: `step(state, frozen, batch, *rest) -> (state, metrics)`, pure.
     state: before the first of them, or its shapes with their shardings.
   """
-  places = jax.tree.map(lambda leaf: leaf.sharding, state)
-  return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def _memory(compiled) -> str:
@@ -121,7 +122,7 @@ class _Interval:
     self._compiling = self._workload.compile_seconds()
 
   def leave_out(self, work: Callable[[], None]) -> None:
-    """Does something that is no part of training, with the clock stopped."""
+    """Does work that is not training, with the clock stopped."""
     start = time.monotonic()
     work()
     self._start += time.monotonic() - start
@@ -190,6 +191,7 @@ def run(
   workload: Workload,
   checkpoints: TrainCheckpoints,
   writer: metrics_lib.MetricWriter,
+  profiler: StepProfiler,
   logger: logging.Logger,
   is_primary: bool,
   validate: Callable[[int, TrainState, bool], None] | None = None,
@@ -201,8 +203,9 @@ def run(
     next_batch: blocks until a batch is on the devices.
     data_state: position of the data after the batches that were taken.
     learning_rate: of a step, for the log.
-    validate: `validate(step, state, is_last)` looks at the state before the
-      first step of all, and after each; its time does not count.
+    profiler: traces some of the steps.
+    validate: `validate(step, state, is_last)` is called before the first step
+      of all and after each step; its time does not count.
 
   Raises:
     UserError: a loss, gradient or parameter is NaN or infinite, or a
@@ -216,16 +219,18 @@ def run(
   progress = Progress(
     num_steps, 'step', done=step, logger=logger, enabled=is_primary
   )
-  with progress, StopSignal(together=True) as stop:
+  with progress, profiler, StopSignal(together=True) as stop:
     if validate is not None and step == 0:
       interval.leave_out(functools.partial(validate, 0, state, False))
     while step < num_steps:
+      profiler.before(step + 1)
       start = time.monotonic()
       batch = next_batch()
       interval.data_seconds += time.monotonic() - start
       state, metrics = step_fn(state, batch)
       late.append((step + 1, metrics, workload.flops(batch)))
       step += 1
+      profiler.after(step, metrics)
       is_last = step == num_steps
       stopping = stop.everywhere()
       saving = checkpoints.is_due(step) or is_last or stopping

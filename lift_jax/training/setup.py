@@ -1,4 +1,4 @@
-"""A network of a run: what of it trains, and where it lies."""
+"""The network of a run: which parameters train, and their shardings."""
 
 from collections.abc import Callable
 import dataclasses
@@ -28,7 +28,7 @@ IS_TRAINABLE: dict[str, Callable[[str], bool]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """The network of a run and where its parameters lie.
+  """The network of a run and the shardings of its parameters.
 
   Attributes:
     model: the network, with adapters if those train.
@@ -64,7 +64,7 @@ class Setup:
     return param_paths.partition(tree, IS_TRAINABLE[self.trainable])
 
 
-def make(
+def make_setup(
   model: FunctionalModel,
   rules: partitioning.Rules,
   adapter_rules: partitioning.Rules,
@@ -76,8 +76,8 @@ def make(
   Args:
     model: the network, with adapters or without.
     rules: of its own parameters, total.
-    adapter_rules: of adapters; those that match none are passed over, as not
-      every place of the network has adapters.
+    adapter_rules: of adapters; those that match none are ignored, as not every
+      layer has adapters.
     trainable: a key of `IS_TRAINABLE`.
     mesh: all devices.
 
@@ -138,17 +138,16 @@ def load(
 def abstract_state(
   setup: Setup, tx: optax.GradientTransformation, with_ema: bool
 ) -> tuple[TrainState, TrainState]:
-  """Shapes of the state of a run, and where each of them lies."""
+  """Shapes of the state of a run, and their shardings."""
   trainable, _ = setup.split(setup.model.abstract_params)
   shardings, _ = setup.split(setup.shardings)
   abstract = jax.eval_shape(
     lambda params: TrainState.create(params, tx, with_ema), trainable
   )
-  places = partitioning.like(abstract, trainable, shardings, setup.mesh)
-  return abstract, places
+  return abstract, partitioning.like(abstract, trainable, shardings, setup.mesh)
 
 
-def start(
+def create_or_restore(
   setup: Setup,
   trainable: Params,
   tx: optax.GradientTransformation,
@@ -157,23 +156,23 @@ def start(
   resume_step: int | None,
   iterator: Any,
 ) -> TrainState:
-  """The state to go on with: new, or of a checkpoint.
+  """The state before the next step: new, or from a checkpoint.
 
   Args:
     trainable: parameters before the first step; donated.
     resume_step: of the checkpoint, or None for a new run.
-    iterator: of the data, which is put where the checkpoint was.
+    iterator: of the data; its position is restored too.
   """
-  abstract, places = abstract_state(setup, tx, with_ema)
+  abstract, shardings = abstract_state(setup, tx, with_ema)
   if resume_step is None:
     create = jax.jit(
       lambda params: TrainState.create(params, tx, with_ema),
-      out_shardings=places,
+      out_shardings=shardings,
       donate_argnums=0,
     )
     return create(trainable)
   jax.tree.map(lambda leaf: leaf.delete(), trainable)
-  state, data_state = checkpoints.restore(resume_step, abstract, places)
+  state, data_state = checkpoints.restore(resume_step, abstract, shardings)
   iterator.set_state(data_state)
   return state
 

@@ -1,11 +1,14 @@
-"""One step of reward-weighted fine-tuning, jitted as a whole.
+"""One step of fine-tuning a diffusion model, jitted as a whole.
 
-B batch  F latent frames  A micro-batches of an accumulated step
+The loss is that of an objective, see `training.objectives`.
+
+B examples  F latent frames  h w C height, width and channels of latents
+S text tokens  D width of their embeddings
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,32 +17,36 @@ import optax
 from lift_jax.diffusion.schedule import Schedule
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.partitioning import constrain
-from lift_jax.training import losses
-from lift_jax.training.batches import batch_spec, micro_batches
+from lift_jax.training.batches import batch_spec, micro_batches, whole_batch
+from lift_jax.training.objectives.objective import (
+  UNIT_SIZES,
+  Objective,
+  Predictions,
+)
 from lift_jax.training.state import TrainState
 from lift_jax.weights import param_paths
 
-# Upper ends of the reward ranges whose losses are logged apart; the ten scores
-# that LiFT's labels can give fall into all of them.
-REWARD_EDGES = (0.1, 0.3, 0.5, 0.7, 1.0)
 
-
-class Batch(NamedTuple):
-  """Scored, encoded videos, all of one size.
+class LatentBatch(NamedTuple):
+  """Encoded videos, all of one size.
 
   Attributes:
     mean: posterior mean of the video autoencoder [B, F, h, w, C].
     logvar: its log-variance [B, F, h, w, C].
     text: embedded caption [B, S, D].
-    reward: in [0, 1] [B].
-    is_real: whether the video was filmed, not generated [B].
+    columns: what the objective reads of each example, [B] each.
   """
 
   mean: jax.Array
   logvar: jax.Array
   text: jax.Array
-  reward: jax.Array
-  is_real: jax.Array
+  columns: dict[str, jax.Array]
+
+  @classmethod
+  def of(cls, arrays: Mapping[str, Any], objective: Objective) -> Self:
+    """The batch of arrays as `data.pipeline` names them."""
+    columns = {name: arrays[name] for name in objective.columns}
+    return cls(arrays['mean'], arrays['logvar'], arrays['text'], columns)
 
 
 class Draws(NamedTuple):
@@ -60,51 +67,62 @@ class Draws(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-  """What the loss is made of.
+  """How examples are drawn, and what a step does with its gradient.
 
   Attributes:
     scaling_factor: latents are multiplied by it (from the VAE's config).
-    real_weight: lambda of the real videos.
     caption_dropout: share of captions replaced by the empty one.
     grad_accum: micro-batches of a step.
     ema_decay: of the moving average; 0 keeps none.
   """
 
   scaling_factor: float
-  real_weight: float
   caption_dropout: float
   grad_accum: int
   ema_decay: float
 
 
 def draw(
-  key: jax.Array, batch: Batch, num_timesteps: int, caption_dropout: float
+  key: jax.Array,
+  batch: LatentBatch,
+  num_timesteps: int,
+  caption_dropout: float,
+  unit_size: int = 1,
 ) -> Draws:
-  """Independent draws for every sample, the same on any mesh."""
+  """Independent draws for every unit, the same on any mesh.
+
+  The examples of a unit share all but the draw of the posterior.
+  """
   posterior, noise, times, drop = jax.random.split(key, 4)
-  size = batch.reward.shape
+  num_examples, *latent_shape = batch.mean.shape
+  num_units = num_examples // unit_size
+  shared = (
+    jax.random.normal(noise, (num_units, *latent_shape)),
+    jax.random.randint(times, (num_units,), 0, num_timesteps),
+    jax.random.bernoulli(drop, caption_dropout, (num_units,)),
+  )
   return Draws(
     jax.random.normal(posterior, batch.mean.shape),
-    jax.random.normal(noise, batch.mean.shape),
-    jax.random.randint(times, size, 0, num_timesteps),
-    jax.random.bernoulli(drop, caption_dropout, size),
+    *(jnp.repeat(x, unit_size, axis=0) for x in shared),
   )
 
 
-def sample_errors(
+def predict(
   model: FunctionalModel,
   schedule: Schedule,
   scaling_factor: float,
   params: Params,
-  batch: Batch,
+  batch: LatentBatch,
   draws: Draws,
   null_text: jax.Array,
-) -> jax.Array:
-  """Velocity error of every sample, fp32 [B].
+  reference_params: Params | None = None,
+) -> Predictions:
+  """Velocities of every example.
 
   Args:
     params: the whole network.
     null_text: embedding of the empty caption [S, D].
+    reference_params: the whole reference network, if it is to run too.
   """
   mean = batch.mean.astype(jnp.float32)
   deviation = jnp.exp(0.5 * batch.logvar.astype(jnp.float32))
@@ -114,88 +132,105 @@ def sample_errors(
   text = jnp.where(
     draws.drop_caption[:, None, None], null_text[None], batch.text
   )
-  predicted = model(params, noisy, text, draws.timesteps)
-  return losses.velocity_error(predicted, target)
+  reference = None
+  if reference_params is not None:
+    reference = jax.lax.stop_gradient(
+      model(reference_params, noisy, text, draws.timesteps)
+    )
+  policy = model(params, noisy, text, draws.timesteps)
+  return Predictions(
+    noisy, draws.timesteps, target, policy, reference, schedule
+  )
 
 
 def make_train_step(
   model: FunctionalModel,
   schedule: Schedule,
   tx: optax.GradientTransformation,
+  objective: Objective,
   config: StepConfig,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """`step(state, frozen, batch, null_text, key) -> (state, metrics)`.
+  """`step(state, frozen, batch, null_text, key, reference)`.
 
-  Pure; jit it with the state donated. `key` is that of the run: the step
-  number is folded in here, so that a resumed run replays the same draws.
+  It returns (state, metrics). Pure; jit it with the state donated. `key` is
+  that of the run: the step number is folded in here, so that a resumed run
+  replays the same draws. `reference` is what trains as it was before the first
+  step, for an objective that needs it, and {} for others.
   """
+  unit_size = UNIT_SIZES[objective.unit]
 
-  def loss_fn(trainable, frozen, batch, draws, null_text):
-    error_b = sample_errors(
-      model,
-      schedule,
-      config.scaling_factor,
-      param_paths.merge(trainable, frozen),
-      batch,
-      draws,
-      null_text,
+  def evaluate(trainable, constants, batch, draws):
+    frozen, null_text, reference = constants
+    return objective.values(
+      predict(
+        model,
+        schedule,
+        config.scaling_factor,
+        param_paths.merge(trainable, frozen),
+        batch,
+        draws,
+        null_text,
+        param_paths.merge(reference, frozen)
+        if objective.needs_reference
+        else None,
+      )
     )
-    weight_b = losses.likelihood_weights(
-      batch.reward, batch.is_real, config.real_weight
-    )
-    return losses.reward_weighted(error_b, weight_b), error_b
+
+  def loss_fn(trainable, constants, statistics, batch, draws):
+    values = evaluate(trainable, constants, batch, draws)
+    if statistics is None:  # the batch at hand is the whole one
+      statistics = objective.statistics(
+        jax.lax.stop_gradient(values), batch.columns
+      )
+    return objective.loss(values, batch.columns, statistics), values
 
   value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
-  def accumulate(trainable, frozen, batch, draws, null_text):
+  def accumulate(trainable, constants, batch, draws):
     """Mean loss and gradient over micro-batches, one after the other."""
     if config.grad_accum == 1:
-      return value_and_grad(trainable, frozen, batch, draws, null_text)
+      return value_and_grad(trainable, constants, None, batch, draws)
+
+    num_units = len(batch.mean) // unit_size // config.grad_accum
+    micro = jax.tree.map(
+      lambda x: micro_batches(x, config.grad_accum, unit_size), (batch, draws)
+    )
+
+    def gathered(values):
+      return jax.tree.map(lambda x: whole_batch(x, num_units), values)
+
+    statistics = {}
+    if objective.needs_statistics:
+      values = jax.lax.map(
+        lambda micro: evaluate(trainable, constants, *micro), micro
+      )
+      statistics = objective.statistics(gathered(values), batch.columns)
 
     def body(total, micro):
-      (loss, error_b), grads = value_and_grad(
-        trainable, frozen, *micro, null_text
+      (loss, values), grads = value_and_grad(
+        trainable, constants, statistics, *micro
       )
-      return jax.tree.map(jnp.add, total, (loss, grads)), error_b
+      return jax.tree.map(jnp.add, total, (loss, grads)), values
 
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trainable))
-    micro = jax.tree.map(
-      lambda x: micro_batches(x, config.grad_accum), (batch, draws)
-    )
-    total, error_ab = jax.lax.scan(body, zero, micro)
+    total, values = jax.lax.scan(body, zero, micro)
     loss, grads = jax.tree.map(lambda x: x / config.grad_accum, total)
-    return (loss, error_ab.swapaxes(0, 1).reshape(-1)), grads
+    return (loss, gathered(values)), grads
 
-  def step(state, frozen, batch, null_text, key):
+  def step(state, frozen, batch, null_text, key, reference):
     key = jax.random.fold_in(key, state.step)
-    draws = draw(key, batch, schedule.num_timesteps, config.caption_dropout)
+    draws = draw(
+      key, batch, schedule.num_timesteps, config.caption_dropout, unit_size
+    )
     draws = jax.tree.map(lambda x: constrain(x, batch_spec(x.ndim)), draws)
-    (loss, error_b), grads = accumulate(
-      state.trainable, frozen, batch, draws, null_text
+    (loss, values), grads = accumulate(
+      state.trainable, (frozen, null_text, reference), batch, draws
     )
     metrics = {
       'loss': loss,
       'grad_norm': optax.tree.norm(grads),
-      **_batch_metrics(batch, error_b, config.real_weight),
+      **objective.metrics(values, batch.columns),
     }
     return state.after(grads, tx, config.ema_decay), metrics
 
   return step
-
-
-def _batch_metrics(batch: Batch, error_b, real_weight: float):
-  """Sums over the batch; the loop turns them into means over many steps."""
-  weight_b = losses.likelihood_weights(batch.reward, batch.is_real, real_weight)
-  metrics = {
-    'reward': jnp.mean(batch.reward),
-    'effective_sample_share': losses.effective_sample_share(weight_b),
-  }
-  low = -1.0
-  for high in REWARD_EDGES:
-    inside = (batch.reward > low) & (batch.reward <= high) & ~batch.is_real
-    metrics[f'error_sum/reward_to_{high}'] = jnp.sum(error_b * inside)
-    metrics[f'error_count/reward_to_{high}'] = jnp.sum(inside)
-    low = high
-  metrics['error_sum/real'] = jnp.sum(error_b * batch.is_real)
-  metrics['error_count/real'] = jnp.sum(batch.is_real)
-  return metrics

@@ -115,10 +115,6 @@ class Validation:
       for number, prompt in enumerate(config.prompts)
     ]
 
-  def is_due(self, step: int) -> bool:
-    """Whether a run that has made `step` steps is to be looked at."""
-    return step % self._config.every_steps == 0
-
   def _embed(self, text_encoder: Stage, dtype: str) -> np.ndarray:
     """Embeddings of the prompts and, last, of the negative one.
 

@@ -7,10 +7,7 @@ writes beside and renames, so a step either is whole or is not there.
 
 import contextlib
 import dataclasses
-import functools
-import logging
 import pathlib
-import sys
 from typing import Any, Self
 
 import jax
@@ -197,24 +194,6 @@ def _check_same(path: pathlib.Path, stored: Any, wanted: Any) -> None:
     )
 
 
-@functools.cache
-def _report_once() -> None:
-  """Leaves it to us to say that a save has failed.
-
-  Orbax logs each fault at length before it raises it, and the writes that are
-  still under way fail after the event loop they belong to is gone.
-  """
-  for name in ('absl', 'asyncio'):
-    logging.getLogger(name).setLevel(logging.CRITICAL)
-  previous = sys.unraisablehook
-
-  def hook(unraisable) -> None:
-    if str(unraisable.exc_value) != 'Event loop is closed':
-      previous(unraisable)
-
-  sys.unraisablehook = hook
-
-
 class TrainCheckpoints:
   """The checkpoints of one run; use it as a context manager.
 
@@ -233,7 +212,6 @@ class TrainCheckpoints:
     self.folder = folder
     self.config = config
     self.belongs_to = belongs_to
-    _report_once()
     self._manager = ocp.CheckpointManager(
       folder,
       options=ocp.CheckpointManagerOptions(

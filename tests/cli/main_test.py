@@ -2,9 +2,11 @@
 
 import errno
 import io
+import logging
 import pathlib
 import subprocess
 import sys
+import types
 from unittest import mock
 
 from absl.testing import parameterized
@@ -130,7 +132,18 @@ class FlagsTest(parameterized.TestCase):
     ('train=3', '--config.train=3'),
     ('train.trainable=nothing', 'train.trainable', "'blocks', 'all', 'lora'"),
     ('train.ema_decay=1', 'train.ema_decay', '[0, 1)'),
-    ('train.real_weight=-1', 'train.real_weight'),
+    ('train.profile=3', "train.profile is '3'", 'START:COUNT'),
+    ('train.profile=0:2', "train.profile is '0:2'", 'START:COUNT'),
+    ('objective.name=dpo', "objective.name is 'dpo'", 'reward_weighted'),
+    (
+      'objective.reward_weighted=None',
+      'objective.reward_weighted is missing',
+      'add this section',
+    ),
+    (
+      'objective.reward_weighted.real_weight=-1',
+      'objective.reward_weighted.real_weight',
+    ),
     ('optimizer.learning_rate=0', 'optimizer.learning_rate', 'above 0'),
     ('checkpoint.keep=0', 'checkpoint', 'above 0'),
     ('model.attention=magic', 'model.attention', "'magic'"),
@@ -274,6 +287,21 @@ class ErrorTest(parameterized.TestCase):
       self.run_raising(error),
       (2, 'lift align: error: a/file: No space left on device\n'),
     )
+
+  def test_libraries_are_silent(self):
+    reported = []
+    with (
+      mock.patch.object(sys, 'unraisablehook', reported.append),
+      self.assertNoLogs('absl', 'ERROR'),
+      self.assertNoLogs('asyncio', 'ERROR'),
+    ):
+      main.silence_libraries.__wrapped__()
+      for name in ('absl', 'asyncio'):
+        logging.getLogger(name).error('a traceback')
+      for message in ('Event loop is closed', 'another'):
+        error = RuntimeError(message)
+        sys.unraisablehook(types.SimpleNamespace(exc_value=error))
+    self.assertEqual([str(one.exc_value) for one in reported], ['another'])
 
   def test_interrupted(self):
     self.assertEqual(

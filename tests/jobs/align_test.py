@@ -257,6 +257,7 @@ class RefuseTest(_AlignTest):
 
   @parameterized.parameters(
     ({'train__batch_size': 6}, 'batch of 6 videos', '8 devices'),
+    ({'train__profile': '7:1'}, 'starts at step 7', 'the run has 6'),
     ({'train__grad_accum': 3}, 'batch of 8 videos', 'grad_accum = 3'),
     ({'mesh__fsdp': 3}, 'fsdp 3', 'the 8 devices'),
     ({'mesh__data': -1}, 'data -1', 'at most one axis'),
@@ -317,6 +318,16 @@ class MetricsTest(_AlignTest):
       )
     rates = [line['learning_rate'] for line in jobs.metrics_of(self.whole)]
     np.testing.assert_allclose(rates[:3], [0, 0.5e-3, 1e-3], atol=1e-9)
+
+  def test_profile(self):
+    """Of the last step; the run is the same with it."""
+    shutil.copytree(self.whole, self.workdir)
+    shutil.rmtree(self.workdir / 'checkpoints' / '6')
+    self.assert_ended(self.align(train__profile='6:1'))
+    self.assertLen(list((self.workdir / 'profile').rglob('*.xplane.pb')), 1)
+    runs.assert_same(
+      jobs.state_of(self.workdir, 6), jobs.state_of(self.whole, 6)
+    )
 
   def test_config_is_kept(self):
     config = json.loads((self.whole / 'align_config.json').read_text())

@@ -1,5 +1,8 @@
 """What trains and where it lies, for every choice of `train.trainable`."""
 
+import dataclasses
+import types
+
 import jax
 import pytest
 
@@ -14,6 +17,8 @@ from lift_jax.models.lora import LoRAConfig
 from lift_jax.models.t5.config import T5Config
 from lift_jax.training import alignment
 from lift_jax.training import setup as setup_lib
+from lift_jax.training.objectives import ObjectiveConfig
+from lift_jax.training.objectives.reward_weighted import RewardWeighted
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
 from lift_jax.weights import param_paths
 
@@ -97,3 +102,23 @@ def test_adapters_outside_the_blocks():
 def test_heads_that_do_not_divide():
   with pytest.raises(UserError, match='does not divide the 30 attention heads'):
     setup_of('blocks', fsdp=2, tensor=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TwoObjectives(ObjectiveConfig):
+  other: RewardWeighted | None = None
+
+
+def test_belongs_to_an_objective():
+  """Whose settings may change on the way."""
+  folder = types.SimpleNamespace(fingerprint=lambda component: component)
+  train = types.SimpleNamespace(trainable='blocks', ema_decay=0.0, seed=0)
+
+  def note(name, real_weight):
+    weighted = RewardWeighted(real_weight)
+    objective = _TwoObjectives(name, weighted, weighted)
+    return alignment.belongs_to(folder, train, objective, LoRAConfig(), [], 8)
+
+  first = note('reward_weighted', 1.0)
+  assert note('reward_weighted', 2.0) == first
+  assert note('other', 1.0) == first | {'objective': 'other'}

@@ -158,7 +158,7 @@ def run_step(
   mesh = mesh or partitioning.make_mesh(
     partitioning.MeshConfig(), jax.devices()[:1]
   )
-  setup = setup_lib.make(
+  setup = setup_lib.make_setup(
     model, sharding.rules(CONFIG), lora.LORA_RULES, trainable, mesh
   )
   params = jax.device_put(params_of(trainable), setup.shardings)

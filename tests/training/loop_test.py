@@ -14,6 +14,7 @@ import pytest
 
 from lift_jax.errors import UserError
 from lift_jax.training import loop
+from lift_jax.training.profiling import StepProfiler
 from lift_jax.training.state import TrainState
 from lift_jax.weights import checkpoints
 
@@ -77,6 +78,9 @@ class LoopTest(parameterized.TestCase):
         workload=workload,
         checkpoints=saved,
         writer=self.writer,
+        profiler=StepProfiler(
+          self.folder.parent / 'profile', kwargs.pop('profiled', range(0))
+        ),
         logger=_LOGGER,
         is_primary=True,
       )
@@ -137,6 +141,25 @@ class LoopTest(parameterized.TestCase):
     with self.assertRaisesRegex(UserError, 'norm of the parameters is inf at'):
       self.run_loop([1.0, 1.0, 1.0, 1e30], 8)
     self.assertEqual(self.saved_steps(), [])
+
+  def profiles(self):
+    """Files of traces."""
+    return list((self.folder.parent / 'profile').rglob('*.xplane.pb'))
+
+  def test_profile(self):
+    self.run_loop(range(4), 4, profiled=range(2, 4))
+    self.assertLen(self.profiles(), 1)
+
+  @parameterized.parameters((0, range(0)), (3, range(2, 4)))
+  def test_no_profile(self, step, profiled):
+    """None is asked for, or the run resumes behind its start."""
+    self.run_loop(range(4), 4, step=step, profiled=profiled)
+    self.assertEqual(self.profiles(), [])
+
+  def test_profile_of_a_run_that_ends(self):
+    with self.assertRaisesRegex(UserError, 'loss is inf'):
+      self.run_loop([1.0, math.inf, 1.0], 3, log_every=1, profiled=range(2, 4))
+    self.assertLen(self.profiles(), 1)
 
   def test_sigterm(self):
     def step(state, batch):

@@ -18,6 +18,7 @@ from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import functional
 from lift_jax.training import step as step_lib
+from lift_jax.training.objectives.reward_weighted import RewardWeighted
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
 from lift_jax.training.setup import IS_TRAINABLE
 from lift_jax.training.state import TrainState
@@ -47,11 +48,11 @@ OPTIMIZER = OptimizerConfig(
 )
 CONFIG = step_lib.StepConfig(
   scaling_factor=SCALING_FACTOR,
-  real_weight=1.0,
   caption_dropout=0.0,
   grad_accum=1,
   ema_decay=0.0,
 )
+OBJECTIVE = RewardWeighted(real_weight=1.0)
 SCHEDULE = Schedule(ScheduleConfig())
 NUM_STEPS = 100  # of the learning rate
 
@@ -85,12 +86,14 @@ def make_batch(size=8, seed=1, frames=2, reward=None, is_real=None):
     reward = rng.choice([0.9, 0.67, 0.38, 0.1, 0.05], size)
   if is_real is None:
     is_real = np.zeros(size, bool)
-  return step_lib.Batch(
+  return step_lib.LatentBatch(
     mean=rng.normal(size=latents).astype(np.float32),
     logvar=rng.normal(-2, 1, size=latents).astype(np.float32),
     text=rng.normal(size=(size, 6, 24)).astype(np.float32),
-    reward=np.asarray(reward, np.float32),
-    is_real=np.asarray(is_real),
+    columns={
+      'reward': np.asarray(reward, np.float32),
+      'is_real': np.asarray(is_real),
+    },
   )
 
 
@@ -98,14 +101,21 @@ NULL_TEXT = np.random.default_rng(9).normal(size=(6, 24)).astype(np.float32)
 
 
 def run_step(
-  model, params, batch, config=CONFIG, trainable='blocks', mesh=None, steps=1
+  model,
+  params,
+  batch,
+  config=CONFIG,
+  objective=OBJECTIVE,
+  trainable='blocks',
+  mesh=None,
+  steps=1,
 ):
   """(parameters, metrics of each step, state) after some steps.
 
   Without a mesh everything lies on one device.
   """
   tx = make_optimizer(OPTIMIZER, NUM_STEPS)
-  step = step_lib.make_train_step(model, SCHEDULE, tx, config)
+  step = step_lib.make_train_step(model, SCHEDULE, tx, objective, config)
   mesh = mesh or partitioning.make_mesh(
     partitioning.MeshConfig(), jax.devices()[:1]
   )
@@ -124,9 +134,10 @@ def run_step(
     )
     history = []
     jitted = jax.jit(step)
+    reference = first if objective.needs_reference else {}
     for _ in range(steps):
       state, metrics = jitted(
-        state, frozen, batch, NULL_TEXT, jax.random.key(3)
+        state, frozen, batch, NULL_TEXT, jax.random.key(3), reference
       )
       history.append(jax.device_get(metrics))
   merged = jax.device_get(param_paths.merge(state.trainable, frozen))
@@ -238,7 +249,7 @@ class TorchTest(parameterized.TestCase):
     )[0]  # fmt: skip
     x0_hat = a.sqrt() * noisy - (1 - a).sqrt() * velocity
     error = ((x0_hat - x0) ** 2 / (1 - a)).flatten(1).mean(1)
-    loss = (error * torch.tensor(batch.reward)).mean()
+    loss = (error * torch.tensor(batch.columns['reward'])).mean()
 
     trained = {
       name: parameter
@@ -320,18 +331,17 @@ class StepTest(parameterized.TestCase):
     for name in one:
       np.testing.assert_allclose(one[name], many[name], rtol=1e-5, atol=1e-6)
 
-  def gradient(self, batch, config=CONFIG):
+  def gradient(self, batch, objective=OBJECTIVE):
     """Loss and gradient of every parameter."""
 
     def loss_fn(params):
       draws = step_lib.draw(jax.random.key(0), batch, 1000, 0.0)
-      error_b = step_lib.sample_errors(
-        self.model, SCHEDULE, SCALING_FACTOR, params, batch, draws, NULL_TEXT
+      values = objective.values(
+        step_lib.predict(
+          self.model, SCHEDULE, SCALING_FACTOR, params, batch, draws, NULL_TEXT
+        )
       )
-      weight_b = step_lib.losses.likelihood_weights(
-        batch.reward, batch.is_real, config.real_weight
-      )
-      return step_lib.losses.reward_weighted(error_b, weight_b), error_b
+      return objective.loss(values, batch.columns, {}), values['error']
 
     return jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(self.params)
 
@@ -360,11 +370,13 @@ class StepTest(parameterized.TestCase):
     is_real = np.arange(8) < 3
     reward = np.where(is_real, 1.0, 0.2)
     batch = make_batch(reward=reward, is_real=is_real)
-    config = dataclasses.replace(CONFIG, real_weight=2.5)
-    (loss, error_b), _ = self.gradient(batch, config)
+    objective = RewardWeighted(real_weight=2.5)
+    (loss, error_b), _ = self.gradient(batch, objective)
     weights = np.where(is_real, 2.5, 0.2)
     np.testing.assert_allclose(loss, np.mean(weights * error_b), rtol=1e-6)
-    _, (metrics,), _ = run_step(self.model, self.params, batch, config)
+    _, (metrics,), _ = run_step(
+      self.model, self.params, batch, objective=objective
+    )
     self.assertEqual(metrics['error_count/real'], 3)
     self.assertEqual(metrics['error_count/reward_to_0.3'], 5)
     share = weights.sum() ** 2 / (8 * (weights**2).sum())
@@ -423,10 +435,10 @@ class StepTest(parameterized.TestCase):
     draws = step_lib.draw(jax.random.key(1), batch, 1000, 0.0)
 
     def errors(draws, text):
-      return step_lib.sample_errors(
+      return step_lib.predict(
         self.model, SCHEDULE, SCALING_FACTOR, self.params,
         batch._replace(text=text), draws, NULL_TEXT,
-      )  # fmt: skip
+      ).errors()['error']  # fmt: skip
 
     dropped = draws._replace(drop_caption=np.array([True, False] * 2))
     text = np.array(batch.text)

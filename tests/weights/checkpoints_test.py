@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from lift_jax.cli import main
 from lift_jax.errors import UserError
 from lift_jax.training.state import TrainState
 from lift_jax.weights import checkpoints
@@ -31,6 +32,12 @@ def _state(num_devices: int, with_ema: bool = False) -> TrainState:
   updates, opt_state = _TX.update({'w': values}, state.opt_state, params)
   params = optax.apply_updates(params, updates)
   return TrainState(state.step + 1, params, opt_state, state.ema)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _silent_libraries():
+  """Files that TensorStore has under way fail after a damaged one."""
+  main.silence_libraries()
 
 
 class TrainCheckpointsTest(parameterized.TestCase):

@@ -44,7 +44,7 @@ from lift_jax.toyworld.pretraining.loop import (
   pretraining,
   train,
 )
-from lift_jax.training.step import Batch, draw, sample_errors
+from lift_jax.training.step import LatentBatch, draw, predict
 
 _CLIP = (9, 32, 32)  # frames, height, width
 _ENCODE_BATCH = 32
@@ -340,12 +340,11 @@ def train_transformer(
   def loss_fn(params, first_timestep, mean, logvar, tokens_bs, key):
     tokens_bs = jnp.concatenate([tokens_bs, null_tokens])
     text_bsd = text_encoder(text_params, tokens_bs)
-    ones = jnp.ones(len(mean))
-    batch = Batch(mean, logvar, text_bsd[:-1], ones, ones > 1)
+    batch = LatentBatch(mean, logvar, text_bsd[:-1], columns={})
     draws = draw(key, batch, schedule.num_timesteps, config.caption_dropout)
     timesteps = later(draws.timesteps, first_timestep, schedule.num_timesteps)
     draws = draws._replace(timesteps=timesteps)
-    error_b = sample_errors(
+    predictions = predict(
       network,
       schedule,
       model.vae.scaling_factor,
@@ -354,7 +353,7 @@ def train_transformer(
       draws,
       text_bsd[-1],
     )
-    return jnp.mean(error_b), {}
+    return jnp.mean(predictions.errors()['error']), {}
 
   return train(
     stage,

@@ -1,0 +1,253 @@
+"""The main of every training job, from the mesh to the last checkpoint.
+
+A job fills in what is its own (data, network, step, FLOPs, validation, export)
+as a `Task`; `run` calls its methods in the order in which they stand there.
+"""
+
+import abc
+from collections.abc import Callable, Mapping
+import logging
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import optax
+
+from lift_jax import chips, partitioning
+from lift_jax.data import global_batch
+from lift_jax.errors import UserError
+from lift_jax.models.functional import Params
+from lift_jax.runtime import distributed
+from lift_jax.runtime.shutdown import Stopped
+from lift_jax.training import loop, metrics
+from lift_jax.training import setup as setup_lib
+from lift_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from lift_jax.training.profiling import StepProfiler
+from lift_jax.training.setup import Setup
+from lift_jax.training.state import TrainState
+from lift_jax.weights import param_paths
+from lift_jax.weights.checkpoints import TrainCheckpoints
+
+# `step(state, frozen, batch, *constants) -> (state, metrics)`, pure.
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+
+# `validate(step, params, writer)`, of the whole network.
+Validate = Callable[[int, Params, metrics.MetricWriter], None]
+
+
+class Task(abc.ABC):
+  """What a job trains, on what data, and what it makes of the result.
+
+  It is made once the mesh is known: it reads, checks and describes the data,
+  and declares the network. Nothing large is allocated.
+
+  Attributes:
+    setup: the network on the mesh.
+    num_examples: that an epoch goes through.
+    iterator: endless batches, of each the examples that this host holds.
+    belongs_to: what a checkpoint of the run may be continued with, JSON-like.
+  """
+
+  setup: Setup
+  num_examples: int
+  iterator: grain.DatasetIterator
+  belongs_to: dict[str, Any]
+
+  @abc.abstractmethod
+  def begin(self) -> None:
+    """Writes the config, now that no check can refuse the run any more."""
+
+  @abc.abstractmethod
+  def make_validation(self) -> Validate | None:
+    """What is called every `validation.every_steps` steps, if anything.
+
+    What needs the devices for a while, such as a text encoder, is done here,
+    before the state takes their memory.
+    """
+
+  @abc.abstractmethod
+  def load_base(self, key: jax.Array) -> tuple[Params, Params]:
+    """(trainable, frozen) parameters before the first step.
+
+    Args:
+      key: of those that are new.
+    """
+
+  @abc.abstractmethod
+  def make_step(
+    self, tx: optax.GradientTransformation, trainable: Params
+  ) -> tuple[Step, tuple[Any, ...]]:
+    """The step, and its constants: arrays on the mesh.
+
+    Args:
+      tx: the optimizer.
+      trainable: before the first step of all; it will be donated.
+    """
+
+  @abc.abstractmethod
+  def to_batch(self, arrays: Mapping[str, jax.Array]) -> Any:
+    """The batch of the step, of the arrays of the iterator."""
+
+  @abc.abstractmethod
+  def describe_batch(self, batch: Any) -> str:
+    """The shape of a batch, for the log."""
+
+  @abc.abstractmethod
+  def step_flops(self, batch: Any) -> float:
+    """FLOPs of a step on a batch, all devices together."""
+
+  @abc.abstractmethod
+  def export(self, trained: Params, frozen: Params) -> None:
+    """Writes what was trained, or its average, in its published form."""
+
+
+def run(
+  job: str,
+  make_task: Callable[[jax.sharding.Mesh, int], Task],
+  config: Any,
+  workdir: pathlib.Path,
+  logger: logging.Logger,
+) -> TrainState:
+  """Trains from the last checkpoint to the end; returns the last state.
+
+  Args:
+    job: its name, for the log.
+    make_task: `make_task(mesh, batch_size)`.
+    config: with the sections mesh, train, optimizer, checkpoint and validation.
+    workdir: gets checkpoints and metrics.
+    logger: takes the progress.
+
+  Raises:
+    UserError: bad input, a checkpoint of another run, or a loss that diverges.
+    Stopped: by SIGTERM, after the state was saved.
+  """
+  train = config.train
+
+  # Mesh.
+  mesh = partitioning.make_mesh(config.mesh)
+  logger.info('%s: %s', job, partitioning.describe(mesh))
+  batch_size = train.global_batch(mesh.size, partitioning.batch_shards(mesh))
+
+  # Data and network: read, checked and described; nothing large is allocated.
+  task = make_task(mesh, batch_size)
+  setup = task.setup
+  num_steps = train.num_steps(task.num_examples, batch_size)
+  _check_profile(train.profiled_steps, num_steps)
+  _describe(job, setup, train, batch_size, num_steps, logger)
+
+  # Checkpoints: whether there is one to go on from.
+  tx = make_optimizer(config.optimizer, num_steps)
+  with TrainCheckpoints(
+    workdir / 'checkpoints', config.checkpoint, task.belongs_to
+  ) as checkpoints:
+    resume_step = checkpoints.resume_step(num_steps)
+    task.begin()
+    validation = task.make_validation()
+
+    # State and step.
+    trainable, frozen = task.load_base(
+      jax.random.fold_in(jax.random.key(train.seed), 2**31)
+    )
+    step, constants = task.make_step(tx, trainable)
+    state = setup_lib.create_or_restore(
+      setup,
+      trainable,
+      tx,
+      train.ema_decay > 0,
+      checkpoints,
+      resume_step,
+      task.iterator,
+    )
+    del trainable
+    if resume_step is not None:
+      logger.info('%s: resumed at step %d', job, resume_step)
+    steps = loop.CompiledSteps(
+      loop.jit_step(step, state), task.describe_batch, logger
+    )
+
+    def next_batch():
+      arrays = next(task.iterator)
+      return task.to_batch(
+        global_batch.to_global(arrays, batch_size, setup.batch_sharding)
+      )
+
+    # Loop.
+    def validate(step: int, state: TrainState, is_last: bool) -> None:
+      if is_last or step % config.validation.every_steps == 0:
+        params = param_paths.merge(state.ema or state.trainable, frozen)
+        validation(step, params, writer)
+
+    with (
+      jax.set_mesh(mesh),
+      metrics.MetricWriter(
+        workdir,
+        enabled=distributed.is_primary(),
+        wandb_project=train.wandb_project,
+        resume_step=resume_step or 0,
+      ) as writer,
+    ):
+      state = loop.run(
+        state,
+        lambda state, batch: steps(state, frozen, batch, *constants),
+        next_batch,
+        task.iterator.get_state,
+        num_steps=num_steps,
+        log_every=train.log_every,
+        learning_rate=learning_rate_schedule(config.optimizer, num_steps),
+        workload=loop.Workload(
+          batch_size,
+          task.step_flops,
+          mesh.size,
+          chips.peak_flops(mesh.devices.flat[0].device_kind),
+          lambda: steps.seconds,
+        ),
+        checkpoints=checkpoints,
+        writer=writer,
+        profiler=StepProfiler(workdir / 'profile', train.profiled_steps),
+        logger=logger,
+        is_primary=distributed.is_primary(),
+        validate=validate if validation else None,
+      )
+
+  # Export.
+  if int(state.step) < num_steps:
+    raise Stopped
+  if train.export:
+    task.export(state.ema or state.trainable, frozen)
+  return state
+
+
+def replicated_key(setup: Setup, seed: int) -> jax.Array:
+  """The key of a run, on all devices.
+
+  It is made there: a key of one host could not be put on the others.
+  """
+  return jax.jit(lambda: jax.random.key(seed), out_shardings=setup.replicated)()
+
+
+def _check_profile(profiled_steps: range, num_steps: int) -> None:
+  if profiled_steps and profiled_steps[0] > num_steps:
+    raise UserError(
+      f'train.profile starts at step {profiled_steps[0]}, and the run has '
+      f'{num_steps}; give an earlier one'
+    )
+
+
+def _describe(job, setup, train, batch_size, num_steps, logger) -> None:
+  trainable, frozen = setup.split(setup.model.abstract_params)
+  logger.info(
+    '%s: %s parameters train, %s are frozen',
+    job,
+    f'{setup_lib.count(trainable):,}',
+    f'{setup_lib.count(frozen):,}',
+  )
+  if train.steps is not None and train.epochs is not None:
+    logger.info('%s: train.steps is given, so train.epochs is not read', job)
+  logger.info(
+    '%s: %d steps of %d examples (%d at a time)',
+    job,
+    num_steps,
+    batch_size,
+    batch_size // train.grad_accum,
+  )

@@ -1,0 +1,76 @@
+"""Reward-weighted likelihood (LiFT, equation 3) as a diffusion loss.
+
+  L = E_synthetic[ r(x, z) e(x, z) ] + lambda E_real[ e(x, z) ],
+  e = mean (v_theta(x_t, t, z) - v)^2
+
+The error in velocity is the reference's error in x0 divided by 1 - a:
+x0_hat - x0 = -sqrt(1 - a) (v_theta - v), so at the pure noise of the last
+timestep and at the nearly clean first one no digits are lost.
+
+B batch
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lift_jax.errors import UserError
+from lift_jax.training.objectives.objective import Objective
+
+# Upper ends of the reward ranges whose errors are logged apart; the ten scores
+# that LiFT's labels can give fall into all of them.
+REWARD_EDGES = (0.1, 0.3, 0.5, 0.7, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardWeighted(Objective):
+  """Batch mean of weight * error: the weights are not normalised.
+
+  Attributes:
+    real_weight: lambda, the likelihood weight of real videos.
+  """
+
+  real_weight: float
+
+  # The reward is in [0, 1]; a real video was filmed, not generated.
+  columns = ('reward', 'is_real')
+
+  def __post_init__(self):
+    if self.real_weight < 0:
+      raise UserError(
+        'objective.reward_weighted.real_weight must not be below 0'
+      )
+
+  def loss(self, values, columns, statistics):
+    del statistics
+    return jnp.mean(self._weights(columns) * values['error'])
+
+  def metrics(self, values, columns):
+    reward_b, is_real_b = columns['reward'], columns['is_real']
+    metrics = {
+      'reward': jnp.mean(reward_b),
+      'effective_sample_share': effective_sample_share(self._weights(columns)),
+    }
+    groups = {'real': is_real_b}
+    low = -1.0
+    for high in REWARD_EDGES:
+      is_inside_b = (reward_b > low) & (reward_b <= high)
+      groups[f'reward_to_{high}'] = is_inside_b & ~is_real_b
+      low = high
+    for name, is_member_b in groups.items():
+      metrics[f'error_sum/{name}'] = jnp.sum(values['error'] * is_member_b)
+      metrics[f'error_count/{name}'] = jnp.sum(is_member_b)
+    return metrics
+
+  def _weights(self, columns) -> jax.Array:
+    """Weight of each example: its reward, or lambda for a real video."""
+    reward_b = columns['reward'].astype(jnp.float32)
+    return jnp.where(columns['is_real'], self.real_weight, reward_b)
+
+
+def effective_sample_share(weight_b: jax.Array) -> jax.Array:
+  """(sum w)^2 / (B sum w^2): 1 for equal weights, 1 / B if one decides all."""
+  total = jnp.square(jnp.sum(weight_b))
+  squares = weight_b.shape[0] * jnp.sum(jnp.square(weight_b))
+  return jnp.where(squares > 0, total / jnp.maximum(squares, 1e-30), 0.0)

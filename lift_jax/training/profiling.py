@@ -1,0 +1,64 @@
+"""A JAX profiler trace of a few steps of a run."""
+
+import pathlib
+import re
+from typing import Any, Self
+
+import jax
+
+from lift_jax.errors import UserError
+
+
+def parse_steps(text: str) -> range:
+  """The steps of 'START:COUNT', numbered from 1 as in the log; '' is none.
+
+  Raises:
+    UserError: the text is of another form.
+  """
+  if not text:
+    return range(0)
+  if not re.fullmatch(r'[1-9]\d*:[1-9]\d*', text):
+    raise UserError(
+      f"train.profile is {text!r}; write START:COUNT, such as '10:3', or ''"
+    )
+  start, count = map(int, text.split(':'))
+  return range(start, start + count)
+
+
+class StepProfiler:
+  """Traces steps on this host; use it as a context manager around the loop.
+
+  A run that resumes behind the first of the steps traces none; one that ends
+  among them keeps the trace so far.
+
+  Args:
+    folder: gets the trace, which TensorBoard and Perfetto show.
+    steps: consecutive ones; an empty range traces none.
+  """
+
+  def __init__(self, folder: pathlib.Path, steps: range):
+    self._folder, self._steps = folder, steps
+    self._is_tracing = False
+
+  def before(self, step: int) -> None:
+    """To be called before step number `step` starts."""
+    if self._steps and step == self._steps[0]:
+      jax.profiler.start_trace(str(self._folder))
+      self._is_tracing = True
+
+  def after(self, step: int, outputs: Any) -> None:
+    """To be called with what the step returned, once it is dispatched."""
+    if self._is_tracing and step == self._steps[-1]:
+      jax.block_until_ready(outputs)
+      self._stop()
+
+  def _stop(self) -> None:
+    self._is_tracing = False
+    jax.profiler.stop_trace()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *exception) -> None:
+    if self._is_tracing:
+      self._stop()
