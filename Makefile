@@ -1,39 +1,65 @@
 # make demo   sets up, then runs the whole pipeline in the toy world
 # make test   sets up, lints, runs every test
+# make check  sets up, lints, checks format and types, runs the fast tests
 # make clean  removes the environment and what was cached and built
 #
-# PYTHON names the interpreter that makes .venv (Python 3.11 or later).
+# PYTHON names the interpreter that makes .venv (Python 3.11 or later); another
+# one makes it anew.
 
 PYTHON ?= python3
-BIN := .venv/bin
-UV := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# Each line of Python has its newest JAX. Where torch is pinned, the tests that
+# compare networks with it run too.
+ifeq ($(VERSION),3.11)
+CONSTRAINTS := constraints.txt
+EXTRAS := test,parity
+else
+CONSTRAINTS := constraints-py312.txt
+EXTRAS := test
+endif
 
-.PHONY: demo test clean
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --python $(BIN)/python -c $(CONSTRAINTS)
+# A file's tests share programs and fixtures, so they stay on one worker; files
+# that take long come first, so that no worker is left with one at the end.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test check clean
 
 demo: .venv/runtime.stamp
 	$(BIN)/lift demo --workdir=runs/demo
 
 test: .venv/test.stamp
 	$(BIN)/ruff check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+# Files without a fast test are not even collected.
+check: .venv/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyrefly check
+	$(PYTEST) -m fast $$(grep -rl --include='*_test.py' 'pytest\.mark\.fast' tests)
 
 # Each stamp is newer than what its step was made from, so that nothing is
 # installed twice.
-.venv/tools.stamp:
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt uv
+.venv/python-$(VERSION).stamp:
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) uv
 	touch $@
 
-.venv/runtime.stamp: .venv/tools.stamp setup.py pyproject.toml constraints.txt
+.venv/runtime.stamp: .venv/python-$(VERSION).stamp setup.py pyproject.toml \
+  $(CONSTRAINTS)
 	$(UV) -e .
 	touch $@
 
 # torch comes first and through pip, which knows where a machine keeps its
 # build for the CPU; uv then finds it in place.
 .venv/test.stamp: .venv/runtime.stamp
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt \
+ifneq ($(filter %parity,$(EXTRAS)),)
+	$(BIN)/python -m pip install --quiet --no-compile -c $(CONSTRAINTS) \
 	  torch
-	$(UV) -e '.[test]'
+endif
+	$(UV) -e '.[$(EXTRAS)]'
 	touch $@
 
 clean:

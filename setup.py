@@ -18,7 +18,29 @@ setuptools.setup(
   name='lift_jax',
   version=VERSION,
   description=__doc__.strip(),
+  long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  author='The lift_jax authors',
   license='Apache-2.0',
+  keywords=[
+    'jax',
+    'text-to-video',
+    'diffusion',
+    'human feedback',
+    'reward model',
+    'fine-tuning',
+    'CogVideoX',
+  ],
+  classifiers=[
+    'Development Status :: 3 - Alpha',
+    'Intended Audience :: Science/Research',
+    'Programming Language :: Python :: 3',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Multimedia :: Video',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
   packages=setuptools.find_packages(include=['lift_jax', 'lift_jax.*']),
   package_data={
     'lift_jax.models.critic': ['questions.json'],
@@ -56,14 +78,17 @@ setuptools.setup(
   extras_require={
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda12]'],
-    # torch and what builds on it are what our networks are compared with.
     'test': [
-      'accelerate>=1.10',
-      'diffusers>=0.42',
-      'peft>=0.19',
+      'pyrefly>=1.4',
       'pytest>=9.0',
       'pytest-xdist>=3.8',
       'ruff>=0.14',
+    ],
+    # What our networks are compared with; without it those tests are skipped.
+    'parity': [
+      'accelerate>=1.10',
+      'diffusers>=0.42',
+      'peft>=0.19',
       'torch>=2.13',
     ],
   },

@@ -3,9 +3,12 @@
 import dataclasses
 
 from absl.testing import parameterized
+import pytest
 
 from lift_jax import chips
 from lift_jax.chips import CHIPS
+
+pytestmark = pytest.mark.fast
 
 
 class ChipsTest(parameterized.TestCase):

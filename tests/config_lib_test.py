@@ -2,20 +2,24 @@
 
 import ast
 import dataclasses
-import typing
 
 from absl.testing import parameterized
 import ml_collections
+import pytest
 
 from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.jobs.align_config import AlignConfig
+from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.jobs.evaluate import EvaluateConfig
 from lift_jax.jobs.sample import SampleConfig
 from lift_jax.jobs.score import ScoreConfig
 from lift_jax.jobs.train_critic import TrainCriticConfig
 from lift_jax.training.config import AlignTrainConfig
+from tests.field_reads import FieldReads, sections_of
 from tests.jobs import jobs
+
+pytestmark = pytest.mark.fast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,63 +153,24 @@ class ParseArgTest(parameterized.TestCase):
     self.assertIn(f'config variant {message}', str(raised.exception))
 
 
-def _dataclasses(cls: type):
-  """A config class and those of its sections, recursively."""
-  yield cls
-  for kind in typing.get_type_hints(cls).values():
-    for choice in (kind, *typing.get_args(kind)):
-      if dataclasses.is_dataclass(choice):
-        yield from _dataclasses(choice)
-
-
-def _attributes_read() -> set[str]:
-  """Every name that the package reads from an object.
-
-  Reads within `__post_init__` do not count: they check a value, and do nothing
-  with it.
-  """
-  names = set()
-  for path in (jobs.REPOSITORY / 'lift_jax').rglob('*.py'):
-    tree = ast.parse(path.read_text(encoding='utf-8'))
-    for node in ast.walk(tree):
-      if isinstance(node, ast.FunctionDef) and node.name == '__post_init__':
-        node.body = []
-    names |= {
-      node.attr
-      for node in ast.walk(tree)
-      if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
-    }
-  return names
-
-
 JOBS = (
   AlignConfig,
+  DemoConfig,
   EvaluateConfig,
   SampleConfig,
   ScoreConfig,
   TrainCriticConfig,
 )
 
-
-class DeadFieldTest(parameterized.TestCase):
-  @parameterized.parameters(*JOBS)
-  def test_every_field_is_read(self, config_class):
-    sections = list(_dataclasses(config_class))
-    self.assertGreater(len(sections), 5)
-    read = _attributes_read()
-    dead = [
-      f'{section.__name__}.{field.name}'
-      for section in sections
-      for field in dataclasses.fields(section)
-      if field.name not in read
-      and section.__name__ not in _READ_AS_A_WHOLE
-      and f'{section.__name__}.{field.name}' not in _PASSED_ON
-    ]
-    self.assertEqual(dead, [])
-
-
-# Their fields are reached by name: vars(config) or getattr(config, axis).
-_READ_AS_A_WHOLE = ('RandomModelConfig', 'MeshConfig', 'ObjectiveConfig')
+# Their fields are reached by name: vars(config), getattr(config, axis).
+_READ_AS_A_WHOLE = (
+  'DemoConfig',
+  'MeshConfig',
+  'ObjectiveConfig',
+  'PretrainConfig',
+  'RandomModelConfig',
+  'RewardMap',
+)
 
 # Published settings that mean nothing here, but belong into an export.
 _PASSED_ON = (
@@ -213,6 +178,45 @@ _PASSED_ON = (
   'TransformerConfig.temporal_compression',
   'VAEConfig.invert_scale_latents',
 )
+
+
+class DeadFieldTest(parameterized.TestCase):
+  def test_every_field_is_read(self):
+    reads = FieldReads(JOBS)
+    for path in sorted((jobs.REPOSITORY / 'lift_jax').rglob('*.py')):
+      reads.visit(ast.parse(path.read_text(encoding='utf-8')))
+    sections = set().union(*map(sections_of, JOBS))
+    self.assertGreater(len(sections), 30)
+    unread = [
+      field
+      for section in sections
+      if section.__name__ not in _READ_AS_A_WHOLE
+      for field in reads.unread(section)
+    ]
+    self.assertCountEqual(unread, _PASSED_ON)
+
+  @parameterized.parameters(
+    ('run(config: _Outer): config.inner.rate', ['size', 'names']),
+    ('run(call): inner = call.config.inner; inner.rate', ['size', 'names']),
+    ('run(size, names, other): size.rate, names.rate, other[0].rate',
+     ['size', 'names', 'rate']),
+    ('run(x: _Shape): x.size, x.names, x.rate', ['size', 'names', 'rate']),
+    ('run(x: _Inner | None): x.size, x.names, x.rate', []),
+    ('__post_init__(x: _Inner): x.size, x.names, x.rate',
+     ['size', 'names', 'rate']),
+  )  # fmt: skip
+  def test_what_counts(self, function, unread):
+    """Not a field of another class that has the same name."""
+    reads = FieldReads([_Outer])
+    reads.visit(ast.parse(f'def {function}'))
+    expected = [f'_Inner.{name}' for name in unread]
+    self.assertEqual(reads.unread(_Inner), expected)
+
+  def test_self(self):
+    reads = FieldReads([_Outer])
+    body = 'def f(self, x: _Inner): self.own = x\n def g(self): self.own.rate'
+    reads.visit(ast.parse(f'class Some:\n {body}'))
+    self.assertEqual(reads.unread(_Inner), ['_Inner.size', '_Inner.names'])
 
 
 class TrainLengthTest(parameterized.TestCase):

@@ -24,12 +24,10 @@ import pytest  # noqa: E402
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# One for each worker of pytest-xdist: JAX does not write an entry in one go,
-# and another process might read half of it.
-WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'main')
-jax.config.update(
-  'jax_compilation_cache_dir', str(REPOSITORY / '.cache' / 'jax' / WORKER)
-)
+# All workers share it: which of them runs a file differs from run to run. JAX
+# does not write an entry in one go; one that is read half written fails its
+# checksum, and is compiled (see the warning that pyproject.toml allows).
+jax.config.update('jax_compilation_cache_dir', str(REPOSITORY / '.cache/jax'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 
 
@@ -42,3 +40,16 @@ def _forget_programs():
   """
   yield
   jax.clear_caches()
+
+
+# Rooms whose files take longest, which `make test` starts with: a worker that
+# came to one of them at the end would work on alone.
+_SLOW = ('jobs', 'toyworld', 'models', 'training', 'sampling')
+
+
+def pytest_collection_modifyitems(items):
+  def rank(item):
+    room = item.path.relative_to(REPOSITORY / 'tests').parts[0]
+    return _SLOW.index(room) if room in _SLOW else len(_SLOW)
+
+  items.sort(key=rank)

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+pytest.importorskip('torch')  # the benchmark imports both sides
+
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / 'benchmarks'
 sys.path.insert(0, str(BENCHMARKS))  # as Python does for a script there
 

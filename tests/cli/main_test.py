@@ -18,6 +18,8 @@ import lift_jax.jobs
 from lift_jax.jobs import align
 from tests.jobs import jobs
 
+pytestmark = pytest.mark.fast
+
 _HELP = """
 import sys
 from lift_jax.cli import main

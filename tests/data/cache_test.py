@@ -13,6 +13,8 @@ from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError
 from lift_jax.runtime.files import file_sha256
 
+pytestmark = pytest.mark.fast
+
 
 def record(
   root: pathlib.Path, name: str, caption: str = 'a'

@@ -15,10 +15,8 @@ from lift_jax.data.critic_prompts import (
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.errors import UserError
 from tests.data.feedback import QUESTIONS
+from tests.published import OURS, THEIRS, require
 
-PUBLISHED = (
-  pathlib.Path(__file__).parents[3] / 'shared/data/critic_prompts.json'
-)
 OTHERS = {name: f' Another {name} question?' for name in DIMENSIONS}
 
 
@@ -116,10 +114,12 @@ class CriticPromptsTest(parameterized.TestCase):
     path.write_text(json.dumps({'questions': OTHERS}), encoding='utf-8-sig')
     self.assertEqual(self.find(path).questions, OTHERS)
 
-  @pytest.mark.skipif(not PUBLISHED.exists(), reason='not published here')
-  def test_published(self):
-    prompts = self.find(PUBLISHED)
+  @parameterized.parameters((OURS, ' Do'), (THEIRS, ' Please identify the '))
+  def test_published(self, root, start):
+    require(root)
+    prompts = self.find(root / 'critic_prompts.json')
     self.assertFalse(prompts.space_before_caption)
+    self.assertEqual(tuple(prompts.questions), DIMENSIONS)
     for dimension, text in prompts.questions.items():
-      self.assertStartsWith(text, ' Please identify the ')
-      self.assertIn(f'the {dimension} ', text)
+      self.assertStartsWith(text, start)
+      self.assertRegex(text, rf'\bthe {dimension}\b')

@@ -1,11 +1,14 @@
 """Rows of hosts, and the batch that they make."""
 
+import json
+
 from absl.testing import parameterized
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from lift_jax.data import global_batch
+from tests.jobs import jobs
 
 
 class GlobalBatchTest(parameterized.TestCase):
@@ -32,3 +35,38 @@ class GlobalBatchTest(parameterized.TestCase):
       self.assertEqual(placed[name].sharding, sharding)
       self.assertEqual(placed[name].dtype, array.dtype)
       np.testing.assert_array_equal(np.asarray(placed[name]), array)
+
+
+# Of four devices, whose order in the mesh is not that of their hosts.
+_HOST = """
+import json
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from lift_jax.data import global_batch
+from lift_jax.runtime import distributed
+
+distributed.initialize(True)
+mesh = Mesh(np.array(jax.devices())[[0, 2, 1, 3]], ('data',))
+sharding = NamedSharding(mesh, PartitionSpec('data'))
+rows = global_batch.local_rows(sharding, 8)
+batch = global_batch.to_global({'x': 10 * rows}, 8, sharding)
+held = {
+  shard.index[0].start: np.asarray(shard.data).tolist()
+  for shard in batch['x'].addressable_shards
+}
+print(json.dumps([rows.tolist(), sorted(held.items())]))
+"""
+
+
+def test_two_hosts():
+  """Each reads the rows of its own devices, and puts each where it belongs."""
+  hosts = jobs.two_hosts(_HOST, [], num_devices=2)
+  found = []
+  for status, output, errors in hosts:
+    assert status == 0, errors
+    found.append(json.loads(output.splitlines()[-1]))
+  assert found == [
+    [[0, 1, 4, 5], [[0, [0, 10]], [4, [40, 50]]]],
+    [[2, 3, 6, 7], [[2, [20, 30]], [6, [60, 70]]]],
+  ]

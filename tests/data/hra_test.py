@@ -1,7 +1,6 @@
 """Human feedback: finding questions, reading, and error messages."""
 
 import json
-import pathlib
 import random
 
 from absl.testing import parameterized
@@ -9,17 +8,14 @@ import pytest
 
 from lift_jax.data import hra
 from lift_jax.errors import UserError
+from tests.data.feedback import QUESTIONS
+from tests.published import OURS, THEIRS, require
 
-SHARED = pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'
+pytestmark = pytest.mark.fast
+
 PROMPTS = 'critic_prompts.json'
 VIDGEN = 'vidgen-data.json'
 
-QUESTIONS = {
-  'semantic': ' Does this video show what the text says? Name what is missing '
-  'or wrong, and judge the semantic match.',
-  'motion': ' Does everything move as it would? Judge the motion.',
-  'fidelity': ' Does this video look real? Judge the fidelity.',
-}
 # Three that end alike, as questions that say how to answer do.
 ALIKE = [
   f' How good is the {what} of this video? Answer with Good, Normal or Bad, '
@@ -503,31 +499,35 @@ class ReadQuestionsTest(_FolderTest):
     )
 
 
-@pytest.mark.skipif(
-  not SHARED.is_dir(), reason='the published files are not here'
-)
 class PublishedFilesTest(parameterized.TestCase):
-  def test_vidgen(self):
-    questions = hra.read_questions(SHARED / PROMPTS)
-    found = hra.read_hra(SHARED, [VIDGEN], require_files=False)
-    given = hra.read_hra(SHARED, [VIDGEN], questions, require_files=False)
+  @parameterized.parameters(
+    (OURS, [5, 4, 10], 14), (THEIRS, [352, 333, 315], 711)
+  )
+  def test_vidgen(self, root, counts, num_captions):
+    require(root)
+    questions = hra.read_questions(root / PROMPTS)
+    found = hra.read_hra(root, [VIDGEN], require_files=False)
+    given = hra.read_hra(root, [VIDGEN], questions, require_files=False)
     self.assertEqual(found, given)
     self.assertEqual(found.skipped, [])
     count = [record.dimension for record in found.records].count
-    self.assertEqual([count(name) for name in hra.DIMENSIONS], [352, 333, 315])
-    self.assertLen({record.caption for record in found.records}, 711)
+    self.assertEqual([count(name) for name in hra.DIMENSIONS], counts)
+    self.assertLen({record.caption for record in found.records}, num_captions)
     self.assertEqual({record.label for record in found.records}, {'Good'})
     for record in found.records:
-      self.assertEqual(record.question, questions[record.dimension])
-      self.assertNotIn('Please identify', record.caption)
+      question = questions[record.dimension]
+      self.assertEqual(record.question, question)
+      self.assertNotIn(question[:16], record.caption)
 
-  def test_sample(self):
-    root = SHARED / 'lift_sample'
+  @parameterized.parameters((OURS, 4), (THEIRS, 12))
+  def test_sample(self, root, num_videos):
+    require(root)
+    questions = hra.read_questions(root / PROMPTS)
+    root = root / 'lift_sample'
     found = hra.read_hra(root, ['hra.json'])
-    questions = hra.read_questions(SHARED / PROMPTS)
     self.assertEqual(found, hra.read_hra(root, ['hra.json'], questions))
-    self.assertLen(found.records, 36)
-    self.assertLen({record.video for record in found.records}, 12)
+    self.assertLen(found.records, 3 * num_videos)
+    self.assertLen({record.video for record in found.records}, num_videos)
     rated = json.loads((root / 'alignment.json').read_text())
     self.assertEqual(
       {record.video: record.caption for record in found.records},
@@ -543,12 +543,14 @@ class PublishedFilesTest(parameterized.TestCase):
       ]
       self.assertEqual(round(sum(labels) / 3, 2), item['score'])
 
-  def test_few_entries(self):
+  @parameterized.parameters((OURS, 12), (THEIRS, 40))
+  def test_few_entries(self, root, limit):
     # Of a handful of entries too, nothing but whole questions is found.
-    items = json.loads((SHARED / VIDGEN).read_text())
+    require(root)
+    items = json.loads((root / VIDGEN).read_text(encoding='utf-8'))
     texts = [hra.human_text(item) for item in items]
-    questions = set(hra.read_questions(SHARED / PROMPTS).values())
+    questions = set(hra.read_questions(root / PROMPTS).values())
     generator = random.Random(0)
-    for number in range(2, 40):
+    for number in range(2, limit):
       found = hra.find_questions(generator.sample(texts, number))
       self.assertLessEqual(set(found), questions)

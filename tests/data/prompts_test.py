@@ -10,10 +10,12 @@ import pytest
 
 from lift_jax.data import prompts
 from lift_jax.errors import UserError
+from tests.published import OURS, THEIRS, require
+
+pytestmark = pytest.mark.fast
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-SHARED = REPOSITORY.parent / 'shared' / 'data'
-VBENCH = SHARED / 'vbench_full_info_opt.json'
+VBENCH = 'vbench_full_info_opt.json'
 
 
 def _hash(name, text):
@@ -324,43 +326,52 @@ class BadJSONTest(_FolderTest):
     self.assert_error(content, *words, name='prompts.jsonl')
 
 
-@pytest.mark.skipif(
-  not SHARED.is_dir(), reason='the published files are not here'
-)
 class PublishedFilesTest(parameterized.TestCase):
-  def test_vbench(self):
-    # Each of two prompts is listed twice, under two dimensions.
-    found, num_repeated = prompts.read_prompts(VBENCH)
-    self.assertEqual((len(found), num_repeated), (944, 2))
-    items = json.loads(VBENCH.read_text(encoding='utf-8'))
+  @parameterized.parameters((OURS, 9, 1), (THEIRS, 944, 2))
+  def test_vbench(self, root, num_prompts, repeated):
+    # Some prompts are listed twice, under two dimensions.
+    require(root)
+    found, num_repeated = prompts.read_prompts(root / VBENCH)
+    self.assertEqual((len(found), num_repeated), (num_prompts, repeated))
+    items = json.loads((root / VBENCH).read_text(encoding='utf-8'))
     self.assertEqual(
       _texts(found), list(dict.fromkeys(item['prompt_en'] for item in items))
     )
 
-  def test_vbench_expanded(self):
-    # Those two have been expanded in two ways: one name, two texts.
-    found, num_repeated = prompts.read_prompts(VBENCH, 'prompt_opt')
-    self.assertEqual((len(found), num_repeated), (946, 0))
-    items = json.loads(VBENCH.read_text(encoding='utf-8'))
+  @parameterized.parameters((OURS, 10), (THEIRS, 946))
+  def test_vbench_expanded(self, root, num_prompts):
+    # Those have been expanded in two ways: one name, two texts.
+    require(root)
+    found, num_repeated = prompts.read_prompts(root / VBENCH, 'prompt_opt')
+    self.assertEqual((len(found), num_repeated), (num_prompts, 0))
+    items = json.loads((root / VBENCH).read_text(encoding='utf-8'))
     for prompt, item in zip(found, items, strict=True):
       self.assertEqual(prompt.name, item['prompt_en'])
       self.assertEqual(prompt.text, ' '.join(item['prompt_opt'].splitlines()))
-    self.assertLen({prompt.id for prompt in found}, 946)
+    self.assertLen({prompt.id for prompt in found}, num_prompts)
 
   @parameterized.parameters(
-    ('vidgen-data.json', 711, 0),
-    ('lift_sample/hra.json', 7, 0),
-    ('lift_sample/alignment.json', 7, 5),
+    (OURS, 'vidgen-data.json', 14, 0),
+    (OURS, 'lift_sample/hra.json', 2, 0),
+    (OURS, 'lift_sample/alignment.json', 2, 2),
+    (THEIRS, 'vidgen-data.json', 711, 0),
+    (THEIRS, 'lift_sample/hra.json', 7, 0),
+    (THEIRS, 'lift_sample/alignment.json', 7, 5),
   )
-  def test_captions(self, name, num_prompts, num_repeated):
-    found, left_out = prompts.read_prompts(SHARED / name)
+  def test_captions(self, root, name, num_prompts, num_repeated):
+    require(root)
+    found, left_out = prompts.read_prompts(root / name)
     self.assertEqual((len(found), left_out), (num_prompts, num_repeated))
-    for prompt in found:
-      self.assertNotIn('Please identify', prompt.text)
+    questions = json.loads((root / 'critic_prompts.json').read_text())
+    for question in questions['questions'].values():
+      for prompt in found:
+        self.assertNotIn(question[:16], prompt.text)
 
-  def test_captions_agree(self):
+  @parameterized.parameters(OURS, THEIRS)
+  def test_captions_agree(self, root):
+    require(root)
     feedback, rewards = (
-      prompts.read_prompts(SHARED / 'lift_sample' / name)[0]
+      prompts.read_prompts(root / 'lift_sample' / name)[0]
       for name in ('hra.json', 'alignment.json')
     )
     self.assertEqual(

@@ -10,6 +10,8 @@ import pytest
 from lift_jax.data import records
 from lift_jax.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 
 def _item(video='videos/a.mp4', caption='a crane', **rest):
   return {'video': video, 'caption': caption, 'score': 0.5} | rest

@@ -3,7 +3,6 @@
 import fractions
 import json
 import math
-import pathlib
 import struct
 from unittest import mock
 
@@ -15,11 +14,9 @@ import pytest
 from lift_jax.data import records, video
 from lift_jax.errors import UserError
 from tests.data import clips
+from tests.published import OURS, THEIRS, require
 
 WHERE = 'alignment.json record 3 (videos/x.mp4)'
-SAMPLE = (
-  pathlib.Path(__file__).parents[2].parent / 'shared' / 'data' / 'lift_sample'
-)
 
 
 class _FolderTest(parameterized.TestCase):
@@ -470,17 +467,19 @@ class NearestSizeTest(parameterized.TestCase):
     self.assertEqual(video.nearest_size(10, 15, sizes), (1, 2))
 
 
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason='the sample is not here')
 class PublishedSampleTest(parameterized.TestCase):
-  def test_all_clips(self):
-    read = records.read_alignment(SAMPLE, ['alignment.json'])
+  @parameterized.parameters((OURS, 4, 9, (16, 24)), (THEIRS, 12, 49, (48, 72)))
+  def test_all_clips(self, root, num_videos, num_frames, size):
+    require(root)
+    root = root / 'lift_sample'
+    read = records.read_alignment(root, ['alignment.json'])
     names = {
       item['video']
-      for item in json.loads((SAMPLE / 'alignment.json').read_text())
+      for item in json.loads((root / 'alignment.json').read_text())
     }
-    self.assertLen(names, 12)
+    self.assertLen(names, num_videos)
     self.assertEqual({record.video for record in read.records}, names)
     for record in read.records:
-      clip = video.decode(record.path, where=record.where, sizes=[(48, 72)])
-      self.assertEqual(clip.frames.shape, (49, 48, 72, 3))
-      self.assertEqual((clip.fps, clip.num_source_frames), (8, 49))
+      clip = video.decode(record.path, where=record.where, sizes=[size])
+      self.assertEqual(clip.frames.shape, (num_frames, *size, 3))
+      self.assertEqual((clip.fps, clip.num_source_frames), (8, num_frames))

@@ -5,8 +5,11 @@ import math
 from absl.testing import parameterized
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lift_jax.diffusion import guidance
+
+pytestmark = pytest.mark.fast
 
 
 def trailing(num_steps):

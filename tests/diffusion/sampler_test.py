@@ -3,20 +3,19 @@
 import warnings
 
 from absl.testing import parameterized
-import diffusers
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
-import torch
 
 from lift_jax import partitioning
 from lift_jax.diffusion import sampler
 from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.diffusion.schedule import ScheduleConfig, alpha_bars
 from lift_jax.errors import UserError
+from tests.optional import diffusers, torch
 from tests.torch_weights import scaled_error
 
 SCHEDULES = {

@@ -6,6 +6,7 @@ import pytest
 
 from lift_jax.diffusion.schedule import Schedule, ScheduleConfig, alpha_bars
 from lift_jax.errors import UserError
+from tests.optional import diffusers
 
 # alpha-bar of diffusers' CogVideoX schedulers, SNR shift 3 (2B) and 1 (5B).
 TABLE_2B = {
@@ -45,10 +46,8 @@ class ScheduleTest(parameterized.TestCase):
 
   @parameterized.parameters(3.0, 1.0)
   def test_equals_diffusers(self, shift):
-    from diffusers import CogVideoXDDIMScheduler
-
     config = ScheduleConfig(snr_shift_scale=shift)
-    theirs = CogVideoXDDIMScheduler.from_config(config.to_json())
+    theirs = diffusers.CogVideoXDDIMScheduler.from_config(config.to_json())
     np.testing.assert_allclose(
       alpha_bars(config), theirs.alphas_cumprod.numpy(), rtol=1e-9, atol=1e-15
     )

@@ -19,6 +19,8 @@ from tests.evaluation.records import (
   scored,
 )
 
+pytestmark = pytest.mark.fast
+
 REWARDS = RewardMap()
 
 

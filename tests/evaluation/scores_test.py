@@ -11,6 +11,8 @@ from lift_jax.evaluation.scores import CLASSES, read_scores
 from lift_jax.rewards.weights import RewardMap
 from tests.evaluation.records import failed, scored
 
+pytestmark = pytest.mark.fast
+
 REWARDS = RewardMap()
 
 

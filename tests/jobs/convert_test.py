@@ -4,17 +4,15 @@ import json
 import logging
 import shutil
 
-from diffusers import CogVideoXPipeline
 import jax
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
 
 from lift_jax.cli import main as cli
 from lift_jax.models.cogvideox import folder
 from tests.jobs import jobs
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
+from tests.optional import diffusers, safetensors_torch, torch
 
 STEMS = {name: component.stem for name, component in folder.COMPONENTS.items()}
 
@@ -41,7 +39,7 @@ def tensors_of(path):
     f'{component}/{name}': tensor
     for component, stem in STEMS.items()
     for file in (path / component).glob(f'{stem}*.safetensors')
-    for name, tensor in safetensors.torch.load_file(file).items()
+    for name, tensor in safetensors_torch.load_file(file).items()
   }
 
 
@@ -111,7 +109,7 @@ class TestModels:
     for name in (*STEMS, 'tokenizer'):
       assert len({model.fingerprint(name) for model in models}) == 1, name
 
-    pipeline = CogVideoXPipeline.from_pretrained(back)
+    pipeline = diffusers.CogVideoXPipeline.from_pretrained(back)
     for name in STEMS:
       state = getattr(pipeline, name).state_dict()
       for key, tensor in select(expected, name).items():
@@ -164,7 +162,7 @@ def lora_run(world, tmp_path_factory):
 
 def tensors_with(model, adapters):
   """Tensors of a transformer once diffusers has added adapters."""
-  pipeline = CogVideoXPipeline.from_pretrained(model)
+  pipeline = diffusers.CogVideoXPipeline.from_pretrained(model)
   pipeline.load_lora_weights(adapters)
   pipeline.fuse_lora()
   pipeline.unload_lora_weights()
@@ -193,7 +191,7 @@ class TestRuns:
     # Attention does not feel a shift of all keys: that bias may stand still.
     still = {name for name in blocks if name.endswith('norm_k.bias')}
     assert blocks - still <= changed <= blocks
-    pipeline = CogVideoXPipeline.from_pretrained(tmp_path / 'out')
+    pipeline = diffusers.CogVideoXPipeline.from_pretrained(tmp_path / 'out')
     assert pipeline.transformer.config.num_layers == 1
 
     state = jobs.state_of(run, 2)
@@ -218,10 +216,10 @@ class TestRuns:
     expected = files_of(lora_run / 'export')
     assert files_of(tmp_path / 'out') == expected
     (name,) = expected
-    tensors = safetensors.torch.load_file(tmp_path / 'out' / name)
+    tensors = safetensors_torch.load_file(tmp_path / 'out' / name)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
     assert all(tensor.any() for tensor in tensors.values())
-    pipeline = CogVideoXPipeline.from_pretrained(
+    pipeline = diffusers.CogVideoXPipeline.from_pretrained(
       json.loads((lora_run / 'align_config.json').read_text())['model']['path']
     )
     pipeline.load_lora_weights(tmp_path / 'out')
@@ -292,9 +290,9 @@ class TestRuns:
   def test_another_base(self, world, lora_run, tmp_path, capsys):
     base = shutil.copytree(world.workdir / 'model', tmp_path / 'base')
     file = base / 'transformer/diffusion_pytorch_model.safetensors'
-    tensors = safetensors.torch.load_file(file)
+    tensors = safetensors_torch.load_file(file)
     tensors['proj_out.bias'] += 1
-    safetensors.torch.save_file(tensors, file)
+    safetensors_torch.save_file(tensors, file)
     workdir = moved(lora_run, tmp_path / 'run', base)
     assert_refused(
       workdir, tmp_path / 'out', capsys, f'another model than {base}'
@@ -331,11 +329,11 @@ def change_json(path, **values):
 class TestErrors:
   def test_tensors(self, spoiled, tmp_path, capsys):
     file = spoiled / 'transformer/diffusion_pytorch_model.safetensors'
-    tensors = safetensors.torch.load_file(file)
+    tensors = safetensors_torch.load_file(file)
     del tensors['proj_out.bias']
     tensors['stranger'] = torch.zeros(1)
     tensors['norm_final.bias'] = torch.zeros(3)
-    safetensors.torch.save_file(tensors, file)
+    safetensors_torch.save_file(tensors, file)
     assert_refused(
       spoiled,
       tmp_path / 'out',
@@ -354,19 +352,19 @@ class TestErrors:
   def test_duplicate_tensor(self, tmp_path, capsys):
     source = publish(tmp_path / 'source', max_shard_size='20KB')
     first, second, *_ = sorted((source / 'vae').glob('*.safetensors'))
-    tensors = safetensors.torch.load_file(first)
+    tensors = safetensors_torch.load_file(first)
     name = next(iter(tensors))
-    tensors = safetensors.torch.load_file(second) | {name: tensors[name]}
-    safetensors.torch.save_file(tensors, second)
+    tensors = safetensors_torch.load_file(second) | {name: tensors[name]}
+    safetensors_torch.save_file(tensors, second)
     assert_refused(
       source, tmp_path / 'out', capsys, f'{second}: holds {name} a second time'
     )
 
   def test_beyond_float16(self, spoiled, tmp_path, capsys):
     file = spoiled / 'vae/diffusion_pytorch_model.safetensors'
-    tensors = safetensors.torch.load_file(file)
+    tensors = safetensors_torch.load_file(file)
     tensors['decoder.conv_out.conv.bias'][0] = 1e5
-    safetensors.torch.save_file(tensors, file)
+    safetensors_torch.save_file(tensors, file)
     assert_refused(
       spoiled,
       tmp_path / 'out',

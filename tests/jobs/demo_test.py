@@ -62,6 +62,7 @@ class DemoTest(parameterized.TestCase):
   def results(self):
     return json.loads((self.workdir / 'results.json').read_text())
 
+  @pytest.mark.fast
   def test_outcome(self):
     self.assertEqual((self.outcome.status, self.outcome.stderr), (0, ''))
     headings = [

@@ -2,17 +2,16 @@
 
 import json
 
-import pytest
-
 from lift_jax.data.cache import record_key
 from lift_jax.data.records import read_alignment
 from tests.jobs import jobs
+from tests.published import THEIRS, require
 
-CLIPS = jobs.REPOSITORY.parent / 'shared' / 'data' / 'lift_sample'
+CLIPS = THEIRS / 'lift_sample'
 
 
-@pytest.mark.skipif(not CLIPS.is_dir(), reason='the sample is not here')
 def test_real_clips(tmp_path):
+  require(CLIPS)
   settings = {
     'data__root': CLIPS,
     'data__sizes': '((32, 48),)',

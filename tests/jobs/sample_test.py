@@ -9,12 +9,9 @@ import signal
 from unittest import mock
 
 from absl.testing import parameterized
-import diffusers
 import jax
 import numpy as np
-import peft
 import pytest
-import torch
 
 from lift_jax.data import video as video_lib
 from lift_jax.runtime.files import file_sha256
@@ -22,6 +19,7 @@ from lift_jax.sampling import loop
 from tests.jobs import jobs, runs, sample_jobs
 from tests.jobs.sample_jobs import PROMPTS, files_of, lines_of
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
+from tests.optional import diffusers, peft, torch
 from tests.torch_weights import scaled_error
 
 

@@ -13,7 +13,7 @@ from lift_jax.errors import UserError
 from lift_jax.models import adapters, lora
 from lift_jax.models.functional import functional
 from lift_jax.weights import conversion, param_paths, safetensors_files
-from tests.models.lora_test import (
+from tests.models.adapted_network import (
   CONFIG,
   LAYERS,
   TABLE,

@@ -8,9 +8,12 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lift_jax import partitioning
 from lift_jax.models import linear
+
+pytestmark = pytest.mark.fast
 
 BATCH, TOKENS, D, F = 4, 6, 8, 12
 

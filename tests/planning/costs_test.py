@@ -7,9 +7,12 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lift_jax.planning import convolution, costs, execution, hlo
 from tests.planning import programs
+
+pytestmark = pytest.mark.fast
 
 
 def flops_of(module: hlo.Module) -> float:

@@ -3,9 +3,12 @@
 import dataclasses
 
 from absl.testing import parameterized
+import pytest
 
 from lift_jax.chips import CHIPS
 from lift_jax.planning import roofline
+
+pytestmark = pytest.mark.fast
 
 WORK = roofline.Work(
   model_flops=3 * 459e12,

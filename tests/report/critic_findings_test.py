@@ -5,8 +5,8 @@ import dataclasses
 from absl.testing import parameterized
 
 from lift_jax.report import critic_findings
-from tests.evaluation.critic_evaluation_test import ratings
-from tests.report.critic_page_test import result_of
+from tests.evaluation.ratings import ratings
+from tests.report.evaluation_results import result_of
 
 
 class FindingsTest(parameterized.TestCase):

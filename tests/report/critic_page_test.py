@@ -13,27 +13,12 @@ from lift_jax.errors import UserError
 from lift_jax.evaluation import critic_evaluation
 from lift_jax.report import critic_page, critic_table
 from lift_jax.report.critic_page import PageConfig
-from lift_jax.rewards.weights import RewardMap
 from tests.data import clips
-from tests.evaluation.critic_evaluation_test import config, ratings
+from tests.evaluation.ratings import ratings
+from tests.report.evaluation_results import result_of
 
 EVIL = '</p><script>alert(1)</script><img src=x onerror=alert(2)> "\'&'
 SHOWN = PageConfig(worst=3, frames=4, frame_width=48)
-
-
-def result_of(evaluated, aside=(), **more):
-  metrics = config()
-  return {
-    'synthetic': False,
-    'critic': 'c',
-    'settings': {'metrics': dataclasses.asdict(metrics)},
-    'counts': {'ratings_aside': len(aside)},
-    **critic_evaluation.evaluate(evaluated, aside, RewardMap(), metrics),
-    'left_out': {
-      'rated_not_scored': [], 'scored_not_rated': [], 'errors': [],
-      'skipped': [],
-    },
-  } | more  # fmt: skip
 
 
 def small_page():

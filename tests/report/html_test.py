@@ -4,12 +4,15 @@ from html.parser import HTMLParser
 
 from absl.testing import parameterized
 import jinja2
+import pytest
 
 from lift_jax.report import html
 from tests.report import critic_page_test, demo_page_test
 
 # Elements without content (HTML Living Standard, section 13.1.2).
 _VOID = frozenset(('br', 'col', 'hr', 'img', 'meta'))
+
+pytestmark = pytest.mark.fast
 
 
 class RenderTest(parameterized.TestCase):

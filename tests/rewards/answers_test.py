@@ -1,7 +1,6 @@
 """Labels and rationales of answers; malformed answers raise."""
 
 import json
-import pathlib
 
 from absl.testing import parameterized
 import pytest
@@ -9,9 +8,9 @@ import pytest
 from lift_jax import errors
 from lift_jax.data import hra
 from lift_jax.rewards import answers
+from tests.published import OURS, THEIRS, require
 
-SHARED = pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'
-REFERENCE = SHARED / 'lift_sample' / 'reference'
+pytestmark = pytest.mark.fast
 
 KEYS = ('semantic consistency', 'fidelity issues', 'motion issues')
 
@@ -56,10 +55,12 @@ class SplitTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UserError, r"'(ha ){13}h\.\.\.'"):
       answers.split_answer('ha ' * 200)
 
-  @pytest.mark.skipif(not REFERENCE.is_dir(), reason='the sample is not here')
-  def test_released_critics(self):
+  @parameterized.parameters(OURS, THEIRS)
+  def test_released_critics(self, root):
+    require(root)
     num_answers = 0
-    for path in sorted(REFERENCE.glob('critic_output_*.json')):
+    reference = root / 'lift_sample' / 'reference'
+    for path in sorted(reference.glob('critic_output_*.json')):
       for item in json.loads(path.read_text(encoding='utf-8')):
         for key in KEYS:
           label, rationale = answers.split_answer(item[key])

@@ -4,8 +4,11 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lift_jax.rewards import soft
+
+pytestmark = pytest.mark.fast
 
 IDS = {'Bad': 2, 'Good': 7, 'Normal': 4}
 IN_ORDER = [7, 4, 2]

@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import pathlib
 
 from absl.testing import parameterized
 import pytest
@@ -11,9 +10,9 @@ import pytest
 from lift_jax import errors
 from lift_jax.data import hra
 from lift_jax.rewards import answers, weights
+from tests.published import OURS, THEIRS, require
 
-SHARED = pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'
-REFERENCE = SHARED / 'lift_sample' / 'reference'
+pytestmark = pytest.mark.fast
 
 
 def _labels(*labels):
@@ -44,9 +43,10 @@ class RewardTest(parameterized.TestCase):
       [0.9, 0.67, 0.62, 0.43, 0.38, 0.33, 0.2, 0.15, 0.1, 0.05],
     )
 
-  @pytest.mark.skipif(not REFERENCE.is_dir(), reason='the sample is not here')
-  def test_published_answers(self):
-    path = REFERENCE / 'critic_output_13b.json'
+  @parameterized.parameters((OURS, [0.38, 0.67]), (THEIRS, [0.62, 0.1]))
+  def test_published_answers(self, root, expected):
+    require(root)
+    path = root / 'lift_sample' / 'reference' / 'critic_output_13b.json'
     rewards = []
     for item in json.loads(path.read_text(encoding='utf-8')):
       labels = {
@@ -56,7 +56,7 @@ class RewardTest(parameterized.TestCase):
         if key.startswith(dimension)
       }
       rewards.append(weights.video_reward(labels, weights.RewardMap(), 2))
-    self.assertEqual(rewards, [0.62, 0.1])
+    self.assertEqual(rewards, expected)
 
   @parameterized.parameters(
     ({'semantic': 'Good', 'motion': 'Good'}, 'no label for fidelity'),

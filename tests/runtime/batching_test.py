@@ -3,8 +3,11 @@
 import random
 
 from absl.testing import parameterized
+import pytest
 
 from lift_jax.runtime import batching
+
+pytestmark = pytest.mark.fast
 
 
 class FillBatchesTest(parameterized.TestCase):

@@ -10,6 +10,8 @@ import pytest
 
 from lift_jax.runtime.journal import Journal, differences
 
+pytestmark = pytest.mark.fast
+
 
 def key_of(line) -> str:
   if not isinstance(line['name'], str):

@@ -1,7 +1,6 @@
 """Names and seeds of clips: for ever the same, and fit for a file system."""
 
 import json
-import pathlib
 import random
 
 from absl.testing import parameterized
@@ -10,9 +9,9 @@ import pytest
 from lift_jax.data.prompts import Prompt, read_prompts
 from lift_jax.errors import UserError
 from lift_jax.sampling import clips as clips_lib
+from tests.published import OURS, THEIRS, require
 
-SHARED = pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'
-VBENCH = SHARED / 'vbench_full_info_opt.json'
+pytestmark = pytest.mark.fast
 
 # What somebody may write, ask an id to be, or have a script make of it.
 ODD = (
@@ -235,23 +234,23 @@ class NameTest(parameterized.TestCase):
       ['{0} no. 7, a_b~c14cddc0', '{1} no. 7, a_b~c14cddc0'],
     )
 
-  @pytest.mark.skipif(
-    not VBENCH.is_file(), reason='the published file is not here'
-  )
-  def test_vbench(self):
-    items = json.loads(VBENCH.read_text(encoding='utf-8'))
+  @parameterized.parameters((OURS, 9, 1), (THEIRS, 944, 2))
+  def test_vbench(self, root, num_names, num_repeated):
+    require(root)
+    path = root / 'vbench_full_info_opt.json'
+    items = json.loads(path.read_text(encoding='utf-8'))
     names = list(dict.fromkeys(item['prompt_en'] for item in items))
-    self.assertLen(names, 944)
+    self.assertLen(names, num_names)
     # As VBench looks them up.
     expected = [f'{name}-{index}' for name in names for index in range(5)]
     self.assertEqual(stems(names, '{prompt}-{index}', 5), expected)
-    # From the long texts, of which two names have two.
-    prompts, _ = read_prompts(VBENCH, 'prompt_opt')
+    # From the long texts, of which some names have two.
+    prompts, _ = read_prompts(path, 'prompt_opt')
     clips, left_out = clips_lib.make_clips(
       prompts, 5, 0, '{prompt}-{index}', 'first'
     )
     self.assertEqual([clip.stem for clip in clips], expected)
-    self.assertLen(left_out, 2)
+    self.assertLen(left_out, num_repeated)
 
 
 class FaultTest(parameterized.TestCase):

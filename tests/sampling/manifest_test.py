@@ -15,6 +15,8 @@ from lift_jax.runtime.files import file_sha256
 from lift_jax.sampling.clips import Clip, make_clips
 from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
 
+pytestmark = pytest.mark.fast
+
 BOTH = (VIDEOS, LATENTS)
 MADE_BY = {
   'checkpoint': '0123456789abcdef',

@@ -1,7 +1,6 @@
 """The published form of a rating, and the score that `lift align` reads."""
 
 import json
-import pathlib
 
 from absl.testing import parameterized
 import pytest
@@ -12,11 +11,9 @@ from lift_jax.errors import UserError
 from lift_jax.rewards.answers import split_answer
 from lift_jax.scoring.config import RewardConfig
 from lift_jax.scoring.output import PUBLISHED_KEYS, scored_record
+from tests.published import OURS, THEIRS, require
 
-REFERENCE = (
-  pathlib.Path(__file__).parents[3]
-  / 'shared/data/lift_sample/reference/critic_output_13b.json'
-)
+pytestmark = pytest.mark.fast
 
 PROBABILITIES = {
   'semantic': {'Good': 0.7, 'Normal': 0.2, 'Bad': 0.1},
@@ -163,15 +160,17 @@ class FileTest(parameterized.TestCase):
     self.assertLen(found.skipped, 1)
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason='published files are absent')
 class PublishedTest(parameterized.TestCase):
-  def test_rewards(self):
+  @parameterized.parameters((OURS, [0.38, 0.67]), (THEIRS, [0.62, 0.1]))
+  def test_rewards(self, root, expected):
     """The answers of LiFT-Critic 13b, and what its script makes of them."""
+    require(root)
+    path = root / 'lift_sample' / 'reference' / 'critic_output_13b.json'
     scores = []
-    for published in json.loads(REFERENCE.read_text()):
+    for published in json.loads(path.read_text()):
       answers = {name: published[key] for name, key in PUBLISHED_KEYS.items()}
       record = scored_record(line(answers), rewards())
       for key in PUBLISHED_KEYS.values():
         self.assertEqual(record[key], published[key])
       scores.append(record['score'])
-    self.assertEqual(scores, [0.62, 0.1])
+    self.assertEqual(scores, expected)

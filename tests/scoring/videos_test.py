@@ -10,6 +10,8 @@ from lift_jax.errors import UserError
 from lift_jax.scoring.videos import key_of, read_videos
 from tests.data import feedback
 
+pytestmark = pytest.mark.fast
+
 
 class _VideosTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)

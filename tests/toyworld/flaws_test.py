@@ -4,11 +4,14 @@ import dataclasses
 
 from absl.testing import parameterized
 import numpy as np
+import pytest
 
 from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.toyworld import flaws, scenes
 from lift_jax.toyworld.flaws import Flaw
 from lift_jax.toyworld.scenes import Scene
+
+pytestmark = pytest.mark.fast
 
 SCENE = Scene('large', 'red', 'square', 'from left to right', 'white')
 

@@ -3,10 +3,13 @@
 import dataclasses
 
 from absl.testing import parameterized
+import pytest
 
 from lift_jax.errors import UserError
 from lift_jax.toyworld import scenes
 from lift_jax.toyworld.scenes import Scene
+
+pytestmark = pytest.mark.fast
 
 SCENE = Scene('small', 'red', 'cross', 'upwards', 'grey')
 

@@ -22,7 +22,7 @@ from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
 from lift_jax.weights import param_paths
 from tests.models.critic import tiny_vila
-from tests.models.critic.critic_test import VILA_1_5_13B, VILA_1_5_40B
+from tests.models.critic.critics import CONFIG, VILA_1_5_13B, VILA_1_5_40B
 
 MODEL = CriticModelConfig(
   path='',
@@ -95,7 +95,7 @@ def test_what_trains_at_full_size(config, rank, num_adapters, num_base):
 
 
 def test_layout_of_adapters():
-  setup = setup_of(tiny_vila.CONFIG, fsdp=4, tensor=2)
+  setup = setup_of(CONFIG, fsdp=4, tensor=2)
   trainable, _ = setup.split(setup.shardings)
   specs = {n: s.spec for n, s in param_paths.flatten(trainable).items()}
   assert len(specs) == 14
@@ -125,12 +125,12 @@ def test_layout_of_adapters():
 )
 def test_what_cannot_train(changes, message):
   with pytest.raises(UserError, match=message):
-    setup_of(tiny_vila.CONFIG, **changes)
+    setup_of(CONFIG, **changes)
 
 
 def test_adapters_may_be_added_and_all_trained():
   adapter = adapters.AdapterFile(pathlib.Path('liftA'), {}, 8.0)
-  assert setup_of(tiny_vila.CONFIG, 'all', adapter=adapter).trainable == 'all'
+  assert setup_of(CONFIG, 'all', adapter=adapter).trainable == 'all'
 
 
 @pytest.fixture(scope='module')

@@ -10,9 +10,8 @@ from lift_jax.data.global_batch import local_rows
 from lift_jax.partitioning import BATCH_AXES, MeshConfig, make_mesh
 from lift_jax.training.critic_step import answer_losses
 from lift_jax.training.critic_validation import CriticValidation
-from tests.training import critic_step_test
+from tests.training.critic_pair import BATCH, declare, params_of
 
-BATCH = critic_step_test.BATCH
 MAX_TARGETS = 6
 
 
@@ -43,8 +42,8 @@ class CriticValidationTest(parameterized.TestCase):
 
   @parameterized.parameters((4, {'data': 2, 'fsdp': 2, 'tensor': 2}), (6, {}))
   def test_means(self, batch_size, axes):
-    model = critic_step_test.declare('all')
-    params = critic_step_test.params_of('all')
+    model = declare('all')
+    params = params_of('all')
     num_devices = 8 if axes else 1
     mesh = make_mesh(
       MeshConfig(**{'fsdp': 1} | axes), jax.devices()[:num_devices]

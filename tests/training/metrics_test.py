@@ -14,6 +14,8 @@ from tensorboardX.proto.event_pb2 import Event
 from lift_jax.training import metrics
 from tests.data import clips
 
+pytestmark = pytest.mark.fast
+
 
 class SummarizeTest(parameterized.TestCase):
   def test_means(self):

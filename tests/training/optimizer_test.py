@@ -4,13 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from lift_jax.errors import UserError
 from lift_jax.training.optimizer import (
   OptimizerConfig,
   learning_rate_schedule,
 )
+from tests.optional import Package, torch
+
+optimization = Package('diffusers.optimization')
 
 LIFT = OptimizerConfig(
   learning_rate=1e-5,
@@ -29,13 +31,9 @@ LIFT = OptimizerConfig(
   [(1, 200, 1000), (3, 10, 100), (1, 0, 50), (2, 60, 50)],
 )
 def test_cosine_with_hard_restarts(cycles, warmup, num_steps):
-  from diffusers.optimization import (
-    get_cosine_with_hard_restarts_schedule_with_warmup,
-  )
-
   config = dataclasses.replace(LIFT, cycles=cycles, warmup_steps=warmup)
   optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
-  theirs = get_cosine_with_hard_restarts_schedule_with_warmup(
+  theirs = optimization.get_cosine_with_hard_restarts_schedule_with_warmup(
     optimizer, warmup, num_steps, num_cycles=cycles
   ).lr_lambdas[0]
   steps = range(num_steps + 1)

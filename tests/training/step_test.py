@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 
 from lift_jax import partitioning
 from lift_jax.diffusion.schedule import Schedule, ScheduleConfig, alpha_bars
@@ -23,6 +22,8 @@ from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
 from lift_jax.training.setup import IS_TRAINABLE
 from lift_jax.training.state import TrainState
 from lift_jax.weights import param_paths
+from tests.models.cogvideox.reference import rotation_of
+from tests.optional import diffusers, torch
 from tests.torch_weights import params_from_torch, to_torch_names
 
 SIZES = {
@@ -174,11 +175,10 @@ class TorchTest(parameterized.TestCase):
   """The reference's own form of a step, in torch."""
 
   @parameterized.parameters(False, True)
+  @pytest.mark.fast
   def test_whole_lift_step(self, rotary):
-    from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
-
     torch.manual_seed(0)
-    module = CogVideoXTransformer3DModel(
+    module = diffusers.CogVideoXTransformer3DModel(
       **SIZES, use_rotary_positional_embeddings=rotary
     )
     for parameter in module.parameters():
@@ -196,16 +196,7 @@ class TorchTest(parameterized.TestCase):
 
     ours, (metrics,), state = run_step(model, params, batch)
 
-    rotation = None
-    if rotary:
-
-      class Pipeline:
-        transformer = module
-        vae_scale_factor_spatial = 8
-
-      rotation = CogVideoXPipeline._prepare_rotary_positional_embeddings(
-        Pipeline, 64, 64, 2, torch.device('cpu')
-      )
+    rotation = rotation_of(module, 2, 8, 8)
     loss, norm, theirs = self._torch_step(module, batch, draws, rotation)
     np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
     np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-4)

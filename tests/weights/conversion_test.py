@@ -11,11 +11,10 @@ from jax.sharding import PartitionSpec as P
 import ml_dtypes
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
 
 from lift_jax import errors, partitioning
 from lift_jax.weights import conversion, param_paths, safetensors_files
+from tests.optional import safetensors_torch, torch
 
 TABLE = (
   *conversion.linear('blocks.{i}.attn.to_q', 'blocks/attn/to_q'),
@@ -134,7 +133,7 @@ class FolderTestCase(parameterized.TestCase):
 
   def publish(self, tensors):
     # Cloned, because safetensors refuses tensors that share memory.
-    safetensors.torch.save_file(
+    safetensors_torch.save_file(
       {name: tensor.clone() for name, tensor in tensors.items()},
       self.folder / 'model.safetensors',
     )
@@ -339,7 +338,7 @@ class SaveTest(FolderTestCase):
     assert (copy / 'net.safetensors.index.json').exists()
     written = {}
     for shard in copy.glob('net-*.safetensors'):
-      written |= safetensors.torch.load_file(shard)
+      written |= safetensors_torch.load_file(shard)
     assert written.keys() == tensors.keys()
     for name, tensor in tensors.items():
       assert written[name].dtype == stored
@@ -359,7 +358,7 @@ class SaveTest(FolderTestCase):
     conversion.save(
       TABLE, expected_params(tensors), self.folder, 'net', dtype=jnp.bfloat16
     )
-    written = safetensors.torch.load_file(self.folder / 'net.safetensors')
+    written = safetensors_torch.load_file(self.folder / 'net.safetensors')
     assert written.keys() == tensors.keys()
     for name, tensor in tensors.items():
       assert torch.equal(written[name], tensor.bfloat16())
@@ -423,7 +422,7 @@ class SaveTest(FolderTestCase):
       for process in processes:
         process.kill()
     assert [process.returncode for process in processes] == [0, 0], outputs
-    written = safetensors.torch.load_file(self.folder / 'net.safetensors')
+    written = safetensors_torch.load_file(self.folder / 'net.safetensors')
     assert written.keys() == tensors.keys()
     for name, tensor in tensors.items():
       assert torch.equal(written[name], tensor), name

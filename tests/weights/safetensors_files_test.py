@@ -6,11 +6,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
-import safetensors.torch
-import torch
 
 from lift_jax import errors
 from lift_jax.weights import safetensors_files
+from tests.optional import safetensors_torch, torch
+
+pytestmark = pytest.mark.fast
 
 NUMPY_DTYPES = {
   torch.float32: np.float32,
@@ -61,7 +62,7 @@ class RoundTripTest(parameterized.TestCase):
     arrays = example(NUMPY_DTYPES[dtype])
     path = self.folder / 'model.safetensors'
     safetensors_files.write(path, [spec(*item) for item in arrays.items()])
-    loaded = safetensors.torch.load_file(path)
+    loaded = safetensors_torch.load_file(path)
     assert loaded.keys() == arrays.keys()
     for name, array in arrays.items():
       assert loaded[name].dtype == dtype
@@ -87,7 +88,7 @@ class RoundTripTest(parameterized.TestCase):
       'z': torch.empty(0, 3, dtype=dtype),
     }
     path = self.folder / 'model.safetensors'
-    safetensors.torch.save_file(tensors, path)
+    safetensors_torch.save_file(tensors, path)
     opened = safetensors_files.open_tensors(self.folder, 'model')
     assert opened.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -143,7 +144,7 @@ class RoundTripTest(parameterized.TestCase):
     for name, array in arrays.items():
       equal_bits(opened[name][...], array)
       assert opened[name].offset % array.itemsize == 0
-    torch_loaded = safetensors.torch.load_file(path)
+    torch_loaded = safetensors_torch.load_file(path)
     assert torch_loaded['c'].tolist() == [0, 1, 2]
     assert torch_loaded['e'].tolist() == [0, 1]
 
@@ -244,7 +245,7 @@ class ShardsTest(parameterized.TestCase):
     )
     names = set()
     for shard in set(content['weight_map'].values()):
-      names |= safetensors.torch.load_file(self.folder / shard).keys()
+      names |= safetensors_torch.load_file(self.folder / shard).keys()
     assert names == content['weight_map'].keys()
 
   def test_fingerprint(self):

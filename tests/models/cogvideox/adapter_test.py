@@ -3,16 +3,10 @@
 import json
 import shutil
 
-from diffusers import CogVideoXPipeline
-from diffusers.training_utils import _collate_lora_metadata
 import jax
 import jax.numpy as jnp
 import numpy as np
-import peft
 import pytest
-import safetensors
-import safetensors.torch
-import torch
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
@@ -20,9 +14,16 @@ from lift_jax.models.cogvideox import adapter as adapter_lib
 from lift_jax.models.cogvideox import folder as folder_lib
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
 from lift_jax.weights import param_paths
-from tests.models.cogvideox.export_test import TOLERANCE, inputs, run_torch
-from tests.models.cogvideox.tiny_pipeline import make_pipeline
+from tests.models.cogvideox.tiny_pipeline import (
+  TOLERANCE,
+  inputs,
+  make_pipeline,
+  run_torch,
+)
+from tests.optional import Package, diffusers, peft, safetensors_torch, torch
 from tests.torch_weights import scaled_error
+
+training_utils = Package('diffusers.training_utils')
 
 RANK, ALPHA = 4, 6.0  # a scale that is not one
 # In blocks and outside, as PEFT calls them.
@@ -52,14 +53,14 @@ def base(tmp_path_factory):
 def forms(base, tmp_path_factory):
   """One set of adapters in every form; and what diffusers makes of it."""
   root = tmp_path_factory.mktemp('adapters')
-  transformer = CogVideoXPipeline.from_pretrained(base).transformer
+  transformer = diffusers.CogVideoXPipeline.from_pretrained(base).transformer
   torch.manual_seed(3)
   transformer.add_adapter(lora_config())
   layers = peft.get_peft_model_state_dict(transformer)
-  CogVideoXPipeline.save_lora_weights(
+  diffusers.CogVideoXPipeline.save_lora_weights(
     root / 'header',
     transformer_lora_layers=layers,
-    **_collate_lora_metadata({'transformer': transformer}),
+    **training_utils._collate_lora_metadata({'transformer': transformer}),
   )
 
   scaled = {
@@ -77,14 +78,14 @@ def forms(base, tmp_path_factory):
   (root / 'file').mkdir()
   shutil.copy(root / 'plain' / FILE, root / 'file' / 'any.safetensors')
 
-  other = CogVideoXPipeline.from_pretrained(base).transformer
+  other = diffusers.CogVideoXPipeline.from_pretrained(base).transformer
   wrapped = peft.get_peft_model(other, lora_config())
   peft.set_peft_model_state_dict(
     wrapped, {f'base_model.model.{k}': v for k, v in layers.items()}
   )
   wrapped.save_pretrained(root / 'peft')
 
-  pipeline = CogVideoXPipeline.from_pretrained(base)
+  pipeline = diffusers.CogVideoXPipeline.from_pretrained(base)
   before = run_torch(pipeline.transformer)
   pipeline.load_lora_weights(root / 'header')
   after = run_torch(pipeline.transformer)
@@ -99,7 +100,7 @@ def forms(base, tmp_path_factory):
 def save(folder, tensors, metadata=None):
   folder.mkdir()
   contiguous = {name: x.contiguous() for name, x in tensors.items()}
-  safetensors.torch.save_file(contiguous, folder / FILE, metadata)
+  safetensors_torch.save_file(contiguous, folder / FILE, metadata)
   return folder
 
 
@@ -108,7 +109,7 @@ def spoil(forms, tmp_path):
   """`spoil(change)` writes plain adapters changed by `change(tensors)`."""
 
   def write(change, metadata=None):
-    tensors = safetensors.torch.load_file(forms[0] / 'plain' / FILE)
+    tensors = safetensors_torch.load_file(forms[0] / 'plain' / FILE)
     change(tensors)
     return save(tmp_path / 'spoiled', tensors, metadata)
 
@@ -236,7 +237,7 @@ class TestFingerprint:
     spoiled = spoil(change)
     rescaled = save(
       spoiled.with_name('rescaled'),
-      safetensors.torch.load_file(root / 'plain' / FILE),
+      safetensors_torch.load_file(root / 'plain' / FILE),
       metadata,
     )
     paths = ['', root / 'plain', root / 'peft', spoiled, rescaled]
@@ -328,7 +329,7 @@ class TestErrors:
     self.assert_refused(base, path, message)
 
   def test_header_and_scalars(self, base, forms, tmp_path):
-    tensors = safetensors.torch.load_file(forms[0] / 'scalars' / FILE)
+    tensors = safetensors_torch.load_file(forms[0] / 'scalars' / FILE)
     text = json.dumps({'transformer.lora_alpha': ALPHA + 1})
     path = save(tmp_path / 'x', tensors, {adapter_lib._METADATA_KEY: text})
     self.assert_refused(base, path, r'states the alphas \[6.0, 7.0\]')

@@ -1,11 +1,8 @@
 """What we write after training, as diffusers computes with it."""
 
-from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
 import jax
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
 
 from lift_jax import partitioning
 from lift_jax.models.cogvideox import adapter, export, folder
@@ -13,11 +10,16 @@ from lift_jax.models.cogvideox.choice import ModelConfig
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.training import alignment
 from lift_jax.weights import conversion, param_paths
-from tests.models.cogvideox.tiny_pipeline import TRANSFORMER, make_pipeline
-from tests.models.cogvideox.transformer_test import TINY, run_reference
+from tests.models.cogvideox.reference import TINY
+from tests.models.cogvideox.tiny_pipeline import (
+  TOLERANCE,
+  inputs,
+  make_pipeline,
+  run_torch,
+)
+from tests.optional import diffusers, safetensors_torch, torch
 from tests.torch_weights import scaled_error
 
-TOLERANCE = 1e-4  # of the output's scale, as for the network itself
 ADAPTERS = LoRAConfig(
   rank=2,
   alpha=3.0,
@@ -60,23 +62,9 @@ def changed(params, std):
   )
 
 
-def inputs():
-  rng = np.random.default_rng(1)
-  latents = rng.normal(size=(2, 3, 8, 12, 16)).astype(np.float32)
-  text = rng.normal(
-    size=(2, TINY['max_text_seq_length'], TRANSFORMER['text_embed_dim'])
-  )
-  return latents, text.astype(np.float32), np.array([999, 37])
-
-
 def run_ours(setup, trained, frozen):
   params = jax.device_get(param_paths.merge(trained, frozen))
   return np.asarray(jax.jit(setup.model)(params, *inputs()))
-
-
-def run_torch(module):
-  with torch.no_grad():
-    return run_reference(module.eval(), *inputs()).numpy()
 
 
 @pytest.mark.parametrize('trainable', ['blocks', 'all'])
@@ -86,10 +74,14 @@ def test_transformer_computes_the_same(model, trainable, tmp_path):
   trained = changed(trained, 0.05)
   target = tmp_path / 'export'
   export.write(model, target, trained, frozen, None, 'float32')
-  module = CogVideoXTransformer3DModel.from_pretrained(target / 'transformer')
+  module = diffusers.CogVideoXTransformer3DModel.from_pretrained(
+    target / 'transformer'
+  )
   ours, theirs = run_ours(setup, trained, frozen), run_torch(module)
   assert scaled_error(ours, theirs) < TOLERANCE
-  base = CogVideoXTransformer3DModel.from_pretrained(model.path / 'transformer')
+  base = diffusers.CogVideoXTransformer3DModel.from_pretrained(
+    model.path / 'transformer'
+  )
   assert scaled_error(run_torch(base), theirs) > 0.01
   # What was not trained is taken over byte by byte.
   for part in ('vae', 'text_encoder', 'tokenizer', 'scheduler'):
@@ -106,7 +98,7 @@ def test_adapters_compute_the_same(model, tmp_path):
   trained = changed(trained, 0.3)
   target = tmp_path / 'export'
   export.write(model, target, trained, frozen, ADAPTERS, 'float32')
-  pipeline = CogVideoXPipeline.from_pretrained(model.path)
+  pipeline = diffusers.CogVideoXPipeline.from_pretrained(model.path)
   before = run_torch(pipeline.transformer)
   pipeline.load_lora_weights(target)
   after = run_torch(pipeline.transformer)
@@ -121,14 +113,14 @@ def test_adapters_on_top_of_others(model, tmp_path):
   first, both = tmp_path / 'first', tmp_path / 'both'
   export.write(model, first, changed(trained, 0.3), frozen, ADAPTERS, 'float32')
   # The same again, with a scale of two: what a run of ours does not write.
-  tensors = safetensors.torch.load_file(first / f'{adapter.STEM}.safetensors')
+  tensors = safetensors_torch.load_file(first / f'{adapter.STEM}.safetensors')
   for name in list(tensors):
     if 'lora_B' in name:
       alpha = name.replace('lora_B.weight', 'alpha')
       tensors |= {alpha: torch.tensor(4.0), name: tensors[name] / 2}
   (tmp_path / 'scaled').mkdir()
   file = tmp_path / 'scaled' / f'{adapter.STEM}.safetensors'
-  safetensors.torch.save_file(tensors, file)
+  safetensors_torch.save_file(tensors, file)
   below = folder.open_model(model.path, tmp_path / 'scaled')
   assert below.adapter.config.scale == 2
   others = LoRAConfig(
@@ -137,7 +129,7 @@ def test_adapters_on_top_of_others(model, tmp_path):
   setup, trained, frozen = setup_of(below, 'lora', others)
   trained = changed(trained, 0.2)
   export.write(below, both, trained, frozen, others, 'float32')
-  pipeline = CogVideoXPipeline.from_pretrained(model.path)
+  pipeline = diffusers.CogVideoXPipeline.from_pretrained(model.path)
   pipeline.load_lora_weights(first)
   after_one = run_torch(pipeline.transformer)
   pipeline.unload_lora_weights()
@@ -162,8 +154,10 @@ def test_whole_model_on_top_of_adapters(model, tmp_path):
   setup, trained, frozen = setup_of(below, 'blocks')
   target = tmp_path / 'export'
   export.write(below, target, trained, frozen, None, 'float32')
-  module = CogVideoXTransformer3DModel.from_pretrained(target / 'transformer')
-  pipeline = CogVideoXPipeline.from_pretrained(model.path)
+  module = diffusers.CogVideoXTransformer3DModel.from_pretrained(
+    target / 'transformer'
+  )
+  pipeline = diffusers.CogVideoXPipeline.from_pretrained(model.path)
   pipeline.load_lora_weights(tmp_path / 'x')
   error = scaled_error(run_torch(module), run_torch(pipeline.transformer))
   assert error < TOLERANCE
@@ -176,7 +170,7 @@ def test_dtype_and_replaced_target(model, tmp_path):
     name = str(dtype).removeprefix('torch.')
     export.write(model, target, trained, frozen, ADAPTERS, name)
     (file,) = target.iterdir()
-    tensors = safetensors.torch.load_file(file)
+    tensors = safetensors_torch.load_file(file)
     assert {tensor.dtype for tensor in tensors.values()} == {dtype}
   sources = conversion.resolve(adapter.DIFFUSERS_TABLE, trained)
   names = {name for source in sources.values() for name in source.names}

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.torch
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
@@ -18,6 +17,7 @@ from lift_jax.weights import (
   safetensors_files,
 )
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
+from tests.optional import diffusers, safetensors_torch
 
 ENCODER = 'text_encoder/model.safetensors'
 
@@ -83,20 +83,20 @@ class TestFingerprint:
     ) == model.weights_fingerprint('vae')
 
   def test_other_name_of_a_tied_tensor(self, published, copy):
-    tensors = safetensors.torch.load_file(copy / ENCODER)
+    tensors = safetensors_torch.load_file(copy / ENCODER)
     shared = tensors.pop('shared.weight')
     alias = {'encoder.embed_tokens.weight': shared}
     expected = folder_lib.open_model(published).fingerprint('text_encoder')
     for extra in (alias, {**alias, 'shared.weight': shared.clone()}):
-      safetensors.torch.save_file({**tensors, **extra}, copy / ENCODER)
+      safetensors_torch.save_file({**tensors, **extra}, copy / ENCODER)
       found = folder_lib.open_model(copy).fingerprint('text_encoder')
       assert found == expected
 
   def test_tells_models_apart(self, copy):
     before = fingerprints(folder_lib.open_model(copy))
-    tensors = safetensors.torch.load_file(copy / ENCODER)
+    tensors = safetensors_torch.load_file(copy / ENCODER)
     tensors['shared.weight'][-1, -1] += 1
-    safetensors.torch.save_file(tensors, copy / ENCODER)
+    safetensors_torch.save_file(tensors, copy / ENCODER)
     vae = json.loads((copy / 'vae/config.json').read_text())
     vae['scaling_factor'] = 0.7
     (copy / 'vae/config.json').write_text(json.dumps(vae))
@@ -193,8 +193,6 @@ class TestSpread:
 
 
 def test_random_model_is_one_that_diffusers_loads(published, tmp_path):
-  from diffusers import CogVideoXPipeline
-
   like = folder_lib.open_model(published)
   target = tmp_path / 'model'
   sizes = (like.transformer, like.vae, like.text_encoder, like.schedule)
@@ -202,7 +200,7 @@ def test_random_model_is_one_that_diffusers_loads(published, tmp_path):
   model = folder_lib.open_model(target)
   found = (model.transformer, model.vae, model.text_encoder, model.schedule)
   assert found == sizes
-  pipeline = CogVideoXPipeline.from_pretrained(target)
+  pipeline = diffusers.CogVideoXPipeline.from_pretrained(target)
   ids = pipeline.tokenizer('ab').input_ids
   assert ids == [ord('a') + 3, ord('b') + 3, pipeline.tokenizer.eos_token_id]
   before = (target / ENCODER).read_bytes()

@@ -4,14 +4,12 @@ import functools
 import json
 
 from absl.testing import parameterized
-import diffusers
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
-import torch
 
 from lift_jax import partitioning
 from lift_jax.diffusion import sampler
@@ -26,7 +24,8 @@ from lift_jax.models.cogvideox.vae import VAE
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.cogvideox.vae_convert import VAE_TABLE
 from lift_jax.models.functional import functional
-from tests.models.cogvideox import transformer_test
+from tests.models.cogvideox.reference import reference
+from tests.optional import diffusers, torch
 from tests.torch_weights import params_from_torch, scaled_error
 
 LATENT_SHAPE = (3, 8, 12, 16)
@@ -58,9 +57,7 @@ def pipeline(rotary):
     tokenizer=None,
     text_encoder=None,
     vae=vae,
-    transformer=transformer_test.reference(
-      rotary, time_embed_dim=16, text_embed_dim=32
-    ),
+    transformer=reference(rotary, time_embed_dim=16, text_embed_dim=32),
     scheduler=diffusers.CogVideoXDDIMScheduler(),
   )
   pipe.set_progress_bar_config(disable=True)

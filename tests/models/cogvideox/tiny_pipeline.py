@@ -1,11 +1,11 @@
 """A tiny CogVideoX pipeline, as diffusers makes and saves it."""
 
-import diffusers
-import torch
-import transformers
+import numpy as np
 
-from tests.models.cogvideox import transformer_test
+from tests.models.cogvideox.reference import TINY, reference, run_reference
+from tests.optional import diffusers, torch, transformers
 
+TOLERANCE = 1e-4  # of the output's scale, as for the network itself
 # Sizes that eight devices can share.
 TRANSFORMER = {'time_embed_dim': 16, 'text_embed_dim': 32}
 
@@ -46,7 +46,7 @@ def make_pipeline(rotary: bool = False, **dtypes):
     tokenizer=transformers.ByT5Tokenizer(),
     text_encoder=text_encoder,
     vae=vae,
-    transformer=transformer_test.reference(rotary, **TRANSFORMER),
+    transformer=reference(rotary, **TRANSFORMER),
     scheduler=diffusers.CogVideoXDDIMScheduler(
       beta_start=0.00085,
       beta_end=0.012,
@@ -60,3 +60,17 @@ def make_pipeline(rotary: bool = False, **dtypes):
   for component, dtype in dtypes.items():
     getattr(pipeline, component).to(dtype)
   return pipeline
+
+
+def inputs():
+  rng = np.random.default_rng(1)
+  latents = rng.normal(size=(2, 3, 8, 12, 16)).astype(np.float32)
+  text = rng.normal(
+    size=(2, TINY['max_text_seq_length'], TRANSFORMER['text_embed_dim'])
+  )
+  return latents, text.astype(np.float32), np.array([999, 37])
+
+
+def run_torch(module):
+  with torch.no_grad():
+    return run_reference(module.eval(), *inputs()).numpy()

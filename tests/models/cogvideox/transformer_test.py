@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox.config import (
@@ -19,56 +18,26 @@ from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
 from lift_jax.models.cogvideox.transformer import Block, Layers, Transformer
 from lift_jax.models.functional import functional
 from lift_jax.weights import conversion, param_paths
+from tests.models.cogvideox.reference import (
+  TINY,
+  inputs,
+  reference,
+  run_reference,
+)
+from tests.optional import Package, diffusers, torch
 from tests.torch_weights import (
   params_from_torch,
   scaled_error,
   to_torch_names,
 )
 
-TINY = {
-  'num_layers': 2,
-  'num_attention_heads': 2,
-  'attention_head_dim': 16,
-  'time_embed_dim': 12,
-  'text_embed_dim': 20,
-  'max_text_seq_length': 7,
-  'sample_height': 8,
-  'sample_width': 12,
-  'sample_frames': 9,
-}
+cogvideox_transformer_3d = Package(
+  'diffusers.models.transformers.cogvideox_transformer_3d'
+)
 
 
 def declare(config, **options):
   return functional(lambda rngs: Transformer(config, rngs=rngs, **options))
-
-
-def reference(rotary: bool, **sizes):
-  from diffusers import CogVideoXTransformer3DModel
-
-  torch.manual_seed(0)
-  module = CogVideoXTransformer3DModel(
-    **{**TINY, **sizes}, use_rotary_positional_embeddings=rotary
-  )
-  for parameter in module.parameters():
-    # Norm scales of one and biases of zero would hide swapped tensors.
-    torch.nn.init.normal_(parameter, std=0.2)
-  return module.eval()
-
-
-def rotation_of(module, frames, height, width):
-  """The rotary tables, as the reference pipeline prepares them."""
-  from diffusers import CogVideoXPipeline
-
-  if not module.config.use_rotary_positional_embeddings:
-    return None
-
-  class Pipeline:
-    transformer = module
-    vae_scale_factor_spatial = 8
-
-  return CogVideoXPipeline._prepare_rotary_positional_embeddings(
-    Pipeline, height * 8, width * 8, frames, torch.device('cpu')
-  )
 
 
 def assert_gradients_agree(ours, theirs, tolerance):
@@ -84,31 +53,13 @@ def assert_gradients_agree(ours, theirs, tolerance):
     assert error <= max(tolerance * scale, floor), (name, error, scale)
 
 
-def inputs(frames=3, height=8, width=12, batch=2):
-  rng = np.random.default_rng(1)
-  latents = rng.normal(size=(batch, frames, height, width, 16))
-  text = rng.normal(size=(batch, 7, 20))
-  times = np.array([999, 37, 0, 500])[:batch]
-  return latents.astype(np.float32), text.astype(np.float32), times
-
-
-def run_reference(module, latents, text, times):
-  frames, height, width = latents.shape[1:4]
-  return module(
-    torch.tensor(latents).permute(0, 1, 4, 2, 3),
-    torch.tensor(text),
-    torch.tensor(times),
-    image_rotary_emb=rotation_of(module, frames, height, width),
-    return_dict=False,
-  )[0].permute(0, 1, 3, 4, 2)
-
-
 class ParityTest(parameterized.TestCase):
   @parameterized.product(
     rotary=(False, True),
     # The size of training, fewer and more frames, another aspect.
     size=((3, 8, 12), (5, 6, 10), (1, 12, 8)),
   )
+  @pytest.mark.fast
   def test_forward(self, rotary, size):
     module = reference(rotary)
     config = TransformerConfig.from_json(module.config)
@@ -143,12 +94,10 @@ class ParityTest(parameterized.TestCase):
     assert_gradients_agree(grads, theirs, 1e-3)
 
   def test_block_at_the_width_of_2b(self):
-    from diffusers.models.transformers.cogvideox_transformer_3d import (
-      CogVideoXBlock,
-    )
-
     torch.manual_seed(0)
-    module = CogVideoXBlock(1920, 30, 64, 512, attention_bias=True).eval()
+    module = cogvideox_transformer_3d.CogVideoXBlock(
+      1920, 30, 64, 512, attention_bias=True
+    ).eval()
     config = COGVIDEOX_2B
     model = functional(
       lambda rngs: Block(config, Layers(jnp.float32, jnp.float32, rngs), 'auto')
@@ -271,9 +220,7 @@ class BehaviourTest(parameterized.TestCase):
       TransformerConfig.from_json({**TINY, **change})
 
   def test_config_round_trip(self):
-    from diffusers import CogVideoXTransformer3DModel
-
     config = TransformerConfig.from_json(TINY)
     self.assertEqual(TransformerConfig.from_json(config.to_json()), config)
-    module = CogVideoXTransformer3DModel.from_config(config.to_json())
+    module = diffusers.CogVideoXTransformer3DModel.from_config(config.to_json())
     self.assertEqual(TransformerConfig.from_json(module.config), config)

@@ -5,12 +5,10 @@ import json
 import math
 
 from absl.testing import absltest, parameterized
-import diffusers
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 
 from lift_jax import errors
 from lift_jax.models import functional
@@ -19,6 +17,7 @@ from lift_jax.models.cogvideox import vae_convert, vae_tiling
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.weights import conversion, param_paths
 from tests import torch_weights
+from tests.optional import diffusers, torch
 
 # All kinds of blocks of the published network, narrow; tiles of 6 x 5 latents.
 TINY = VAEConfig(

@@ -9,7 +9,7 @@ from lift_jax.errors import UserError
 from lift_jax.models.critic import choice, folder
 from lift_jax.models.critic.tokens import label_ids
 from tests.models.critic import tiny_vila
-from tests.models.critic.tiny_vila import CONFIG
+from tests.models.critic.critics import CONFIG, TOKENS_PER_FRAME
 
 RANDOM = choice.RandomCriticConfig(
   vision_tower=CONFIG.vision_tower, llm=CONFIG.llm, seed=7
@@ -88,7 +88,7 @@ class TestTokenizer:
   def test_belongs_to_the_critic(self, workdir):
     critic = choice.open_chosen(CHOICE, workdir)
     tokenizer = choice.open_tokenizer(CHOICE, critic)
-    assert tokenizer.tokens_per_frame == tiny_vila.TOKENS_PER_FRAME
+    assert tokenizer.tokens_per_frame == TOKENS_PER_FRAME
     assert tokenizer.max_length == CONFIG.llm.max_length
     assert tokenizer.template.name == 'vicuna_v1'
     assert len(label_ids(tokenizer)) == 3

@@ -9,32 +9,26 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models.critic import folder as folder_lib
 from lift_jax.models.critic import sharding
-from lift_jax.models.critic.critic import Critic, CriticConfig
+from lift_jax.models.critic.critic import Critic
 from lift_jax.models.critic.projector import ProjectorConfig
 from lift_jax.models.critic.tokens import IMAGE_TOKEN
 from lift_jax.models.functional import functional
-from lift_jax.models.internvit.config import InternViTConfig
-from lift_jax.models.llama.config import VILA_13B, VILA_40B
-from lift_jax.models.siglip.config import SiglipConfig
 from tests.models.critic import tiny_vila
-from tests.models.critic.tiny_vila import (
+from tests.models.critic.critics import (
   CONFIG,
   TOKENS_PER_FRAME,
+  VILA_1_5_13B,
+  VILA_1_5_40B,
   make_frames,
   make_tokens,
 )
+from tests.optional import torch
 from tests.torch_weights import scaled_error
-
-VILA_1_5_13B = CriticConfig(SiglipConfig(), ProjectorConfig(), VILA_13B)
-VILA_1_5_40B = CriticConfig(
-  InternViTConfig(), ProjectorConfig(vision_width=3200, width=7168), VILA_40B
-)
 
 
 def _model(config=CONFIG, **options):

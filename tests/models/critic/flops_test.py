@@ -3,7 +3,7 @@
 import pytest
 
 from lift_jax.models.critic import flops
-from tests.models.critic.critic_test import VILA_1_5_13B, VILA_1_5_40B
+from tests.models.critic.critics import VILA_1_5_13B, VILA_1_5_40B
 
 # 8 frames of 196 tokens, and a caption, a question and an answer.
 NUM_TOKENS = 8 * 196 + 384

@@ -14,11 +14,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import peft
 import pytest
-import safetensors.torch
-import torch
-import transformers
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
@@ -29,7 +25,14 @@ from lift_jax.models.internvit.config import InternViTConfig
 from lift_jax.models.llama.convert import LLAMA_TABLE
 from lift_jax.weights import param_paths
 from tests.models.critic import tiny_vila
-from tests.models.critic.tiny_vila import CONFIG, make_frames, make_tokens
+from tests.models.critic.critics import (
+  CONFIG,
+  PEFT_TARGETS,
+  SEVEN,
+  make_frames,
+  make_tokens,
+)
+from tests.optional import peft, safetensors_torch, torch, transformers
 from tests.torch_weights import params_from_torch, scaled_error
 
 WEIGHTS = {
@@ -37,11 +40,6 @@ WEIGHTS = {
   'vision_tower': 'model.safetensors',
   'mm_projector': 'model.safetensors',
 }
-SEVEN = ('q_proj', 'k_proj', 'v_proj', 'o_proj') + (
-  'gate_proj', 'up_proj', 'down_proj',
-)  # fmt: skip
-# In the language model alone: the vision tower has a q_proj, too.
-PEFT_TARGETS = rf'llm\..+\.({"|".join(SEVEN)})'
 LORA = lora.LoRAConfig(
   rank=3,
   alpha=4.0,
@@ -101,9 +99,9 @@ def edit_json(path, **changes):
 
 
 def edit_tensors(path, change):
-  tensors = safetensors.torch.load_file(path)
+  tensors = safetensors_torch.load_file(path)
   change(tensors)
-  safetensors.torch.save_file(tensors, path)
+  safetensors_torch.save_file(tensors, path)
 
 
 class TestOpen:
@@ -322,7 +320,7 @@ class TestAdapters:
     """Weights are rounded as loaded, and once more when they are merged."""
     _, base = load(folder_lib.open_critic(published), jnp.bfloat16)
     _, params = load(folder_lib.open_critic(published, adapter), jnp.bfloat16)
-    stored = safetensors.torch.load_file(adapter / 'adapter_model.safetensors')
+    stored = safetensors_torch.load_file(adapter / 'adapter_model.safetensors')
     name = 'base_model.model.llm.model.layers.1.mlp.up_proj.lora_'
     a, b = (stored[f'{name}{half}.weight'].numpy() for half in 'AB')
     kernel = base['llm']['blocks']['mlp']['up']['kernel'][1]
@@ -423,10 +421,10 @@ class TestFingerprint:
     vila = tmp_path / 'elsewhere' / 'llm'
     tensors = {}
     for file in sorted(vila.glob('*.safetensors')):
-      tensors |= safetensors.torch.load_file(file)
+      tensors |= safetensors_torch.load_file(file)
       file.unlink()
     (vila / 'model.safetensors.index.json').unlink()
-    safetensors.torch.save_file(tensors, vila / 'model.safetensors')
+    safetensors_torch.save_file(tensors, vila / 'model.safetensors')
     whole = folder_lib.open_critic(vila.parent, tmp_path / 'adapter')
     assert whole.fingerprint == one.fingerprint
 

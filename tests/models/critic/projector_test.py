@@ -4,13 +4,14 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-from torch import nn
 
 from lift_jax import errors, partitioning
 from lift_jax.models.critic import projector
 from lift_jax.models.functional import functional
 from lift_jax.weights import conversion
+from tests.models.critic.critics import PROJECTOR_JSON
+from tests.models.critic.torch_projector import Reference
+from tests.optional import torch
 from tests.torch_weights import params_from_torch, scaled_error
 
 TINY = projector.ProjectorConfig(vision_width=6, width=16)
@@ -27,54 +28,6 @@ def _model(config=TINY, **options):
   return functional(
     lambda rngs: projector.Projector(config, rngs=rngs, **options)
   )
-
-
-class DownSample(nn.Module):
-  """Blocks of patches, by the list of what each token holds.
-
-  Token k stands in column k // half and row k % half of the blocks; outside of
-  the grid there are zeros.
-  """
-
-  def forward(self, x):
-    batch, num_patches, width = x.shape
-    grid = int(num_patches**0.5)
-    half = -(-grid // 2)
-    rows = []
-    for k in range(half * half):
-      column_block, row_block = divmod(k, half)
-      parts = []
-      for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        r, c = 2 * row_block + row, 2 * column_block + column
-        inside = r < grid and c < grid
-        parts.append(
-          x[:, r * grid + c] if inside else torch.zeros(batch, width)
-        )
-      rows.append(torch.cat(parts, dim=1))
-    return torch.stack(rows, dim=1)
-
-
-class Reference(nn.Module):
-  """mlp_downsample; the numbers of its layers are the published names."""
-
-  def __init__(self, config):
-    super().__init__()
-    self.layers = nn.Sequential(
-      DownSample(),
-      nn.LayerNorm(4 * config.vision_width),
-      nn.Linear(4 * config.vision_width, config.width),
-      nn.GELU(),
-      nn.Linear(config.width, config.width),
-    )
-    for name, tensor in self.named_parameters():
-      with torch.no_grad():
-        if name == 'layers.1.weight':
-          tensor.uniform_(0.5, 1.5)
-        else:
-          tensor.normal_(0, 0.5)
-
-  def forward(self, x):
-    return self.layers(x)
 
 
 def _pair():
@@ -187,21 +140,13 @@ class ShardingTest(parameterized.TestCase):
 
 
 class ConfigTest(parameterized.TestCase):
-  PUBLISHED = {
-    'architectures': ['MultimodalProjector'],
-    'mm_projector_type': 'mlp_downsample',
-    'model_type': 'v2l_projector',
-    'torch_dtype': 'bfloat16',
-    'transformers_version': '4.36.2',
-  }
-
   def _read(self, values):
     return projector.ProjectorConfig.from_json(
       values, 'some/file.json', vision_width=6, width=16
     )
 
   def test_published(self):
-    self.assertEqual(self._read(self.PUBLISHED), TINY)
+    self.assertEqual(self._read(PROJECTOR_JSON), TINY)
     self.assertEqual(self._read(TINY.to_json()), TINY)
 
   @parameterized.parameters(
@@ -214,7 +159,7 @@ class ConfigTest(parameterized.TestCase):
   )
   def test_rejects(self, **change):
     with self.assertRaises(errors.UserError) as caught:
-      self._read(self.PUBLISHED | change)
+      self._read(PROJECTOR_JSON | change)
     self.assertStartsWith(str(caught.exception), 'some/file.json: ')
     self.assertIn(*change, str(caught.exception))
 

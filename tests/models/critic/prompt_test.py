@@ -1,7 +1,6 @@
 """Texts of prompts, letter by letter."""
 
 import json
-import pathlib
 
 from absl.testing import absltest, parameterized
 import pytest
@@ -9,9 +8,9 @@ import pytest
 from lift_jax import errors
 from lift_jax.data import hra
 from lift_jax.models.critic import prompt
+from tests.published import OURS, THEIRS, require
 
-SHARED = pathlib.Path(__file__).parents[3].parent / 'shared' / 'data'
-PROMPTS = SHARED / 'critic_prompts.json'
+pytestmark = pytest.mark.fast
 
 
 class MessageTest(absltest.TestCase):
@@ -80,17 +79,18 @@ class QuestionsTest(absltest.TestCase):
     self.assertIn('questions.json', setup.read_text(encoding='utf-8'))
 
 
-@pytest.mark.skipif(
-  not PROMPTS.is_file(), reason='the published prompts are not here'
-)
-class PublishedTest(parameterized.TestCase):
-  def setUp(self):
-    super().setUp()
-    self.published = json.loads(PROMPTS.read_text(encoding='utf-8'))
+def _published(root):
+  require(root)
+  path = root / 'critic_prompts.json'
+  return json.loads(path.read_text(encoding='utf-8'))
 
-  def test_rendered_example(self):
-    example = self.published['rendered_example_vicuna_v1_inference']
-    question = self.published['questions'][example['dimension']]
+
+class PublishedTest(parameterized.TestCase):
+  @parameterized.parameters(OURS, THEIRS)
+  def test_rendered_example(self, root):
+    published = _published(root)
+    example = published['rendered_example_vicuna_v1_inference']
+    question = published['questions'][example['dimension']]
     message = prompt.user_message(
       example['caption'], question, 8, space_before_caption=False
     )
@@ -100,12 +100,15 @@ class PublishedTest(parameterized.TestCase):
     )
 
   @parameterized.product(
-    name=('vicuna_v1', 'hermes-2'), is_training=(True, False)
+    root=(OURS, THEIRS),
+    name=('vicuna_v1', 'hermes-2'),
+    is_training=(True, False),
   )
-  def test_forms(self, name, is_training):
-    published = self.published['templates'][name]
+  def test_forms(self, root, name, is_training):
+    file = _published(root)
+    published = file['templates'][name]
     form = 'training_format' if is_training else 'inference_format'
-    answer = self.published['vidgen_fixed_answer'] if is_training else None
+    answer = file['vidgen_fixed_answer'] if is_training else None
     self.assertEqual(
       prompt.render(prompt.get_template(name), 'Why?', answer),
       published[form].format(

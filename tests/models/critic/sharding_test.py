@@ -11,13 +11,12 @@ from lift_jax.models.critic.projector import ProjectorConfig
 from lift_jax.models.functional import functional
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.weights import param_paths
-from tests.models.critic import tiny_vila
-from tests.models.critic.critic_test import VILA_1_5_13B, VILA_1_5_40B
+from tests.models.critic.critics import CONFIG, VILA_1_5_13B, VILA_1_5_40B
 from tests.models.llama.sizes import VILA_3B
 
 VILA_1_5_3B = CriticConfig(SiglipConfig(), ProjectorConfig(width=2560), VILA_3B)
 CONFIGS = {
-  'tiny': tiny_vila.CONFIG,
+  'tiny': CONFIG,
   '3b': VILA_1_5_3B,
   '13b': VILA_1_5_13B,
   '40b': VILA_1_5_40B,
@@ -58,8 +57,8 @@ class ShardingTest(parameterized.TestCase):
   def test_each_network_has_its_own_rules(self):
     """The same name means different things in them: 'blocks/mlp/up/kernel'."""
     shardings = partitioning.param_shardings(
-      sharding.rules(tiny_vila.CONFIG),
-      _abstract_params(tiny_vila.CONFIG),
+      sharding.rules(CONFIG),
+      _abstract_params(CONFIG),
       _mesh(fsdp=4, tensor=2),
     )
     specs = {n: s.spec for n, s in param_paths.flatten(shardings).items()}
@@ -75,4 +74,4 @@ class ShardingTest(parameterized.TestCase):
 
   def test_heads_that_do_not_divide(self):
     with self.assertRaisesRegex(UserError, 'mesh.tensor is 4'):
-      sharding.check_mesh(tiny_vila.CONFIG, _mesh(fsdp=2, tensor=4))
+      sharding.check_mesh(CONFIG, _mesh(fsdp=2, tensor=4))

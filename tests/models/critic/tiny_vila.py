@@ -5,46 +5,16 @@ import json
 import pathlib
 
 import numpy as np
-import safetensors.torch
-import torch
-from torch import nn
-import transformers
 
 from lift_jax.models.critic import tiny_tokenizer
-from lift_jax.models.critic.critic import CriticConfig
-from lift_jax.models.critic.projector import ProjectorConfig
 from lift_jax.models.critic.tokens import IMAGE_TOKEN
-from lift_jax.models.llama.config import LlamaConfig
-from lift_jax.models.siglip.config import SiglipConfig
-from tests.models.critic import projector_test
-
-# Sizes that eight devices can share, and large epsilons, so that wrong ones
-# show. 3 x 3 patches of a frame become 4 tokens, with a padded edge.
-CONFIG = CriticConfig(
-  vision_tower=SiglipConfig(
-    image_size=23,
-    patch_size=7,
-    width=32,
-    num_layers=3,
-    num_heads=4,
-    mlp_width=48,
-    norm_eps=1e-3,
-  ),
-  projector=ProjectorConfig(vision_width=32, width=48),
-  llm=LlamaConfig(
-    vocab_size=512,
-    width=48,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    mlp_width=64,
-    rope_theta=50.0,
-    norm_eps=1e-3,
-    max_length=256,
-  ),
+from tests.models.critic.critics import (
+  CONFIG,
+  PROJECTOR_JSON,
+  TOKENS_PER_FRAME,
 )
-TOKENS_PER_FRAME = 4
+from tests.models.critic.torch_projector import Reference
+from tests.optional import safetensors_torch, torch, transformers
 
 # What stands in the root config.json of VILA-1.5 besides what we read.
 ROOT = {
@@ -65,7 +35,7 @@ ROOT = {
 }
 
 
-class Vila(nn.Module):
+class Vila(torch.nn.Module):
   """The three networks; its module names are those of the published code."""
 
   def __init__(self):
@@ -76,14 +46,14 @@ class Vila(nn.Module):
       )
     )
     # Two levels of one name, as in VILA.
-    self.vision_tower = nn.ModuleDict({
+    self.vision_tower = torch.nn.ModuleDict({
       'vision_tower': transformers.SiglipVisionModel(
         transformers.SiglipVisionConfig(
           **CONFIG.vision_tower.to_json(), attn_implementation='eager'
         )
       )
     })  # fmt: skip
-    self.mm_projector = projector_test.Reference(CONFIG.projector)
+    self.mm_projector = Reference(CONFIG.projector)
 
   @property
   def tower(self) -> transformers.SiglipVisionModel:
@@ -146,7 +116,7 @@ def write(folder: pathlib.Path, vila: Vila) -> pathlib.Path:
     f'vision_model.{name}': tensor
     for name, tensor in vila.tower.state_dict().items()
   }
-  safetensors.torch.save_file(
+  safetensors_torch.save_file(
     tensors, folder / 'vision_tower' / 'model.safetensors'
   )
   preprocessor = {'image_processor_type': 'SiglipImageProcessor'}
@@ -154,39 +124,10 @@ def write(folder: pathlib.Path, vila: Vila) -> pathlib.Path:
     json.dumps(preprocessor)
   )
   (folder / 'mm_projector' / 'config.json').write_text(
-    json.dumps(projector_test.ConfigTest.PUBLISHED)
+    json.dumps(PROJECTOR_JSON)
   )
-  safetensors.torch.save_file(
+  safetensors_torch.save_file(
     vila.mm_projector.state_dict(),
     folder / 'mm_projector' / 'model.safetensors',
   )
   return folder
-
-
-def make_frames(batch: int, num_frames: int, seed: int = 0) -> np.ndarray:
-  """uint8 [B, T, size, size, 3]."""
-  size = CONFIG.vision_tower.image_size
-  shape = (batch, num_frames, size, size, 3)
-  return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-def make_tokens(
-  frames_b: list[int], length: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-  """Prompts with these numbers of frames: ids [B, N] and lengths [B].
-
-  As in VILA a text goes first, and each frame is followed by a line break,
-  here one token. Rows end at different places.
-  """
-  rng = np.random.default_rng(seed)
-  tokens_bn = np.zeros((len(frames_b), length), np.int32)
-  lengths_b = np.zeros(len(frames_b), np.int32)
-  for row, num_frames in enumerate(frames_b):
-    lead, tail = rng.integers(2, 5), rng.integers(3, 9)
-    ids = [*rng.integers(3, 500, lead)]
-    for _ in range(num_frames):
-      ids += [IMAGE_TOKEN] * TOKENS_PER_FRAME + [13]
-    ids += [*rng.integers(3, 500, tail)]
-    tokens_bn[row, : len(ids)] = ids
-    lengths_b[row] = len(ids)
-  return tokens_bn, lengths_b

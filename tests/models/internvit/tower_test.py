@@ -11,15 +11,13 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.torch
-import torch
-import transformers
 
 from lift_jax import errors
 from lift_jax.models.functional import functional
 from lift_jax.models.internvit import convert, tower
 from lift_jax.models.internvit.config import NORM_TYPES, InternViTConfig
 from lift_jax.weights import conversion, param_paths, safetensors_files
+from tests.optional import safetensors_torch, torch, transformers
 from tests.torch_weights import scaled_error
 
 SIZES = {
@@ -111,7 +109,7 @@ def _published(norm_type='rms_norm'):
 def _load(config, tensors):
   """Parameters through a file, the shipped table and its exceptions."""
   with tempfile.TemporaryDirectory() as folder:
-    safetensors.torch.save_file(tensors, f'{folder}/model.safetensors')
+    safetensors_torch.save_file(tensors, f'{folder}/model.safetensors')
     return conversion.load(
       convert.INTERNVIT_TABLE,
       _model(config).abstract_params,

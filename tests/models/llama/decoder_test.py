@@ -10,10 +10,6 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
-import peft
-import safetensors.torch
-import torch
-import transformers
 
 from lift_jax.models import lora
 from lift_jax.models.functional import functional
@@ -22,6 +18,7 @@ from lift_jax.models.llama import convert
 from lift_jax.models.llama.decoder import Decoder, last_token
 from lift_jax.weights import conversion, param_paths, safetensors_files
 from tests.models.llama.sizes import VILA_3B
+from tests.optional import peft, safetensors_torch, torch, transformers
 from tests.torch_weights import (
   params_from_torch,
   scaled_error,
@@ -432,7 +429,7 @@ class ConversionTest(parameterized.TestCase):
       for layer in range(PLAIN.num_layers)
     } | reference.state_dict()
     folder = self.enterContext(tempfile.TemporaryDirectory())
-    safetensors.torch.save_file(tensors, f'{folder}/model.safetensors')
+    safetensors_torch.save_file(tensors, f'{folder}/model.safetensors')
     load = functools.partial(
       conversion.load,
       convert.LLAMA_TABLE,

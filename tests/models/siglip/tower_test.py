@@ -7,15 +7,13 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.torch
-import torch
-import transformers
 
 from lift_jax import errors
 from lift_jax.models.functional import functional
 from lift_jax.models.siglip import convert, tower
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.weights import conversion, param_paths, safetensors_files
+from tests.optional import safetensors_torch, torch, transformers
 from tests.torch_weights import scaled_error
 
 # A rest of 2 pixels at the edges, a width that heads do not suggest, and a
@@ -81,7 +79,7 @@ def _without_layer(config):
 def _load(config, tensors, ignored=None):
   """Parameters through a file, the shipped table and its exceptions."""
   with tempfile.TemporaryDirectory() as folder:
-    safetensors.torch.save_file(tensors, f'{folder}/model.safetensors')
+    safetensors_torch.save_file(tensors, f'{folder}/model.safetensors')
     return conversion.load(
       convert.SIGLIP_TABLE,
       _model(config).abstract_params,

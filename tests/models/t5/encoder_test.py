@@ -7,15 +7,14 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.torch
-import torch
-import transformers
-from transformers.models.t5 import modeling_t5
 
 from lift_jax.models import functional
 from lift_jax.models.t5 import config as config_lib
 from lift_jax.models.t5 import convert, encoder
 from lift_jax.weights import conversion, param_paths, safetensors_files
+from tests.optional import Package, safetensors_torch, torch, transformers
+
+modeling_t5 = Package('transformers.models.t5.modeling_t5')
 
 # Heads times head width differs from the model width, as T5 allows.
 TINY = config_lib.T5Config(
@@ -100,7 +99,7 @@ class EncoderTest(parameterized.TestCase):
     unwanted = {'shared.weight', 'encoder.embed_tokens.weight'} - set(names)
     folder = self.enterContext(tempfile.TemporaryDirectory())
     # Clones: safetensors refuses tensors that share memory.
-    safetensors.torch.save_file(
+    safetensors_torch.save_file(
       {name: state[name].clone() for name in state.keys() - unwanted},
       f'{folder}/model.safetensors',
     )
