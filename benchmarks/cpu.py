@@ -212,7 +212,9 @@ def measure(
   tokens = size.transformer.num_tokens(*size.latents)
   return {
     'step_flops': size.batch_size
-    * flops.training_flops(size.transformer, tokens, trains_kernels=True),
+    * flops.forward_flops(size.transformer, tokens).training(
+      trains_kernels=True
+    ),
     'first_round': compared[0],
     'rounds': compared[1:],
     'ratio': _ratio(compared[1:], 'seconds'),

@@ -9,10 +9,11 @@ import numpy as np
 
 from lift_jax.data import global_batch
 from lift_jax.data.cache import Bucket
-from lift_jax.diffusion.schedule import Schedule, ScheduleConfig
+from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.functional import Params
+from lift_jax.models.generators import LatentScale
 from lift_jax.runtime import distributed
 from lift_jax.training import loop
 from lift_jax.training import setup as setup_lib
@@ -50,7 +51,7 @@ NUM_STEPS = 18_800  # of LiFT's training; sets the learning rate alone
 SCHEDULE = ScheduleConfig()
 OBJECTIVE = RewardWeighted(real_weight=1.0)
 STEP = StepConfig(
-  scaling_factor=VAEConfig().scaling_factor,
+  latent_scale=LatentScale(VAEConfig().scaling_factor),
   caption_dropout=0.0,
   grad_accum=1,
   ema_decay=0.0,
@@ -111,12 +112,11 @@ class Ours:
       out_shardings=shardings,
     )(trainable)
     self._size, self._setup = size, setup
-    self._schedule = Schedule(SCHEDULE)
     self._key = jax.device_put(jax.random.key(0), setup.replicated)
     self._null_text = jax.device_put(
       np.zeros(text_shape(size.transformer), np.float32), setup.replicated
     )
-    step = make_train_step(setup.model, self._schedule, tx, OBJECTIVE, STEP)
+    step = make_train_step(setup.model, SCHEDULE, tx, OBJECTIVE, STEP)
     self._steps = loop.CompiledSteps(
       loop.jit_step(step, self._state),
       lambda batch: 'latents ' + 'x'.join(map(str, batch.mean.shape)),
@@ -129,7 +129,7 @@ class Ours:
       draw(
         jax.random.fold_in(self._key, number),
         LatentBatch.of(arrays, OBJECTIVE),
-        self._schedule.num_timesteps,
+        SCHEDULE,
         STEP.caption_dropout,
       )
     )
@@ -200,7 +200,7 @@ class Torch:
       group['lr'] = float(self._rate(number))
 
     def step() -> tuple[float, float]:
-      x0 = STEP.scaling_factor * (mean + (0.5 * logvar).exp() * posterior)
+      x0 = STEP.latent_scale.factor * (mean + (0.5 * logvar).exp() * posterior)
       loss = self._loss(x0, noise, text, reward, t)
       loss.backward()
       norm = self._torch.nn.utils.clip_grad_norm_(

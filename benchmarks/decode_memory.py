@@ -14,10 +14,11 @@ import time
 import jax
 import jax.numpy as jnp
 
-from lift_jax.models.cogvideox.generation import decode_latents
 from lift_jax.models.cogvideox.vae import VAE
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.functional import functional
+from lift_jax.models.generators import LatentScale
+from lift_jax.sampling.programs import decode_latents
 
 LATENTS = (1, 13, 60, 90, 16)
 GIB = 2.0**30
@@ -37,7 +38,7 @@ def main() -> None:
   latents = jax.ShapeDtypeStruct(LATENTS, jnp.float32)
   start = time.monotonic()
   program = decode_latents.lower(
-    vae, params, latents, config.scaling_factor, flags.tiling
+    vae, params, latents, LatentScale(config.scaling_factor), flags.tiling
   ).compile()
   memory = program.memory_analysis()
   print(

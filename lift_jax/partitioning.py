@@ -15,11 +15,11 @@ Rules are total: every parameter matches exactly one rule, and every rule
 matches a parameter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import mesh_utils
@@ -29,8 +29,12 @@ from lift_jax.weights import param_paths
 
 AXES = ('data', 'fsdp', 'context', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
+# Everything with a leading batch axis.
+BATCH = jax.sharding.PartitionSpec(BATCH_AXES)
 
 Rules = Sequence[tuple[str, jax.sharding.PartitionSpec]]
+
+T = TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +101,28 @@ def make_mesh(
     )
   auto = (jax.sharding.AxisType.Auto,) * len(AXES)
   return jax.sharding.Mesh(grid, AXES, axis_types=auto)
+
+
+def spread(place: Callable[[jax.sharding.Mesh], T]) -> T:
+  """`place(mesh)` on a mesh of all devices, cut into as many parts as fit.
+
+  For work that computes nothing and so has no mesh of the user's choice: 2B
+  cannot be cut into 256 parts, but a slice of 256 chips can still convert it.
+
+  Args:
+    place: raises UserError for a mesh that does not divide the parameters.
+  """
+  count = jax.device_count()
+  for fsdp in range(count, 0, -1):
+    if count % fsdp:
+      continue
+    config = MeshConfig(data=count // fsdp, fsdp=fsdp)
+    try:
+      return place(make_mesh(config))
+    except errors.UserError:
+      if fsdp == 1:
+        raise
+  raise AssertionError('one part always fits')
 
 
 def platform() -> str:

@@ -9,8 +9,15 @@ import typing
 
 
 def sections_of(config_class: type) -> set[type]:
-  """A config class and those of its sections, at any depth."""
+  """A config class and those of its sections, at any depth.
+
+  A section that stands for several adds those that are registered.
+  """
   found = {config_class}
+  if hasattr(config_class, 'choose_class'):
+    for choice in config_class.__subclasses__():
+      if choice.__module__.startswith('lift_jax.'):
+        found |= sections_of(choice)
   for name in typing.get_type_hints(config_class):
     for section in _dataclasses_of(config_class, name):
       found |= sections_of(section)

@@ -348,3 +348,24 @@ class ConstrainTest(parameterized.TestCase):
       expected = np.cos(np.sin(np.asarray(x))).sum()
       np.testing.assert_allclose(compiled(x), expected, rtol=1e-6)
     assert 'f32[2,3]' in compiled.as_text()
+
+
+class TestSpread:
+  @pytest.mark.parametrize(
+    ('size', 'parts'), [(16, 8), (20, 4), (6, 2), (5, 1)]
+  )
+  def test_as_many_parts_as_fit(self, size, parts):
+    shape = {'x': jax.ShapeDtypeStruct((size,), jnp.float32)}
+    rules = ((r'x', jax.sharding.PartitionSpec('fsdp')),)
+    sharding = partitioning.spread(
+      lambda mesh: partitioning.param_shardings(rules, shape, mesh)
+    )['x']
+    assert sharding.shard_shape((size,)) == (size // parts,)
+    assert sharding.num_devices == 8
+
+  def test_other_errors_pass(self):
+    def place(mesh):
+      raise errors.UserError('no')
+
+    with pytest.raises(errors.UserError, match='no'):
+      partitioning.spread(place)

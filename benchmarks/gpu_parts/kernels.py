@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from lift_jax.data.critic_pipeline import NUM_FRAMES
+from lift_jax.models import generators
 from lift_jax.models.attention import attention
 from lift_jax.planning import sizes
 
@@ -68,7 +69,7 @@ def kernels(tiny: bool) -> dict[str, Any]:
 
 def _shapes() -> tuple[_Shape, ...]:
   """Those of one video, and of what a critic sees and reads of it."""
-  video = sizes.MODELS['CogVideoX-2b'].transformer
+  video = generators.published_sizes()['CogVideoX-2b'].transformer
   tokens = video.num_tokens(13, 60, 90)  # 49 x 480 x 720 pixels
   critic = sizes.CRITICS['VILA1.5-13b']
   tower, llm = critic.vision_tower, critic.llm

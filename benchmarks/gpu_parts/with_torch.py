@@ -106,7 +106,7 @@ def sample(tiny: bool) -> dict[str, Any]:
     folder, device, latents_bfchw[:1].transpose(1, 2), config.video.tiling, tiny
   )
   tokens = folder.transformer.num_tokens(frames, rows, columns)
-  flops = 2 * forward_flops(folder.transformer, tokens)
+  flops = 2 * forward_flops(folder.transformer, tokens).forward
   denoise_seconds = config.sampler.num_steps * clock.median(passes)
   decode_seconds = clock.median(decodings)
   return _speed(device, passes, 1, flops) | {

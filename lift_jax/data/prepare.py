@@ -84,7 +84,7 @@ class PrepareConfig:
     records_per_shard: clips of a shard; a killed run loses at most one shard
       of each bucket and host.
     num_threads: that decode.
-    compute_dtype: of VAE and T5.
+    compute_dtype: of autoencoder and text encoder.
     keep_dtype: of what is stored.
     tiling: whether the VAE works in tiles, as the reference does.
   """
@@ -106,7 +106,7 @@ class PrepareConfig:
 
 
 class Encoder(Protocol):
-  """What turns clips into tensors; see `models.cogvideox.encoding`."""
+  """What turns clips into tensors; see `training.encoding`."""
 
   def videos(
     self, frames_bthw3: np.ndarray

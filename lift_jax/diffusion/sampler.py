@@ -37,7 +37,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax.diffusion import guidance
-from lift_jax.diffusion.schedule import ScheduleConfig, alpha_bars
 from lift_jax.errors import UserError
 
 SAMPLERS = ('ddim', 'dpm')
@@ -108,9 +107,9 @@ class Steps(NamedTuple):
 
   Attributes:
     index: 0, 1, ..., int32.
-    timestep: input of the network, int32.
+    timestep: input of the network, int32 or fp32.
     guidance: guidance scale, fp32 like all below.
-    signal: x0 = signal x - noise v.
+    signal: x0 = signal x - noise v, with v what the network predicts.
     noise: see `signal`.
     from_x: x' = from_x x + from_x0 x0 + from_previous x0_previous
       + from_noise noise.
@@ -154,20 +153,23 @@ def trailing_timesteps(
   return series if reference else series[:num_steps]
 
 
-def make_steps(schedule: ScheduleConfig, config: SamplerConfig) -> Steps:
-  """The tables of a sampler, all finite.
+def velocity_steps(alpha_bars: np.ndarray, config: SamplerConfig) -> Steps:
+  """The tables of a sampler for a network that predicts v, all finite.
+
+  Args:
+    alpha_bars: of every timestep, float64.
+    config: sampler.
 
   Raises:
-    UserError: more steps than the schedule has timesteps.
+    UserError: more steps than there are timesteps.
   """
-  total, num_steps = schedule.num_train_timesteps, config.num_steps
+  total, num_steps = len(alpha_bars), config.num_steps
   t = trailing_timesteps(num_steps, total, config.reference)
   t_next = np.append(t[1:], -1)
   if config.reference:
     t_next = t - total // num_steps
-  bars = alpha_bars(schedule)
-  a = bars[t]
-  p = np.where(t_next < 0, 1.0, bars[t_next])
+  a = alpha_bars[t]
+  p = np.where(t_next < 0, 1.0, alpha_bars[t_next])
 
   rates = {'signal': np.sqrt(a), 'noise': np.sqrt(1 - a)}
   shrink = np.sqrt((1 - p) / (1 - a))
@@ -254,7 +256,7 @@ def sample(
   Args:
     velocity: `velocity(x_b, timestep, guidance)`, the network's prediction
       with guidance applied, in fp32.
-    steps: tables from `make_steps`.
+    steps: tables of the sampler.
     x_b: noise to start from [B, ...].
     draw: `draw(index)`, the noise [B, ...] of a step; None for a deterministic
       sampler.

@@ -1,6 +1,6 @@
-"""The noise schedule of CogVideoX and the targets that follow from it.
+"""Noise schedules: what a network is trained to predict, and from what.
 
-With a = alpha-bar(t), eps ~ N(0, 1):
+That of CogVideoX, with a = alpha-bar(t), eps ~ N(0, 1):
 
   x_t = sqrt(a) x0 + sqrt(1 - a) eps         (noisy latents)
   v   = sqrt(a) eps - sqrt(1 - a) x0         (velocity, what the model predicts)
@@ -12,18 +12,46 @@ noise.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, Self
+import functools
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lift_jax.diffusion.sampler import SamplerConfig, Steps, velocity_steps
 from lift_jax.weights.published_config import PublishedConfig
+
+
+class Schedule(Protocol):
+  """What each family's schedule offers; frozen, as programs are made for it.
+
+  Timesteps are what the network is told: integers or floats. B samples.
+  """
+
+  def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Timesteps to train at."""
+
+  def add_noise(self, x0, noise, t_b) -> jax.Array:
+    """Noisy latents; t_b is [B], the rest [B, ...] and fp32."""
+
+  def target(self, x0, noise, t_b) -> jax.Array:
+    """What the network should predict of them."""
+
+  def make_steps(self, config: SamplerConfig) -> Steps:
+    """The tables of a sampler.
+
+    Raises:
+      UserError: a sampler or a number of steps that the schedule has not.
+    """
+
+  def to_json(self) -> dict[str, Any]:
+    """The published form."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-  """Noise schedule; the defaults are CogVideoX-2B.
+  """Noise schedule with v-prediction; the defaults are CogVideoX-2B.
 
   Attributes:
     num_train_timesteps: number of timesteps.
@@ -36,6 +64,32 @@ class ScheduleConfig:
   beta_start: float = 0.00085
   beta_end: float = 0.012
   snr_shift_scale: float = 3.0
+
+  def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jax.random.randint(key, shape, 0, self.num_train_timesteps)
+
+  def add_noise(self, x0, noise, t_b) -> jax.Array:
+    """x_t = sqrt(a) x0 + sqrt(1 - a) noise."""
+    signal_rate, noise_rate = self._rates(t_b, x0.ndim)
+    return signal_rate * x0 + noise_rate * noise
+
+  def target(self, x0, noise, t_b) -> jax.Array:
+    """v = sqrt(a) noise - sqrt(1 - a) x0."""
+    signal_rate, noise_rate = self._rates(t_b, x0.ndim)
+    return signal_rate * noise - noise_rate * x0
+
+  def make_steps(self, config: SamplerConfig) -> Steps:
+    return velocity_steps(alpha_bars(self), config)
+
+  @functools.cached_property
+  def _tables(self) -> tuple[np.ndarray, np.ndarray]:
+    """sqrt(a) and sqrt(1 - a) in fp32, rounded once from float64."""
+    a = alpha_bars(self)
+    return np.sqrt(a).astype(np.float32), np.sqrt(1.0 - a).astype(np.float32)
+
+  def _rates(self, t_b: jax.Array, rank: int):
+    shape = (-1,) + (1,) * (rank - 1)
+    return (jnp.asarray(table)[t_b].reshape(shape) for table in self._tables)
 
   @classmethod
   def from_json(cls, published: Mapping[str, Any]) -> Self:
@@ -103,29 +157,3 @@ def alpha_bars(config: ScheduleConfig) -> np.ndarray:
   root = np.sqrt(a)
   root = (root - root[-1]) * root[0] / (root[0] - root[-1])
   return root**2
-
-
-class Schedule:
-  """sqrt(a) and sqrt(1 - a) as fp32 tables, rounded once from float64."""
-
-  def __init__(self, config: ScheduleConfig):
-    a = alpha_bars(config)
-    self.num_timesteps = config.num_train_timesteps
-    self._signal = np.sqrt(a).astype(np.float32)
-    self._noise = np.sqrt(1.0 - a).astype(np.float32)
-
-  def _rates(self, t_b: jax.Array, rank: int):
-    shape = (-1,) + (1,) * (rank - 1)
-    signal = jnp.asarray(self._signal)[t_b].reshape(shape)
-    noise = jnp.asarray(self._noise)[t_b].reshape(shape)
-    return signal, noise
-
-  def add_noise(self, x0, noise, t_b) -> jax.Array:
-    """x_t = sqrt(a) x0 + sqrt(1 - a) noise; t is [B], the rest [B, ...]."""
-    signal_rate, noise_rate = self._rates(t_b, x0.ndim)
-    return signal_rate * x0 + noise_rate * noise
-
-  def velocity(self, x0, noise, t_b) -> jax.Array:
-    """v = sqrt(a) noise - sqrt(1 - a) x0."""
-    signal_rate, noise_rate = self._rates(t_b, x0.ndim)
-    return signal_rate * noise - noise_rate * x0

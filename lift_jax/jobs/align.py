@@ -1,4 +1,4 @@
-"""Fine-tunes CogVideoX on scored videos by reward-weighted likelihood (LiFT).
+"""Fine-tunes a model on scored videos by reward-weighted likelihood (LiFT).
 
 usage: lift align --config=FILE.py[:variant] --workdir=DIR [--multihost]
                   [--config.SECTION.FIELD=VALUE ...]
@@ -20,9 +20,9 @@ from lift_jax.cli import job_flags
 from lift_jax.data import pipeline
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.prepare import ensure_prepared, read_records
-from lift_jax.models.cogvideox import export
-from lift_jax.models.cogvideox.choice import open_chosen
-from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.models import generator_export
+from lift_jax.models.generator_config import open_chosen
+from lift_jax.models.generators import VideoModel
 from lift_jax.runtime import distributed
 from lift_jax.training import alignment
 from lift_jax.training import main as training_main
@@ -145,7 +145,7 @@ class Alignment(training_main.Task):
 
   def export(self, trained, frozen):
     config, target = self._call.config, self._call.workdir / 'export'
-    export.write(
+    generator_export.write(
       self._folder,
       target,
       trained,
@@ -158,7 +158,7 @@ class Alignment(training_main.Task):
 
 def _describe(
   scored: list[pipeline.ScoredEntry],
-  folder: ModelFolder,
+  folder: VideoModel,
   logger: logging.Logger,
 ) -> None:
   for bucket in sorted({item.entry.bucket for item in scored}):
@@ -166,7 +166,7 @@ def _describe(
       'align: %d videos with latents %s, %s tokens each',
       sum(item.entry.bucket == bucket for item in scored),
       'x'.join(map(str, bucket)),
-      f'{folder.transformer.num_tokens(*bucket):,}',
+      f'{folder.num_tokens(*bucket):,}',
     )
   logger.info(
     'align: %d of %d videos are real',

@@ -3,7 +3,7 @@
 import dataclasses
 
 from lift_jax.data.prepare import DataConfig, PrepareConfig
-from lift_jax.models.cogvideox.choice import ModelConfig
+from lift_jax.models.generator_config import ModelConfig
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.partitioning import MeshConfig
 from lift_jax.training.config import AlignTrainConfig

@@ -1,10 +1,10 @@
-"""Converts CogVideoX between diffusers folders and our form, both ways.
+"""Converts models between diffusers folders and our form, both ways.
 
 usage: lift convert --from=FOLDER --to=DIR [--multihost]
                     [--dtype=float32|bfloat16|float16]
 
 FOLDER is one of
-  a diffusers folder of CogVideoX  -> DIR: our form of it, whose weights all
+  the diffusers folder of a model  -> DIR: our form of it, whose weights all
                                       hosts of a pod read and write at once
   our form of such a folder        -> DIR: a diffusers folder
   the workdir of a lift align run  -> DIR: a diffusers folder of its latest
@@ -28,12 +28,12 @@ import pathlib
 
 from absl import flags
 
-from lift_jax import config_lib
+from lift_jax import config_lib, partitioning
 from lift_jax.errors import UserError
 from lift_jax.jobs.align_config import AlignConfig
-from lift_jax.models.cogvideox import export
-from lift_jax.models.cogvideox import folder as folder_lib
+from lift_jax.models import generator_export, generator_folder
 from lift_jax.models.functional import Params
+from lift_jax.models.generators import NETWORKS, VideoModel, open_model
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import atomic_folder, read_json
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     _convert_model(call, logger)
   else:
     raise UserError(
-      f'--from={source} is neither a diffusers folder of CogVideoX '
+      f'--from={source} is neither a diffusers folder of a model '
       '(model_index.json, transformer, vae, text_encoder), nor our form of '
       f'one, nor the workdir of a lift align run ({_CONFIG}, checkpoints); '
       'give one of these'
@@ -111,21 +111,23 @@ def _parse(argv: list[str]) -> _Call:
 
 def _convert_model(call: _Call, logger: logging.Logger) -> None:
   """A diffusers folder to our form, or our form to a diffusers folder."""
-  model = folder_lib.open_model(call.source)
-  ours = [name for name in folder_lib.COMPONENTS if model.is_ours(name)]
-  if ours and len(ours) < len(folder_lib.COMPONENTS):
+  model = open_model(call.source)
+  ours = [name for name in NETWORKS if model.is_ours(name)]
+  if ours and len(ours) < len(NETWORKS):
     raise UserError(
       f'--from={call.source}: of its weights only {", ".join(ours)} are in our '
       'form; convert the model again'
     )
-  write = folder_lib.write_published if ours else folder_lib.write_ours
+  write = (
+    generator_folder.write_published if ours else generator_folder.write_ours
+  )
   with atomic_folder(call.target) as partial:
     if distributed.is_primary():
-      folder_lib.copy_configs(model, partial, call.dtype)
+      generator_folder.copy_configs(model, partial, call.dtype)
     distributed.barrier('configs are copied')
-    for component in folder_lib.COMPONENTS:
-      write(model, component, partial, call.dtype)
-      logger.info('convert: %s is written', component)
+    for network in NETWORKS:
+      write(model, network, partial, call.dtype)
+      logger.info('convert: %s is written', network)
   form = 'a diffusers folder' if ours else 'our form'
   logger.info('convert: done, %s in %s', form, call.target)
 
@@ -137,7 +139,7 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
     AlignConfig,
     str(call.source / _CONFIG),
   )
-  model = folder_lib.open_model(
+  model = open_model(
     config.model.path or call.source / 'model', config.model.adapter
   )
   saved = call.source / 'checkpoints'
@@ -155,7 +157,7 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
       note['lora']['alpha'],
       tuple(note['lora']['targets']),
     )
-  setup = folder_lib.spread(
+  setup = partitioning.spread(
     lambda mesh: alignment.make_setup(
       model, config.model, trainable, lora or config.lora, mesh
     )
@@ -165,7 +167,7 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
   shardings, _ = setup.split(setup.shardings)
   params = checkpoints.load_of_run(saved, step, field, abstract, shardings)
   logger.info('convert: step %d of %s, %s parameters', step, saved, field)
-  export.write(
+  generator_export.write(
     model,
     call.target,
     params,
@@ -176,13 +178,13 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
   logger.info('convert: done, for diffusers: %s', call.target)
 
 
-def _described(model: folder_lib.ModelFolder) -> str:
+def _described(model: VideoModel) -> str:
   if model.adapter is None:
     return str(model.path)
   return f'{model.path} with the adapters {model.adapter.file.path}'
 
 
-def _frozen(setup: Setup, model: folder_lib.ModelFolder) -> Params:
+def _frozen(setup: Setup, model: VideoModel) -> Params:
   """What a whole transformer has beside what was trained, as stored."""
   _, frozen = setup.split(setup.model.abstract_params)
   if not frozen or setup.trainable == 'lora':

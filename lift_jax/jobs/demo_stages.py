@@ -30,8 +30,8 @@ from lift_jax.errors import UserError
 from lift_jax.jobs import align, evaluate, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.demo_config import DemoConfig
-from lift_jax.models.cogvideox import folder as t2v_folder
 from lift_jax.models.critic import folder as critic_folder
+from lift_jax.models.generators import VideoModel, open_model
 from lift_jax.runtime.files import json_sha256, read_json, write_json
 from lift_jax.runtime.journal import differences
 from lift_jax.scoring.videos import read_videos
@@ -172,7 +172,7 @@ class Demo:
       'sample',
       self._settings('sample')
       | {'prompts': chosen}
-      | _identity(t2v_folder.open_model(model)),
+      | _identity(open_model(model)),
       work,
     )
 
@@ -385,7 +385,7 @@ class Demo:
       name,
       self._settings('align')
       | self._digest('annotate', *(('score',) if records is None else ()))
-      | _identity(t2v_folder.open_model(model))
+      | _identity(open_model(model))
       | {'settings': settings, 'records': _hash(records)},
       work,
     )
@@ -417,7 +417,7 @@ class Demo:
       name,
       self._settings('sample')
       | {'prompts': chosen, 'per_prompt': clips.per_held_out}
-      | _identity(t2v_folder.open_model(model)),
+      | _identity(open_model(model)),
       work,
     )
     return folder
@@ -438,7 +438,7 @@ def write_prompts(path: pathlib.Path, captions: list[str]) -> None:
   )
 
 
-def _identity(model: t2v_folder.ModelFolder) -> dict[str, str]:
+def _identity(model: VideoModel) -> dict[str, str]:
   return {
     component: model.fingerprint(component)[:16]
     for component in ('transformer', 'vae', 'text_encoder')

@@ -4,11 +4,11 @@ usage: lift prepare --config=FILE.py[:variant] --workdir=DIR [--multihost]
                     [--config.SECTION.FIELD=VALUE ...]
 
 Reads the alignment files that the config names, decodes the videos, encodes
-them with the model's VAE and their captions with its T5, and writes the cache
-(DIR/cache unless data.cache says otherwise). Run it again to go on after a
-kill; what is done is not done again. SIGTERM lets it keep all that is encoded,
-and ends it with status 143. DIR/skipped.json lists the records that were left
-out where data.on_bad_record is 'skip'.
+them with the model's autoencoder and their captions with its text encoder, and
+writes the cache (DIR/cache unless data.cache says otherwise). Run it again to
+go on after a kill; what is done is not done again. SIGTERM lets it keep all
+that is encoded, and ends it with status 143. DIR/skipped.json lists the records
+that were left out where data.on_bad_record is 'skip'.
 
 example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
@@ -22,11 +22,11 @@ from lift_jax.data.cache import Cache, record_key
 from lift_jax.data.records import ReadResult, read_alignment
 from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
-from lift_jax.models.cogvideox import encoding
-from lift_jax.models.cogvideox.choice import open_chosen
-from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.models.generator_config import open_chosen
+from lift_jax.models.generators import VideoModel
 from lift_jax.runtime import distributed
 from lift_jax.toyworld.measures import MIN_FRAMES
+from lift_jax.training import encoding
 
 
 def main(argv: list[str]) -> int:
@@ -69,7 +69,7 @@ def read_records(config: AlignConfig, workdir: pathlib.Path) -> ReadResult:
 def ensure_prepared(
   config: AlignConfig,
   workdir: pathlib.Path,
-  model: ModelFolder,
+  model: VideoModel,
   found: ReadResult,
   logger: logging.Logger,
 ) -> Cache:

@@ -24,8 +24,8 @@ from lift_jax.data.contact_sheet import SheetClip, write_contact_sheet
 from lift_jax.data.prompts import read_prompts
 from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.errors import UserError, listing
-from lift_jax.models.cogvideox.choice import ModelConfig, open_chosen
-from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.models.generator_config import ModelConfig, open_chosen
+from lift_jax.models.generators import VideoModel
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed
 from lift_jax.runtime.progress import Progress
@@ -34,8 +34,8 @@ from lift_jax.sampling import loop, noise
 from lift_jax.sampling.clips import Clip, make_clips
 from lift_jax.sampling.config import (
   OutputConfig,
-  PromptsConfig,
-  RunConfig,
+  SamplingPromptsConfig,
+  SamplingRunConfig,
   VideoConfig,
 )
 from lift_jax.sampling.generator import Generator, made_by
@@ -47,11 +47,11 @@ class SampleConfig:
   """Sections of a sampling job; the mesh is of one host's devices."""
 
   model: ModelConfig
-  prompts: PromptsConfig
+  prompts: SamplingPromptsConfig
   video: VideoConfig
   sampler: SamplerConfig
   mesh: MeshConfig
-  run: RunConfig
+  run: SamplingRunConfig
   output: OutputConfig
 
 
@@ -138,8 +138,8 @@ def _warn(
   """Says where the result will not be quite what was asked for."""
   if generator.num_frames != config.video.num_frames:
     logger.warning(
-      'video.num_frames is %d, not 8 k + 1: the autoencoder decodes its '
-      'latents to %d frames, as the reference does, and all are written',
+      'video.num_frames is %d, but the autoencoder decodes its latents to %d '
+      'frames, as the reference does, and all are written',
       config.video.num_frames,
       generator.num_frames,
     )
@@ -159,7 +159,7 @@ def _warn(
 def _open_manifest(
   config: SampleConfig,
   workdir: pathlib.Path,
-  model: ModelFolder,
+  model: VideoModel,
   clips: Sequence[Clip],
 ) -> Manifest:
   """The manifest, with what earlier runs left in one piece."""

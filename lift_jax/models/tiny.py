@@ -6,6 +6,7 @@ from typing import Any
 def video_model() -> dict[str, Any]:
   """A CogVideoX of two layers; its tokens are bytes."""
   return {
+    'family': 'cogvideox',
     'seed': 0,
     'transformer': {
       'num_layers': 2,

@@ -24,16 +24,13 @@ from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.sample import SampleConfig
 from lift_jax.jobs.score import ScoreConfig
 from lift_jax.jobs.train_critic import TrainCriticConfig
-from lift_jax.models.cogvideox import flops as cogvideox_flops
-from lift_jax.models.cogvideox import generation
-from lift_jax.models.cogvideox.folder import COMPONENTS
 from lift_jax.models.critic import flops as critic_flops
 from lift_jax.models.critic import sharding as critic_sharding
 from lift_jax.models.functional import functional
-from lift_jax.models.t5 import flops as t5_flops
 from lift_jax.partitioning import BATCH_AXES
 from lift_jax.planning import sizes
 from lift_jax.planning.report import Program
+from lift_jax.sampling import programs
 from lift_jax.sampling.config import VideoConfig
 from lift_jax.sampling.sizes import latent_shape
 from lift_jax.scoring import scorer
@@ -73,17 +70,13 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
   batch_size = config.train.global_batch(
     mesh.size, partitioning.batch_shards(mesh)
   )
-  text = (
-    model.transformer.max_text_length,
-    model.transformer.text_embed_dim,
-  )
   kept = jnp.dtype(config.prepare.keep_dtype)
   rows = functools.partial(_array, sharding=setup.batch_sharding)
   objective = config.objective.chosen
   arrays = {
     'mean': rows((batch_size, *latents), kept),
     'logvar': rows((batch_size, *latents), kept),
-    'text': rows((batch_size, *text), kept),
+    'text': rows((batch_size, *model.text_shape), kept),
     'reward': rows((batch_size,), jnp.float32),
     'is_real': rows((batch_size,), jnp.bool_),
   }
@@ -94,7 +87,7 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
     state,
     frozen,
     LatentBatch.of(arrays, objective),
-    _array(text, kept, setup.replicated),
+    _array(model.text_shape, kept, setup.replicated),
     _array(key.shape, key.dtype, setup.replicated),
     state.trainable if objective.needs_reference else {},
   )
@@ -109,10 +102,7 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
         model, config.train.trainable, (batch_size, *latents)
       ),
       _kernel_flops(
-        batch_size
-        * cogvideox_flops.attention_flops(
-          model.transformer, model.transformer.num_tokens(*latents[:3])
-        ),
+        batch_size * model.flops(model.num_tokens(*latents[:3])).attention,
         config.train.remat,
       ),
     )
@@ -174,15 +164,12 @@ def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
   batch_size = config.run.batch_per_shard * partitioning.batch_shards(mesh)
   dtype = jnp.dtype(config.model.compute_dtype)
   rows = functools.partial(_array, sharding=NamedSharding(mesh, P(BATCH_AXES)))
-  text_shape = (
-    model.transformer.max_text_length,
-    model.transformer.text_embed_dim,
-  )
+  text_shape = model.text_shape
 
-  def network(component, **options):
-    network = model.declare(component, dtype=dtype, **options)
+  def network(name, **options):
+    network = model.declare(name, dtype=dtype, **options)
     shardings = partitioning.param_shardings(
-      COMPONENTS[component].rules, network.abstract_params, mesh
+      model.networks[name].rules, network.abstract_params, mesh
     )
     return network, _arrays(network.abstract_params, shardings, dtype)
 
@@ -195,20 +182,20 @@ def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
   if config.sampler.is_guided:
     negative = _array(text_shape, dtype, NamedSharding(mesh, P()))
   passes = config.sampler.num_steps * (2 if config.sampler.is_guided else 1)
-  tokens = model.transformer.num_tokens(*latents[:3])
+  flops = model.flops(model.num_tokens(*latents[:3]))
   return [
     Program(
       'text encoder',
       mesh,
       _lowering(
         mesh,
-        generation.embed,
+        programs.embed,
         encoder,
         encoder_params,
         rows((batch_size, text_shape[0]), jnp.int32),
       ),
       batch_size,
-      batch_size * t5_flops.forward_flops(model.text_encoder, text_shape[0]),
+      batch_size * model.text_flops(),
       kernel_flops=0.0,
     ),
     Program(
@@ -216,7 +203,7 @@ def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
       mesh,
       _lowering(
         mesh,
-        generation.denoise,
+        programs.denoise,
         transformer,
         transformer_params,
         model.schedule,
@@ -227,23 +214,19 @@ def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
         keys_b2=rows((batch_size, 2), jnp.uint32),
       ),
       batch_size,
-      batch_size
-      * passes
-      * cogvideox_flops.forward_flops(model.transformer, tokens),
-      batch_size
-      * passes
-      * cogvideox_flops.attention_flops(model.transformer, tokens),
+      batch_size * passes * flops.forward,
+      batch_size * passes * flops.attention,
     ),
     Program(
       'decoding',
       mesh,
       _lowering(
         mesh,
-        generation.decode_latents,
+        programs.decode_latents,
         vae,
         vae_params,
         rows((batch_size, *latents), jnp.float32),
-        model.vae.scaling_factor,
+        model.latent_scale,
         config.video.tiling,
       ),
       batch_size,

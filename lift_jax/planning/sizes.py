@@ -4,35 +4,18 @@ from collections.abc import Mapping
 import pathlib
 from typing import TypeVar
 
-from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox.choice import ModelConfig, RandomModelConfig
-from lift_jax.models.cogvideox.config import COGVIDEOX_5B, TransformerConfig
-from lift_jax.models.cogvideox.folder import ModelFolder, open_model
-from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models import generators
 from lift_jax.models.critic.choice import CriticModelConfig
 from lift_jax.models.critic.critic import CriticConfig
 from lift_jax.models.critic.folder import CriticFolder, open_critic
 from lift_jax.models.critic.projector import ProjectorConfig
+from lift_jax.models.generator_config import ModelConfig
 from lift_jax.models.internvit.config import InternViTConfig
 from lift_jax.models.llama.config import VILA_13B, VILA_40B
 from lift_jax.models.siglip.config import SiglipConfig
-from lift_jax.models.t5.config import T5Config
 
-# As in the config files of THUDM/CogVideoX-2b and -5b.
-MODELS = {
-  'CogVideoX-2b': RandomModelConfig(
-    TransformerConfig(), VAEConfig(), T5Config(), ScheduleConfig(), seed=0
-  ),
-  'CogVideoX-5b': RandomModelConfig(
-    COGVIDEOX_5B,
-    VAEConfig(scaling_factor=0.7, invert_scale_latents=True),
-    T5Config(),
-    ScheduleConfig(snr_shift_scale=1.0),
-    seed=0,
-  ),
-}
-# As in those of Efficient-Large-Model/VILA1.5-13b and -40b.
+# As in the config files of Efficient-Large-Model/VILA1.5-13b and -40b.
 CRITICS = {
   'VILA1.5-13b': CriticConfig(SiglipConfig(), ProjectorConfig(), VILA_13B),
   'VILA1.5-40b': CriticConfig(
@@ -47,22 +30,16 @@ T = TypeVar('T')
 _NOWHERE = pathlib.Path()
 
 
-def model_of(config: ModelConfig) -> ModelFolder:
+def model_of(config: ModelConfig) -> generators.VideoModel:
   """The configs of a job's model; its weights need not be there.
 
   Raises:
     UserError: the config does not say which it is.
   """
   if config.path:
-    return open_model(config.path, config.adapter)
-  known = config.random or _published(config.published, MODELS)
-  return ModelFolder(
-    _NOWHERE,
-    {},
-    known.transformer,
-    known.vae,
-    known.text_encoder,
-    known.schedule,
+    return generators.open_model(config.path, config.adapter)
+  return generators.of_sizes(
+    config.random or _published(config.published, generators.published_sizes())
   )
 
 

@@ -8,7 +8,7 @@ from lift_jax.sampling.clips import SAME_NAME
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptsConfig:
+class SamplingPromptsConfig:
   """What is to be seen.
 
   Attributes:
@@ -54,7 +54,8 @@ class VideoConfig:
   Attributes:
     height: in pixels.
     width: in pixels.
-    num_frames: 4 k + 1, best 8 k + 1; CogVideoX was trained at 49.
+    num_frames: r k + 1, where r frames are one of latents; for CogVideoX r is
+      4, 8 k + 1 is best, and 49 what it was trained at.
     tiling: whether the autoencoder decodes in tiles, as the reference does: a
       quarter of the memory, and slightly other pixels.
   """
@@ -66,7 +67,7 @@ class VideoConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class SamplingRunConfig:
   """How the work is cut up; none of it changes a clip but for rounding.
 
   Attributes:

@@ -20,17 +20,11 @@ import numpy as np
 from lift_jax import partitioning
 from lift_jax.diffusion import sampler as sampler_lib
 from lift_jax.diffusion.sampler import SamplerConfig
-from lift_jax.models.cogvideox import flops, generation
-from lift_jax.models.cogvideox.choice import ModelConfig
-from lift_jax.models.cogvideox.folder import (
-  COMPONENTS,
-  TOKENIZER,
-  ModelFolder,
-)
-from lift_jax.models.cogvideox.sharding import BATCH, check_heads
-from lift_jax.models.cogvideox.stage import Stage
-from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
-from lift_jax.sampling import sizes
+from lift_jax.models.generator_config import ModelConfig
+from lift_jax.models.generators import NETWORKS, TOKENIZER, VideoModel
+from lift_jax.models.stage import Stage
+from lift_jax.partitioning import BATCH
+from lift_jax.sampling import programs, sizes
 from lift_jax.sampling.config import VideoConfig
 
 T = TypeVar('T')
@@ -46,7 +40,7 @@ class Generator:
     video: size of the clips.
     sampler: how they are sampled.
     negative: text to keep away from.
-    offload: see `RunConfig`.
+    offload: see `SamplingRunConfig`.
 
   Attributes:
     num_shards: of the batch, each with clips of its own.
@@ -60,7 +54,7 @@ class Generator:
 
   def __init__(
     self,
-    model: ModelFolder,
+    model: VideoModel,
     config: ModelConfig,
     mesh: jax.sharding.Mesh,
     video: VideoConfig,
@@ -73,15 +67,15 @@ class Generator:
     self.num_shards = partitioning.batch_shards(mesh)
     self.latent_shape = sizes.latent_shape(model, video)
     self._model, self._sampler, self._tiling = model, sampler, video.tiling
-    check_heads(model.transformer, mesh)
-    sampler_lib.make_steps(model.schedule, sampler)  # raises if it cannot
+    model.check_mesh(mesh)
+    model.schedule.make_steps(sampler)  # raises if it cannot
     stage = functools.partial(
       Stage, model, mesh=mesh, dtype=config.compute_dtype, offload=offload
     )
     self._text_encoder = stage('text_encoder')
     self._transformer = stage('transformer', attention_backend=config.attention)
     self._vae = stage('vae')
-    self._tokenizer = load_tokenizer(model.path / TOKENIZER)
+    self._tokenize = model.load_tokenizer()
     self._negative = negative
     self._negative_text = None
     self.num_frames = sizes.decoded_frames(model, self._vae.network, video)
@@ -90,30 +84,26 @@ class Generator:
 
   def flops(self) -> float:
     """Of all steps of one clip in the transformer."""
-    frames, height, width, _ = self.latent_shape
-    tokens = self._model.transformer.num_tokens(frames, height, width)
+    num_tokens = self._model.num_tokens(*self.latent_shape[:3])
     passes = self._sampler.num_steps * (2 if self._sampler.is_guided else 1)
-    return passes * flops.forward_flops(self._model.transformer, tokens)
+    return passes * self._model.flops(num_tokens).forward
 
   def too_long(self, texts: Sequence[str]) -> list[bool]:
     """Which texts have more tokens than the model reads."""
-    return self._tokens(texts)[1]
+    return self._tokenize(texts)[1]
 
   @property
   def max_text_length(self) -> int:
     """Tokens of a text that the model reads."""
-    return self._model.transformer.max_text_length
-
-  def _tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
-    return tokenize(self._tokenizer, texts, self.max_text_length)
+    return self._model.text_shape[0]
 
   def embed(self, batches: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
     """Embeddings [B, S, D] of batches of B texts."""
     with self._text_encoder.params() as params:
 
       def run(texts):
-        tokens_bs = jax.device_put(self._tokens(texts)[0], self._rows)
-        return generation.embed(self._text_encoder.network, params, tokens_bs)
+        tokens_bs = jax.device_put(self._tokenize(texts)[0], self._rows)
+        return programs.embed(self._text_encoder.network, params, tokens_bs)
 
       if self._negative_text is None:
         batches = iter(batches)
@@ -139,7 +129,7 @@ class Generator:
       def run(batch):
         text_bsd, seeds, noise = batch
         put = functools.partial(jax.device_put, device=self._rows)
-        return generation.denoise(
+        return programs.denoise(
           self._transformer.network,
           params,
           self._model.schedule,
@@ -158,11 +148,11 @@ class Generator:
     with self._vae.params() as params:
 
       def run(latents_bfhwc):
-        return generation.decode_latents(
+        return programs.decode_latents(
           self._vae.network,
           params,
           jax.device_put(latents_bfhwc, self._rows),
-          self._model.vae.scaling_factor,
+          self._model.latent_scale,
           self._tiling,
         )
 
@@ -183,15 +173,15 @@ class Generator:
       yield jax.device_get(waiting)
 
 
-def checkpoint_id(model: ModelFolder) -> str:
+def checkpoint_id(model: VideoModel) -> str:
   """Sixteen hex digits that tell a model's weights and configs from others."""
-  parts = [model.fingerprint(part) for part in (*COMPONENTS, TOKENIZER)]
+  parts = [model.fingerprint(part) for part in (*NETWORKS, TOKENIZER)]
   parts.append(json.dumps(model.schedule.to_json(), sort_keys=True))
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
 
 
 def made_by(
-  model: ModelFolder,
+  model: VideoModel,
   config: ModelConfig,
   video: VideoConfig,
   sampler: SamplerConfig,

@@ -17,7 +17,7 @@ from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
 from lift_jax.sampling import noise as noise_lib
 from lift_jax.sampling.clips import Clip
-from lift_jax.sampling.config import OutputConfig, RunConfig
+from lift_jax.sampling.config import OutputConfig, SamplingRunConfig
 from lift_jax.sampling.generator import Generator
 from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
 
@@ -121,7 +121,7 @@ def run(
   clips: Sequence[Clip],
   finished: set[str],
   manifest: Manifest,
-  config: RunConfig,
+  config: SamplingRunConfig,
   output: OutputConfig,
   initial_noise: str,
   stop: StopSignal,

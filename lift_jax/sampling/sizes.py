@@ -4,60 +4,58 @@ import jax
 import numpy as np
 
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox import generation
-from lift_jax.models.cogvideox.folder import ModelFolder
 from lift_jax.models.functional import FunctionalModel
+from lift_jax.models.generators import VideoModel
+from lift_jax.sampling import programs
 from lift_jax.sampling.config import VideoConfig
 
 LatentShape = tuple[int, int, int, int]  # F, h, w, C
 
 
-def latent_shape(model: ModelFolder, video: VideoConfig) -> LatentShape:
+def latent_shape(model: VideoModel, video: VideoConfig) -> LatentShape:
   """(F, h, w, C) of a clip.
 
   Raises:
     UserError: a size or a number of frames that the model cannot make.
   """
-  ratio = model.vae.spatial_ratio
-  multiple = ratio * model.transformer.patch_size
+  grid = model.latent_grid
   for name in ('height', 'width'):
     size = getattr(video, name)
-    if size < multiple or size % multiple:
+    if size < grid.multiple or size % grid.multiple:
       raise UserError(
-        f'video.{name} is {size}; this model makes multiples of {multiple} '
-        'pixels'
+        f'video.{name} is {size}; this model makes multiples of '
+        f'{grid.multiple} pixels'
       )
-  per_latent = model.vae.temporal_compression_ratio
-  groups, rest = divmod(video.num_frames - 1, per_latent)
+  groups, rest = divmod(video.num_frames - 1, grid.frames)
   if video.num_frames < 1 or rest:
-    near = max(groups, 0) * per_latent + 1
+    near = max(groups, 0) * grid.frames + 1
     raise UserError(
       f'video.num_frames is {video.num_frames}; this model makes '
-      f'{per_latent} k + 1 frames, such as {near} or {near + per_latent}'
+      f'{grid.frames} k + 1 frames, such as {near} or {near + grid.frames}'
     )
-  height, width = video.height // ratio, video.width // ratio
-  return groups + 1, height, width, model.vae.latent_channels
+  height, width = video.height // grid.pixels, video.width // grid.pixels
+  return groups + 1, height, width, grid.channels
 
 
 def decoded_frames(
-  model: ModelFolder,
+  model: VideoModel,
   vae: FunctionalModel,
   video: VideoConfig,
 ) -> int:
   """Frames that come out of the decoder, which may be more than asked for.
 
-  It decodes two latent frames at a time, and only in a run of three does the
-  first stand for a single frame. So 8 k + 1 frames come out as they are, and
-  three more of 8 k + 5, as in the reference.
+  That of CogVideoX decodes two latent frames at a time, and only in a run of
+  three does the first stand for a single frame. So 8 k + 1 frames come out as
+  they are, and three more of 8 k + 5, as in the reference.
 
   Raises:
     UserError: its tiles would decode to another size.
   """
-  decoded = generation.decode_latents.eval_shape(
+  decoded = programs.decode_latents.eval_shape(
     vae,
     vae.abstract_params,
     jax.ShapeDtypeStruct((1, *latent_shape(model, video)), np.float32),
-    model.vae.scaling_factor,
+    model.latent_scale,
     video.tiling,
   )
   _, num_frames, height, width, _ = decoded.shape

@@ -1,4 +1,4 @@
-"""A CogVideoX transformer, made ready to be fine-tuned on a mesh."""
+"""A text-to-video transformer, made ready to be fine-tuned on a mesh."""
 
 import dataclasses
 import functools
@@ -9,15 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from lift_jax.data.pipeline import COLUMNS, ScoredEntry
-from lift_jax.diffusion.schedule import Schedule
 from lift_jax.errors import UserError, listing
 from lift_jax.models import lora
-from lift_jax.models.cogvideox import flops
-from lift_jax.models.cogvideox.choice import ModelConfig
-from lift_jax.models.cogvideox.folder import ModelFolder
-from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES, check_heads
-from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import Params, functional
+from lift_jax.models.generator_config import ModelConfig
+from lift_jax.models.generators import VideoModel
 from lift_jax.runtime.files import json_sha256
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import AlignTrainConfig, TrainConfig
@@ -28,7 +24,7 @@ from lift_jax.training.step import StepConfig, make_train_step
 
 
 def make_setup(
-  folder: ModelFolder,
+  folder: VideoModel,
   config: ModelConfig,
   trainable: str,
   lora_config: lora.LoRAConfig,
@@ -40,11 +36,11 @@ def make_setup(
   Raises:
     UserError: the mesh does not divide the heads or a parameter.
   """
-  check_heads(folder.transformer, mesh)
+  folder.check_mesh(mesh)
+  network = folder.networks['transformer']
 
   def build(rngs):
-    return Transformer(
-      folder.transformer,
+    return network.build(
       dtype=jnp.dtype(config.compute_dtype),
       remat=remat,
       attention_backend=config.attention,
@@ -54,12 +50,12 @@ def make_setup(
   if trainable == 'lora':
     build = lora.adapted(build, lora_config)
   return setup_lib.make_setup(
-    functional(build), TRANSFORMER_RULES, lora.LORA_RULES, trainable, mesh
+    functional(build), network.rules, lora.LORA_RULES, trainable, mesh
   )
 
 
 def load_base(
-  setup: Setup, folder: ModelFolder, compute_dtype: str, key: jax.Array
+  setup: Setup, folder: VideoModel, compute_dtype: str, key: jax.Array
 ) -> tuple[Params, Params]:
   """(trainable, frozen) parameters before the first step.
 
@@ -75,7 +71,7 @@ def load_base(
 
 def make_step(
   setup: Setup,
-  folder: ModelFolder,
+  folder: VideoModel,
   config: AlignTrainConfig,
   objective: Objective,
   tx: optax.GradientTransformation,
@@ -83,11 +79,11 @@ def make_step(
   """The step of a run, see `step.make_train_step`."""
   return make_train_step(
     setup.model,
-    Schedule(folder.schedule),
+    folder.schedule,
     tx,
     objective,
     StepConfig(
-      scaling_factor=folder.vae.scaling_factor,
+      latent_scale=folder.latent_scale,
       caption_dropout=config.caption_dropout,
       grad_accum=config.grad_accum,
       ema_decay=config.ema_decay,
@@ -121,18 +117,16 @@ def reference_of(trainable: Params, objective: Objective) -> Params:
 
 
 def step_flops(
-  folder: ModelFolder, trainable: str, latents_shape: tuple[int, ...]
+  folder: VideoModel, trainable: str, latents_shape: tuple[int, ...]
 ) -> float:
   """FLOPs of a step on latents [B, F, h, w, C], all devices together."""
   num_videos, *size, _ = latents_shape
-  tokens = folder.transformer.num_tokens(*size)
-  return num_videos * flops.training_flops(
-    folder.transformer, tokens, trains_kernels=trainable != 'lora'
-  )
+  flops = folder.flops(folder.num_tokens(*size))
+  return num_videos * flops.training(trains_kernels=trainable != 'lora')
 
 
 def belongs_to(
-  folder: ModelFolder,
+  folder: VideoModel,
   config: TrainConfig,
   objective: ObjectiveConfig,
   lora_config: lora.LoRAConfig,

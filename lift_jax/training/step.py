@@ -16,6 +16,7 @@ import optax
 
 from lift_jax.diffusion.schedule import Schedule
 from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.models.generators import LatentScale
 from lift_jax.partitioning import constrain
 from lift_jax.training.batches import batch_spec, micro_batches, whole_batch
 from lift_jax.training.objectives.objective import (
@@ -55,7 +56,7 @@ class Draws(NamedTuple):
   Attributes:
     posterior: standard normal [B, F, h, w, C], picks the latents.
     noise: standard normal [B, F, h, w, C], is added to them.
-    timesteps: int32 [B].
+    timesteps: as the schedule draws them [B].
     drop_caption: whether the caption is replaced by the empty one [B].
   """
 
@@ -70,13 +71,13 @@ class StepConfig:
   """How examples are drawn, and what a step does with its gradient.
 
   Attributes:
-    scaling_factor: latents are multiplied by it (from the VAE's config).
+    latent_scale: of the model.
     caption_dropout: share of captions replaced by the empty one.
     grad_accum: micro-batches of a step.
     ema_decay: of the moving average; 0 keeps none.
   """
 
-  scaling_factor: float
+  latent_scale: LatentScale
   caption_dropout: float
   grad_accum: int
   ema_decay: float
@@ -85,7 +86,7 @@ class StepConfig:
 def draw(
   key: jax.Array,
   batch: LatentBatch,
-  num_timesteps: int,
+  schedule: Schedule,
   caption_dropout: float,
   unit_size: int = 1,
 ) -> Draws:
@@ -98,7 +99,7 @@ def draw(
   num_units = num_examples // unit_size
   shared = (
     jax.random.normal(noise, (num_units, *latent_shape)),
-    jax.random.randint(times, (num_units,), 0, num_timesteps),
+    schedule.draw_timesteps(times, (num_units,)),
     jax.random.bernoulli(drop, caption_dropout, (num_units,)),
   )
   return Draws(
@@ -110,14 +111,14 @@ def draw(
 def predict(
   model: FunctionalModel,
   schedule: Schedule,
-  scaling_factor: float,
+  latent_scale: LatentScale,
   params: Params,
   batch: LatentBatch,
   draws: Draws,
   null_text: jax.Array,
   reference_params: Params | None = None,
 ) -> Predictions:
-  """Velocities of every example.
+  """Predictions for every example.
 
   Args:
     params: the whole network.
@@ -126,9 +127,9 @@ def predict(
   """
   mean = batch.mean.astype(jnp.float32)
   deviation = jnp.exp(0.5 * batch.logvar.astype(jnp.float32))
-  x0 = scaling_factor * (mean + deviation * draws.posterior)
+  x0 = latent_scale.normalize(mean + deviation * draws.posterior)
   noisy = schedule.add_noise(x0, draws.noise, draws.timesteps)
-  target = schedule.velocity(x0, draws.noise, draws.timesteps)
+  target = schedule.target(x0, draws.noise, draws.timesteps)
   text = jnp.where(
     draws.drop_caption[:, None, None], null_text[None], batch.text
   )
@@ -165,7 +166,7 @@ def make_train_step(
       predict(
         model,
         schedule,
-        config.scaling_factor,
+        config.latent_scale,
         param_paths.merge(trainable, frozen),
         batch,
         draws,
@@ -219,9 +220,7 @@ def make_train_step(
 
   def step(state, frozen, batch, null_text, key, reference):
     key = jax.random.fold_in(key, state.step)
-    draws = draw(
-      key, batch, schedule.num_timesteps, config.caption_dropout, unit_size
-    )
+    draws = draw(key, batch, schedule, config.caption_dropout, unit_size)
     draws = jax.tree.map(lambda x: constrain(x, batch_spec(x.ndim)), draws)
     (loss, values), grads = accumulate(
       state.trainable, (frozen, null_text, reference), batch, draws

@@ -21,15 +21,13 @@ from lift_jax.data.video import write_mp4
 from lift_jax.diffusion import sampler as sampler_lib
 from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox import generation
-from lift_jax.models.cogvideox.folder import TOKENIZER, ModelFolder
-from lift_jax.models.cogvideox.sharding import BATCH
-from lift_jax.models.cogvideox.stage import Stage
 from lift_jax.models.functional import FunctionalModel, Params
-from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.models.generators import TOKENIZER, VideoModel
+from lift_jax.models.stage import Stage
+from lift_jax.partitioning import BATCH
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import atomic_path, json_sha256
-from lift_jax.sampling import sizes
+from lift_jax.sampling import programs, sizes
 from lift_jax.sampling.clips import clip_seed, safe_name
 from lift_jax.sampling.config import VideoConfig
 
@@ -89,7 +87,7 @@ class Validation:
   def __init__(
     self,
     config: ValidationConfig,
-    model: ModelFolder,
+    model: VideoModel,
     transformer: FunctionalModel,
     mesh: jax.sharding.Mesh,
     dtype: str,
@@ -102,7 +100,7 @@ class Validation:
     self._rows = NamedSharding(mesh, BATCH)
     self._everywhere = NamedSharding(mesh, P())
     self._latent_shape = sizes.latent_shape(model, config.video)
-    sampler_lib.make_steps(model.schedule, config.sampler)
+    model.schedule.make_steps(config.sampler)  # raises if it cannot
     stage = functools.partial(
       Stage, model, mesh=mesh, dtype=dtype, offload=True
     )
@@ -126,20 +124,17 @@ class Validation:
       dtype,
       self._model.fingerprint('text_encoder'),
       self._model.fingerprint(TOKENIZER),
-      self._model.transformer.max_text_length,
+      self._model.text_shape[0],
     ]
     path = self._folder / f'text-{json_sha256(identity)[:16]}.npy'
     is_there = path.exists()
     distributed.barrier('all know whether the texts are embedded')
     if is_there:
       return np.load(path, allow_pickle=False)
-    tokenizer = load_tokenizer(self._model.path / TOKENIZER)
-    tokens_bs, _ = tokenize(
-      tokenizer, texts, self._model.transformer.max_text_length
-    )
+    tokens_bs, _ = self._model.load_tokenizer()(texts)
     with text_encoder.params() as params:
       embedded = self._over_batches(
-        lambda tokens: generation.embed(
+        lambda tokens: programs.embed(
           text_encoder.network, params, self._put(tokens)
         ),
         tokens_bs,
@@ -189,7 +184,7 @@ class Validation:
     seeds = [clip_seed(config.seed, prompt, 0) for prompt in config.prompts]
 
     def denoise(text_bsd, keys_b2):
-      return generation.denoise(
+      return programs.denoise(
         self._transformer,
         params,
         self._model.schedule,
@@ -208,11 +203,11 @@ class Validation:
     with self._vae.params() as vae_params:
       for number, latents_bfhwc in enumerate(latents):
         with jax.set_mesh(self._mesh):
-          video = generation.decode_latents(
+          video = programs.decode_latents(
             self._vae.network,
             vae_params,
             latents_bfhwc,
-            self._model.vae.scaling_factor,
+            self._model.latent_scale,
             config.video.tiling,
           )
         self._write(step, number * self._batch_size, video)

@@ -91,7 +91,7 @@ class ParityTest(parameterized.TestCase):
   def test_reference_is_diffusers(self, name, num_steps):
     schedule = SCHEDULES['5b' if num_steps % 2 else '2b']
     config = SamplerConfig(name=name, num_steps=num_steps, reference=True)
-    steps = sampler.make_steps(schedule, config)
+    steps = schedule.make_steps(config)
     start, noises = make_noises(len(steps.index))
     timesteps, expected = run_diffusers(
       schedule, name, num_steps, start, noises, self.monkeypatch
@@ -105,8 +105,7 @@ class ParityTest(parameterized.TestCase):
   )
   def test_reference_changes_nothing_where_steps_divide(self, name, num_steps):
     ours, theirs = (
-      sampler.make_steps(
-        SCHEDULES['2b'],
+      SCHEDULES['2b'].make_steps(
         SamplerConfig(name=name, num_steps=num_steps, reference=reference),
       )
       for reference in (False, True)
@@ -123,7 +122,7 @@ class TablesTest(parameterized.TestCase):
       warnings.simplefilter('error')
       for num_steps in (*range(1, 130), 499, 997, 999, 1000):
         config = SamplerConfig(name, num_steps, reference=reference)
-        steps = sampler.make_steps(SCHEDULES[schedule], config)
+        steps = SCHEDULES[schedule].make_steps(config)
         for table in steps:
           self.assertTrue(np.isfinite(table).all(), num_steps)
         if not reference:
@@ -144,16 +143,14 @@ class TablesTest(parameterized.TestCase):
           self.assertEqual(last, [0, 1, 0, 0])
 
   def test_timesteps_of_fifty(self):
-    steps = sampler.make_steps(SCHEDULES['2b'], SamplerConfig())
+    steps = SCHEDULES['2b'].make_steps(SamplerConfig())
     self.assertEqual(steps.timestep.tolist(), list(range(999, 0, -20)))
 
   @parameterized.parameters(7, 30, 49)
   def test_each_step_ends_where_the_next_begins(self, num_steps):
     """DDIM with the velocity of fixed x0 and noise stays on their line."""
     bars = alpha_bars(SCHEDULES['2b'])
-    steps = sampler.make_steps(
-      SCHEDULES['2b'], SamplerConfig(num_steps=num_steps)
-    )
+    steps = SCHEDULES['2b'].make_steps(SamplerConfig(num_steps=num_steps))
     x0, noise = np.float64(0.7), np.float64(-1.1)
     x = noise
     for i, t in enumerate(steps.timestep):
@@ -176,7 +173,7 @@ class KnownAnswerTest(parameterized.TestCase):
       return (signal[t] * x - clean) / noise[t]
 
     start, noises = make_noises(num_steps)
-    steps = sampler.make_steps(SCHEDULES['2b'], SamplerConfig(name, num_steps))
+    steps = SCHEDULES['2b'].make_steps(SamplerConfig(name, num_steps))
     out = run_ours(steps, start, noises if name == 'dpm' else None, velocity)
     self.assertLess(scaled_error(out, clean), 1e-5)
 
@@ -198,7 +195,7 @@ class KnownAnswerTest(parameterized.TestCase):
       return (signal[t] * x - clean) / noise[t]
 
     start, _ = make_noises(1, (4000,))
-    steps = sampler.make_steps(SCHEDULES['2b'], SamplerConfig(name, num_steps))
+    steps = SCHEDULES['2b'].make_steps(SamplerConfig(name, num_steps))
     if name == 'ddim':
       out = run_ours(steps, start, None, velocity)
       # The error falls as the steps grow in number, as of first order.
@@ -214,7 +211,7 @@ class KnownAnswerTest(parameterized.TestCase):
 
   def test_carry_in_half_precision(self):
     start, noises = make_noises(50)
-    steps = sampler.make_steps(SCHEDULES['2b'], SamplerConfig('dpm'))
+    steps = SCHEDULES['2b'].make_steps(SamplerConfig('dpm'))
     seen = []
 
     def run(dtype):
@@ -286,7 +283,7 @@ class NoiseTest(parameterized.TestCase):
   @parameterized.parameters(1, 3)
   def test_inside_the_loop(self, num_steps):
     """Steps that keep their noise alone show what the last one drew."""
-    steps = sampler.make_steps(SCHEDULES['2b'], SamplerConfig('dpm', num_steps))
+    steps = SCHEDULES['2b'].make_steps(SamplerConfig('dpm', num_steps))
     zero = np.zeros_like(steps.from_x)
     steps = steps._replace(
       from_x=zero, from_x0=zero, from_previous=zero, from_noise=zero + 1
@@ -348,4 +345,4 @@ class ConfigTest(parameterized.TestCase):
 
   def test_more_steps_than_timesteps(self):
     with pytest.raises(UserError, match='num_steps is 1001'):
-      sampler.make_steps(ScheduleConfig(), SamplerConfig(num_steps=1001))
+      ScheduleConfig().make_steps(SamplerConfig(num_steps=1001))

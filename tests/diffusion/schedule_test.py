@@ -4,7 +4,7 @@ from absl.testing import parameterized
 import numpy as np
 import pytest
 
-from lift_jax.diffusion.schedule import Schedule, ScheduleConfig, alpha_bars
+from lift_jax.diffusion.schedule import ScheduleConfig, alpha_bars
 from lift_jax.errors import UserError
 from tests.optional import diffusers
 
@@ -54,12 +54,12 @@ class ScheduleTest(parameterized.TestCase):
     self.assertEqual(ScheduleConfig.from_json(theirs.config), config)
 
   def test_noise_velocity_and_back(self):
-    schedule = Schedule(ScheduleConfig())
+    schedule = ScheduleConfig()
     rng = np.random.default_rng(0)
     x0, noise = rng.normal(size=(2, 4, 3, 2)).astype(np.float32)
     t = np.array([0, 500, 998, 999])
     noisy = schedule.add_noise(x0, noise, t)
-    velocity = schedule.velocity(x0, noise, t)
+    velocity = schedule.target(x0, noise, t)
     # x0 = sqrt(a) x_t - sqrt(1 - a) v
     a = alpha_bars(ScheduleConfig())[t].reshape(4, 1, 1)
     np.testing.assert_allclose(

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 
 from lift_jax.cli import main as cli
-from lift_jax.models.cogvideox import folder
+from lift_jax.models import generator_folder
+from lift_jax.models.generators import open_model
 from tests.jobs import jobs
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
 from tests.optional import diffusers, safetensors_torch, torch
 
-STEMS = {name: component.stem for name, component in folder.COMPONENTS.items()}
+STEMS = {
+  'transformer': 'diffusion_pytorch_model',
+  'vae': 'diffusion_pytorch_model',
+  'text_encoder': 'model',
+}
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +110,7 @@ class TestModels:
       name: {tensor.dtype for tensor in select(expected, name).values()}
       for name in STEMS
     } == {name: {dtype} for name, dtype in dtypes.items()}
-    models = [folder.open_model(path) for path in (source, ours, back)]
+    models = [open_model(path) for path in (source, ours, back)]
     for name in (*STEMS, 'tokenizer'):
       assert len({model.fingerprint(name) for model in models}) == 1, name
 
@@ -121,7 +126,7 @@ class TestModels:
   def test_dtype(self, published, tmp_path):
     ours, back = tmp_path / 'ours', tmp_path / 'back'
     assert convert(published, ours, '--dtype=bfloat16') == 0
-    model = folder.open_model(ours)
+    model = open_model(ours)
     params = model.load('vae', model.declare('vae'), None)
     assert {str(x.dtype) for x in jax.tree.leaves(params)} == {'bfloat16'}
     assert convert(ours, back, '--dtype=float32') == 0
@@ -266,11 +271,11 @@ class TestRuns:
   def test_of_our_form(self, world, run, tmp_path):
     """A run from a converted base: what it took over is written out again."""
     base = tmp_path / 'base'
-    published = folder.open_model(world.workdir / 'model')
+    published = open_model(world.workdir / 'model')
     shutil.copytree(published.path, base)
     for component in ('transformer', 'text_encoder'):
       (base / component / f'{STEMS[component]}.safetensors').unlink()
-      folder.write_ours(published, component, base)
+      generator_folder.write_ours(published, component, base)
     workdir = moved(run, tmp_path / 'run', base)
     assert convert(workdir, tmp_path / 'out') == 0
     assert_same_tensors(

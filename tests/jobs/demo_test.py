@@ -12,8 +12,8 @@ from absl.testing import parameterized
 import pytest
 
 from lift_jax.data.hra import DIMENSIONS
-from lift_jax.models.cogvideox.folder import open_model
 from lift_jax.models.critic.folder import open_critic
+from lift_jax.models.generators import open_model
 from lift_jax.toyworld import judge, scenes
 from tests.jobs import jobs
 
@@ -231,7 +231,7 @@ class WheelTest(parameterized.TestCase):
     )  # fmt: skip
     code = (
       'from lift_jax.toyworld import feedback, weights\n'
-      'from lift_jax.models.cogvideox.folder import open_model\n'
+      'from lift_jax.models.generators import open_model\n'
       'from lift_jax.models.critic.folder import open_critic\n'
       'model = open_model(weights.T2V)\n'
       'print(model.path)\n'

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lift_jax.models.cogvideox.folder import open_model
+from lift_jax.models.generators import open_model
 from tests.jobs import critic_jobs, jobs, sample_jobs, score_jobs
 
 pytestmark = pytest.mark.fast

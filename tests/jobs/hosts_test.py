@@ -23,7 +23,7 @@ import jax
 from lift_jax.runtime import distributed, shutdown
 from lift_jax.cli import main
 from lift_jax.runtime.journal import Journal
-from lift_jax.models.cogvideox.encoding import ClipEncoder
+from lift_jax.training.encoding import ClipEncoder
 from lift_jax.sampling.loop import ClipWriter
 from lift_jax.training.loop import TrainCheckpoints
 

@@ -15,7 +15,7 @@ import pytest
 
 from lift_jax.data import cache as cache_lib
 from lift_jax.jobs import align, prepare
-from lift_jax.models.cogvideox import encoding
+from lift_jax.training import encoding
 from tests.data import clips
 from tests.jobs import jobs
 

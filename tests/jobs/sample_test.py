@@ -507,7 +507,7 @@ class RefuseTest(_SampleTest):
     file.write_text('one')
     outcome = self.sample(prompts__file=file, video__num_frames=13)
     self.assert_ended(outcome)
-    self.assertTrue(outcome.has_logged('not 8 k + 1'))
+    self.assertTrue(outcome.has_logged('video.num_frames is 13'))
     self.assertTrue(outcome.has_logged('to 16 frames'))
     clip = video_lib.decode(self.workdir / 'videos' / 'one-0.mp4', where='')
     self.assertEqual(clip.num_source_frames, 16)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from absl.testing import parameterized
 
 from lift_jax.errors import UserError
+from lift_jax.models import generators
 from lift_jax.planning import sizes
 
 
@@ -30,7 +31,7 @@ class SizesTest(parameterized.TestCase):
 
   def test_random(self):
     """It goes before what the config is meant for."""
-    known = sizes.MODELS['CogVideoX-5b']
+    known = generators.published_sizes()['CogVideoX-5b']
     model = sizes.model_of(_config(random=known, published='CogVideoX-2b'))
     self.assertEqual(model.transformer, known.transformer)
 

@@ -8,7 +8,7 @@ from lift_jax.errors import UserError
 from lift_jax.sampling import config as config_lib
 
 GOOD = {
-  config_lib.PromptsConfig: {
+  config_lib.SamplingPromptsConfig: {
     'file': 'prompts.txt',
     'text_key': '',
     'name_key': '',
@@ -18,7 +18,7 @@ GOOD = {
     'same_name': 'error',
     'initial_noise': '',
   },
-  config_lib.RunConfig: {
+  config_lib.SamplingRunConfig: {
     'batch_per_shard': 1,
     'batches_per_round': 1,
     'offload': True,
@@ -36,9 +36,9 @@ GOOD = {
 
 class ConfigTest(parameterized.TestCase):
   @parameterized.parameters(
-    (config_lib.PromptsConfig, 'videos_per_prompt', 5),
-    (config_lib.PromptsConfig, 'same_name', 'first'),
-    (config_lib.PromptsConfig, 'seed', -1),
+    (config_lib.SamplingPromptsConfig, 'videos_per_prompt', 5),
+    (config_lib.SamplingPromptsConfig, 'same_name', 'first'),
+    (config_lib.SamplingPromptsConfig, 'seed', -1),
     (config_lib.OutputConfig, 'fps', 1),
     (config_lib.OutputConfig, 'fps', 29.97),
     (config_lib.OutputConfig, 'fps', 1000.0),
@@ -49,12 +49,12 @@ class ConfigTest(parameterized.TestCase):
     section(**GOOD[section] | {field: value})
 
   @parameterized.parameters(
-    (config_lib.PromptsConfig, 'file', ''),
-    (config_lib.PromptsConfig, 'videos_per_prompt', 0),
-    (config_lib.PromptsConfig, 'same_name', 'last'),
-    (config_lib.RunConfig, 'batch_per_shard', 0),
-    (config_lib.RunConfig, 'batches_per_round', -1),
-    (config_lib.RunConfig, 'num_writers', 0),
+    (config_lib.SamplingPromptsConfig, 'file', ''),
+    (config_lib.SamplingPromptsConfig, 'videos_per_prompt', 0),
+    (config_lib.SamplingPromptsConfig, 'same_name', 'last'),
+    (config_lib.SamplingRunConfig, 'batch_per_shard', 0),
+    (config_lib.SamplingRunConfig, 'batches_per_round', -1),
+    (config_lib.SamplingRunConfig, 'num_writers', 0),
     (config_lib.OutputConfig, 'fps', 0.0),
     (config_lib.OutputConfig, 'fps', 0.1),
     (config_lib.OutputConfig, 'fps', 1001),

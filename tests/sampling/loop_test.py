@@ -22,7 +22,7 @@ from lift_jax.errors import UserError
 from lift_jax.sampling import loop as job_lib
 from lift_jax.sampling import noise as noise_lib
 from lift_jax.sampling.clips import make_clips
-from lift_jax.sampling.config import OutputConfig, RunConfig
+from lift_jax.sampling.config import OutputConfig, SamplingRunConfig
 from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
 from tests.jobs import jobs
 
@@ -409,7 +409,7 @@ class _RunTest(_JobTest):
       clips,
       set(finished),
       self.manifest(),
-      RunConfig(
+      SamplingRunConfig(
         batch_per_shard=2,
         batches_per_round=batches_per_round,
         offload=True,

@@ -9,13 +9,13 @@ from absl.testing import parameterized
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox.config import TransformerConfig
-from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.models.cogvideox.model import CogVideoX
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.t5.config import T5Config
 from lift_jax.sampling import sizes
 from lift_jax.sampling.config import VideoConfig
 
-PUBLISHED = ModelFolder(
+PUBLISHED = CogVideoX(
   pathlib.Path('published'),
   {},
   TransformerConfig(),
@@ -26,7 +26,7 @@ PUBLISHED = ModelFolder(
 
 
 @functools.cache
-def model(**vae) -> ModelFolder:
+def model(**vae) -> CogVideoX:
   """A small one; options are of its autoencoder."""
   small = {
     'block_out_channels': (4, 4, 4, 4),

@@ -5,8 +5,8 @@ import dataclasses
 from absl.testing import absltest
 
 from lift_jax import config_lib
-from lift_jax.models.cogvideox.folder import open_model
 from lift_jax.models.critic.folder import open_critic
+from lift_jax.models.generators import open_model
 from lift_jax.toyworld import weights
 from lift_jax.toyworld.pretraining import config as pretraining_config
 from lift_jax.toyworld.pretraining import critic_model, video_model
@@ -20,10 +20,10 @@ class ShippedTest(absltest.TestCase):
       video_model.PretrainConfig,
     )
     model = open_model(weights.T2V)
-    self.assertEqual(model.transformer, config.transformer)
-    self.assertEqual(model.schedule, config.schedule)
+    self.assertEqual(model.transformer, config.sizes.transformer)
+    self.assertEqual(model.schedule, config.sizes.schedule)
     self.assertEqual(
-      model.vae.block_out_channels, config.vae.block_out_channels
+      model.vae.block_out_channels, config.sizes.vae.block_out_channels
     )
     config = config_lib.resolve(
       pretraining_config.get_config(is_smoke=False)['critic'],

@@ -9,10 +9,10 @@ import pytest
 from lift_jax import partitioning
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox.choice import ModelConfig
 from lift_jax.models.cogvideox.config import COGVIDEOX_2B
-from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.models.cogvideox.model import CogVideoX
 from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models.generator_config import ModelConfig
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.models.t5.config import T5Config
 from lift_jax.training import alignment
@@ -22,7 +22,7 @@ from lift_jax.training.objectives.reward_weighted import RewardWeighted
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
 from lift_jax.weights import param_paths
 
-FOLDER = ModelFolder(
+FOLDER = CogVideoX(
   path=None,
   index={},
   transformer=COGVIDEOX_2B,

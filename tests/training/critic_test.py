@@ -44,6 +44,7 @@ TRAIN = TrainConfig(
   ema_decay=0.0,
   log_every=1,
   wandb_project='',
+  profile='',
   export=False,
   export_dtype='bfloat16',
 )

@@ -10,12 +10,13 @@ import optax
 import pytest
 
 from lift_jax import partitioning
-from lift_jax.diffusion.schedule import Schedule, ScheduleConfig, alpha_bars
+from lift_jax.diffusion.schedule import ScheduleConfig, alpha_bars
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import functional
+from lift_jax.models.generators import LatentScale
 from lift_jax.training import step as step_lib
 from lift_jax.training.objectives.reward_weighted import RewardWeighted
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -48,13 +49,13 @@ OPTIMIZER = OptimizerConfig(
   clip_norm=0.01,
 )
 CONFIG = step_lib.StepConfig(
-  scaling_factor=SCALING_FACTOR,
+  latent_scale=LatentScale(SCALING_FACTOR),
   caption_dropout=0.0,
   grad_accum=1,
   ema_decay=0.0,
 )
 OBJECTIVE = RewardWeighted(real_weight=1.0)
-SCHEDULE = Schedule(ScheduleConfig())
+SCHEDULE = ScheduleConfig()
 NUM_STEPS = 100  # of the learning rate
 
 
@@ -188,7 +189,7 @@ class TorchTest(parameterized.TestCase):
     batch = make_batch(4)
     # The draws of our step, handed to torch; one is pure noise, one is clean.
     key = jax.random.fold_in(jax.random.key(3), 0)
-    draws = step_lib.draw(key, batch, 1000, 0.0)
+    draws = step_lib.draw(key, batch, SCHEDULE, 0.0)
     draws = draws._replace(timesteps=np.array([999, 0, 310, 720]))
     self.enter_context(pytest.MonkeyPatch.context()).setattr(
       step_lib, 'draw', lambda *_: draws
@@ -326,10 +327,16 @@ class StepTest(parameterized.TestCase):
     """Loss and gradient of every parameter."""
 
     def loss_fn(params):
-      draws = step_lib.draw(jax.random.key(0), batch, 1000, 0.0)
+      draws = step_lib.draw(jax.random.key(0), batch, SCHEDULE, 0.0)
       values = objective.values(
         step_lib.predict(
-          self.model, SCHEDULE, SCALING_FACTOR, params, batch, draws, NULL_TEXT
+          self.model,
+          SCHEDULE,
+          CONFIG.latent_scale,
+          params,
+          batch,
+          draws,
+          NULL_TEXT,
         )
       )
       return objective.loss(values, batch.columns, {}), values['error']
@@ -419,15 +426,15 @@ class StepTest(parameterized.TestCase):
 
   def test_caption_dropout(self):
     batch = make_batch(512, frames=1)
-    draws = step_lib.draw(jax.random.key(1), batch, 1000, 0.25)
+    draws = step_lib.draw(jax.random.key(1), batch, SCHEDULE, 0.25)
     share = float(jnp.mean(draws.drop_caption))
     self.assertBetween(share, 0.15, 0.35)
     batch = make_batch(4)
-    draws = step_lib.draw(jax.random.key(1), batch, 1000, 0.0)
+    draws = step_lib.draw(jax.random.key(1), batch, SCHEDULE, 0.0)
 
     def errors(draws, text):
       return step_lib.predict(
-        self.model, SCHEDULE, SCALING_FACTOR, self.params,
+        self.model, SCHEDULE, CONFIG.latent_scale, self.params,
         batch._replace(text=text), draws, NULL_TEXT,
       ).errors()['error']  # fmt: skip
 
@@ -446,7 +453,7 @@ class StepTest(parameterized.TestCase):
     batch = make_batch(20_000, frames=1)._replace(
       mean=np.zeros((20_000, 1, 1, 1, 1), np.float32)
     )
-    draws = step_lib.draw(jax.random.key(0), batch, 1000, 0.0)
+    draws = step_lib.draw(jax.random.key(0), batch, SCHEDULE, 0.0)
     self.assertGreaterEqual(int(draws.timesteps.min()), 0)
     self.assertEqual(int(draws.timesteps.max()), 999)
     self.assertBetween(float(draws.timesteps.mean()), 480, 520)

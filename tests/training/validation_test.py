@@ -12,12 +12,13 @@ from lift_jax.data import video as video_lib
 from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox import folder as folder_lib
-from lift_jax.models.cogvideox.choice import ModelConfig
+from lift_jax.models import generator_folder, generators
 from lift_jax.models.cogvideox.config import TransformerConfig
-from lift_jax.models.cogvideox.stage import Stage
+from lift_jax.models.cogvideox.model import CogVideoXSizes
 from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models.generator_config import ModelConfig
 from lift_jax.models.lora import LoRAConfig
+from lift_jax.models.stage import Stage
 from lift_jax.models.t5.config import T5Config
 from lift_jax.sampling.config import VideoConfig
 from lift_jax.training import alignment
@@ -45,9 +46,10 @@ NAMES = ('00-a red fox', '01-two_kites~', '02-a bell')
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
   path = tmp_path_factory.mktemp('models') / 'tiny'
-  folder_lib.make_random_model(
-    path,
-    TransformerConfig(
+  sizes = CogVideoXSizes(
+    family='cogvideox',
+    seed=0,
+    transformer=TransformerConfig(
       num_layers=1,
       num_heads=2,
       head_dim=16,
@@ -57,20 +59,20 @@ def model(tmp_path_factory):
       sample_height=12,
       sample_width=20,
     ),
-    VAEConfig(
+    vae=VAEConfig(
       block_out_channels=(8, 8, 8, 8),
       layers_per_block=1,
       norm_num_groups=4,
       sample_height=96,
       sample_width=160,
     ),
-    T5Config(
+    text_encoder=T5Config(
       vocab_size=384, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2
     ),
-    ScheduleConfig(),
-    seed=0,
+    schedule=ScheduleConfig(),
   )
-  return folder_lib.open_model(path)
+  generator_folder.make_random_model(path, sizes)
+  return generators.open_model(path)
 
 
 @pytest.fixture(scope='module')
@@ -138,7 +140,7 @@ class ValidationTest(parameterized.TestCase):
     (self.folder / 'validation').mkdir()
     target = self.folder / 'validation' / kept.name
     target.write_bytes(kept.read_bytes())
-    load = folder_lib.ModelFolder.load
+    load = generators.VideoModel.load
     loaded = []
 
     def spy(model, component, *args):
@@ -146,7 +148,7 @@ class ValidationTest(parameterized.TestCase):
       return load(model, component, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(folder_lib.ModelFolder, 'load', spy)
+      patch.setattr(generators.VideoModel, 'load', spy)
       _make(self.model, self.folder, {'fsdp': 8}, CONFIG)
       self.assertEqual(loaded, ['transformer', 'vae'])
       other = dataclasses.replace(CONFIG, negative='dark')

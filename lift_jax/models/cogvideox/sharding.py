@@ -6,17 +6,12 @@ of a token is the other way round. Devices that share the tokens of a video
 share the optimizer, too: memory is why they do.
 """
 
-import jax
 from jax.sharding import PartitionSpec as P
 
-from lift_jax.errors import UserError
-from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.partitioning import BATCH_AXES
 
 # Activations between blocks [B, N, D].
 TOKENS = P(BATCH_AXES, 'context', None)
-# Latents, text embeddings, weights: everything with a leading batch axis.
-BATCH = P(BATCH_AXES)
 
 # What parameters are split over along the width of a token.
 _WIDTH = ('fsdp', 'context')
@@ -38,13 +33,3 @@ TRANSFORMER_RULES = (
 
 # The video autoencoder is small: each device holds all of it.
 VAE_RULES = ((r'.*', P()),)
-
-
-def check_heads(config: TransformerConfig, mesh: jax.sharding.Mesh) -> None:
-  """Raises UserError where the mesh would cut a head in parts."""
-  parts = mesh.shape['tensor']
-  if config.num_heads % parts:
-    raise UserError(
-      f'mesh.tensor is {parts}, which does not divide the {config.num_heads} '
-      'attention heads; choose another mesh'
-    )

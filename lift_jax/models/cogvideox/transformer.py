@@ -17,11 +17,11 @@ import jax.numpy as jnp
 from lift_jax.models.attention import attention
 from lift_jax.models.cogvideox import positions
 from lift_jax.models.cogvideox.config import TransformerConfig
-from lift_jax.models.cogvideox.sharding import BATCH, TOKENS
+from lift_jax.models.cogvideox.sharding import TOKENS
 from lift_jax.models.functional import stack
 from lift_jax.models.linear import Linear
 from lift_jax.models.remat import scan_layers
-from lift_jax.partitioning import constrain
+from lift_jax.partitioning import BATCH, constrain
 
 QK_NORM_EPS = 1e-6  # not in the published config: fixed in the reference
 

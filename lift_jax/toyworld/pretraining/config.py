@@ -24,40 +24,43 @@ def get_config(is_smoke: bool) -> dict:
 def _model(is_smoke: bool) -> dict:
   """The tiny CogVideoX that comes with the package."""
   return {
-    'seed': 0,
+    'sizes': {
+      'family': 'cogvideox',
+      'seed': 0,
+      'transformer': {
+        'num_layers': 1 if is_smoke else 6,
+        'num_heads': 4,
+        'head_dim': 32,
+        'time_embed_dim': 128,
+        'text_embed_dim': 64,
+        'max_text_length': tokenizer.MAX_LENGTH,
+        'sample_height': 8,
+        'sample_width': 8,
+        'sample_frames': 9,
+        'temporal_compression': 2,
+        'spatial_scale': 1.0,
+      },
+      'vae': {
+        'block_out_channels': (8, 16, 32),
+        'layers_per_block': 1,
+        'norm_num_groups': 4,
+        'temporal_compression_ratio': 2,
+        'sample_height': 64,
+        'sample_width': 64,
+      },
+      'text_encoder': {
+        'vocab_size': tokenizer.vocabulary_size(),
+        'd_model': 64,
+        'd_kv': 16,
+        'd_ff': 128,
+        'num_layers': 2,
+        'num_heads': 4,
+      },
+      # As for 5B: small latents need less noise than large ones.
+      'schedule': {'snr_shift_scale': 1.0},
+    },
     'num_clips': 64 if is_smoke else 16384,
     'flawed_share': 0.5,
-    'transformer': {
-      'num_layers': 1 if is_smoke else 6,
-      'num_heads': 4,
-      'head_dim': 32,
-      'time_embed_dim': 128,
-      'text_embed_dim': 64,
-      'max_text_length': tokenizer.MAX_LENGTH,
-      'sample_height': 8,
-      'sample_width': 8,
-      'sample_frames': 9,
-      'temporal_compression': 2,
-      'spatial_scale': 1.0,
-    },
-    'vae': {
-      'block_out_channels': (8, 16, 32),
-      'layers_per_block': 1,
-      'norm_num_groups': 4,
-      'temporal_compression_ratio': 2,
-      'sample_height': 64,
-      'sample_width': 64,
-    },
-    'text_encoder': {
-      'vocab_size': tokenizer.vocabulary_size(),
-      'd_model': 64,
-      'd_kv': 16,
-      'd_ff': 128,
-      'num_layers': 2,
-      'num_heads': 4,
-    },
-    # As for 5B: small latents need less noise than large ones.
-    'schedule': {'snr_shift_scale': 1.0},
     # After the first cycle small squares and crosses still come out as circles.
     'autoencoder': {
       'steps': 2 if is_smoke else 10_000,

@@ -1,4 +1,4 @@
-"""A tiny CogVideoX of the toy world, made from nothing.
+"""A tiny text-to-video model of the toy world, made from nothing.
 
 What LiFT starts from, a model that follows its prompts half-heartedly, is made
 here by training on clips of which half are flawed: first the autoencoder, then
@@ -26,14 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax.data.hra import DIMENSIONS
-from lift_jax.diffusion.schedule import Schedule, ScheduleConfig
-from lift_jax.models.cogvideox import folder as folder_lib
-from lift_jax.models.cogvideox.config import TransformerConfig
-from lift_jax.models.cogvideox.folder import ModelFolder
-from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models import generator_folder, generators
 from lift_jax.models.functional import FunctionalModel, Params
-from lift_jax.models.t5.config import T5Config
-from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.models.generators import (
+  TOKENIZER,
+  RandomModelConfig,
+  VideoModel,
+  open_model,
+)
 from lift_jax.runtime.files import atomic_folder
 from lift_jax.runtime.progress import Progress
 from lift_jax.toyworld import flaws, scenes
@@ -60,13 +60,10 @@ class PretrainConfig:
   """Sizes of the model, and what it is trained on.
 
   Attributes:
-    seed: of clips, parameters and noise.
+    sizes: of the model; its seed is that of clips and noise, too, and the
+      scaling_factor of its VAE is measured.
     num_clips: drawn once, for both networks.
     flawed_share: part of them that has a flaw or more.
-    transformer: sizes.
-    vae: sizes; its scaling_factor is measured.
-    text_encoder: sizes; its vocabulary is that of `tokenizer`.
-    schedule: of the noise.
     autoencoder: training of the VAE.
     kl_weight: of the divergence of its posterior, per latent value.
     reading: training of the text encoder.
@@ -78,13 +75,9 @@ class PretrainConfig:
     dtype: of the weights as they are stored.
   """
 
-  seed: int
+  sizes: RandomModelConfig
   num_clips: int
   flawed_share: float
-  transformer: TransformerConfig
-  vae: VAEConfig
-  text_encoder: T5Config
-  schedule: ScheduleConfig
   autoencoder: StageConfig
   kl_weight: float
   reading: StageConfig
@@ -128,18 +121,19 @@ def make_autoencoder(
   """
   frames_bthw3, _ = _draw(config, logger)
   with (
-    pretraining(target, config.seed, logger) as run,
+    pretraining(target, config.sizes.seed, logger) as run,
     atomic_folder(target) as partial,
   ):
-    tokenizer.write(partial / folder_lib.TOKENIZER)
+    tokenizer.write(partial / TOKENIZER)
     model = empty_model(partial, config)
     params = train_autoencoder(model, frames_bthw3, config, run)
     mean_b, _ = encode_all(model, params, frames_bthw3, logger)
     factor = round(1 / float(np.std(mean_b)), 5)
     logger.info('pretrain: latents are scaled by %g', factor)
     vae = dataclasses.replace(model.vae, scaling_factor=factor)
-    folder_lib.write_configs(partial, dataclasses.replace(model, vae=vae))
-    folder_lib.save_component(partial, 'vae', params, config.dtype)
+    model = dataclasses.replace(model, vae=vae)
+    generator_folder.write_configs(model, partial)
+    generator_folder.save_network(model, 'vae', params, partial, config.dtype)
 
 
 def make_model(
@@ -157,22 +151,22 @@ def make_model(
     config: of the training.
     logger: takes the progress.
   """
-  model = folder_lib.open_model(autoencoder)
+  model = open_model(autoencoder)
   vae_params = model.load('vae', model.declare('vae'), None, jnp.float32)
   clean, flawed = (
     (*encode_all(model, vae_params, frames, logger), _tokens(model, captions))
     for frames, captions in (
-      draw_clips(config.num_clips, 0.0, config.seed + 1),
+      draw_clips(config.num_clips, 0.0, config.sizes.seed + 1),
       _draw(config, logger),
     )
   )
   last = model.schedule.num_train_timesteps - 1
   with (
-    pretraining(target, config.seed, logger) as run,
+    pretraining(target, config.sizes.seed, logger) as run,
     atomic_folder(target) as partial,
   ):
     text_params = train_text_encoder(model, config, run)
-    params = _init(model.declare('transformer'), config.seed + 2)
+    params = _init(model.declare('transformer'), config.sizes.seed + 2)
     for stage, data, first_timestep in (
       ('draft', clean, last),
       ('outline', clean, last // 2),
@@ -182,38 +176,29 @@ def make_model(
       params = train_transformer(
         model, params, text_params, data, config, stage, first_timestep, run
       )
-    tokenizer.write(partial / folder_lib.TOKENIZER)
-    folder_lib.write_configs(partial, model)
-    for component, weights in {
+    tokenizer.write(partial / TOKENIZER)
+    generator_folder.write_configs(model, partial)
+    for network, weights in {
       'vae': vae_params,
       'text_encoder': text_params,
       'transformer': params,
     }.items():
-      folder_lib.save_component(partial, component, weights, config.dtype)
+      generator_folder.save_network(
+        model, network, weights, partial, config.dtype
+      )
 
 
 def _draw(
   config: PretrainConfig, logger: logging.Logger
 ) -> tuple[np.ndarray, list[str]]:
   logger.info('pretrain: drawing %d clips', config.num_clips)
-  return draw_clips(config.num_clips, config.flawed_share, config.seed)
+  return draw_clips(config.num_clips, config.flawed_share, config.sizes.seed)
 
 
-def empty_model(path: pathlib.Path, config: PretrainConfig) -> ModelFolder:
-  index = {
-    **folder_lib.INDEX,
-    'tokenizer': ['transformers', 'PreTrainedTokenizerFast'],
-  }
-  return ModelFolder(
-    path,
-    index,
-    config.transformer,
-    config.vae,
-    dataclasses.replace(
-      config.text_encoder, vocab_size=tokenizer.vocabulary_size()
-    ),
-    config.schedule,
-  )
+def empty_model(path: pathlib.Path, config: PretrainConfig) -> VideoModel:
+  model = generators.of_sizes(config.sizes, path=path)
+  named = {'tokenizer': ['transformers', 'PreTrainedTokenizerFast']}
+  return dataclasses.replace(model, index={**model.index, **named})
 
 
 def _init(network: FunctionalModel, seed: int) -> Params:
@@ -221,7 +206,7 @@ def _init(network: FunctionalModel, seed: int) -> Params:
 
 
 def train_autoencoder(
-  model: ModelFolder,
+  model: VideoModel,
   frames_bthw3: np.ndarray,
   config: PretrainConfig,
   run: Pretraining,
@@ -233,7 +218,7 @@ def train_autoencoder(
   a shape takes a twentieth of the image and is what all is about.
   """
   network = model.declare('vae')
-  params = _init(network, config.seed)
+  params = _init(network, config.sizes.seed)
 
   def loss_fn(params, frames_bthw3, key):
     video = frames_bthw3.astype(jnp.float32) / 127.5 - 1
@@ -265,7 +250,7 @@ def train_autoencoder(
 
 
 def encode_all(
-  model: ModelFolder,
+  model: VideoModel,
   params: Params,
   frames_bthw3: np.ndarray,
   logger: logging.Logger,
@@ -289,29 +274,25 @@ def encode_all(
 
 
 def train_text_encoder(
-  model: ModelFolder, config: PretrainConfig, run: Pretraining
+  model: VideoModel, config: PretrainConfig, run: Pretraining
 ) -> Params:
   """Parameters of the text encoder, fp32; see `text_encoder`."""
   network = model.declare('text_encoder')
   known = scenes.training_scenes()
   tokens_bs = _tokens(model, [scene.caption for scene in known])
-  params = _init(network, config.seed + 1)
+  params = _init(network, config.sizes.seed + 1)
   return text_encoder.train_text_encoder(
     network, params, known, tokens_bs, config.reading, run
   )
 
 
-def _tokens(model: ModelFolder, captions: list[str]) -> np.ndarray:
+def _tokens(model: VideoModel, captions: list[str]) -> np.ndarray:
   """int32 [B, S]."""
-  return tokenize(
-    load_tokenizer(model.path / folder_lib.TOKENIZER),
-    captions,
-    model.transformer.max_text_length,
-  )[0]
+  return model.load_tokenizer()(captions)[0]
 
 
 def train_transformer(
-  model: ModelFolder,
+  model: VideoModel,
   params: Params,
   text_params: Params,
   data: tuple[np.ndarray, np.ndarray, np.ndarray],
@@ -333,7 +314,7 @@ def train_transformer(
     run: that it is a stage of.
   """
   network, text_encoder = map(model.declare, ('transformer', 'text_encoder'))
-  schedule = Schedule(model.schedule)
+  num_timesteps = model.schedule.num_train_timesteps
   null_tokens = _tokens(model, [''])
 
   # The first timestep is handed over, so that stages can share a program.
@@ -341,13 +322,13 @@ def train_transformer(
     tokens_bs = jnp.concatenate([tokens_bs, null_tokens])
     text_bsd = text_encoder(text_params, tokens_bs)
     batch = LatentBatch(mean, logvar, text_bsd[:-1], columns={})
-    draws = draw(key, batch, schedule.num_timesteps, config.caption_dropout)
-    timesteps = later(draws.timesteps, first_timestep, schedule.num_timesteps)
+    draws = draw(key, batch, model.schedule, config.caption_dropout)
+    timesteps = later(draws.timesteps, first_timestep, num_timesteps)
     draws = draws._replace(timesteps=timesteps)
     predictions = predict(
       network,
-      schedule,
-      model.vae.scaling_factor,
+      model.schedule,
+      model.latent_scale,
       params,
       batch,
       draws,

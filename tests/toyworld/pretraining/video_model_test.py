@@ -10,7 +10,7 @@ import pytest
 
 from lift_jax import config_lib
 from lift_jax.data.hra import DIMENSIONS
-from lift_jax.models.cogvideox.folder import open_model
+from lift_jax.models.generators import open_model
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
 from lift_jax.toyworld import checkers, scenes
 from lift_jax.toyworld.pretraining import config as pretraining_config
@@ -80,7 +80,7 @@ class MakeModelTest(parameterized.TestCase):
     """The error of the autoencoder falls, that of its weighted pixels too."""
     config = _config(**{
       'autoencoder.steps': 12, 'autoencoder.batch_size': 4,
-      'vae.block_out_channels': (4, 4, 4), 'vae.norm_num_groups': 2,
+      'sizes.vae.block_out_channels': (4, 4, 4), 'sizes.vae.norm_num_groups': 2,
     })  # fmt: skip
     frames_bthw3, _ = video_model.draw_clips(4, 0.5, seed=0)
     model = video_model.empty_model(self.folder, config)
@@ -94,9 +94,9 @@ class MakeModelTest(parameterized.TestCase):
       )
     )
     video = (frames_bthw3 / 127.5 - 1).astype(np.float32)
+    first = jax.jit(network.init)(jax.random.key(config.sizes.seed))
     before, after = (
-      np.mean(np.abs(again(of, video) - video))
-      for of in (jax.jit(network.init)(jax.random.key(config.seed)), params)
+      np.mean(np.abs(again(of, video) - video)) for of in (first, params)
     )
     self.assertLess(after, 0.8 * before)
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from lift_jax import config_lib
-from lift_jax.diffusion.schedule import Schedule, ScheduleConfig
+from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
 from lift_jax.training import objectives
 from lift_jax.training import step as step_lib
@@ -73,7 +73,7 @@ def test_trains(blocks, extended):
   tx = optax.sgd(0.1)
   step = jax.jit(
     step_lib.make_train_step(
-      tiny.model, Schedule(ScheduleConfig()), tx, chosen, tiny.CONFIG
+      tiny.model, ScheduleConfig(), tx, chosen, tiny.CONFIG
     )
   )
   state = TrainState.create(tiny.params(), tx, with_ema=False)

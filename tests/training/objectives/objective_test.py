@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lift_jax.diffusion.schedule import Schedule, ScheduleConfig
+from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
+from lift_jax.models.generators import LatentScale
 from lift_jax.training import alignment
 from lift_jax.training import step as step_lib
 from lift_jax.training.batches import micro_batches, whole_batch
@@ -19,7 +20,7 @@ from lift_jax.training.objectives.reward_weighted import RewardWeighted
 from lift_jax.training.state import TrainState
 from tests.training.objectives import tiny
 
-_SCHEDULE = Schedule(ScheduleConfig())
+_SCHEDULE = ScheduleConfig()
 _KEY = jax.random.key(5)
 _TX = optax.sgd(0.1)
 
@@ -87,7 +88,7 @@ def _run(num_steps=1, **changes):
 
 class StepTest(parameterized.TestCase):
   def test_pairs_share_draws(self):
-    draws = step_lib.draw(_KEY, _batch(), 1000, 0.5, unit_size=2)
+    draws = step_lib.draw(_KEY, _batch(), _SCHEDULE, 0.5, unit_size=2)
     for name in ('noise', 'timesteps', 'drop_caption'):
       first, second = (getattr(draws, name)[start::2] for start in (0, 1))
       np.testing.assert_array_equal(first, second)
@@ -98,12 +99,18 @@ class StepTest(parameterized.TestCase):
     state, (metrics,) = _run()
     batch = _batch()
     draws = step_lib.draw(
-      jax.random.fold_in(_KEY, 0), batch, 1000, 0.0, unit_size=2
+      jax.random.fold_in(_KEY, 0), batch, _SCHEDULE, 0.0, unit_size=2
     )
 
     def gain(params, errors_of_reference):
       predictions = step_lib.predict(
-        tiny.model, _SCHEDULE, 1.0, params, batch, draws, tiny.NULL_TEXT
+        tiny.model,
+        _SCHEDULE,
+        LatentScale(1.0),
+        params,
+        batch,
+        draws,
+        tiny.NULL_TEXT,
       )
       self.assertIsNone(predictions.reference)
       return errors_of_reference - predictions.errors()['error']

@@ -5,10 +5,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from lift_jax.models.generators import LatentScale
 from lift_jax.training.step import StepConfig
 
 CONFIG = StepConfig(
-  scaling_factor=1.0, caption_dropout=0.0, grad_accum=1, ema_decay=0.0
+  latent_scale=LatentScale(1.0),
+  caption_dropout=0.0,
+  grad_accum=1,
+  ema_decay=0.0,
 )
 NULL_TEXT = np.zeros((3, 4), np.float32)
 _LATENTS = (2, 4, 4, 5)

@@ -10,14 +10,12 @@ import numpy as np
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox.folder import TOKENIZER, ModelFolder
-from lift_jax.models.cogvideox.sharding import BATCH
-from lift_jax.models.cogvideox.stage import Stage
-from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
+from lift_jax.models.generators import TOKENIZER, VideoModel
+from lift_jax.models.stage import Stage
 
 
 class ClipEncoder:
-  """VAE encoder and T5 on the devices of this host.
+  """Video autoencoder and text encoder on the devices of this host.
 
   Both are loaded when they are first used, and compiled once for each shape; a
   batch that is not full is filled up by repetition and cut again.
@@ -32,7 +30,7 @@ class ClipEncoder:
 
   def __init__(
     self,
-    model: ModelFolder,
+    model: VideoModel,
     *,
     batch_per_device: int,
     dtype,
@@ -43,15 +41,14 @@ class ClipEncoder:
     self._mesh = partitioning.make_mesh(
       partitioning.MeshConfig(data=1, fsdp=-1, context=1, tensor=1), devices
     )
-    self._sharding = NamedSharding(self._mesh, BATCH)
+    self._sharding = NamedSharding(self._mesh, partitioning.BATCH)
     self.batch_size = batch_per_device * len(devices)
-    self._shrink = model.vae.spatial_ratio
-    self._max_length = model.transformer.max_text_length
-    self._tokenizer = load_tokenizer(model.path / TOKENIZER)
+    self._shrink = model.latent_grid.pixels
+    self._tokenize = model.load_tokenizer()
     stage = functools.partial(
       Stage, model, mesh=self._mesh, dtype=dtype, offload=False
     )
-    self._vae, self._t5 = stage('vae'), stage('text_encoder')
+    self._vae, self._text_encoder = stage('vae'), stage('text_encoder')
 
     def encode_video(params, frames_bthw3):
       video = frames_bthw3.astype(jnp.float32) / 255 * 2 - 1
@@ -61,7 +58,7 @@ class ClipEncoder:
       return jax.tree.map(lambda x: x.astype(keep_dtype), tuple(posterior))
 
     def encode_text(params, tokens_bs):
-      return self._t5.network(params, tokens_bs).astype(keep_dtype)
+      return self._text_encoder.network(params, tokens_bs).astype(keep_dtype)
 
     self._encode_video = jax.jit(encode_video)
     self._encode_text = jax.jit(encode_text)
@@ -101,13 +98,14 @@ class ClipEncoder:
 
   def captions(self, captions: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
     """Embeddings [B, S, D], and which captions were cut to the length S."""
-    tokens_bs, truncated = tokenize(self._tokenizer, captions, self._max_length)
-    return self._run(self._encode_text, self._t5, tokens_bs), truncated
+    tokens_bs, truncated = self._tokenize(captions)
+    text_bsd = self._run(self._encode_text, self._text_encoder, tokens_bs)
+    return text_bsd, truncated
 
 
-def check_sizes(model: ModelFolder, sizes: Sequence[tuple[int, int]]) -> None:
+def check_sizes(model: VideoModel, sizes: Sequence[tuple[int, int]]) -> None:
   """Raises UserError if the model cannot take videos of a size."""
-  multiple = model.vae.spatial_ratio * model.transformer.patch_size
+  multiple = model.latent_grid.multiple
   for height, width in sizes:
     if height % multiple or width % multiple:
       raise UserError(
@@ -117,14 +115,14 @@ def check_sizes(model: ModelFolder, sizes: Sequence[tuple[int, int]]) -> None:
 
 
 def identity(
-  model: ModelFolder, *, dtype, keep_dtype, tiling: bool
+  model: VideoModel, *, dtype, keep_dtype, tiling: bool
 ) -> dict[str, object]:
   """What decides the encoded form of a clip, for the cache to remember."""
   return {
     'vae': model.fingerprint('vae'),
     'text_encoder': model.fingerprint('text_encoder'),
     'tokenizer': model.fingerprint(TOKENIZER),
-    'max_text_length': model.transformer.max_text_length,
+    'max_text_length': model.text_shape[0],
     'compute_dtype': jnp.dtype(dtype).name,
     'keep_dtype': jnp.dtype(keep_dtype).name,
     'tiling': tiling,

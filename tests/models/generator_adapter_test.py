@@ -10,9 +10,10 @@ import pytest
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox import adapter as adapter_lib
-from lift_jax.models.cogvideox import folder as folder_lib
+from lift_jax.models import generator_adapter as adapter_lib
+from lift_jax.models import generator_folder
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
+from lift_jax.models.generators import open_model
 from lift_jax.weights import param_paths
 from tests.models.cogvideox.tiny_pipeline import (
   TOLERANCE,
@@ -140,7 +141,7 @@ class TestMerged:
   )
   def test_computes_as_diffusers(self, base, forms, form):
     root, expected = forms
-    model = folder_lib.open_model(base, root / form)
+    model = open_model(base, root / form)
     network = model.declare('transformer')
     shardings = shardings_of(network)
     params = model.load('transformer', network, shardings, jnp.float32)
@@ -149,18 +150,18 @@ class TestMerged:
     assert scaled_error(ours, expected) < TOLERANCE
 
   def test_one_device_and_our_form(self, base, forms, tmp_path):
-    stored = folder_lib.open_model(base)
-    folder_lib.copy_configs(stored, tmp_path)
-    folder_lib.write_ours(stored, 'transformer', tmp_path)
+    stored = open_model(base)
+    generator_folder.copy_configs(stored, tmp_path)
+    generator_folder.write_ours(stored, 'transformer', tmp_path)
     for component in ('vae', 'text_encoder'):
       shutil.copytree(base / component, tmp_path / component,
                       dirs_exist_ok=True)  # fmt: skip
     before = flat(load(stored))
     whole = [
-      flat(load(folder_lib.open_model(path, forms[0] / 'plain')))
+      flat(load(open_model(path, forms[0] / 'plain')))
       for path in (base, tmp_path)
     ]
-    model = folder_lib.open_model(base, forms[0] / 'plain')
+    model = open_model(base, forms[0] / 'plain')
     spread = load(model, None, shardings_of(model.declare('transformer')))
     for name, leaf in flat(spread).items():
       np.testing.assert_allclose(whole[0][name], leaf, rtol=1e-5, atol=1e-6)
@@ -172,13 +173,13 @@ class TestMerged:
   def test_rounded_once(self, forms, dtype, tmp_path):
     """Whatever the weights are stored in, the sum is fp32 until the end."""
     make_pipeline(transformer=dtype).save_pretrained(tmp_path)
-    model = folder_lib.open_model(tmp_path, forms[0] / 'plain')
+    model = open_model(tmp_path, forms[0] / 'plain')
     shardings = shardings_of(model.declare('transformer'))
     wide = flat(load(model, jnp.float32, shardings))
     narrow = load(model, jnp.bfloat16, shardings)
     assert jax.tree.map(lambda x: x.sharding, narrow) == shardings
     narrow = flat(narrow)
-    stored = flat(load(folder_lib.open_model(tmp_path), jnp.float32))
+    stored = flat(load(open_model(tmp_path), jnp.float32))
     kept = flat(load(model, None, shardings))
     scale, adapters = model.adapter.config.scale, flat_adapters(model)
     for name, leaf in wide.items():
@@ -203,10 +204,10 @@ class TestMerged:
     of it are lost. What the network computes is no worse than of the base.
     """
     errors = []
-    network = folder_lib.open_model(base).declare('transformer')
+    network = open_model(base).declare('transformer')
     compute = jax.jit(network)
     for path in ('', forms[0] / 'plain'):
-      model = folder_lib.open_model(base, path)
+      model = open_model(base, path)
       wide, narrow = load(model, jnp.float32), load(model, jnp.bfloat16)
       narrow = jax.tree.map(lambda x: x.astype(jnp.float32), narrow)
       found = flat(narrow)
@@ -241,12 +242,12 @@ class TestFingerprint:
       metadata,
     )
     paths = ['', root / 'plain', root / 'peft', spoiled, rescaled]
-    models = [folder_lib.open_model(base, path) for path in paths]
+    models = [open_model(base, path) for path in paths]
     found = {model.fingerprint('transformer') for model in models}
     assert len(found) == len(paths)
     assert len({model.fingerprint('vae') for model in models}) == 1
     copy = shutil.copytree(root / 'plain', spoiled.with_name('copy'))
-    again = folder_lib.open_model(base, copy)
+    again = open_model(base, copy)
     assert again.fingerprint('transformer') == models[1].fingerprint(
       'transformer'
     )
@@ -354,10 +355,10 @@ class TestErrors:
     shutil.copy(forms[0] / 'plain' / FILE, both)
     self.assert_refused(base, both, f'holds both {FILE}')
     with pytest.raises(UserError, match='give it as model.adapter'):
-      folder_lib.open_model(forms[0] / 'plain')
+      open_model(forms[0] / 'plain')
 
   def assert_refused(self, base, path, message):
     with pytest.raises(UserError, match=message) as raised:
-      folder_lib.open_model(base, path)
+      open_model(base, path)
     assert str(path) in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1

@@ -8,19 +8,22 @@ import pytest
 
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox import choice, folder
+from lift_jax.models import generator_config, generator_folder
 from lift_jax.models.cogvideox.config import TransformerConfig
+from lift_jax.models.cogvideox.model import CogVideoX, CogVideoXSizes
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.t5.config import T5Config
+from tests.models.tiny_family import Tiny
 
-RANDOM = choice.RandomModelConfig(
+RANDOM = CogVideoXSizes(
+  family='cogvideox',
   transformer=TransformerConfig(num_layers=2),
   vae=VAEConfig(),
   text_encoder=T5Config(),
   schedule=ScheduleConfig(),
   seed=7,
 )
-CONFIG = choice.ModelConfig(
+CONFIG = generator_config.ModelConfig(
   path='',
   adapter='',
   random=RANDOM,
@@ -29,15 +32,15 @@ CONFIG = choice.ModelConfig(
 )
 
 
-def open_again(tmp_path, **changes):
+def open_again(tmp_path, wanted):
   """Opens a workdir whose model was made by `CONFIG`, under another config."""
   made = tmp_path / 'model'
   index = {
     '_class_name': 'CogVideoXPipeline',
     'scheduler': ['diffusers', 'CogVideoXDDIMScheduler'],
-    folder.RANDOM_SEED: RANDOM.seed,
+    generator_folder.RANDOM_SEED: RANDOM.seed,
   }
-  model = folder.ModelFolder(
+  model = CogVideoX(
     made,
     index,
     RANDOM.transformer,
@@ -45,17 +48,18 @@ def open_again(tmp_path, **changes):
     RANDOM.text_encoder,
     RANDOM.schedule,
   )
-  folder.write_configs(made, model)
-  wanted = dataclasses.replace(RANDOM, **changes)
+  generator_folder.write_configs(model, made)
   # The configs are enough to be asked for: no weight is made.
-  with mock.patch.object(folder, 'save_component', side_effect=AssertionError):
-    return choice.open_chosen(
+  with mock.patch.object(
+    generator_folder, 'save_network', side_effect=AssertionError
+  ):
+    return generator_config.open_chosen(
       dataclasses.replace(CONFIG, random=wanted), tmp_path
     )
 
 
 def test_the_same_model_is_opened_again(tmp_path):
-  assert open_again(tmp_path).transformer == RANDOM.transformer
+  assert open_again(tmp_path, RANDOM).transformer == RANDOM.transformer
 
 
 @pytest.mark.parametrize(
@@ -74,19 +78,26 @@ def test_the_same_model_is_opened_again(tmp_path):
 )
 def test_another_random_model_is_refused(tmp_path, changes, message):
   with pytest.raises(UserError, match=message):
-    open_again(tmp_path, **changes)
+    open_again(tmp_path, dataclasses.replace(RANDOM, **changes))
+
+
+def test_a_random_model_of_another_family(tmp_path):
+  with pytest.raises(UserError, match="family = 'cogvideox', .* now 'tiny'"):
+    open_again(tmp_path, Tiny.published['Tiny-1k'])
 
 
 def test_no_model_is_named(tmp_path):
   with pytest.raises(UserError, match='model.path is empty'):
-    choice.open_chosen(dataclasses.replace(CONFIG, random=None), tmp_path)
+    generator_config.open_chosen(
+      dataclasses.replace(CONFIG, random=None), tmp_path
+    )
 
 
 def test_a_model_of_another_kind(tmp_path):
   index = tmp_path / 'model_index.json'
   index.write_text(json.dumps({'_class_name': 'WanPipeline'}))
   with pytest.raises(UserError, match='of a WanPipeline, not a CogVideoX'):
-    choice.open_chosen(
+    generator_config.open_chosen(
       dataclasses.replace(CONFIG, path=str(tmp_path)), tmp_path
     )
 

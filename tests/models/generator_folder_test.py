@@ -1,5 +1,6 @@
 """A model on disk in both forms: one identity, and all of it carried over."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,7 +11,10 @@ import pytest
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox import folder as folder_lib
+from lift_jax.models import generator_folder as folder_lib
+from lift_jax.models import generators
+from lift_jax.models.cogvideox.model import CogVideoXSizes
+from lift_jax.models.generators import NETWORKS, TOKENIZER, open_model
 from lift_jax.weights import (
   checkpoints,
   param_paths,
@@ -32,11 +36,11 @@ def published(tmp_path_factory):
 @pytest.fixture(scope='module')
 def ours(published, tmp_path_factory):
   target = tmp_path_factory.mktemp('ours')
-  model = folder_lib.open_model(published)
+  model = open_model(published)
   folder_lib.copy_configs(model, target)
-  for component in folder_lib.COMPONENTS:
-    folder_lib.write_ours(model, component, target)
-  return folder_lib.open_model(target)
+  for network in NETWORKS:
+    folder_lib.write_ours(model, network, target)
+  return open_model(target)
 
 
 @pytest.fixture
@@ -46,38 +50,38 @@ def copy(published, tmp_path):
 
 
 def fingerprints(model):
-  names = (*folder_lib.COMPONENTS, folder_lib.TOKENIZER)
+  names = (*NETWORKS, TOKENIZER)
   return {name: model.fingerprint(name) for name in names}
 
 
 class TestFingerprint:
   def test_same_in_both_forms(self, published, ours):
-    assert fingerprints(ours) == fingerprints(folder_lib.open_model(published))
+    assert fingerprints(ours) == fingerprints(open_model(published))
 
   def test_same_in_both_forms_after_a_cast(self, published, tmp_path):
-    model = folder_lib.open_model(published)
+    model = open_model(published)
     names = ('transformer', 'text_encoder')  # of large tensors, and of tied
     folder_lib.copy_configs(model, tmp_path / 'ours')
     folder_lib.copy_configs(model, tmp_path / 'again')
     for name in names:
       folder_lib.write_ours(model, name, tmp_path / 'ours', 'bfloat16')
-    ours = folder_lib.open_model(tmp_path / 'ours')
+    ours = open_model(tmp_path / 'ours')
     for name in names:
       folder_lib.write_published(ours, name, tmp_path / 'again')
-    again = folder_lib.open_model(tmp_path / 'again')
+    again = open_model(tmp_path / 'again')
     for name in names:
       assert ours.fingerprint(name) == again.fingerprint(name)
       assert ours.fingerprint(name) != model.fingerprint(name)
 
   def test_is_that_of_safetensors(self, published):
-    model = folder_lib.open_model(published)
-    for name, component in folder_lib.COMPONENTS.items():
+    model = open_model(published)
+    for name, network in model.networks.items():
       assert model.weights_fingerprint(name) == safetensors_files.fingerprint(
-        safetensors_files.open_tensors(published / name, component.stem)
+        safetensors_files.open_tensors(published / name, network.stem)
       )
 
   def test_cast_that_changes_nothing(self, published):
-    model = folder_lib.open_model(published)
+    model = open_model(published)
     assert model.weights_fingerprint(
       'vae', jnp.float32
     ) == model.weights_fingerprint('vae')
@@ -86,21 +90,21 @@ class TestFingerprint:
     tensors = safetensors_torch.load_file(copy / ENCODER)
     shared = tensors.pop('shared.weight')
     alias = {'encoder.embed_tokens.weight': shared}
-    expected = folder_lib.open_model(published).fingerprint('text_encoder')
+    expected = open_model(published).fingerprint('text_encoder')
     for extra in (alias, {**alias, 'shared.weight': shared.clone()}):
       safetensors_torch.save_file({**tensors, **extra}, copy / ENCODER)
-      found = folder_lib.open_model(copy).fingerprint('text_encoder')
+      found = open_model(copy).fingerprint('text_encoder')
       assert found == expected
 
   def test_tells_models_apart(self, copy):
-    before = fingerprints(folder_lib.open_model(copy))
+    before = fingerprints(open_model(copy))
     tensors = safetensors_torch.load_file(copy / ENCODER)
     tensors['shared.weight'][-1, -1] += 1
     safetensors_torch.save_file(tensors, copy / ENCODER)
     vae = json.loads((copy / 'vae/config.json').read_text())
     vae['scaling_factor'] = 0.7
     (copy / 'vae/config.json').write_text(json.dumps(vae))
-    after = fingerprints(folder_lib.open_model(copy))
+    after = fingerprints(open_model(copy))
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {'text_encoder', 'vae'}
 
@@ -108,12 +112,12 @@ class TestFingerprint:
 class TestForms:
   def test_load_spread_and_cast(self, published, ours):
     mesh = partitioning.make_mesh(partitioning.MeshConfig(tensor=2))
-    for name, component in folder_lib.COMPONENTS.items():
+    for name in NETWORKS:
       network = ours.declare(name)
       shardings = partitioning.param_shardings(
-        component.rules, network.abstract_params, mesh
+        ours.networks[name].rules, network.abstract_params, mesh
       )
-      expected = folder_lib.open_model(published).load(name, network, None)
+      expected = open_model(published).load(name, network, None)
       for dtype in (None, jnp.bfloat16):
         params = ours.load(name, network, shardings, dtype)
         assert jax.tree.map(lambda x: x.sharding, params) == shardings
@@ -126,26 +130,26 @@ class TestForms:
     network = ours.declare('vae')
     with pytest.raises(UserError, match='holds another model: .* differ'):
       checkpoints.load_params(
-        ours.path / 'transformer' / folder_lib.PARAMS,
+        ours.path / 'transformer' / generators.PARAMS,
         network.abstract_params,
         None,
       )
 
   def test_damaged(self, ours, tmp_path):
     broken = shutil.copytree(ours.path, tmp_path / 'broken')
-    model = folder_lib.open_model(broken)
+    model = open_model(broken)
     network = model.declare('vae')
-    (broken / 'vae' / folder_lib.PARAMS / '_METADATA').write_text('{')
+    (broken / 'vae' / generators.PARAMS / '_METADATA').write_text('{')
     with pytest.raises(UserError, match='vae/params holds no parameters'):
       model.load('vae', network, None)
-    (broken / 'vae' / folder_lib.FINGERPRINT).unlink()
+    (broken / 'vae' / generators.FINGERPRINT).unlink()
     with pytest.raises(UserError, match='fingerprint.txt cannot be read'):
       model.fingerprint('vae')
 
 
 class TestConfigs:
   def test_what_we_do_not_read_stays(self, published, tmp_path):
-    model = folder_lib.open_model(published)
+    model = open_model(published)
     folder_lib.copy_configs(model, tmp_path, 'bfloat16')
     for path in published.rglob('*.json'):
       name = path.relative_to(published)
@@ -161,48 +165,27 @@ class TestConfigs:
   def test_no_tokenizer(self, copy, tmp_path):
     shutil.rmtree(copy / 'tokenizer')
     with pytest.raises(UserError, match='fetch the tokenizer'):
-      folder_lib.copy_configs(folder_lib.open_model(copy), tmp_path / 'x')
+      folder_lib.copy_configs(open_model(copy), tmp_path / 'x')
 
   def test_error_names_the_folder(self, copy):
     name = copy / 'scheduler/scheduler_config.json'
     config = json.loads(name.read_text())
     name.write_text(json.dumps({**config, 'beta_schedule': 'linear'}))
     with pytest.raises(UserError, match=f'{copy}: scheduler/.*beta_schedule'):
-      folder_lib.open_model(copy)
-
-
-class TestSpread:
-  @pytest.mark.parametrize(
-    ('size', 'parts'), [(16, 8), (20, 4), (6, 2), (5, 1)]
-  )
-  def test_as_many_parts_as_fit(self, size, parts):
-    shape = {'x': jax.ShapeDtypeStruct((size,), jnp.float32)}
-    rules = ((r'x', jax.sharding.PartitionSpec('fsdp')),)
-    sharding = folder_lib.spread(
-      lambda mesh: partitioning.param_shardings(rules, shape, mesh)
-    )['x']
-    assert sharding.shard_shape((size,)) == (size // parts,)
-    assert sharding.num_devices == 8
-
-  def test_other_errors_pass(self):
-    def place(mesh):
-      raise UserError('no')
-
-    with pytest.raises(UserError, match='no'):
-      folder_lib.spread(place)
+      open_model(copy)
 
 
 def test_random_model_is_one_that_diffusers_loads(published, tmp_path):
-  like = folder_lib.open_model(published)
+  like = open_model(published)
   target = tmp_path / 'model'
-  sizes = (like.transformer, like.vae, like.text_encoder, like.schedule)
-  folder_lib.make_random_model(target, *sizes, seed=3)
-  model = folder_lib.open_model(target)
-  found = (model.transformer, model.vae, model.text_encoder, model.schedule)
-  assert found == sizes
+  parts = {name: getattr(like, name) for name in generators.CONFIG_FILES}
+  sizes = CogVideoXSizes(family='cogvideox', seed=3, **parts)
+  folder_lib.make_random_model(target, sizes)
+  model = open_model(target)
+  assert {name: getattr(model, name) for name in parts} == parts
   pipeline = diffusers.CogVideoXPipeline.from_pretrained(target)
   ids = pipeline.tokenizer('ab').input_ids
   assert ids == [ord('a') + 3, ord('b') + 3, pipeline.tokenizer.eos_token_id]
   before = (target / ENCODER).read_bytes()
-  folder_lib.make_random_model(target, *sizes, seed=4)
+  folder_lib.make_random_model(target, dataclasses.replace(sizes, seed=4))
   assert (target / ENCODER).read_bytes() == before

@@ -17,18 +17,21 @@ from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
-from lift_jax.models.cogvideox.generation import decode_latents, denoise
-from lift_jax.models.cogvideox.sharding import BATCH, TRANSFORMER_RULES
+from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.cogvideox.vae import VAE
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.cogvideox.vae_convert import VAE_TABLE
 from lift_jax.models.functional import functional
+from lift_jax.models.generators import LatentScale
+from lift_jax.partitioning import BATCH
+from lift_jax.sampling.programs import decode_latents, denoise
 from tests.models.cogvideox.reference import reference
 from tests.optional import diffusers, torch
 from tests.torch_weights import params_from_torch, scaled_error
 
 LATENT_SHAPE = (3, 8, 12, 16)
+UNSCALED = LatentScale(1.0)
 DRAWS = 'diffusers.schedulers.scheduling_dpm_cogvideox.randn_tensor'
 
 
@@ -206,7 +209,7 @@ class PipelineTest(parameterized.TestCase):
 
     vae, params = networks(rotary)[1]
     factor = pipeline(rotary).vae.config.scaling_factor
-    video = decode_latents(vae, params, latents, factor, tiling)
+    video = decode_latents(vae, params, latents, LatentScale(factor), tiling)
     self.assertEqual(video.dtype, jnp.uint8)
     frames = 255 * frames_of_diffusers(rotary, expected, tiling)
     # The case says something: frames are neither flat nor all clipped.
@@ -317,14 +320,14 @@ class LayoutTest(parameterized.TestCase):
     vae, params = networks(False)[1]
     latents = noise_of((1, 2, 3, 16), 8)
     one_by_one = np.concatenate(
-      [decode_latents(vae, params, x[None], 1.0, False) for x in latents]
+      [decode_latents(vae, params, x[None], UNSCALED, False) for x in latents]
     )
     mesh = partitioning.make_mesh(
       partitioning.MeshConfig(data=2, fsdp=1, context=2, tensor=2)
     )
     with jax.set_mesh(mesh):
       for batch, devices in ((8, 8), (4, 2)):
-        video = decode_latents(vae, params, latents[:batch], 1.0, False)
+        video = decode_latents(vae, params, latents[:batch], UNSCALED, False)
         shards = {str(shard.index) for shard in video.addressable_shards}
         self.assertLen(shards, devices)
         # Another order of sums may turn a rounding.
@@ -337,7 +340,9 @@ class LayoutTest(parameterized.TestCase):
 
     def temporary_bytes(batch):
       latents = noise_of((1, 2, 3, 16), batch)
-      program = decode_latents.lower(vae, params, latents, 1.0, False).compile()
+      program = decode_latents.lower(
+        vae, params, latents, UNSCALED, False
+      ).compile()
       return program.memory_analysis().temp_size_in_bytes
 
     one, eight = temporary_bytes(1), temporary_bytes(8)

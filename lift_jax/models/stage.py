@@ -12,20 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax import partitioning
-from lift_jax.models.cogvideox.folder import COMPONENTS, ModelFolder
 from lift_jax.models.functional import Params
+from lift_jax.models.generators import VideoModel
 
 
 class Stage:
-  """One component of a model on a mesh.
+  """One network of a model on a mesh.
 
   Nothing is loaded before it is first used. `network` is one object for good,
   so that programs that take it are compiled once.
 
   Args:
     model: folder of the networks.
-    component: 'transformer', 'vae' or 'text_encoder'.
-    mesh: on which its parameters lie by the rules of the component.
+    name: one of `generators.NETWORKS`.
+    mesh: on which its parameters lie by the rules of the network.
     dtype: of the computation and of the parameters.
     offload: whether it leaves the devices after each use.
     options: for the constructor of the network.
@@ -33,20 +33,20 @@ class Stage:
 
   def __init__(
     self,
-    model: ModelFolder,
-    component: str,
+    model: VideoModel,
+    name: str,
     mesh: jax.sharding.Mesh,
     dtype: str,
     offload: bool,
     **options,
   ):
     self._model = model
-    self._component = component
+    self._name = name
     self._dtype = jnp.dtype(dtype)
     self._offload = offload
-    self.network = model.declare(component, dtype=self._dtype, **options)
+    self.network = model.declare(name, dtype=self._dtype, **options)
     self._shardings = partitioning.param_shardings(
-      COMPONENTS[component].rules, self.network.abstract_params, mesh
+      model.networks[name].rules, self.network.abstract_params, mesh
     )
     self._on_host = self._on_devices = None
 
@@ -69,7 +69,7 @@ class Stage:
   def _place(self) -> Params:
     if self._on_host is None:
       return self._model.load(
-        self._component, self.network, self._shardings, self._dtype
+        self._name, self.network, self._shardings, self._dtype
       )
 
     def put(parts, leaf, sharding):

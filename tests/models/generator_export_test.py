@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from lift_jax import partitioning
-from lift_jax.models.cogvideox import adapter, export, folder
-from lift_jax.models.cogvideox.choice import ModelConfig
-from lift_jax.models.lora import LoRAConfig
+from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
+from lift_jax.models.generator_adapter import PREFIX, STEM
+from lift_jax.models.generator_config import ModelConfig
+from lift_jax.models.generator_export import write
+from lift_jax.models.generators import open_model
+from lift_jax.models.lora import LoRAConfig, adapter_table
 from lift_jax.training import alignment
 from lift_jax.weights import conversion, param_paths
 from tests.models.cogvideox.reference import TINY
@@ -38,7 +41,7 @@ CONFIG = ModelConfig(
 def model(request, tmp_path_factory):
   path = tmp_path_factory.mktemp('base')
   make_pipeline(rotary=request.param).save_pretrained(path)
-  return folder.open_model(path)
+  return open_model(path)
 
 
 def setup_of(model, trainable, adapters=ADAPTERS):
@@ -73,7 +76,7 @@ def test_transformer_computes_the_same(model, trainable, tmp_path):
   assert bool(frozen) == (trainable == 'blocks')
   trained = changed(trained, 0.05)
   target = tmp_path / 'export'
-  export.write(model, target, trained, frozen, None, 'float32')
+  write(model, target, trained, frozen, None, 'float32')
   module = diffusers.CogVideoXTransformer3DModel.from_pretrained(
     target / 'transformer'
   )
@@ -97,7 +100,7 @@ def test_adapters_compute_the_same(model, tmp_path):
   setup, trained, frozen = setup_of(model, 'lora')
   trained = changed(trained, 0.3)
   target = tmp_path / 'export'
-  export.write(model, target, trained, frozen, ADAPTERS, 'float32')
+  write(model, target, trained, frozen, ADAPTERS, 'float32')
   pipeline = diffusers.CogVideoXPipeline.from_pretrained(model.path)
   before = run_torch(pipeline.transformer)
   pipeline.load_lora_weights(target)
@@ -111,24 +114,24 @@ def test_adapters_on_top_of_others(model, tmp_path):
   """One file for the model below both, whatever each of them adapts."""
   setup, trained, frozen = setup_of(model, 'lora')
   first, both = tmp_path / 'first', tmp_path / 'both'
-  export.write(model, first, changed(trained, 0.3), frozen, ADAPTERS, 'float32')
+  write(model, first, changed(trained, 0.3), frozen, ADAPTERS, 'float32')
   # The same again, with a scale of two: what a run of ours does not write.
-  tensors = safetensors_torch.load_file(first / f'{adapter.STEM}.safetensors')
+  tensors = safetensors_torch.load_file(first / f'{STEM}.safetensors')
   for name in list(tensors):
     if 'lora_B' in name:
       alpha = name.replace('lora_B.weight', 'alpha')
       tensors |= {alpha: torch.tensor(4.0), name: tensors[name] / 2}
   (tmp_path / 'scaled').mkdir()
-  file = tmp_path / 'scaled' / f'{adapter.STEM}.safetensors'
+  file = tmp_path / 'scaled' / f'{STEM}.safetensors'
   safetensors_torch.save_file(tensors, file)
-  below = folder.open_model(model.path, tmp_path / 'scaled')
+  below = open_model(model.path, tmp_path / 'scaled')
   assert below.adapter.config.scale == 2
   others = LoRAConfig(
     rank=4, alpha=2.0, targets=('blocks/attn/to_[qv]', 'proj_out')
   )
   setup, trained, frozen = setup_of(below, 'lora', others)
   trained = changed(trained, 0.2)
-  export.write(below, both, trained, frozen, others, 'float32')
+  write(below, both, trained, frozen, others, 'float32')
   pipeline = diffusers.CogVideoXPipeline.from_pretrained(model.path)
   pipeline.load_lora_weights(first)
   after_one = run_torch(pipeline.transformer)
@@ -139,7 +142,7 @@ def test_adapters_on_top_of_others(model, tmp_path):
   assert scaled_error(after_one, after_both) > 0.03
 
   # And it is one that we open.
-  again = folder.open_model(model.path, both)
+  again = open_model(model.path, both)
   network = again.declare('transformer')
   ours = jax.jit(network)(again.load('transformer', network, None), *inputs())
   assert scaled_error(ours, after_both) < TOLERANCE
@@ -149,11 +152,11 @@ def test_adapters_on_top_of_others(model, tmp_path):
 def test_whole_model_on_top_of_adapters(model, tmp_path):
   _, trained, frozen = setup_of(model, 'lora')
   trained = changed(trained, 0.3)
-  export.write(model, tmp_path / 'x', trained, frozen, ADAPTERS, 'float32')
-  below = folder.open_model(model.path, tmp_path / 'x')
+  write(model, tmp_path / 'x', trained, frozen, ADAPTERS, 'float32')
+  below = open_model(model.path, tmp_path / 'x')
   setup, trained, frozen = setup_of(below, 'blocks')
   target = tmp_path / 'export'
-  export.write(below, target, trained, frozen, None, 'float32')
+  write(below, target, trained, frozen, None, 'float32')
   module = diffusers.CogVideoXTransformer3DModel.from_pretrained(
     target / 'transformer'
   )
@@ -168,11 +171,13 @@ def test_dtype_and_replaced_target(model, tmp_path):
   target = tmp_path / 'export'
   for dtype in (torch.float32, torch.bfloat16):
     name = str(dtype).removeprefix('torch.')
-    export.write(model, target, trained, frozen, ADAPTERS, name)
+    write(model, target, trained, frozen, ADAPTERS, name)
     (file,) = target.iterdir()
     tensors = safetensors_torch.load_file(file)
     assert {tensor.dtype for tensor in tensors.values()} == {dtype}
-  sources = conversion.resolve(adapter.DIFFUSERS_TABLE, trained)
+  sources = conversion.resolve(
+    adapter_table(TRANSFORMER_TABLE, PREFIX), trained
+  )
   names = {name for source in sources.values() for name in source.names}
   # Two linear layers of attention, two after it, one before; A and B.
   assert tensors.keys() == names and len(names) == TINY['num_layers'] * 5 * 2

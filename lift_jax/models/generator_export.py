@@ -9,19 +9,17 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from lift_jax.models.cogvideox import adapter as adapter_lib
-from lift_jax.models.cogvideox import folder as folder_lib
-from lift_jax.models.cogvideox.adapter import TransformerAdapter
-from lift_jax.models.cogvideox.folder import ModelFolder
+from lift_jax.models import generator_adapter, generator_folder
 from lift_jax.models.functional import Params
-from lift_jax.models.lora import LoRAConfig
+from lift_jax.models.generators import VideoModel
+from lift_jax.models.lora import LoRAConfig, adapter_table
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import atomic_folder
 from lift_jax.weights import conversion, param_paths
 
 
 def write(
-  model: ModelFolder,
+  model: VideoModel,
   target: pathlib.Path,
   trainable: Params,
   frozen: Params,
@@ -43,18 +41,20 @@ def write(
   """
   with atomic_folder(target) as partial:
     if lora is not None:
-      _write_adapters(partial, trainable, lora, model.adapter, dtype)
+      _write_adapters(partial, trainable, lora, model, dtype)
     else:
       copy_rest(model, partial)
       params = param_paths.merge(trainable, frozen)
-      folder_lib.save_component(partial, 'transformer', params, dtype)
+      generator_folder.save_network(
+        model, 'transformer', params, partial, dtype
+      )
 
 
 def _write_adapters(
   target: pathlib.Path,
   adapters: Params,
   lora: LoRAConfig,
-  earlier: TransformerAdapter | None,
+  model: VideoModel,
   dtype: str,
 ) -> None:
   """A file for `pipeline.load_lora_weights`.
@@ -63,14 +63,17 @@ def _write_adapters(
   takes 1.
   """
   scaled = _scaled(adapters, lora.scale)
+  earlier = model.adapter
   if earlier is not None:
     mesh = jax.tree.leaves(adapters)[0].sharding.mesh
     scaled = _joined(_scaled(earlier.load(mesh), earlier.config.scale), scaled)
   conversion.save(
-    adapter_lib.DIFFUSERS_TABLE,
+    adapter_table(
+      model.networks['transformer'].table, generator_adapter.PREFIX
+    ),
     scaled,
     target,
-    adapter_lib.STEM,
+    generator_adapter.STEM,
     dtype=jnp.dtype(dtype),
   )
 
@@ -111,10 +114,10 @@ def _joined(first: Params, second: Params) -> Params:
   return jax.jit(join, out_shardings=places)(both)
 
 
-def copy_rest(model: ModelFolder, target: pathlib.Path) -> None:
+def copy_rest(model: VideoModel, target: pathlib.Path) -> None:
   """Configs, tokenizer, VAE and text encoder of `model`, as published."""
   if distributed.is_primary():
-    folder_lib.copy_configs(model, target)
-  for component in ('vae', 'text_encoder'):
-    folder_lib.write_published(model, component, target)
+    generator_folder.copy_configs(model, target)
+  for network in ('vae', 'text_encoder'):
+    generator_folder.write_published(model, network, target)
   distributed.barrier('the rest is copied')

@@ -18,10 +18,10 @@ from jax.sharding import PartitionSpec as P
 
 from lift_jax.diffusion import guidance, sampler
 from lift_jax.diffusion.sampler import SamplerConfig
-from lift_jax.diffusion.schedule import ScheduleConfig
-from lift_jax.models.cogvideox.sharding import BATCH
+from lift_jax.diffusion.schedule import Schedule
 from lift_jax.models.functional import FunctionalModel, Params
-from lift_jax.partitioning import AXES, BATCH_AXES, constrain
+from lift_jax.models.generators import LatentScale
+from lift_jax.partitioning import AXES, BATCH, BATCH_AXES, constrain
 
 
 @functools.partial(jax.jit, static_argnames='model')
@@ -44,7 +44,7 @@ def embed(
 def denoise(
   model: FunctionalModel,
   params: Params,
-  schedule: ScheduleConfig,
+  schedule: Schedule,
   config: SamplerConfig,
   text_bsd: jax.Array,
   negative_text_sd: jax.Array | None = None,
@@ -75,7 +75,7 @@ def denoise(
     ValueError: something that `config` needs is missing, or has another shape.
   """
   clips_shape = (text_bsd.shape[0], *latent_shape)
-  steps = sampler.make_steps(schedule, config)
+  steps = schedule.make_steps(config)
   draws_noise = config.is_stochastic and step_noise is None
   if keys_b2 is None and (initial_noise is None or draws_noise):
     raise ValueError('give keys, or all noises')
@@ -90,8 +90,8 @@ def denoise(
       raise ValueError(f'{name} has shape {noise.shape}, not {shape}')
 
   def network(x_bfhwc, text_bsd, t_b):
-    velocity = model(params, constrain(x_bfhwc, BATCH), text_bsd, t_b)
-    return constrain(velocity, BATCH)
+    prediction = model(params, constrain(x_bfhwc, BATCH), text_bsd, t_b)
+    return constrain(prediction, BATCH)
 
   def draw(index):
     if step_noise is not None:
@@ -111,12 +111,12 @@ def denoise(
   )
 
 
-@functools.partial(jax.jit, static_argnames=('vae', 'scaling_factor', 'tiling'))
+@functools.partial(jax.jit, static_argnames=('vae', 'scale', 'tiling'))
 def decode_latents(
   vae: FunctionalModel,
   params: Params,
   latents_bfhwc: jax.Array,
-  scaling_factor: float,
+  scale: LatentScale,
   tiling: bool,
 ) -> jax.Array:
   """Videos uint8 [B, T, H, W, 3] of scaled latents.
@@ -129,12 +129,12 @@ def decode_latents(
     params: its parameters, whole on each device.
     latents_bfhwc: [B, F, h, w, C]; under a mesh B is a multiple of its 'data'
       times 'fsdp', and if also of its size, all devices take part.
-    scaling_factor: of the autoencoder's config.
-    tiling: see `vae.VAE.decode`.
+    scale: of the latents.
+    tiling: whether the autoencoder works in tiles.
   """
 
   def decode_one(latents_fhwc, params):
-    latents = latents_fhwc[None].astype(jnp.float32) / scaling_factor
+    latents = scale.denormalize(latents_fhwc[None].astype(jnp.float32))
     video = vae(params, latents, method='decode', tiling=tiling)[0]
     # [-1, 1] to [0, 255], as the published pipelines write frames.
     video = jnp.clip(video.astype(jnp.float32) / 2 + 0.5, 0, 1)

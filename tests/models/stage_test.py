@@ -11,12 +11,8 @@ import pytest
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.models.cogvideox.folder import (
-  COMPONENTS,
-  ModelFolder,
-  open_model,
-)
-from lift_jax.models.cogvideox.stage import Stage
+from lift_jax.models.generators import NETWORKS, VideoModel, open_model
+from lift_jax.models.stage import Stage
 from lift_jax.weights import param_paths
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
 
@@ -33,9 +29,9 @@ def mesh():
   return partitioning.make_mesh(partitioning.MeshConfig(tensor=2))
 
 
-def stage_of(model, mesh, component='transformer', offload=True, **changes):
+def stage_of(model, mesh, name='transformer', offload=True, **changes):
   settings = {'dtype': 'float32'} | changes
-  return Stage(model, component, mesh=mesh, offload=offload, **settings)
+  return Stage(model, name, mesh=mesh, offload=offload, **settings)
 
 
 def values(params):
@@ -62,13 +58,13 @@ def references(params):
 
 
 @pytest.mark.parametrize('offload', [True, False])
-@pytest.mark.parametrize('component', COMPONENTS)
-def test_is_what_the_folder_holds(model, mesh, component, offload):
-  stage = stage_of(model, mesh, component, offload)
-  expected = values(model.load(component, stage.network, None))
+@pytest.mark.parametrize('name', NETWORKS)
+def test_is_what_the_folder_holds(model, mesh, name, offload):
+  stage = stage_of(model, mesh, name, offload)
+  expected = values(model.load(name, stage.network, None))
   assert len(expected) > 5
   shardings = partitioning.param_shardings(
-    COMPONENTS[component].rules, stage.network.abstract_params, mesh
+    model.networks[name].rules, stage.network.abstract_params, mesh
   )
   for _ in range(3):
     with stage.params() as params:
@@ -76,7 +72,7 @@ def test_is_what_the_folder_holds(model, mesh, component, offload):
       for leaf in jax.tree.leaves(params):
         assert leaf.sharding.device_set == set(jax.devices())
       assert jax.tree.map(lambda leaf: leaf.sharding, params) == shardings
-      if component != 'vae':  # each device has a part
+      if name != 'vae':  # each device has a part
         kernel = max(jax.tree.leaves(params), key=lambda leaf: leaf.size)
         shard = kernel.addressable_shards[0].data
         assert shard.size * 4 <= kernel.size
@@ -94,9 +90,9 @@ def test_type(model, mesh):
       assert_equal(values(params), expected)
 
 
-@pytest.mark.parametrize('component', COMPONENTS)
-def test_leaves_the_devices(model, mesh, component):
-  stage = stage_of(model, mesh, component)
+@pytest.mark.parametrize('name', NETWORKS)
+def test_leaves_the_devices(model, mesh, name):
+  stage = stage_of(model, mesh, name)
   gc.collect()
   before = len(jax.live_arrays())
   for _ in range(2):
@@ -115,7 +111,7 @@ def test_stays_on_the_devices(model, mesh):
   del params
   assert num_on_devices(leaves) == len(leaves)
   with (
-    mock.patch.object(ModelFolder, 'load', side_effect=AssertionError),
+    mock.patch.object(VideoModel, 'load', side_effect=AssertionError),
     stage.params() as params,
   ):
     for leaf, reference in zip(jax.tree.leaves(params), leaves, strict=True):
@@ -143,7 +139,7 @@ def test_what_computes_with_them_keeps_them(model, mesh):
 
 def test_read_once_and_late(model, mesh):
   with mock.patch.object(
-    ModelFolder, 'load', autospec=True, side_effect=ModelFolder.load
+    VideoModel, 'load', autospec=True, side_effect=VideoModel.load
   ) as load:
     gc.collect()
     before = len(jax.live_arrays())

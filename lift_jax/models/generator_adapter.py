@@ -9,13 +9,14 @@ The file of diffusers may state an alpha, in its header or as scalars
 'transformer.LAYER.alpha'; where it states none, the scale alpha / rank is 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import json
 import math
 import pathlib
 from typing import Any
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
@@ -24,24 +25,19 @@ from lift_jax import partitioning
 from lift_jax.errors import UserError, listing
 from lift_jax.models import adapters, lora
 from lift_jax.models.adapters import AdapterFile
-from lift_jax.models.cogvideox.config import TransformerConfig
-from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
-from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import Params, functional
 from lift_jax.runtime.files import json_sha256
 from lift_jax.weights import conversion, param_paths, safetensors_files
 from lift_jax.weights.safetensors_files import LazyTensor
 
 STEM = 'pytorch_lora_weights'  # the name that diffusers looks for
-DIFFUSERS_TABLE = lora.adapter_table(TRANSFORMER_TABLE, prefix='transformer.')
+PREFIX = 'transformer.'  # of every name in a file of diffusers
 
 _PEFT_CONFIG = 'adapter_config.json'
-_PEFT_TABLE = lora.adapter_table(TRANSFORMER_TABLE, prefix=adapters.PEFT_PREFIX)
 
 # In the header of a diffusers file: the PEFT config, as JSON, of each network
 # (`LORA_ADAPTER_METADATA_KEY` in diffusers/loaders/lora_base.py).
 _METADATA_KEY = 'lora_adapter_metadata'
-_METADATA_PREFIX = 'transformer.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,20 +45,16 @@ class TransformerAdapter:
   """Adapters that fit a transformer, not read yet.
 
   Attributes:
-    transformer: sizes of the network.
+    build: makes the network without adapters.
     file: where they are.
     table: their published names.
     config: their rank, scale and layers.
   """
 
-  transformer: TransformerConfig
+  build: Callable[[nnx.Rngs], nnx.Module]
   file: AdapterFile
   table: conversion.Table
   config: lora.LoRAConfig
-
-  def build(self, rngs) -> Transformer:
-    """The network without adapters."""
-    return Transformer(self.transformer, rngs=rngs)
 
   def load(self, mesh: jax.sharding.Mesh) -> Params:
     """The adapters on a mesh, fp32."""
@@ -137,13 +129,16 @@ def holds_adapters(path: pathlib.Path) -> bool:
 
 
 def open_adapter(
-  path: str | pathlib.Path, transformer: TransformerConfig
+  path: str | pathlib.Path,
+  build: Callable[[nnx.Rngs], nnx.Module],
+  table: conversion.Table,
 ) -> TransformerAdapter:
-  """Adapters, checked against the sizes of a transformer; reads headers only.
+  """Adapters, checked against a transformer; reads headers only.
 
   Args:
     path: a folder, or a file of diffusers under whatever name.
-    transformer: the sizes.
+    build: makes the transformer without adapters.
+    table: its published names.
 
   Raises:
     UserError: no adapters, or those of another network or kind.
@@ -160,12 +155,13 @@ def open_adapter(
         f'{path}: holds both {STEM}.safetensors and {_PEFT_CONFIG}; remove '
         'one, or give the file'
       )
-    file, table = adapters.open_peft(path), _PEFT_TABLE
+    file, prefix = adapters.open_peft(path), adapters.PEFT_PREFIX
   else:
-    file, table = _open_diffusers(path), DIFFUSERS_TABLE
+    file, prefix = _open_diffusers(path), PREFIX
+  table = lora.adapter_table(table, prefix)
   where = str(file.path)
   config = adapters.config_of(file.tensors, table, file.alpha, where)
-  found = TransformerAdapter(transformer, file, table, config)
+  found = TransformerAdapter(build, file, table, config)
   abstract, _ = param_paths.partition(
     functional(lora.adapted(found.build, config)).abstract_params,
     lora.is_adapter,
@@ -225,9 +221,9 @@ def _header_alpha(
         f'{where} cannot be parsed; fetch the file again'
       ) from None
     config = {
-      key.removeprefix(_METADATA_PREFIX): value
+      key.removeprefix(PREFIX): value
       for key, value in stated.items()
-      if key.startswith(_METADATA_PREFIX)
+      if key.startswith(PREFIX)
     }
     if config:
       alphas.add(adapters.alpha_of(config, where))

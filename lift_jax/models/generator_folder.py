@@ -1,0 +1,198 @@
+"""The folder of a text-to-video model: the diffusers layout, or our form of it.
+
+  model_index.json
+  transformer/   config.json + weights
+  vae/           config.json + weights
+  text_encoder/  config.json + weights
+  tokenizer/     files of the tokenizer
+  scheduler/     scheduler_config.json
+
+Weights are safetensors, as published, or in our form an Orbax folder `params`
+that all hosts of a pod read and write at once; the rest is the same. Folders
+are opened by `generators.open_model`.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+
+from lift_jax import partitioning
+from lift_jax.errors import UserError
+from lift_jax.models import generators
+from lift_jax.models.functional import Params
+from lift_jax.models.generators import (
+  CONFIG_FILES,
+  FINGERPRINT,
+  INDEX,
+  NETWORKS,
+  PARAMS,
+  TOKENIZER,
+  RandomModelConfig,
+  VideoModel,
+)
+from lift_jax.runtime import distributed
+from lift_jax.runtime.files import atomic_folder, read_json, write_json
+from lift_jax.weights import checkpoints, conversion
+
+# In the index of a random model; diffusers passes over such keys.
+RANDOM_SEED = '_random_seed'
+
+
+def write_configs(model: VideoModel, folder: pathlib.Path) -> None:
+  """Writes every JSON file of `model` to `folder`."""
+  write_json(folder / INDEX, dict(model.index))
+  for part, file in CONFIG_FILES.items():
+    write_json(folder / file, getattr(model, part).to_json())
+
+
+def copy_configs(
+  model: VideoModel, target: pathlib.Path, dtype: str | None = None
+) -> None:
+  """Copies the JSON files and the tokenizer, as they are published.
+
+  Keys that this project does not read stay, such as those of sampling. Only
+  the type of the text encoder's weights is kept true, as transformers loads
+  them in the type that its config names.
+
+  Args:
+    model: the folder to copy from.
+    target: the folder to copy to.
+    dtype: of the text encoder's weights there; None: as they were.
+
+  Raises:
+    UserError: a file is missing.
+  """
+  if not (model.path / TOKENIZER).is_dir():
+    raise UserError(
+      f'{model.path / TOKENIZER}: no such folder; fetch the tokenizer of the '
+      'model too'
+    )
+  for name in (INDEX, *CONFIG_FILES.values()):
+    value = read_json(model.path / name)
+    if name == CONFIG_FILES['text_encoder'] and dtype is not None:
+      value |= {key: dtype for key in ('dtype', 'torch_dtype') if key in value}
+    write_json(target / name, value)
+  shutil.copytree(
+    model.path / TOKENIZER, target / TOKENIZER, dirs_exist_ok=True
+  )
+
+
+def _load_spread(model: VideoModel, network: str, dtype=None) -> Params:
+  declared = model.declare(network)
+  shardings = partitioning.spread(
+    functools.partial(
+      partitioning.param_shardings,
+      model.networks[network].rules,
+      declared.abstract_params,
+    )
+  )
+  return model.load(network, declared, shardings, dtype)
+
+
+def write_ours(
+  model: VideoModel,
+  network: str,
+  target: pathlib.Path,
+  dtype: str | None = None,
+) -> None:
+  """Writes the weights of a published network in our form.
+
+  Every host must call it; the weights lie spread over all devices.
+
+  Args:
+    model: a diffusers folder, without adapters.
+    network: one of `NETWORKS`.
+    target: the folder of a model.
+    dtype: of all parameters; None keeps the stored type.
+
+  Raises:
+    UserError: see `VideoModel.load`.
+  """
+  assert model.adapter is None, 'the fingerprint would be of other weights'
+  kept = None if dtype is None else jnp.dtype(dtype)
+  params = _load_spread(model, network, kept)
+  checkpoints.save_params(target / network / PARAMS, params)
+  if distributed.is_primary():
+    fingerprint = model.weights_fingerprint(network, kept)
+    (target / network / FINGERPRINT).write_text(fingerprint + '\n')
+
+
+def write_published(
+  model: VideoModel,
+  network: str,
+  target: pathlib.Path,
+  dtype: str | None = None,
+) -> None:
+  """Writes the weights of a network as diffusers loads them.
+
+  Every host must call it. Files are copied where nothing about them changes.
+
+  Args:
+    model: a folder in either form; of one with adapters not the transformer.
+    network: one of `NETWORKS`.
+    target: the folder of a model.
+    dtype: of all tensors; None keeps the stored type.
+
+  Raises:
+    UserError: see `VideoModel.load`.
+  """
+  assert network != 'transformer' or model.adapter is None
+  if model.is_ours(network) or dtype is not None:
+    params = _load_spread(model, network)
+    save_network(model, network, params, target, dtype)
+  elif distributed.is_primary():
+    source = model.path / network
+    files = {tensor.file for tensor in model.tensors(network).values()}
+    index = f'{model.networks[network].stem}.safetensors.index.json'
+    if (source / index).is_file():
+      files.add(source / index)
+    for file in files:
+      copy = target / network / file.relative_to(source)
+      copy.parent.mkdir(parents=True, exist_ok=True)
+      shutil.copy2(file, copy)
+
+
+def make_random_model(folder: pathlib.Path, sizes: RandomModelConfig) -> None:
+  """Writes a randomly initialised model in the published layout.
+
+  Nothing is done where the folder already holds the model.
+  """
+  if (folder / INDEX).is_file():
+    return
+  model = generators.of_sizes(sizes, path=folder)
+  index = {**model.random_index, RANDOM_SEED: sizes.seed}
+  with atomic_folder(folder) as partial:
+    if distributed.is_primary():
+      write_configs(dataclasses.replace(model, index=index), partial)
+      model.write_random_tokenizer(partial / TOKENIZER)
+    for number, network in enumerate(NETWORKS):
+      key = jax.random.fold_in(jax.random.key(sizes.seed), number)
+      # Each host makes the same weights for itself; the first one writes them.
+      with jax.default_device(jax.local_devices()[0]):
+        # Runs once, on hundreds of small draws: XLA takes minutes to optimise
+        # it with jax 0.12 and seconds to compile it as it is.
+        init = jax.jit(
+          model.declare(network).init,
+          compiler_options={'xla_backend_optimization_level': 0},
+        )
+        params = init(key)
+      save_network(model, network, params, partial)
+
+
+def save_network(
+  model: VideoModel,
+  network: str,
+  params: Params,
+  folder: pathlib.Path,
+  dtype=None,
+) -> None:
+  """Writes weights as published; every host must call it."""
+  published = model.networks[network]
+  dtype = None if dtype is None else jnp.dtype(dtype)
+  conversion.save(
+    published.table, params, folder / network, published.stem, dtype=dtype
+  )
