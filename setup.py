@@ -43,7 +43,7 @@ setuptools.setup(
   ],
   packages=setuptools.find_packages(include=['lift_jax', 'lift_jax.*']),
   package_data={
-    'lift_jax.models.critic': ['questions.json'],
+    'lift_jax.models': ['questions.json'],
     'lift_jax.report': ['templates/*'],
     'lift_jax.toyworld': ['questions.json', 'files/*/*', 'files/*/*/*'],
   },

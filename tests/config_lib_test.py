@@ -15,7 +15,7 @@ from lift_jax.jobs.evaluate import EvaluateConfig
 from lift_jax.jobs.sample import SampleConfig
 from lift_jax.jobs.score import ScoreConfig
 from lift_jax.jobs.train_critic import TrainCriticConfig
-from lift_jax.models import generators
+from lift_jax.models import critics, generators
 from lift_jax.training.config import AlignTrainConfig
 from tests.field_reads import FieldReads, sections_of
 from tests.jobs import jobs
@@ -183,7 +183,9 @@ _PASSED_ON = (
 
 class DeadFieldTest(parameterized.TestCase):
   def test_every_field_is_read(self):
-    generators.families()  # imports the sections of each
+    # Imports the sections of each.
+    generators.families()
+    critics.backbones()
     reads = FieldReads(JOBS)
     for path in sorted((jobs.REPOSITORY / 'lift_jax').rglob('*.py')):
       reads.visit(ast.parse(path.read_text(encoding='utf-8')))

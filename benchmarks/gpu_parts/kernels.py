@@ -19,10 +19,9 @@ from gpu_parts import clock, devices
 import jax
 import jax.numpy as jnp
 
-from lift_jax.data.critic_pipeline import NUM_FRAMES
 from lift_jax.models import generators
 from lift_jax.models.attention import attention
-from lift_jax.planning import sizes
+from lift_jax.models.vila.config import NUM_FRAMES, PUBLISHED
 
 # On a CPU, plain attention in bfloat16 came to 0.007 at most, and to 0.36 and
 # more without the last of 201 or 1,100 keys, without the scale, or with a mask
@@ -71,9 +70,9 @@ def _shapes() -> tuple[_Shape, ...]:
   """Those of one video, and of what a critic sees and reads of it."""
   video = generators.published_sizes()['CogVideoX-2b'].transformer
   tokens = video.num_tokens(13, 60, 90)  # 49 x 480 x 720 pixels
-  critic = sizes.CRITICS['VILA1.5-13b']
+  critic = PUBLISHED['VILA1.5-13b']
   tower, llm = critic.vision_tower, critic.llm
-  shared = sizes.CRITICS['VILA1.5-40b'].llm
+  shared = PUBLISHED['VILA1.5-40b'].llm
   text = NUM_FRAMES * critic.tokens_per_frame + 192
   return (
     _Shape('CogVideoX-2B', 1, tokens, *2 * (video.num_heads,), 64, False),

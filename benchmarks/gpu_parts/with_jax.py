@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from lift_jax import chips
-from lift_jax.models.critic.tokens import IMAGE_TOKEN
+from lift_jax.models.vila.tokenizer import IMAGE_TOKEN
 from lift_jax.planning.job_programs import Program
 from lift_jax.planning.memory import Memory
 from lift_jax.training.step import LatentBatch

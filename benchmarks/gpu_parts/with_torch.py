@@ -14,9 +14,8 @@ import torch
 from lift_jax import chips
 from lift_jax.diffusion.schedule import alpha_bars
 from lift_jax.errors import UserError
+from lift_jax.models import critic_config, generator_config
 from lift_jax.models.cogvideox.flops import forward_flops
-from lift_jax.models.critic.flops import reader_flops
-from lift_jax.planning import sizes
 from lift_jax.sampling.config import VideoConfig
 from lift_jax.sampling.sizes import latent_shape
 from lift_jax.training import alignment
@@ -32,7 +31,7 @@ def train(tiny: bool, batch: int) -> dict[str, Any]:
 
   device = _device(tiny)
   config = configs.train(tiny, batch, 'full')
-  folder = sizes.model_of(config.model)
+  folder = generator_config.declare_chosen(config.model)
   with _making(device):
     model = CogVideoXTransformer3DModel.from_config(
       folder.transformer.to_json()
@@ -97,7 +96,7 @@ def sample(tiny: bool) -> dict[str, Any]:
   """
   device = _device(tiny)
   config = configs.sample(tiny)
-  folder = sizes.model_of(config.model)
+  folder = generator_config.declare_chosen(config.model)
   frames, rows, columns, channels = latent_shape(folder, config.video)
   with _making(device):
     latents_bfchw = torch.randn(2, frames, channels, rows, columns)
@@ -163,10 +162,10 @@ def score(tiny: bool, batch: int) -> dict[str, Any]:
   _, _, prompts = program.lower().args_info[0]
   tokens = prompts.prefix_bn.shape[1]
   tokens += prompts.question_bqm.shape[1] * prompts.question_bqm.shape[2]
-  critic = sizes.critic_of(config.model).config
+  critic = critic_config.declare_chosen(config.model)
   with _making(device):
     model = transformers.LlamaForCausalLM(
-      transformers.LlamaConfig(**critic.llm.to_json())
+      transformers.LlamaConfig(**critic.config.llm.to_json())
     ).eval()
   ids_bn = torch.ones(batch, tokens, dtype=torch.long, device=device)
 
@@ -174,7 +173,7 @@ def score(tiny: bool, batch: int) -> dict[str, Any]:
     model(ids_bn, use_cache=True, logits_to_keep=1)
     _wait(device)
 
-  flops = batch * reader_flops(critic, tokens, num_logits=1)
+  flops = batch * critic.decoder_flops(tokens, num_logits=1)
   found = _speed(device, clock.repeat(run, tiny), batch, flops)
   return found | {
     'videos_per_second': 1 / found['seconds_per_video'],

@@ -50,9 +50,10 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from lift_jax.data import critic_records, video
-from lift_jax.data.critic_pipeline import NUM_FRAMES
-from lift_jax.data.frames import choose_critic_frames
 from lift_jax.data.hra import DIMENSIONS, LABELS, HRARecord
+from lift_jax.models.frames import evenly_spaced_frames
+
+_NUM_FRAMES = 8  # that LiFT's critics see
 
 # Higher qualities make much larger files for little gain.
 _JPEG_QUALITY = 95
@@ -169,7 +170,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _frames(self, record: HRARecord, path: pathlib.Path) -> list[bytes]:
     """The encoded frames; TFDS would need TensorFlow to encode them."""
     clip = video.decode(
-      path, NUM_FRAMES, where=record.where, choose=choose_critic_frames
+      path, _NUM_FRAMES, where=record.where, choose=evenly_spaced_frames
     )
     return [
       _encode(frame, self.builder_config.encoding) for frame in clip.frames

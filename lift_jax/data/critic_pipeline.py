@@ -1,22 +1,22 @@
 """Grain: from ratings of clips to batches that the critic trains on.
 
-A row is a clip, a question about it and the answer of a person. Its tokens are
-made once, at the start; its frames are decoded each time, in threads. As in
-`pipeline`, the order is drawn on every host alike and a host decodes the rows
-that its devices hold, so that the n-th batch is the same on any number of
-hosts and the position in the data is one number.
+An example is a clip, a question about it and the answer of an annotator. Its
+tokens are made once, at the start; its frames are decoded each time, in
+threads. As in `pipeline`, the order is drawn on every host alike and a host
+decodes the examples that its devices hold, so that the n-th batch is the same
+on any number of hosts and the position in the data is one number.
 
-Shape suffixes: B rows, N places of a row, T frames; the last axis of 3 is RGB.
+Shape suffixes: B batch, N tokens of a sequence, T frames, H height, W width;
+the last axis of 3 is RGB.
 """
 
 import collections
 from collections.abc import Iterator, Sequence
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
 import pathlib
-from typing import Protocol
+from typing import Any, Protocol
 
 import grain
 import jax
@@ -25,13 +25,11 @@ import numpy as np
 from lift_jax import config_lib
 from lift_jax.data import video
 from lift_jax.data.critic_records import CriticRecords, FeedbackConfig
-from lift_jax.data.frames import choose_critic_frames, resize_for_tower
 from lift_jax.data.global_batch import READ_AHEAD, local_rows
 from lift_jax.data.hra import HRARecord
 from lift_jax.data.json_records import ReadResult
 from lift_jax.errors import UserError
 
-NUM_FRAMES = 8  # LiFT: num_video_frames of VILA-1.5
 LABEL_WEIGHTS = ('none', 'balanced')
 
 
@@ -44,13 +42,13 @@ class CriticDataConfig(FeedbackConfig):
   `label_weight` 'none'.
 
   Attributes:
-    real_share: part of the rows drawn that are real; None takes every row
-      equally often.
+    real_share: part of the examples drawn that are real; None takes every
+      example equally often.
     with_rationale: whether the critic learns to say why; else only the label.
     label_weight: 'balanced' gives rare labels more weight, so that each label
-      counts the same; 'none' gives every row 1.
-    text_buckets: the numbers of places that a row may have beside those of
-      its frames. Each takes the smallest that holds it; every one of them is
+      counts the same; 'none' gives every example 1.
+    text_buckets: the numbers of tokens that a sequence may have beside those
+      of its frames. Each takes the smallest that holds it; every one of them is
       compiled on its own.
     num_threads: that decode.
   """
@@ -75,23 +73,39 @@ class CriticDataConfig(FeedbackConfig):
     if not self.text_buckets or min(self.text_buckets) < 1:
       raise UserError(
         f'data.text_buckets is {self.text_buckets}; give at least one number '
-        'of places above 0'
+        'of tokens above 0'
       )
     if self.num_threads < 1:
       raise UserError('data.num_threads must be above 0')
 
 
-class Tokenizer(Protocol):
-  """What turns a conversation into tokens; see `models.critic.tokens`."""
+class FrameSelection(Protocol):
+  """The part of `models.critics.FrameSelection` that is read here."""
 
-  tokens_per_frame: int
+  indices: tuple[int, ...]
+  num_positions: int
+
+
+class FrameProcessor(Protocol):
+  """The part of `models.critics.FrameProcessor` that is called here."""
+
+  def select(self, clip: video.ClipInfo) -> FrameSelection: ...
+
+  def preprocess(
+    self, frames_thw3: np.ndarray, selection: FrameSelection
+  ) -> Any: ...
+
+
+class Tokenizer(Protocol):
+  """The part of `models.critics.Tokenizer` that is used here."""
+
   pad_id: int
 
   def training(
     self,
     caption: str,
     question: str,
-    num_frames: int,
+    frames: FrameSelection,
     answer: str,
     *,
     where: str,
@@ -106,19 +120,26 @@ class Example:
     record: what it is made of.
     path: of the clip.
     is_real: whether the clip is real.
-    num_frames: of the clip that are seen, at most `NUM_FRAMES`.
-    tokens: int32, with places for the frames.
-    is_target: bool, of the same length: what is learnt.
-    length: places of the rows that it shares batches with.
+    clip: what the file states.
+    selection: the frames of the clip that are seen.
+    tokens: int32, with positions for the frames.
+    is_target: bool, of the same length: what is learned.
+    length: tokens of a sequence of its batches, padding included.
   """
 
   record: HRARecord
   path: pathlib.Path
   is_real: bool
-  num_frames: int
+  clip: video.ClipInfo
+  selection: FrameSelection
   tokens: np.ndarray
   is_target: np.ndarray
   length: int
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """Examples with the same shape share batches."""
+    return self.selection.num_positions, self.length
 
 
 def answer_of(record: HRARecord, with_rationale: bool) -> str:
@@ -127,18 +148,11 @@ def answer_of(record: HRARecord, with_rationale: bool) -> str:
   return f'{record.label}.{rationale if with_rationale else ""}'
 
 
-def row_lengths(
-  text_buckets: Sequence[int], tokens_per_frame: int
-) -> tuple[int, ...]:
-  """Places of the rows of each bucket, ascending."""
-  images = NUM_FRAMES * tokens_per_frame
-  return tuple(images + places for places in sorted(set(text_buckets)))
-
-
 def make_examples(
   records: Sequence[HRARecord],
   source: CriticRecords,
   tokenizer: Tokenizer,
+  frames: FrameProcessor,
   config: CriticDataConfig,
 ) -> ReadResult[Example]:
   """Tokenises records; opens each clip to learn how many frames it has.
@@ -147,25 +161,20 @@ def make_examples(
     records: one of the splits.
     source: what they belong to.
     tokenizer: of the critic.
-    config: what the answers are, and how long a row may be.
+    frames: of the critic.
+    config: what the answers are, and how long a sequence may be.
 
   Raises:
     UserError: a clip that is no video or a text that is too long, unless
       `config.on_bad_record` is 'skip'; or no record is left.
   """
-  frames_of = _count_frames(records, source, config.num_threads)
-  lengths = row_lengths(config.text_buckets, tokenizer.tokens_per_frame)
+  clip_of = _probe(records, source, config.num_threads)
   examples, skipped = [], []
   for record in records:
     try:
       examples.append(
         _example(
-          record,
-          source,
-          frames_of[record.video],
-          tokenizer,
-          config.with_rationale,
-          lengths,
+          record, source, clip_of[record.video], tokenizer, frames, config
         )
       )
     except UserError as error:
@@ -179,56 +188,58 @@ def make_examples(
   return ReadResult(examples, skipped)
 
 
-def _count_frames(
+def _probe(
   records: Sequence[HRARecord], source: CriticRecords, num_threads: int
-) -> dict[str, int | str]:
-  """Frames of each video, or why that cannot be told."""
+) -> dict[str, video.ClipInfo | str]:
+  """What each video states, or why it cannot be used."""
   first = {}
   for record in records:
     first.setdefault(record.video, record)
 
-  def count(record: HRARecord) -> int | str:
+  def probe(record: HRARecord) -> video.ClipInfo | str:
     try:
-      return video.count_frames(source.path(record), where=record.where)
+      return video.probe(source.path(record), where=record.where)
     except UserError as error:
       # Each record of the clip says it of itself.
       return str(error).removeprefix(f'{record.where}: ')
 
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-    return dict(zip(first, pool.map(count, first.values()), strict=True))
+    return dict(zip(first, pool.map(probe, first.values()), strict=True))
 
 
 def _example(
   record: HRARecord,
   source: CriticRecords,
-  num_frames: int | str,
+  clip: video.ClipInfo | str,
   tokenizer: Tokenizer,
-  with_rationale: bool,
-  lengths: Sequence[int],
+  frames: FrameProcessor,
+  config: CriticDataConfig,
 ) -> Example:
-  if isinstance(num_frames, str):
-    raise UserError(f'{record.where}: {num_frames}')
-  num_seen = len(choose_critic_frames(num_frames, NUM_FRAMES))
+  if isinstance(clip, str):
+    raise UserError(f'{record.where}: {clip}')
+  selection = frames.select(clip)
   tokens, is_target = tokenizer.training(
     record.caption,
     record.question,
-    num_seen,
-    answer_of(record, with_rationale),
+    selection,
+    answer_of(record, config.with_rationale),
     where=record.where,
   )
+  lengths = [selection.num_positions + n for n in sorted(config.text_buckets)]
   length = next((n for n in lengths if n >= len(tokens)), None)
   if length is None:
-    places = len(tokens) - lengths[-1]
+    excess = len(tokens) - lengths[-1]
     raise UserError(
-      f'{record.where}: {len(tokens)} tokens, {places} more than the longest '
+      f'{record.where}: {len(tokens)} tokens, {excess} more than the longest '
       'row; shorten the caption or the rationale, or raise the last of '
-      f'data.text_buckets by {places}'
+      f'data.text_buckets by {excess}'
     )
   return Example(
     record,
     source.path(record),
     source.is_real(record),
-    num_seen,
+    clip,
+    selection,
     np.array(tokens, np.int32),
     np.array(is_target, bool),
     length,
@@ -241,7 +252,7 @@ class _Stream:
 
   Attributes:
     indices: into the list of examples.
-    share: part of all rows drawn that come from here.
+    share: part of all examples drawn that come from here.
   """
 
   indices: tuple[int, ...]
@@ -250,8 +261,8 @@ class _Stream:
 
 def _streams(
   examples: Sequence[Example], real_share: float | None
-) -> dict[int, list[_Stream]]:
-  """By length of the rows: what is drawn there, and how often."""
+) -> dict[tuple[int, int], list[_Stream]]:
+  """By shape of the examples: what is drawn there, and how often."""
   count = collections.Counter(e.is_real for e in examples)
   share_of = {True: real_share, False: 1 - (real_share or 0)}
   if real_share is not None and len(count) < 2:
@@ -264,25 +275,25 @@ def _streams(
   for index, example in enumerate(examples):
     # Without a share to keep there is one stream, as if in one file.
     is_apart = real_share is not None and example.is_real
-    groups[example.length, is_apart].append(index)
+    groups[example.shape, is_apart].append(index)
   streams = collections.defaultdict(list)
-  for (length, is_real), indices in sorted(groups.items()):
+  for (shape, is_real), indices in sorted(groups.items()):
     if real_share is None:
       share = len(indices) / len(examples)
     else:
       share = share_of[is_real] * len(indices) / count[is_real]
-    streams[length].append(_Stream(tuple(indices), share))
+    streams[shape].append(_Stream(tuple(indices), share))
   return streams
 
 
 def label_weights(
   examples: Sequence[Example], real_share: float | None, label_weight: str
 ) -> np.ndarray:
-  """How much each example counts, float32; 1 on average over rows drawn.
+  """How much each example counts, float32; 1 on average over those drawn.
 
   For 'balanced', examples of label c count 1 / (C p(c)), where p(c) is the
-  part of the rows drawn that have that label and C the number of labels there
-  are.
+  part of the examples drawn that have that label and C the number of labels
+  there are.
   """
   if label_weight == 'none':
     return np.ones(len(examples), np.float32)
@@ -301,65 +312,88 @@ def label_weights(
   )
 
 
-def read_frames(example: Example, size: int) -> np.ndarray:
-  """uint8 [NUM_FRAMES, size, size, 3]; frames that the clip lacks are zero.
+def decode_selected(
+  path: pathlib.Path,
+  clip: video.ClipInfo,
+  selection: FrameSelection,
+  frames: FrameProcessor,
+  where: str,
+) -> video.VideoClip:
+  """The frames of a clip that a critic sees.
+
+  Args:
+    path: of the clip.
+    clip: what it states.
+    selection: what `frames` chose by that; a prompt was made for it.
+    frames: of the critic.
+    where: names the record in messages.
 
   Raises:
-    UserError: the clip cannot be decoded, or not as far as it states.
+    UserError: the clip cannot be decoded, or not to as many frames as the
+      prompt has positions for.
   """
-  clip = video.decode(
-    example.path,
-    NUM_FRAMES,
-    where=example.record.where,
-    choose=choose_critic_frames,
+
+  def choose(num_frames: int, _: int) -> Sequence[int]:
+    found = dataclasses.replace(clip, num_frames=num_frames)
+    return frames.select(found).indices
+
+  decoded = video.decode(
+    path, len(selection.indices), where=where, choose=choose
   )
-  if len(clip.frames) != example.num_frames:
+  if len(decoded.frames) != len(selection.indices):
     raise UserError(
-      f'{example.record.where}: {example.path} shows '
-      f'{clip.num_source_frames} frames, not as many as it states; encode it '
-      'again as mp4, or delete the record'
+      f'{where}: {path} shows {decoded.num_source_frames} frames, not as many '
+      'as it states; encode it again as mp4, or delete the record'
     )
-  frames_thw3 = np.zeros((NUM_FRAMES, size, size, 3), np.uint8)
-  frames_thw3[: example.num_frames] = resize_for_tower(clip.frames, size)
-  return frames_thw3
+  return decoded
 
 
-class _ReadRows(grain.transforms.Map):
-  """A batch of example numbers to the arrays of the rows held here."""
+class _ReadExamples(grain.transforms.Map):
+  """A batch of example numbers to the arrays of the examples held here."""
 
   def __init__(
     self,
     examples: Sequence[Example],
     weights: np.ndarray,
-    rows: np.ndarray,
-    frame_size: int,
+    local: np.ndarray,
+    frames: FrameProcessor,
     pad_id: int,
     pool: concurrent.futures.Executor,
   ):
     self._examples = examples
     self._weights = weights
-    self._rows = rows
-    self._frame_size = frame_size
+    self._local = local
+    self._frames = frames
     self._pad_id = pad_id
     self._pool = pool
 
-  def map(self, element: np.ndarray) -> dict[str, np.ndarray]:
-    numbers = element[self._rows]
+  def map(self, element: np.ndarray) -> dict[str, Any]:
+    numbers = element[self._local]
     chosen = [self._examples[number] for number in numbers]
     weights = self._weights[numbers]
-    return _rows_of(chosen, weights, self._frame_size, self._pad_id, self._pool)
+    return _arrays_of(chosen, weights, self._frames, self._pad_id, self._pool)
 
 
-def _rows_of(
+def _arrays_of(
   chosen: Sequence[Example],
   weights: np.ndarray,
-  frame_size: int,
+  frames: FrameProcessor,
   pad_id: int,
   pool: concurrent.futures.Executor,
-) -> dict[str, np.ndarray]:
-  """The arrays of examples of one length."""
-  read = functools.partial(read_frames, size=frame_size)
-  frames = pool.map(read, chosen)
+) -> dict[str, Any]:
+  """The arrays of examples of one shape."""
+
+  def read(example: Example) -> Any:
+    decoded = decode_selected(
+      example.path,
+      example.clip,
+      example.selection,
+      frames,
+      example.record.where,
+    )
+    return frames.preprocess(decoded.frames, example.selection)
+
+  read_frames = pool.map(read, chosen)
   shape = len(chosen), chosen[0].length
   tokens_bn = np.full(shape, pad_id, np.int32)
   is_target_bn = np.zeros(shape, bool)
@@ -370,7 +404,7 @@ def _rows_of(
     is_target_bn[row, :end] = example.is_target
     segment_ids_bn[row, :end] = 1
   return {
-    'frames': np.stack(list(frames)),
+    'frames': jax.tree.map(lambda *each: np.stack(each), *read_frames),
     'tokens': tokens_bn,
     'is_target': is_target_bn,
     'segment_ids': segment_ids_bn,
@@ -381,26 +415,26 @@ def _rows_of(
 def in_order(
   examples: Sequence[Example],
   tokenizer: Tokenizer,
-  frame_size: int,
+  frames: FrameProcessor,
   batch_size: int,
   sharding: jax.sharding.Sharding,
   num_threads: int,
-) -> Iterator[dict[str, np.ndarray]]:
-  """Every example once, batch by batch of one length, as of `make_iterator`.
+) -> Iterator[dict[str, Any]]:
+  """Every example once, batch by batch of one shape, as of `make_iterator`.
 
-  The last batch of a length is filled up with rows that have no target.
+  The last batch of a shape is filled up with examples that have no target.
   """
-  rows = local_rows(sharding, batch_size)
-  by_length = collections.defaultdict(list)
+  local = local_rows(sharding, batch_size)
+  by_shape = collections.defaultdict(list)
   for example in examples:
-    by_length[example.length].append(example)
+    by_shape[example.shape].append(example)
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-    for _, same in sorted(by_length.items()):
+    for _, same in sorted(by_shape.items()):
       for start in range(0, len(same), batch_size):
-        numbers = start + rows
+        numbers = start + local
         chosen = [same[min(number, len(same) - 1)] for number in numbers]
-        weights = np.ones(len(rows), np.float32)
-        arrays = _rows_of(chosen, weights, frame_size, tokenizer.pad_id, pool)
+        weights = np.ones(len(local), np.float32)
+        arrays = _arrays_of(chosen, weights, frames, tokenizer.pad_id, pool)
         arrays['is_target'] &= (numbers < len(same))[:, None]
         yield arrays
 
@@ -408,28 +442,28 @@ def in_order(
 def make_iterator(
   examples: Sequence[Example],
   tokenizer: Tokenizer,
-  frame_size: int,
+  frames: FrameProcessor,
   batch_size: int,
   sharding: jax.sharding.Sharding,
   seed: int,
   config: CriticDataConfig,
 ) -> grain.DatasetIterator:
-  """Endless batches of one length each, lengths in proportion to their rows.
+  """Endless batches of one shape each, shapes in proportion to their examples.
 
-  Every epoch of a length is shuffled anew; where real clips have a share of
+  Every epoch of a shape is shuffled anew; where real clips have a share of
   their own, they and the others each have their epochs. The iterator gives the
-  rows that this host holds; `global_batch.to_global` makes a batch of them.
+  examples that this host holds; `global_batch.to_global` makes a batch of them.
   Its state is the number of batches drawn, the same on every host.
 
-  A batch is a dict: frames uint8 [B, T, size, size, 3], zero where a clip has
-  fewer; tokens int32 [B, N], padded at the end; is_target bool [B, N];
+  A batch is a dict: frames, the arrays of `FrameProcessor.preprocess` with a
+  batch axis; tokens int32 [B, N], padded at the end; is_target bool [B, N];
   segment_ids int32 [B, N], 1 for tokens and 0 for padding; weight float32 [B].
 
   Args:
     examples: to train on.
     tokenizer: that made them.
-    frame_size: height and width of what the vision tower takes.
-    batch_size: rows of a batch over all hosts.
+    frames: of the critic.
+    batch_size: examples of a batch over all hosts.
     sharding: of a batch along its first axis.
     seed: of the order.
     config: what is drawn how often, and what it counts.
@@ -438,14 +472,14 @@ def make_iterator(
     UserError: a share is asked for that the examples do not allow. Later, from
       `next`: a clip cannot be decoded.
   """
-  # Rows are decoded side by side, so that one batch does not wait for a thread
-  # while the batches after it have theirs.
+  # Examples are decoded side by side, so that one batch does not wait for a
+  # thread while the batches after it have theirs.
   pool = concurrent.futures.ThreadPoolExecutor(config.num_threads)
-  read_rows = _ReadRows(
+  read_examples = _ReadExamples(
     examples,
     label_weights(examples, config.real_share, config.label_weight),
     local_rows(sharding, batch_size),
-    frame_size,
+    frames,
     tokenizer.pad_id,
     pool,
   )
@@ -456,9 +490,11 @@ def make_iterator(
       grain.MapDataset.source(stream.indices).shuffle(seed=next(seeds)).repeat()
       for stream in streams
     ]
-    rows = _mix(drawn, [stream.share for stream in streams])
+    mixed = _mix(drawn, [stream.share for stream in streams])
     # See `pipeline.make_iterator` on what is dropped: nothing.
-    batches.append(rows.batch(batch_size, drop_remainder=True).map(read_rows))
+    batches.append(
+      mixed.batch(batch_size, drop_remainder=True).map(read_examples)
+    )
     shares.append(sum(stream.share for stream in streams))
   return iter(
     _mix(batches, shares).to_iter_dataset(

@@ -1,5 +1,7 @@
 """Batches over several hosts: each reads the rows that its devices hold."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -16,10 +18,10 @@ def local_rows(sharding: jax.sharding.Sharding, batch_size: int) -> np.ndarray:
 
 
 def to_global(
-  arrays: dict[str, np.ndarray],
+  arrays: dict[str, Any],
   batch_size: int,
   sharding: jax.sharding.Sharding,
-) -> dict[str, jax.Array]:
+) -> dict[str, Any]:
   """The rows of every host as arrays [batch_size, ...] on the mesh."""
   rows = local_rows(sharding, batch_size)
 
@@ -31,4 +33,4 @@ def to_global(
     shape = (batch_size, *array.shape[1:])
     return jax.make_array_from_callback(shape, sharding, part)
 
-  return {name: place(array) for name, array in arrays.items()}
+  return jax.tree.map(place, arrays)

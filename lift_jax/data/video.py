@@ -57,6 +57,23 @@ class VideoClip:
   num_source_frames: int
 
 
+@dataclasses.dataclass(frozen=True)
+class ClipInfo:
+  """What a file states of a clip.
+
+  Attributes:
+    num_frames: at least 1.
+    fps: frames per second, 0 where it does not say.
+    height: in pixels, 0 where it does not say.
+    width: likewise.
+  """
+
+  num_frames: int
+  fps: float
+  height: int
+  width: int
+
+
 def choose_frames(num_frames: int, max_frames: int = 49) -> list[int]:
   """Indices of the frames for training; their number is 4k + 1.
 
@@ -217,10 +234,10 @@ def _read(
   return kept, num_frames
 
 
-def count_frames(path: str | pathlib.Path, *, where: str) -> int:
-  """How many frames a clip states, without decoding it.
+def probe(path: str | pathlib.Path, *, where: str) -> ClipInfo:
+  """What a clip states of itself, without decoding it.
 
-  Decoding finds others in a file whose edit list leaves frames out.
+  Decoding finds other frames in a file whose edit list leaves frames out.
 
   Args:
     path: of the clip.
@@ -233,11 +250,13 @@ def count_frames(path: str | pathlib.Path, *, where: str) -> int:
   if not path.is_file():
     raise _unusable(where, path, 'does not exist')
   with _opened(where, path) as (_, stream):
-    num_stated = stream.frames
+    num_stated, fps = stream.frames, _rate(stream)
+    codec = stream.codec_context  # None if unknown, which decoding tells
+    size = (codec.height, codec.width) if codec is not None else (0, 0)
   num_frames = num_stated or _num_packets(where, path)
   if num_frames == 0:
     raise _unusable(where, path, 'holds no frames')
-  return num_frames
+  return ClipInfo(num_frames, fps, *size)
 
 
 def _num_packets(where: str, path: pathlib.Path, **options: str) -> int:

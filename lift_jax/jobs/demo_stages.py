@@ -30,7 +30,7 @@ from lift_jax.errors import UserError
 from lift_jax.jobs import align, evaluate, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.demo_config import DemoConfig
-from lift_jax.models.critic import folder as critic_folder
+from lift_jax.models import critics
 from lift_jax.models.generators import VideoModel, open_model
 from lift_jax.runtime.files import json_sha256, read_json, write_json
 from lift_jax.runtime.journal import differences
@@ -260,7 +260,7 @@ class Demo:
       )
       train_critic.run(call, self._logger)
 
-    opened = critic_folder.open_critic(critic)
+    opened = critics.open_critic(critic)
     self.stage(
       f'train_critic{variant}',
       self._settings('train_critic')

@@ -27,8 +27,7 @@ from lift_jax.data.cache import stamp
 from lift_jax.data.json_records import ReadResult
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
-from lift_jax.models.critic import choice, prompt
-from lift_jax.models.critic.tokens import label_ids
+from lift_jax.models import critic_config, critics
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json
@@ -50,13 +49,13 @@ class ScoreConfig:
   `toy_clips` clips of the toy world stand in where `videos.files` is empty.
   """
 
-  model: choice.CriticModelConfig
+  model: critic_config.CriticModelConfig
   videos: config_of.VideosConfig
   toy_clips: int
-  prompts: config_of.PromptsConfig
+  prompts: config_of.ScoringPromptsConfig
   reward: config_of.RewardConfig
   mesh: MeshConfig
-  run: config_of.RunConfig
+  run: config_of.ScoringRunConfig
 
 
 def main(argv: list[str]) -> int:
@@ -71,18 +70,18 @@ def main(argv: list[str]) -> int:
 def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   """The whole job."""
   config, workdir = call.config, call.workdir
-  critic = choice.open_chosen(config.model, workdir)
+  critic = critic_config.open_chosen(config.model, workdir)
   folders = [critic.path]
   if critic.adapter is not None:
     folders.insert(0, critic.adapter.path)
   questions = config.prompts.questions
   if not questions and not config.model.path:  # a random critic knows none
-    questions = str(prompt.questions_path())
+    questions = str(critics.questions_path())
   prompts = critic_prompts.find_prompts(
     questions, folders, config.model.template
   )
-  tokenizer = choice.open_tokenizer(config.model, critic)
-  labels = label_ids(tokenizer)
+  tokenizer = critic.open_tokenizer(config.model.template)
+  labels = critics.label_ids(tokenizer)
   found = _read_videos(config, workdir, prompts)
   mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
   logger.info('score: %s', partitioning.describe(mesh))
@@ -120,7 +119,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
       config.model.compute_dtype,
       config.model.attention,
       label_ids=labels,
-      stop_id=tokenizer.stop_id,
+      stop_ids=tokenizer.stop_ids,
       pad_id=tokenizer.pad_id,
     )
 
@@ -131,7 +130,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     labels,
     prompts,
     settings,
-    critic.config.vision_tower.image_size,
+    critic.frames,
     config.prompts,
     config.run,
     config.videos.on_bad_record,

@@ -28,18 +28,13 @@ from lift_jax.data.critic_records import CriticRecords, read_critic_records
 from lift_jax.data.hra import HRARecord, conversation
 from lift_jax.data.json_records import ReadResult
 from lift_jax.jobs import inputs
-from lift_jax.models.critic import folder as folder_lib
-from lift_jax.models.critic.choice import (
-  CriticModelConfig,
-  open_chosen,
-  open_tokenizer,
-)
+from lift_jax.models.critic_config import CriticModelConfig, open_chosen
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json
 from lift_jax.toyworld import feedback
-from lift_jax.training import critic
+from lift_jax.training import critic as critic_lib
 from lift_jax.training import main as training_main
 from lift_jax.training.config import TrainConfig
 from lift_jax.training.critic_step import CriticBatch
@@ -107,10 +102,10 @@ class CriticTraining(training_main.Task):
     self._call, self._logger = call, logger
     config = call.config
     self._records = _read_records(config, call.workdir)
-    self._folder = open_chosen(config.model, call.workdir)
-    self._tokenizer = open_tokenizer(config.model, self._folder)
-    self.setup = critic.make_setup(
-      self._folder, config.model, config.train, config.lora, mesh
+    self._critic = open_chosen(config.model, call.workdir)
+    self._tokenizer = self._critic.open_tokenizer(config.model.template)
+    self.setup = critic_lib.make_setup(
+      self._critic, config.model, config.train, config.lora, mesh
     )
     found = self._make_examples('train')
     validation = ReadResult([], [])
@@ -125,14 +120,14 @@ class CriticTraining(training_main.Task):
     self.iterator = critic_pipeline.make_iterator(
       self._examples,
       self._tokenizer,
-      self._folder.config.vision_tower.image_size,
+      self._critic.frames,
       batch_size,
       self.setup.batch_sharding,
       config.train.seed,
       config.data,
     )
-    self.belongs_to = critic.belongs_to(
-      self._folder,
+    self.belongs_to = critic_lib.belongs_to(
+      self._critic,
       config.model,
       config.train,
       config.lora,
@@ -146,6 +141,7 @@ class CriticTraining(training_main.Task):
       self._records.splits[split],
       self._records,
       self._tokenizer,
+      self._critic.frames,
       self._call.config.data,
     )
 
@@ -164,7 +160,7 @@ class CriticTraining(training_main.Task):
       lambda: critic_pipeline.in_order(
         examples,
         self._tokenizer,
-        self._folder.config.vision_tower.image_size,
+        self._critic.frames,
         batch_size,
         sharding,
         config.data.num_threads,
@@ -182,11 +178,11 @@ class CriticTraining(training_main.Task):
 
   def load_base(self, key):
     compute_dtype = self._call.config.model.compute_dtype
-    return critic.load_base(self.setup, self._folder, compute_dtype, key)
+    return critic_lib.load_base(self.setup, self._critic, compute_dtype, key)
 
   def make_step(self, tx, trainable):
     train = self._call.config.train
-    return critic.make_step(self.setup, train, tx, self._max_targets), ()
+    return critic_lib.make_step(self.setup, train, tx, self._max_targets), ()
 
   def to_batch(self, arrays) -> CriticBatch:
     return CriticBatch(**arrays)
@@ -195,25 +191,21 @@ class CriticTraining(training_main.Task):
     return 'tokens ' + 'x'.join(map(str, batch.tokens.shape))
 
   def step_flops(self, batch: CriticBatch):
-    return critic.step_flops(
-      self._folder.config,
-      self._call.config.train.trainable,
-      batch.frames.shape[1],
-      batch.tokens.shape,
-      self._max_targets,
+    trainable = self._call.config.train.trainable
+    return critic_lib.step_flops(
+      self._critic, trainable, batch, self._max_targets
     )
 
   def export(self, trained, frozen):
     """Adapters or a whole critic, with the questions that it was asked."""
     config, target = self._call.config, self._call.workdir / 'export'
     if config.train.trainable == 'lora':
-      folder_lib.write_adapter(
+      self._critic.write_adapter(
         target, trained, config.lora, config.train.export_dtype
       )
       self._logger.info('train_critic: done; adapters for PEFT: %s', target)
     else:
-      folder_lib.write_critic(
-        self._folder,
+      self._critic.write(
         target,
         param_paths.merge(trained, frozen),
         config.train.export_dtype,

@@ -27,7 +27,7 @@ class ModelConfig:
     compute_dtype: of the transformer. What trains is fp32 all the same.
     attention: see `models.attention`.
     published: which model this is meant for, so that `lift plan` knows its
-      sizes where `path` is ''; see `planning.sizes`.
+      sizes where `path` is ''; see `VideoModel.published`.
   """
 
   path: str
@@ -64,6 +64,26 @@ def open_chosen(config: ModelConfig, workdir: pathlib.Path) -> VideoModel:
   model = generators.open_model(made, config.adapter)
   _check_sizes(model, config.random)
   return model
+
+
+def declare_chosen(config: ModelConfig) -> VideoModel:
+  """The model of a job, whose weights need not be there.
+
+  Raises:
+    UserError: the config does not say which it is.
+  """
+  if config.path:
+    return generators.open_model(config.path, config.adapter)
+  if config.random is not None:
+    return generators.of_sizes(config.random)
+  known = generators.published_sizes()
+  if config.published not in known:
+    raise UserError(
+      f'model.published is {config.published!r}: name the model whose sizes to '
+      f'plan for, one of {list(known)}, or give its folder as '
+      '--config.model.path=FOLDER'
+    )
+  return generators.of_sizes(known[config.published])
 
 
 def _check_sizes(model: VideoModel, wanted: RandomModelConfig) -> None:

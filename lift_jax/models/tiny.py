@@ -40,6 +40,7 @@ def video_model() -> dict[str, Any]:
 def critic() -> dict[str, Any]:
   """A VILA of two layers, with three in its vision tower."""
   return {
+    'backbone': 'vila',
     'seed': 0,
     'vision_tower': {
       'image_size': 56,

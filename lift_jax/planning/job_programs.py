@@ -4,7 +4,7 @@ They are the very functions that the jobs call, on the mesh and with the layout
 of the job's config; nothing is loaded and nothing allocated.
 
 B videos  F latent frames  h w height and width in latents  C channels  S text
-tokens  D width of their embeddings  N places of a prefix  Q questions  M places
+tokens  D width of their embeddings  N tokens of a prefix  Q questions  M tokens
 of a question
 """
 
@@ -18,23 +18,23 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lift_jax import partitioning
-from lift_jax.data.critic_pipeline import NUM_FRAMES
 from lift_jax.data.hra import DIMENSIONS, LABELS
+from lift_jax.data.video import ClipInfo
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.sample import SampleConfig
 from lift_jax.jobs.score import ScoreConfig
 from lift_jax.jobs.train_critic import TrainCriticConfig
-from lift_jax.models.critic import flops as critic_flops
-from lift_jax.models.critic import sharding as critic_sharding
+from lift_jax.models import critic_config, generator_config
+from lift_jax.models.critics import Critic, Frames
 from lift_jax.models.functional import functional
 from lift_jax.partitioning import BATCH_AXES
-from lift_jax.planning import sizes
 from lift_jax.planning.report import Program
 from lift_jax.sampling import programs
 from lift_jax.sampling.config import VideoConfig
 from lift_jax.sampling.sizes import latent_shape
 from lift_jax.scoring import scorer
-from lift_jax.training import alignment, critic, loop
+from lift_jax.training import alignment, loop
+from lift_jax.training import critic as critic_lib
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.critic_step import CriticBatch
 from lift_jax.training.optimizer import make_optimizer
@@ -45,16 +45,19 @@ from lift_jax.training.step import LatentBatch
 # Only shapes of a step depend on what a run is, not on how long it is.
 _NUM_STEPS = 1000
 
-# Places of a question and its label behind the caption, and answer tokens that
-# a row has at most: what LiFT's questions and reasons take, rounded up.
-_QUESTION_PLACES = 64
+# Clips that critics see: those of CogVideoX.
+_CLIP = ClipInfo(num_frames=49, fps=8.0, height=480, width=720)
+
+# Tokens of a question and its label behind the caption, and answer tokens that
+# an example has at most: what LiFT's questions and reasons take, rounded up.
+_QUESTION_LENGTH = 64
 _MAX_TARGETS = 128
 
 
 def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
   """The training step of `lift align`, on the first size of its videos."""
   mesh = partitioning.make_mesh(config.mesh, devices)
-  model = sizes.model_of(config.model)
+  model = generator_config.declare_chosen(config.model)
   setup = alignment.make_setup(
     model,
     config.model,
@@ -112,45 +115,40 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
 def train_critic(
   config: TrainCriticConfig, devices: Sequence[Any]
 ) -> list[Program]:
-  """The step of `lift train_critic`, on its longest rows."""
+  """The step of `lift train_critic`, on its longest sequences."""
   mesh = partitioning.make_mesh(config.mesh, devices)
-  folder = sizes.critic_of(config.model)
-  setup = critic.make_setup(
-    folder, config.model, config.train, config.lora, mesh
+  critic = critic_config.declare_chosen(config.model)
+  setup = critic_lib.make_setup(
+    critic, config.model, config.train, config.lora, mesh
   )
   batch_size = config.train.global_batch(
     mesh.size, partitioning.batch_shards(mesh)
   )
-  size = folder.config.vision_tower.image_size
-  places = NUM_FRAMES * folder.config.tokens_per_frame
-  places += max(config.data.text_buckets)
+  frames, length = _clips(
+    critic, batch_size, config.data.text_buckets, setup.batch_sharding
+  )
   rows = functools.partial(_array, sharding=setup.batch_sharding)
   batch = CriticBatch(
-    frames=rows((batch_size, NUM_FRAMES, size, size, 3), jnp.uint8),
-    tokens=rows((batch_size, places), jnp.int32),
-    is_target=rows((batch_size, places), jnp.bool_),
-    segment_ids=rows((batch_size, places), jnp.int32),
+    frames=frames,
+    tokens=rows((batch_size, length), jnp.int32),
+    is_target=rows((batch_size, length), jnp.bool_),
+    segment_ids=rows((batch_size, length), jnp.int32),
     weight=rows((batch_size,), jnp.float32),
   )
   tx = make_optimizer(config.optimizer, _NUM_STEPS)
   state, frozen = _state(setup, tx, config.train, config.model.compute_dtype)
-  step = critic.make_step(setup, config.train, tx, _MAX_TARGETS)
+  step = critic_lib.make_step(setup, config.train, tx, _MAX_TARGETS)
   return [
     Program(
       'training step',
       mesh,
       _lowering(mesh, loop.jit_step(step, state), state, frozen, batch),
       batch_size,
-      critic.step_flops(
-        folder.config,
-        config.train.trainable,
-        NUM_FRAMES,
-        batch.tokens.shape,
-        _MAX_TARGETS,
+      critic_lib.step_flops(
+        critic, config.train.trainable, batch, _MAX_TARGETS
       ),
       _kernel_flops(
-        batch_size * critic_flops.attention_flops(folder.config, places),
-        config.train.remat,
+        batch_size * critic.attention_flops(length), config.train.remat
       ),
     )
   ]
@@ -159,7 +157,7 @@ def train_critic(
 def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
   """Text encoder, denoising loop and decoder of `lift sample`."""
   mesh = partitioning.make_mesh(config.mesh, devices)
-  model = sizes.model_of(config.model)
+  model = generator_config.declare_chosen(config.model)
   latents = latent_shape(model, config.video)
   batch_size = config.run.batch_per_shard * partitioning.batch_shards(mesh)
   dtype = jnp.dtype(config.model.compute_dtype)
@@ -240,25 +238,26 @@ def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
 def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
   """What rates videos in `lift score`: all questions about each."""
   mesh = partitioning.make_mesh(config.mesh, devices)
-  folder = sizes.critic_of(config.model)
-  critic_sharding.check_mesh(folder.config, mesh)
+  critic = critic_config.declare_chosen(config.model)
+  critic.check_mesh(mesh)
   dtype = jnp.dtype(config.model.compute_dtype)
   model = functional(
-    folder.build(dtype=dtype, attention_backend=config.model.attention)
+    critic.build(dtype=dtype, attention_backend=config.model.attention)
   )
   shardings = partitioning.param_shardings(
-    critic_sharding.rules(folder.config), model.abstract_params, mesh
+    critic.rules, model.abstract_params, mesh
   )
   batch_size = config.run.batch_per_shard * partitioning.batch_shards(mesh)
   num_questions = len(DIMENSIONS)
-  size = folder.config.vision_tower.image_size
-  prefix = NUM_FRAMES * folder.config.tokens_per_frame
-  prefix += max(config.prompts.text_buckets)
-  rows = functools.partial(_array, sharding=NamedSharding(mesh, P(BATCH_AXES)))
+  batch_sharding = NamedSharding(mesh, P(BATCH_AXES))
+  frames, prefix = _clips(
+    critic, batch_size, config.prompts.text_buckets, batch_sharding
+  )
+  rows = functools.partial(_array, sharding=batch_sharding)
   prompts = scorer.Prompts(
     rows((batch_size, prefix), jnp.int32),
     rows((batch_size,), jnp.int32),
-    rows((batch_size, num_questions, _QUESTION_PLACES), jnp.int32),
+    rows((batch_size, num_questions, _QUESTION_LENGTH), jnp.int32),
     rows((batch_size, num_questions), jnp.int32),
   )
   lower = _lowering(
@@ -266,28 +265,40 @@ def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
     scorer.rate,
     model,
     _arrays(model.abstract_params, shardings, dtype),
-    rows((batch_size, NUM_FRAMES, size, size, 3), jnp.uint8),
+    frames,
     prompts,
     # Which tokens they are does not matter to the program.
     label_ids=tuple((label, number) for number, label in enumerate(LABELS)),
-    max_length=prefix + _QUESTION_PLACES + config.prompts.max_answer_tokens,
+    max_length=prefix + _QUESTION_LENGTH + config.prompts.max_answer_tokens,
   )
-  flops = critic_flops.tower_flops(folder.config, NUM_FRAMES)
-  flops += critic_flops.reader_flops(folder.config, prefix, 0)
-  flops += num_questions * critic_flops.reader_flops(
-    folder.config, _QUESTION_PLACES, 1
-  )
+  text_flops = critic.decoder_flops(prefix, 0)
+  text_flops += num_questions * critic.decoder_flops(_QUESTION_LENGTH, 1)
   return [
     Program(
       'rating',
       mesh,
       lower,
       batch_size,
-      batch_size * flops,
+      critic.vision_flops(frames) + batch_size * text_flops,
       # Questions are read with `mask_bnm`, which no kernel does.
-      batch_size * critic_flops.attention_flops(folder.config, prefix),
+      batch_size * critic.attention_flops(prefix),
     )
   ]
+
+
+def _clips(
+  critic: Critic,
+  batch_size: int,
+  text_buckets: Sequence[int],
+  sharding: jax.sharding.Sharding,
+) -> tuple[Frames, int]:
+  """Frames of a batch of clips, and the tokens of the longest prompt."""
+  selection = critic.frames.select(_CLIP)
+  frames = jax.tree.map(
+    lambda leaf: _array((batch_size, *leaf.shape), leaf.dtype, sharding),
+    critic.frames.shapes(selection),
+  )
+  return frames, selection.num_positions + max(text_buckets)
 
 
 def _kernel_flops(forward: float, remat: str) -> float:

@@ -11,13 +11,13 @@ from typing import Any
 from PIL import Image
 
 from lift_jax.data import video
-from lift_jax.data.frames import choose_critic_frames
 from lift_jax.data.hra import LABELS
 from lift_jax.errors import UserError
 from lift_jax.evaluation.bootstrap import Estimate
 from lift_jax.evaluation.comparison import Rating
 from lift_jax.evaluation.critic_evaluation import Tree
 from lift_jax.evaluation.scores import CLASSES
+from lift_jax.models.frames import evenly_spaced_frames
 from lift_jax.report import critic_table, html, plots
 from lift_jax.report.colours import BLUE, VERMILION
 from lift_jax.report.critic_findings import findings
@@ -220,7 +220,7 @@ def jpegs(path: pathlib.Path, num_frames: int, side: int) -> list[bytes]:
     UserError: the clip cannot be decoded.
   """
   clip = video.decode(
-    path, num_frames, where=path.name, choose=choose_critic_frames
+    path, num_frames, where=path.name, choose=evenly_spaced_frames
   )
   files = []
   for image_hw3 in clip.frames:

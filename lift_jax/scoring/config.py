@@ -32,14 +32,14 @@ class VideosConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptsConfig:
+class ScoringPromptsConfig:
   """What the critic is asked.
 
   Attributes:
     questions: prompt JSON with the three questions that it was trained on; ''
       takes those that `lift train_critic` left beside it, and our own for a
       random critic.
-    text_buckets: the numbers of places that a caption, with the words around
+    text_buckets: the numbers of tokens that a caption, with the words around
       it, may take beside the frames; each is compiled on its own.
     max_answer_tokens: of a rationale, its label included; 0 asks for none, and
       the rating costs one reading of the prompt.
@@ -53,7 +53,7 @@ class PromptsConfig:
     if not self.text_buckets or min(self.text_buckets) < 1:
       raise UserError(
         f'prompts.text_buckets is {self.text_buckets}; give at least one '
-        'number of places above 0'
+        'number of tokens above 0'
       )
     if self.max_answer_tokens < 0:
       raise UserError('prompts.max_answer_tokens must not be below 0')
@@ -90,7 +90,7 @@ class RewardConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class ScoringRunConfig:
   """How the work is cut up; none of it changes a rating but for rounding.
 
   Attributes:

@@ -1,6 +1,6 @@
 """Videos through the critic, in full batches of one length, read ahead.
 
-Legend: B videos, Q questions, N places of a prefix, M places of a question.
+Legend: B videos, Q questions, N tokens of a prefix, M tokens of a question.
 """
 
 import collections
@@ -11,22 +11,28 @@ import logging
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from lift_jax.data import video as video_lib
 from lift_jax.data.cache import stamp
-from lift_jax.data.critic_pipeline import NUM_FRAMES
+from lift_jax.data.critic_pipeline import decode_selected
 from lift_jax.data.critic_prompts import CriticPrompts
-from lift_jax.data.frames import choose_critic_frames, resize_for_tower
 from lift_jax.data.hra import LABELS
 from lift_jax.errors import UserError
-from lift_jax.models.critic.tokens import PromptTokenizer, shared_prefix
+from lift_jax.models.critics import (
+  FrameProcessor,
+  Frames,
+  FrameSelection,
+  Tokenizer,
+  shared_prefix,
+)
 from lift_jax.rewards.answers import format_answer, split_answer
 from lift_jax.runtime.batching import Batch, fill_batches
 from lift_jax.runtime.journal import Journal
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
-from lift_jax.scoring.config import PromptsConfig, RunConfig
+from lift_jax.scoring.config import ScoringPromptsConfig, ScoringRunConfig
 from lift_jax.scoring.scorer import Prompts, Ratings, Scorer
 from lift_jax.scoring.videos import CaptionedVideo
 
@@ -44,22 +50,30 @@ class Task:
 
   Attributes:
     video: to be rated.
-    num_frames: that its prompts have places for.
+    clip: what its file states.
+    selection: the frames that its prompts are made for.
     prefix: ids of what its prompts have in common.
     questions: ids of the rest of each prompt.
-    places: that its prefix is filled up to.
+    length: tokens that its prefix is padded to.
   """
 
   video: CaptionedVideo
-  num_frames: int
+  clip: video_lib.ClipInfo
+  selection: FrameSelection
   prefix: list[int]
   questions: list[list[int]]
-  places: int
+  length: int
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """Videos with the same shape share batches."""
+    return self.selection.num_positions, self.length
 
 
 def make_task(
   video: CaptionedVideo,
-  tokenizer: PromptTokenizer,
+  tokenizer: Tokenizer,
+  frames: FrameProcessor,
   prompts: CriticPrompts,
   text_buckets: Sequence[int],
 ) -> Task:
@@ -68,37 +82,36 @@ def make_task(
   Raises:
     UserError: a clip that is no video, or a text that is too long.
   """
-  num_frames = video_lib.count_frames(video.path, where=video.where)
-  num_seen = len(choose_critic_frames(num_frames, NUM_FRAMES))
-  rows = [
+  clip = video_lib.probe(video.path, where=video.where)
+  selection = frames.select(clip)
+  whole = [
     tokenizer.inference(
       video.caption,
       question,
-      num_seen,
+      selection,
       space_before_caption=prompts.space_before_caption,
       where=video.where,
     )
     for question in prompts.questions.values()
   ]
-  length = shared_prefix(rows)
-  images = NUM_FRAMES * tokenizer.tokens_per_frame
-  places = [images + text for text in sorted(text_buckets)]
-  fitting = [number for number in places if number >= length]
+  split = shared_prefix(whole)
+  lengths = [selection.num_positions + text for text in sorted(text_buckets)]
+  fitting = [length for length in lengths if length >= split]
   if not fitting:
     raise UserError(
-      f'{video.where}: the caption takes {length - images} places, more than '
-      f'the largest of prompts.text_buckets ({max(text_buckets)}); raise it, '
-      'or shorten the caption'
+      f'{video.where}: the caption takes {split - selection.num_positions} '
+      'tokens, more than the largest of prompts.text_buckets '
+      f'({max(text_buckets)}); raise it, or shorten the caption'
     )
-  questions = [row[length:] for row in rows]
-  return Task(video, num_seen, rows[0][:length], questions, fitting[0])
+  questions = [ids[split:] for ids in whole]
+  return Task(video, clip, selection, whole[0][:split], questions, fitting[0])
 
 
-def pad_prompts(tasks: Sequence[Task], places: int, pad_id: int) -> Prompts:
-  """Prompts of a batch; questions are filled up to `places`."""
-  prefix_bn = np.full((len(tasks), tasks[0].places), pad_id, np.int32)
+def pad_prompts(tasks: Sequence[Task], length: int, pad_id: int) -> Prompts:
+  """Prompts of a batch; questions are padded to `length`."""
+  prefix_bn = np.full((len(tasks), tasks[0].length), pad_id, np.int32)
   num_questions = len(tasks[0].questions)
-  question_bqm = np.full((len(tasks), num_questions, places), pad_id, np.int32)
+  question_bqm = np.full((len(tasks), num_questions, length), pad_id, np.int32)
   for row, task in enumerate(tasks):
     prefix_bn[row, : len(task.prefix)] = task.prefix
     for number, ids in enumerate(task.questions):
@@ -111,38 +124,27 @@ def pad_prompts(tasks: Sequence[Task], places: int, pad_id: int) -> Prompts:
   )
 
 
-def read_frames(
-  video: CaptionedVideo, num_frames: int, size: int
-) -> tuple[np.ndarray, list[str]]:
-  """Frames uint8 [NUM_FRAMES, size, size, 3], and what is odd about them.
+def read_frames(task: Task, frames: FrameProcessor) -> tuple[Frames, list[str]]:
+  """Arrays of a clip for the critic, and flags for what is unusual about it.
 
-  Frames that a clip lacks are zero; its prompt has no places for them. Odd
-  clips are rated as what they are.
+  Flagged clips are rated all the same.
 
   Raises:
-    UserError: the clip cannot be decoded, or not to the `num_frames` that its
-      prompt has places for.
+    UserError: the clip cannot be decoded, or not to the frames that its prompt
+      was made for.
   """
-  clip = video_lib.decode(
-    video.path, NUM_FRAMES, where=video.where, choose=choose_critic_frames
-  )
-  if len(clip.frames) != num_frames:
-    raise UserError(
-      f'{video.where}: {video.path} shows {clip.num_source_frames} frames, not '
-      'as many as it states; encode it again as mp4, or delete the record'
-    )
+  video, selection = task.video, task.selection
+  clip = decode_selected(video.path, task.clip, selection, frames, video.where)
   flags = []
   if clip.num_source_frames == 1:
     flags.append('single frame')
-  elif len(clip.frames) < NUM_FRAMES:
+  elif selection.is_short:
     flags.append(f'{len(clip.frames)} frames')
   if clip.frames.max() <= _NOISE:
     flags.append('black')
   elif len(clip.frames) > 1 and np.ptp(clip.frames, axis=0).max() <= _NOISE:
     flags.append('static')
-  frames = np.zeros((NUM_FRAMES, size, size, 3), np.uint8)
-  frames[: len(clip.frames)] = resize_for_tower(clip.frames, size)
-  return frames, flags
+  return frames.preprocess(clip.frames, selection), flags
 
 
 class Rater:
@@ -155,7 +157,7 @@ class Rater:
     label_ids: the first token of each label.
     prompts: what it is asked.
     settings: what decides a rating, noted with each.
-    image_size: of the vision tower.
+    frames: of the critic.
     texts: lengths of prompts and answers.
     config: how the work is cut up.
     on_bad_record: 'error' stops at a video that cannot be used; 'skip' notes
@@ -166,20 +168,20 @@ class Rater:
     self,
     scorer: Callable[[], Scorer],
     num_shards: int,
-    tokenizer: PromptTokenizer,
+    tokenizer: Tokenizer,
     label_ids: Mapping[str, int],
     prompts: CriticPrompts,
     settings: Mapping[str, Any],
-    image_size: int,
-    texts: PromptsConfig,
-    config: RunConfig,
+    frames: FrameProcessor,
+    texts: ScoringPromptsConfig,
+    config: ScoringRunConfig,
     on_bad_record: str,
   ):
     self._make_scorer, self._scorer = scorer, None
     self._batch_size = config.batch_per_shard * num_shards
     self._tokenizer, self._prompts = tokenizer, prompts
     self._labels = {token: label for label, token in label_ids.items()}
-    self._settings, self._image_size = dict(settings), image_size
+    self._settings, self._frames = dict(settings), frames
     self._texts, self._config = texts, config
     self._stops = on_bad_record == 'error'
     self.seconds = 0.0  # spent waiting for the devices
@@ -217,14 +219,14 @@ class Rater:
       longest = max(
         (len(q) for task in tasks for q in task.questions), default=1
       )
-      places = -(-longest // 16) * 16
-      self._check_length(tasks, places)
-      by_places = collections.defaultdict(list)
+      length = -(-longest // 16) * 16
+      self._check_length(tasks, length)
+      by_shape = collections.defaultdict(list)
       for task in tasks:
-        by_places[task.places].append(task)
+        by_shape[task.shape].append(task)
       batches = (
         batch
-        for _, some in sorted(by_places.items())
+        for _, some in sorted(by_shape.items())
         for batch in fill_batches(
           some, lambda task: task.video.key in done, self._batch_size
         )
@@ -233,16 +235,18 @@ class Rater:
         if stop.received:
           logger.warning('SIGTERM: what was rated is kept; run again to go on')
           return False
-        self._rate(batch, frames, places, journal, progress)
+        self._rate(batch, frames, length, journal, progress)
     return True
 
-  def _check_length(self, tasks: Sequence[Task], places: int) -> None:
+  def _check_length(self, tasks: Sequence[Task], question_length: int) -> None:
     """Refuses prompts and answers that together are more than is read."""
-    most = max((task.places for task in tasks), default=0)
-    length = most + places + self._texts.max_answer_tokens
+    prompt_length = question_length + max(
+      (task.length for task in tasks), default=0
+    )
+    length = prompt_length + self._texts.max_answer_tokens
     if length > self._tokenizer.max_length:
       raise UserError(
-        f'prompts of {most + places} places and prompts.max_answer_tokens = '
+        f'prompts of {prompt_length} tokens and prompts.max_answer_tokens = '
         f'{self._texts.max_answer_tokens} make {length}, but the critic reads '
         f'{self._tokenizer.max_length}; lower prompts.max_answer_tokens or '
         'the largest of prompts.text_buckets'
@@ -254,7 +258,11 @@ class Rater:
     def make(video: CaptionedVideo) -> Task | UserError:
       try:
         return make_task(
-          video, self._tokenizer, self._prompts, self._texts.text_buckets
+          video,
+          self._tokenizer,
+          self._frames,
+          self._prompts,
+          self._texts.text_buckets,
         )
       except UserError as error:
         return error
@@ -291,9 +299,7 @@ class Rater:
     def begin(batch: Batch[Task]):
       # A video that fills several rows is read once.
       futures = {
-        task.video.key: pool.submit(
-          read_frames, task.video, task.num_frames, self._image_size
-        )
+        task.video.key: pool.submit(read_frames, task, self._frames)
         for task in {task.video.key: task for task in batch.items}.values()
       }
       return batch, [futures[task.video.key] for task in batch.items]
@@ -305,35 +311,39 @@ class Rater:
         yield waiting.popleft()
     yield from waiting
 
-  def _rate(self, batch, futures, places, journal, progress) -> None:
-    frames, odd, new = [], [], []
+  def _rate(self, batch, futures, length, journal, progress) -> None:
+    frames, flagged, new = [], [], []
     for task, is_new, future in zip(
       batch.items, batch.is_new, futures, strict=True
     ):
       try:
-        image, flags = future.result()
+        clip_frames, flags = future.result()
       except UserError as error:
         if is_new:
           self._refuse(task.video, error, journal, progress)
         is_new, flags = False, []
-        size = self._image_size
-        image = np.zeros((NUM_FRAMES, size, size, 3), np.uint8)
-      frames.append(image)
-      odd.append(flags)
+        clip_frames = jax.tree.map(
+          lambda shape: np.zeros(shape.shape, shape.dtype),
+          self._frames.shapes(task.selection),
+        )
+      frames.append(clip_frames)
+      flagged.append(flags)
       new.append(is_new)
     if not any(new):
       return
     if self._scorer is None:
       self._scorer = self._make_scorer()
     start = time.monotonic()
-    prompts = pad_prompts(batch.items, places, self._tokenizer.pad_id)
+    prompts = pad_prompts(batch.items, length, self._tokenizer.pad_id)
     ratings = self._scorer(
-      np.stack(frames), prompts, self._texts.max_answer_tokens
+      jax.tree.map(lambda *each: np.stack(each), *frames),
+      prompts,
+      self._texts.max_answer_tokens,
     )
     self.seconds += time.monotonic() - start
     for row, task in enumerate(batch.items):
       if new[row]:
-        line = self._rated(task.video, ratings, row, odd[row])
+        line = self._rated(task.video, ratings, row, flagged[row])
         self._note(line, journal, progress)
         self.num_rated += 1
 

@@ -5,13 +5,14 @@ prompt is read once and the logits behind its last token tell how probable each
 label is. What comes before the question (system text, frames, caption) is read
 once for the three questions of a video.
 
-Legend: B videos, Q questions, N places of a prefix, M places of a question, A
-tokens of an answer, V vocabulary, L labels.
+Legend: B videos, Q questions, N tokens of a prefix, M tokens of a question, R
+rows of the cache (videos x questions), A tokens of an answer, K stop tokens, V
+vocabulary, L labels.
 """
 
 from collections.abc import Mapping
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,8 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from lift_jax import partitioning
-from lift_jax.models.critic import sharding
-from lift_jax.models.critic.folder import CriticFolder
+from lift_jax.models.critics import Critic, Frames, last_token
 from lift_jax.models.functional import FunctionalModel, Params, functional
-from lift_jax.models.llama.cache import Cache
-from lift_jax.models.llama.decoder import last_token
 from lift_jax.partitioning import BATCH_AXES
 from lift_jax.rewards.soft import label_distribution
 
@@ -69,7 +67,7 @@ class Ratings(NamedTuple):
 def rate(
   model: FunctionalModel,
   params: Params,
-  frames_bthw3: jax.Array,
+  frames: Frames,
   prompts: Prompts,
   *,
   label_ids: tuple[tuple[str, int], ...],
@@ -80,7 +78,7 @@ def rate(
   Args:
     model: the critic; pass the same object for the same program.
     params: its parameters.
-    frames_bthw3: uint8 [B, T, H, W, 3].
+    frames: arrays of the clips, as the critic's `FrameProcessor` makes them.
     prompts: of the batch.
     label_ids: (label, first token of its answer) of each label.
     max_length: of a prefix, a question and its answer, in tokens.
@@ -88,14 +86,13 @@ def rate(
   num_questions = prompts.question_bqm.shape[1]
   _, cache = model(
     params,
-    frames_bthw3,
+    frames,
     prompts.prefix_bn,
     prompts.prefix_length_b,
     max_length=max_length,
     num_branches=num_questions,
     method='prefill',
   )
-  # Rows are videos x questions, those of a video side by side.
   length_r = prompts.question_length_bq.reshape(-1)
   hidden_rmd, cache = model(
     params,
@@ -112,42 +109,43 @@ def rate(
 
 @functools.partial(
   jax.jit,
-  static_argnames=('model', 'stop_id', 'pad_id', 'max_tokens'),
+  static_argnames=('model', 'stop_ids', 'pad_id', 'max_tokens'),
   donate_argnames='cache',
 )
 def answer(
   model: FunctionalModel,
   params: Params,
   first_r: jax.Array,
-  cache: Cache,
+  cache: Any,
   *,
-  stop_id: int,
+  stop_ids: tuple[int, ...],
   pad_id: int,
   max_tokens: int,
-) -> tuple[jax.Array, Cache]:
+) -> tuple[jax.Array, Any]:
   """Greedy answers int32 [R, max_tokens], and the cache behind them.
 
   It ends as soon as every row has stopped.
 
   Args:
     first_r: first token of each answer.
-    cache: behind the prompts, with `max_tokens` places left.
+    cache: behind the prompts, with room for `max_tokens` more.
   """
   rows = first_r.shape[0]
   answers_ra = jnp.full((rows, max_tokens), pad_id, jnp.int32)
 
-  def goes_on(carry):
+  def is_unfinished(carry):
     number, token_r, _, is_done_r, _ = carry
     del token_r
     return (number < max_tokens) & ~jnp.all(is_done_r)
 
-  def one_more(carry):
+  def next_token(carry):
     number, token_r, answers_ra, is_done_r, cache = carry
     token_r = jnp.where(is_done_r, pad_id, token_r)
     answers_ra = jax.lax.dynamic_update_index_in_dim(
       answers_ra, token_r, number, axis=1
     )
-    is_done_r |= token_r == stop_id
+    is_stop_rk = token_r[:, None] == jnp.array(stop_ids)[None]
+    is_done_r |= is_stop_rk.any(axis=1)
     hidden_r1d, cache = model(
       params,
       token_r[:, None],
@@ -160,7 +158,9 @@ def answer(
     return number + 1, next_r, answers_ra, is_done_r, cache
 
   start = (0, first_r, answers_ra, jnp.zeros(rows, bool), cache)
-  *_, answers_ra, _, cache = jax.lax.while_loop(goes_on, one_more, start)
+  *_, answers_ra, _, cache = jax.lax.while_loop(
+    is_unfinished, next_token, start
+  )
   return answers_ra, cache  # which makes room for the one that was given
 
 
@@ -168,12 +168,12 @@ class Scorer:
   """A critic, loaded on the devices of this host.
 
   Args:
-    critic: its folder.
+    critic: opened.
     mesh: of the devices.
     dtype: of the computation and of the parameters.
     attention: see `models.attention`.
     label_ids: first token of each label.
-    stop_id: ends an answer.
+    stop_ids: any of these ends an answer.
     pad_id: fills up.
 
   Raises:
@@ -183,43 +183,43 @@ class Scorer:
 
   def __init__(
     self,
-    critic: CriticFolder,
+    critic: Critic,
     mesh: jax.sharding.Mesh,
     dtype: str,
     attention: str,
     *,
     label_ids: Mapping[str, int],
-    stop_id: int,
+    stop_ids: tuple[int, ...],
     pad_id: int,
   ):
-    sharding.check_mesh(critic.config, mesh)
+    critic.check_mesh(mesh)
     self.mesh = mesh
     self.num_shards = partitioning.batch_shards(mesh)
     self._label_ids = tuple(label_ids.items())
-    self._stop_id, self._pad_id = stop_id, pad_id
+    self._stop_ids, self._pad_id = stop_ids, pad_id
     self._model = functional(
       critic.build(dtype=jnp.dtype(dtype), attention_backend=attention)
     )
     shardings = partitioning.param_shardings(
-      sharding.rules(critic.config), self._model.abstract_params, mesh
+      critic.rules, self._model.abstract_params, mesh
     )
     self._params = critic.load(self._model, shardings, jnp.dtype(dtype))
-    self._rows = NamedSharding(mesh, P(BATCH_AXES))
+    self._batch_sharding = NamedSharding(mesh, P(BATCH_AXES))
 
   def __call__(
-    self, frames_bthw3: np.ndarray, prompts: Prompts, max_answer_tokens: int
+    self, frames: Frames, prompts: Prompts, max_answer_tokens: int
   ) -> Ratings:
-    """Rates a batch of videos, uint8 [B, T, H, W, 3]."""
-    batch, num_questions, places = prompts.question_bqm.shape
-    put = functools.partial(jax.device_put, device=self._rows)
+    """Rates a batch of videos; `frames` as of `rate`."""
+    batch, num_questions, length = prompts.question_bqm.shape
+    put = functools.partial(jax.device_put, device=self._batch_sharding)
     with jax.set_mesh(self.mesh):
       (probabilities, mass, first), cache = rate(
         self._model,
         self._params,
-        put(frames_bthw3),
+        put(frames),
         Prompts(*map(put, prompts)),
         label_ids=self._label_ids,
-        max_length=prompts.prefix_bn.shape[1] + places + max_answer_tokens,
+        max_length=prompts.prefix_bn.shape[1] + length + max_answer_tokens,
       )
       answers = None
       if max_answer_tokens:
@@ -228,13 +228,13 @@ class Scorer:
           self._params,
           first,
           cache,
-          stop_id=self._stop_id,
+          stop_ids=self._stop_ids,
           pad_id=self._pad_id,
           max_tokens=max_answer_tokens,
         )
-    rows = jax.device_get((probabilities, mass, first, answers))
+    ratings = jax.device_get((probabilities, mass, first, answers))
     return Ratings(
       *jax.tree.map(
-        lambda x: x.reshape(batch, num_questions, *x.shape[1:]), rows
+        lambda x: x.reshape(batch, num_questions, *x.shape[1:]), ratings
       )
     )

@@ -12,14 +12,16 @@ import optax
 from lift_jax.data.critic_pipeline import CriticDataConfig, Example
 from lift_jax.errors import UserError, listing
 from lift_jax.models import lora
-from lift_jax.models.critic import flops, sharding
-from lift_jax.models.critic.choice import CriticModelConfig
-from lift_jax.models.critic.critic import CriticConfig
-from lift_jax.models.critic.folder import ADAPTER_TABLE, CriticFolder
+from lift_jax.models.critic_config import CriticModelConfig
+from lift_jax.models.critics import Critic
 from lift_jax.models.functional import Params, functional
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
-from lift_jax.training.critic_step import CriticStepConfig, make_critic_step
+from lift_jax.training.critic_step import (
+  CriticBatch,
+  CriticStepConfig,
+  make_critic_step,
+)
 from lift_jax.training.setup import Setup
 from lift_jax.weights import param_paths
 
@@ -27,7 +29,7 @@ TRAINABLE = ('lora', 'all')
 
 
 def make_setup(
-  folder: CriticFolder,
+  critic: Critic,
   config: CriticModelConfig,
   train: TrainConfig,
   lora_config: lora.LoRAConfig,
@@ -43,49 +45,49 @@ def make_setup(
       f'train.trainable is {train.trainable!r}; of a critic, choose one of '
       f'{list(TRAINABLE)}'
     )
-  sharding.check_mesh(folder.config, mesh)
-  build = folder.build(
+  critic.check_mesh(mesh)
+  build = critic.build(
     dtype=jnp.dtype(config.compute_dtype),
     remat=train.remat,
     attention_backend=config.attention,
   )
   if train.trainable == 'lora':
-    if folder.adapter is not None:
+    if critic.adapter is not None:
       # They would be exported without those that they build upon.
       raise UserError(
-        f'model.adapter is {folder.adapter.path}: new adapters cannot be '
+        f'model.adapter is {critic.adapter.path}: new adapters cannot be '
         "trained on top of others; set train.trainable to 'all', or "
         "model.adapter to ''"
       )
     build = lora.adapted(build, lora_config)
   model = functional(build)
-  _check_published(model.abstract_params)
+  _check_published(critic, model.abstract_params)
   return setup_lib.make_setup(
     model,
-    sharding.rules(folder.config),
+    critic.rules,
     lora.LORA_RULES,
     train.trainable,
     mesh,
   )
 
 
-def _check_published(abstract_params: Params) -> None:
+def _check_published(critic: Critic, abstract_params: Params) -> None:
   """Raises UserError for adapters that could not be written in the end."""
   adapters, _ = param_paths.partition(abstract_params, lora.is_adapter)
-  known = {row.ours for row in ADAPTER_TABLE}
+  known = {row.ours for row in critic.adapter_table}
   if strangers := param_paths.flatten(adapters).keys() - known:
     layers = {name.rpartition('/')[0] for name in strangers}
     raise UserError(
       f'lora.targets: {listing(layers)} are not of the language model, and '
-      "published adapters are; an example that is: 'llm/blocks/attn/to_q'"
+      f'published adapters are; an example that is: {critic.lora_targets[0]!r}'
     )
 
 
 def load_base(
-  setup: Setup, folder: CriticFolder, compute_dtype: str, key: jax.Array
+  setup: Setup, critic: Critic, compute_dtype: str, key: jax.Array
 ) -> tuple[Params, Params]:
   """(trainable, frozen) parameters before the first step; see `setup.load`."""
-  return setup_lib.load(setup, folder.load, compute_dtype, key)
+  return setup_lib.load(setup, critic.load, compute_dtype, key)
 
 
 def make_step(
@@ -103,21 +105,31 @@ def make_step(
 
 
 def step_flops(
-  config: CriticConfig,
-  trainable: str,
-  num_frames: int,
-  tokens_shape: tuple[int, int],
-  max_targets: int,
+  critic: Critic, trainable: str, batch: CriticBatch, max_targets: int
 ) -> float:
-  """FLOPs of a step on tokens [B, N], all devices together."""
-  num_rows, num_tokens = tokens_shape
-  return num_rows * flops.training_flops(
-    config, num_frames, num_tokens, max_targets, trains_all=trainable == 'all'
-  )
+  """FLOPs of a step on a batch, all devices together.
+
+  Recomputation is not counted. With adapters nothing goes back through the
+  vision tower, and the kernels of the language model have no gradient; the
+  adapters themselves are not counted.
+
+  Args:
+    critic: that trains.
+    trainable: 'lora' or 'all'.
+    batch: of which only shapes are read.
+    max_targets: answer tokens of a sequence at most.
+  """
+  batch_size, num_tokens = batch.tokens.shape
+  vision = critic.vision_flops(batch.frames)
+  attention = batch_size * critic.attention_flops(num_tokens)
+  decoder = batch_size * critic.decoder_flops(num_tokens, max_targets)
+  if trainable == 'all':
+    return 3 * (vision + decoder)
+  return vision + 2 * (decoder - attention) + 3 * attention
 
 
 def belongs_to(
-  folder: CriticFolder,
+  critic: Critic,
   config: CriticModelConfig,
   train: TrainConfig,
   lora_config: lora.LoRAConfig,
@@ -132,7 +144,7 @@ def belongs_to(
     row = [
       example.record.video,
       example.is_real,
-      example.num_frames,
+      len(example.selection.indices),
       example.length,
       hashlib.sha256(example.tokens.tobytes()).hexdigest(),
     ]
@@ -140,7 +152,7 @@ def belongs_to(
   adapters = dataclasses.asdict(lora_config)
   adapters['targets'] = list(adapters['targets'])
   return {
-    'model': folder.fingerprint,
+    'model': critic.fingerprint,
     'template': config.template,
     'trainable': train.trainable,
     'lora': adapters if train.trainable == 'lora' else None,

@@ -1,11 +1,11 @@
-"""One step of teaching a critic what people answered, jitted as a whole.
+"""One step of training a critic on annotators' answers, jitted as a whole.
 
-  loss = sum_rt w_r (-log p(answer token t of row r)) / sum_rt w_r
+  loss = sum_bt w_b (-log p(answer token t of example b)) / sum_bt w_b
 
 over the answer tokens of the whole batch: long answers count more, as in the
 reference, which averages over the tokens of the global batch.
 
-B rows  N places of a row  K answer tokens of a row at most  V vocabulary
+B examples  N tokens of a sequence  K answer tokens of it at most  V vocabulary
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lift_jax.models.critics import Frames
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.training.batches import micro_batches
 from lift_jax.training.state import TrainState
@@ -26,14 +27,14 @@ class CriticBatch(NamedTuple):
   """Rated clips; see `data.critic_pipeline`.
 
   Attributes:
-    frames: uint8 [B, T, H, W, 3].
+    frames: arrays that the critic's `FrameProcessor` defines, [B, ...] each.
     tokens: int32 [B, N], padded on the right.
-    is_target: bool [B, N], what is to be learnt.
+    is_target: bool [B, N], what is to be learned.
     segment_ids: int32 [B, N], 1 for tokens and 0 for padding.
     weight: fp32 [B].
   """
 
-  frames: jax.Array
+  frames: Frames
   tokens: jax.Array
   is_target: jax.Array
   segment_ids: jax.Array
@@ -45,7 +46,7 @@ class CriticStepConfig:
   """What the loss is made of.
 
   Attributes:
-    max_targets: answer tokens of a row at most; only for these is the
+    max_targets: answer tokens of an example at most; only for these is the
       vocabulary computed.
     grad_accum: micro-batches of a step.
     ema_decay: of the moving average; 0 keeps none.
@@ -66,17 +67,17 @@ def answer_losses(
 
   Returns:
     Losses fp32 [B, K]; whether there is such a token, bool [B, K]; whether it
-    was the most probable one, bool [B, K]. Tokens are in the order of the row.
+    was the most probable one, bool [B, K]. Tokens are in their order.
   """
   hidden_bnd = model(params, batch.frames, batch.tokens)
-  # Places of the answer first, in their order.
+  # Positions of the answer first, in their order.
   order_bn = jnp.argsort(~batch.is_target, axis=1, stable=True)
-  place_bk = order_bn[:, :max_targets]
-  is_there_bk = jnp.take_along_axis(batch.is_target, place_bk, axis=1)
-  target_bk = jnp.take_along_axis(batch.tokens, place_bk, axis=1)
+  position_bk = order_bn[:, :max_targets]
+  is_there_bk = jnp.take_along_axis(batch.is_target, position_bk, axis=1)
+  target_bk = jnp.take_along_axis(batch.tokens, position_bk, axis=1)
   target_bk = jnp.where(is_there_bk, target_bk, 0)
   # A token is predicted by the one before it.
-  before_bk = jnp.maximum(place_bk - 1, 0)
+  before_bk = jnp.maximum(position_bk - 1, 0)
   hidden_bkd = jnp.take_along_axis(hidden_bnd, before_bk[:, :, None], axis=1)
   logits_bkv = model(params, hidden_bkd, method='logits')
   loss_bk = optax.softmax_cross_entropy_with_integer_labels(

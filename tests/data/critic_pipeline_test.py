@@ -19,6 +19,7 @@ import pytest
 from lift_jax import config_lib
 from lift_jax.data import critic_pipeline, critic_records, global_batch
 from lift_jax.errors import UserError
+from lift_jax.models.vila.backbone import VilaFrames
 from tests.data import clips, feedback
 
 _SIZE = 16
@@ -33,13 +34,15 @@ _ANSWERS = ('Good. It is fine.', 'Bad. It is not.', 'Normal', 'Bad.')
 _LONG = 'It is seen from afar, in the light of the evening. ' * 3
 
 
+_FRAMES = VilaFrames(_SIZE, _TOKENS_PER_FRAME)
+
+
 class _Tokenizer:
-  tokens_per_frame = _TOKENS_PER_FRAME
   pad_id = _PAD
 
-  def training(self, caption, question, num_frames, answer, *, where):
+  def training(self, caption, question, frames, answer, *, where):
     del where
-    prompt = [1] + [_IMAGE] * _TOKENS_PER_FRAME * num_frames
+    prompt = [1] + [_IMAGE] * _TOKENS_PER_FRAME * len(frames.indices)
     prompt += [10 + byte for byte in (caption + question).encode()]
     answer = [10 + byte for byte in answer.encode()] + [2]
     return prompt + answer, [False] * len(prompt) + [True] * len(answer)
@@ -88,19 +91,19 @@ class _PipelineTest(parameterized.TestCase):
   def config(self, **changes):
     return feedback.config(self.root, **{'real': ('real.json',)} | changes)
 
-  def make(self, tokenizer=None, **changes):
+  def make(self, **changes):
     """The examples of a config that trains on everything."""
     config = self.config(**changes)
     records = critic_records.read_critic_records(config)
     return critic_pipeline.make_examples(
-      records.splits['train'], records, tokenizer or _Tokenizer(), config
+      records.splits['train'], records, _Tokenizer(), _FRAMES, config
     ).records
 
   def iterator(self, examples=None, seed=0, **changes):
     return critic_pipeline.make_iterator(
       examples or self.examples,
       _Tokenizer(),
-      _SIZE,
+      _FRAMES,
       _BATCH,
       self.sharding,
       seed,
@@ -147,7 +150,7 @@ class ExampleTest(_PipelineTest):
   def test_frames(self):
     for example in self.examples:
       frames = (_HRA_FRAMES | _REAL_FRAMES)[example.path.stem]
-      self.assertEqual(example.num_frames, min(frames, 8))
+      self.assertLen(example.selection.indices, min(frames, 8))
       self.assertEqual(
         np.sum(example.tokens == _IMAGE), _TOKENS_PER_FRAME * min(frames, 8)
       )
@@ -387,7 +390,7 @@ class ResumeTest(_PipelineTest):
       sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
       config = self.config(real_share=real_share)
       return critic_pipeline.make_iterator(
-        self.examples, _Tokenizer(), _SIZE, 1, sharding, 0, config
+        self.examples, _Tokenizer(), _FRAMES, 1, sharding, 0, config
       )
 
     iterator = single()
@@ -474,7 +477,7 @@ class InOrderTest(_PipelineTest):
     """Batches of one length; rows that only fill one up have no target."""
     seen = []
     for batch in critic_pipeline.in_order(
-      self.examples, _Tokenizer(), _SIZE, batch_size, self.sharding, 2
+      self.examples, _Tokenizer(), _FRAMES, batch_size, self.sharding, 2
     ):
       self.assertEqual(batch['frames'].shape[:2], (batch_size, 8))
       self.assertEqual(batch['frames'].dtype, np.uint8)

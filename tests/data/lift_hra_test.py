@@ -10,9 +10,9 @@ import tensorflow_datasets as tfds
 
 from data.lift_hra import lift_hra_dataset_builder as lift_hra
 from lift_jax.data import video
-from lift_jax.data.frames import choose_critic_frames
 from lift_jax.data.hra import read_hra
 from lift_jax.errors import UserError
+from lift_jax.models.frames import evenly_spaced_frames
 from tests.data import clips, feedback
 
 _FRAMES = {'a': 3, 'b': 12, 'c': 8, 'd': 1}
@@ -51,7 +51,7 @@ class LiftHraTest(parameterized.TestCase):
   def wanted(self, record, is_real):
     """A record as TFDS reads it."""
     clip = video.decode(
-      self.root / record.video, 8, where='', choose=choose_critic_frames
+      self.root / record.video, 8, where='', choose=evenly_spaced_frames
     )
     texts = {
       name: getattr(record, name).encode()
@@ -96,7 +96,7 @@ class LiftHraTest(parameterized.TestCase):
     source = self.build('jpeg').as_data_source('train')
     example = next(e for e in source if e['video'] == b'videos/b.mp4')
     clip = video.decode(
-      self.root / 'videos/b.mp4', 8, where='', choose=choose_critic_frames
+      self.root / 'videos/b.mp4', 8, where='', choose=evenly_spaced_frames
     )
     error = np.abs(np.stack(example['frames']) - clip.frames.astype(float))
     self.assertGreater(error.mean(), 0)

@@ -180,12 +180,12 @@ class FrameCountTest(_FolderTest):
   def test_count(self):
     path = self.folder / 'a.mp4'
     clips.write_clip(path, 25, 16, 20)
-    self.assertEqual(video.count_frames(path, where=WHERE), 25)
+    self.assertEqual(video.probe(path, where=WHERE).num_frames, 25)
     with self.assertRaisesRegex(UserError, 'does not exist'):
-      video.count_frames(self.folder / 'b.mp4', where=WHERE)
+      video.probe(self.folder / 'b.mp4', where=WHERE)
     path.write_bytes(b'no video')
     with self.assertRaisesRegex(UserError, 'cannot be decoded'):
-      video.count_frames(path, where=WHERE)
+      video.probe(path, where=WHERE)
 
   def test_more_than_stated(self):
     path = self.write_avi(num_frames=56, num_stated=20)
@@ -205,7 +205,7 @@ class FrameCountTest(_FolderTest):
     _remux(path, fragmented, movflags='frag_keyframe+empty_moov')
     with av.open(str(fragmented)) as container:
       self.assertEqual(container.streams.video[0].frames, 0)
-    self.assertEqual(video.count_frames(fragmented, where=WHERE), 25)
+    self.assertEqual(video.probe(fragmented, where=WHERE).num_frames, 25)
     clip = video.decode(fragmented, max_frames=9, where=WHERE)
     self.assertEqual(clip.num_source_frames, 25)
     self.assertEqual(clips.frame_numbers(clip.frames), list(range(0, 18, 2)))

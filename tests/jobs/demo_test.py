@@ -12,7 +12,7 @@ from absl.testing import parameterized
 import pytest
 
 from lift_jax.data.hra import DIMENSIONS
-from lift_jax.models.critic.folder import open_critic
+from lift_jax.models.critics import open_critic
 from lift_jax.models.generators import open_model
 from lift_jax.toyworld import judge, scenes
 from tests.jobs import jobs
@@ -232,7 +232,7 @@ class WheelTest(parameterized.TestCase):
     code = (
       'from lift_jax.toyworld import feedback, weights\n'
       'from lift_jax.models.generators import open_model\n'
-      'from lift_jax.models.critic.folder import open_critic\n'
+      'from lift_jax.models.critics import open_critic\n'
       'model = open_model(weights.T2V)\n'
       'print(model.path)\n'
       'print(model.fingerprint("transformer"))\n'

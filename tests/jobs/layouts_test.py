@@ -14,7 +14,8 @@ from absl.testing import parameterized
 import jax
 
 from lift_jax.cli import job_flags
-from lift_jax.planning import job_programs, sizes
+from lift_jax.models.generator_config import declare_chosen
+from lift_jax.planning import job_programs
 from lift_jax.sampling.config import VideoConfig
 from lift_jax.sampling.sizes import latent_shape
 from tests.jobs import jobs
@@ -51,7 +52,7 @@ class LayoutTest(parameterized.TestCase):
     super().setUpClass()
     config_class, _ = job_programs.JOBS['align']
     config, _ = job_flags.read_config(_CONFIG, _FLAGS, config_class)
-    model = sizes.model_of(config.model)
+    model = declare_chosen(config.model)
     params = model.declare('transformer').abstract_params
     # Bytes of all parameters, and of those in blocks: these alone train.
     cls.params, cls.blocks = (

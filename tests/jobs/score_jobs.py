@@ -11,7 +11,7 @@ import numpy as np
 from lift_jax.data import video as video_lib
 from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.hra import read_questions
-from lift_jax.models.critic.prompt import questions_path
+from lift_jax.models.critics import questions_path
 from lift_jax.scoring.output import PUBLISHED_KEYS
 from lift_jax.scoring.scorer import Scorer
 from tests.data import clips

@@ -20,7 +20,7 @@ from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
 from lift_jax.evaluation.scores import read_scores
 from lift_jax.models import lora
-from lift_jax.models.critic.folder import open_critic, write_adapter
+from lift_jax.models.critics import open_critic
 from lift_jax.models.functional import functional
 from lift_jax.runtime.journal import Journal
 from lift_jax.scoring.output import PUBLISHED_KEYS
@@ -468,14 +468,13 @@ class PromptsTest(_ScoreTest):
     """A random adapter of the language model, as training leaves it."""
     target, rng = self.folder / 'adapter', np.random.default_rng(0)
     config = lora.LoRAConfig(2, 2.0, ('llm/blocks/attn/to_(q|v)',))
-    model = functional(
-      lora.adapted(open_critic(self.world.critic).build(), config)
-    )
+    critic = open_critic(self.world.critic)
+    model = functional(lora.adapted(critic.build(), config))
     abstract, _ = param_paths.partition(model.abstract_params, lora.is_adapter)
     params = jax.tree.map(
       lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), abstract
     )
-    write_adapter(target, params, config, 'float32')
+    critic.write_adapter(target, params, config, 'float32')
     write_prompts(target, questions, template)
     return target
 
@@ -556,10 +555,10 @@ def read_late(*args):
   time.sleep(2 * is_second)
   return read(*args)
 
-def read_never(video, *args):
+def read_never(task, *args):
   if is_second:
-    raise UserError(f'{video.where}: cannot be decoded; delete the record')
-  return read(video, *args)
+    raise UserError(f'{task.video.where}: cannot be decoded; delete the record')
+  return read(task, *args)
 
 rater.read_frames = read_late
 status = [main.main([*whole, '--multihost'])]

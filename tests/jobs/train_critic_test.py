@@ -16,8 +16,8 @@ import pytest
 from lift_jax import partitioning
 from lift_jax.data import critic_prompts, splits
 from lift_jax.data.hra import DIMENSIONS, read_hra
-from lift_jax.models.critic import folder as folder_lib
-from lift_jax.models.critic.tokens import PromptTokenizer
+from lift_jax.models import critics
+from lift_jax.models.functional import functional
 from lift_jax.training import critic
 from lift_jax.training.critic_step import CriticStepConfig
 from tests.jobs import critic_jobs, jobs, runs
@@ -196,25 +196,25 @@ class WholeTest(_CriticTest):
     """Opens again, is not what it began with, and knows its questions."""
     base, export = self.whole['all'] / 'model', self.whole[trainable] / 'export'
     if trainable == 'lora':
-      critic = folder_lib.open_critic(base, export)
+      critic = critics.open_critic(base, export)
       folders = [export, base]
     else:
-      critic = folder_lib.open_critic(export)
+      critic = critics.open_critic(export)
       folders = [export]
     self.assertNotEqual(
-      critic.fingerprint, folder_lib.open_critic(base).fingerprint
+      critic.fingerprint, critics.open_critic(base).fingerprint
     )
     prompts = critic_prompts.find_prompts('', folders, 'vicuna_v1')
     self.assertEqual(prompts.questions, critic_jobs.QUESTIONS)
     self.assertTrue(prompts.space_before_caption)
-    PromptTokenizer(critic.path / 'llm', 'vicuna_v1', 1)
+    critic.open_tokenizer('vicuna_v1')
 
   def test_export_is_what_was_trained(self):
-    critic = folder_lib.open_critic(self.whole['all'] / 'export')
-    model = folder_lib.functional(critic.build())
+    critic = critics.open_critic(self.whole['all'] / 'export')
+    model = functional(critic.build())
     mesh = partitioning.make_mesh(partitioning.MeshConfig())
     shardings = partitioning.param_shardings(
-      folder_lib.rules_of(critic), model.abstract_params, mesh
+      critic.rules, model.abstract_params, mesh
     )
     params = critic.load(model, shardings, np.float32)
     runs.assert_same(jax.device_get(params), self.state('all')['trainable'])
@@ -605,12 +605,11 @@ class MultihostTest(_CriticTest):
     )
     self.assertEmpty(jobs.leftovers(self.workdir))
     base, export = (
-      folder_lib.open_critic(self.workdir / name)
-      for name in ('model', 'export')
+      critics.open_critic(self.workdir / name) for name in ('model', 'export')
     )
     self.assertEqual(
       base.fingerprint,
-      folder_lib.open_critic(self.whole['all'] / 'model').fingerprint,
+      critics.open_critic(self.whole['all'] / 'model').fingerprint,
     )
     self.assertNotEqual(base.fingerprint, export.fingerprint)
     self.assertTrue((export.path / 'prompts.json').exists())

@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 from unittest import mock
 
+from absl.testing import parameterized
 import pytest
 
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
-from lift_jax.models import generator_config, generator_folder
+from lift_jax.models import generator_config, generator_folder, generators
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.model import CogVideoX, CogVideoXSizes
 from lift_jax.models.cogvideox.vae_config import VAEConfig
+from lift_jax.models.generator_config import declare_chosen
 from lift_jax.models.t5.config import T5Config
 from tests.models.tiny_family import Tiny
 
@@ -110,3 +113,27 @@ def test_unknown_choices(change):
   (name,) = change
   with pytest.raises(UserError, match=f'model.{name} is'):
     dataclasses.replace(CONFIG, **change)
+
+
+def _config(**settings):
+  known = {'path': '', 'adapter': '', 'random': None, 'published': ''}
+  return SimpleNamespace(**(known | settings))
+
+
+class DeclareChosenTest(parameterized.TestCase):
+  @parameterized.parameters(('CogVideoX-2b', 30, 30), ('CogVideoX-5b', 42, 48))
+  def test_published_models(self, name, num_layers, num_heads):
+    model = declare_chosen(_config(published=name))
+    self.assertEqual(model.transformer.num_layers, num_layers)
+    self.assertEqual(model.transformer.num_heads, num_heads)
+
+  def test_random(self):
+    """It takes precedence over `published`."""
+    known = generators.published_sizes()['CogVideoX-5b']
+    model = declare_chosen(_config(random=known, published='CogVideoX-2b'))
+    self.assertEqual(model.transformer, known.transformer)
+
+  def test_unknown(self):
+    for name in ('', 'CogVideoX-9b'):
+      with self.assertRaisesRegex(UserError, f'model.published is {name!r}'):
+        declare_chosen(_config(published=name))

@@ -1,6 +1,7 @@
 """Videos through a critic that is arithmetic: what it sees, what is noted."""
 
 import collections
+import dataclasses
 import json
 import logging
 import pathlib
@@ -16,23 +17,22 @@ import pytest
 from lift_jax.data import video as video_lib
 from lift_jax.data.cache import stamp
 from lift_jax.data.critic_prompts import CriticPrompts
-from lift_jax.data.frames import choose_critic_frames, resize_for_tower
 from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.errors import UserError
-from lift_jax.models.critic import tiny_tokenizer
-from lift_jax.models.critic.tokens import (
-  IMAGE_TOKEN,
-  PromptTokenizer,
-  label_ids,
-)
+from lift_jax.models.critics import label_ids
+from lift_jax.models.frames import evenly_spaced_frames, resize_bicubic
+from lift_jax.models.vila import tiny_tokenizer
+from lift_jax.models.vila.backbone import VilaFrames
+from lift_jax.models.vila.tokenizer import IMAGE_TOKEN, PromptTokenizer
 from lift_jax.runtime.journal import Journal
 from lift_jax.scoring import rater as job_lib
-from lift_jax.scoring.config import PromptsConfig, RunConfig
+from lift_jax.scoring.config import ScoringPromptsConfig, ScoringRunConfig
 from lift_jax.scoring.rater import Rater
 from lift_jax.scoring.scorer import Ratings
 from lift_jax.scoring.videos import CaptionedVideo, key_of
 from tests.data import clips
 from tests.data.feedback import QUESTIONS
+from tests.models.selections import first_frames
 
 SIZE = 20  # height and width of what the critic sees
 TOKENS_PER_FRAME = 2
@@ -74,7 +74,9 @@ class FakeScorer:
     answer_bqa = None
     if max_answer_tokens:
       answer_bqa = np.full((*first_bq.shape, max_answer_tokens), 7, np.int32)
-      rest = self._tokenizer.training('x', ' y', 0, f'Good. {SOME_TEXT}')[0]
+      rest = self._tokenizer.training(
+        'x', ' y', first_frames(0), f'Good. {SOME_TEXT}'
+      )[0]
       rest = rest[rest.index(label_ids(self._tokenizer)['Good']) + 1 :]
       answer_bqa[:, :, 0] = first_bq
       answer_bqa[:, :, 1 : 1 + len(rest)] = rest
@@ -155,9 +157,9 @@ class _JobTest(parameterized.TestCase):
       label_ids(self.tokenizer),
       CriticPrompts(QUESTIONS, True),
       SETTINGS,
-      SIZE,
-      PromptsConfig('', buckets, answer),
-      RunConfig(batch, num_readers, read_ahead),
+      VilaFrames(SIZE, TOKENS_PER_FRAME),
+      ScoringPromptsConfig('', buckets, answer),
+      ScoringRunConfig(batch, num_readers, read_ahead),
       self.on_bad_record,
     )
     with journal or self.journal() as open_journal:
@@ -226,10 +228,10 @@ class LineTest(_JobTest):
     ((frames, prompts, _),) = self.scorer.calls
     for row, video in enumerate(videos):
       clip = video_lib.decode(
-        video.path, 8, where='', choose=choose_critic_frames
+        video.path, 8, where='', choose=evenly_spaced_frames
       )
       np.testing.assert_array_equal(
-        frames[row], resize_for_tower(clip.frames, SIZE)
+        frames[row], resize_bicubic(clip.frames, SIZE)
       )
       for number, dimension in enumerate(DIMENSIONS):
         prefix_n = prompts.prefix_bn[row, : prompts.prefix_length_b[row]]
@@ -238,7 +240,10 @@ class LineTest(_JobTest):
         self.assertEqual(
           [*prefix_n, *question_m],
           self.tokenizer.inference(
-            video.caption, QUESTIONS[dimension], 8, space_before_caption=True
+            video.caption,
+            QUESTIONS[dimension],
+            first_frames(8),
+            space_before_caption=True,
           ),
         )
 
@@ -419,10 +424,13 @@ class BadClipTest(_JobTest):
 
   def test_states_other_frames(self):
     """The prompt would have places for frames that are not there."""
-    count = video_lib.count_frames
-    with mock.patch.object(
-      video_lib, 'count_frames', lambda *a, **k: count(*a, **k) // 2
-    ):
+    probe = video_lib.probe
+
+    def probe_half(*args, **kwargs):
+      clip = probe(*args, **kwargs)
+      return dataclasses.replace(clip, num_frames=clip.num_frames // 2)
+
+    with mock.patch.object(video_lib, 'probe', probe_half):
       self.assert_refused(
         self.videos(2), 'test.json record 0 (0.mp4)', 'shows 9 frames, not as'
       )
@@ -557,9 +565,9 @@ class BatchTest(_JobTest):
     """Never all of them: there may be tens of thousands."""
     read, begun, ahead = job_lib.read_frames, [], []
 
-    def count(video, *args):
-      begun.append(video.key)
-      return read(video, *args)
+    def count(task, *args):
+      begun.append(task.video.key)
+      return read(task, *args)
 
     self.scorer.before = lambda: ahead.append(len(begun))
     with mock.patch.object(job_lib, 'read_frames', count):

@@ -13,20 +13,20 @@ import pytest
 from lift_jax import partitioning
 from lift_jax.data.hra import DIMENSIONS, LABELS, read_questions
 from lift_jax.errors import UserError
-from lift_jax.models.critic import sharding
-from lift_jax.models.critic.folder import CriticFolder, open_critic
-from lift_jax.models.critic.prompt import questions_path
-from lift_jax.models.critic.tokens import (
-  IMAGE_TOKEN,
-  PromptTokenizer,
+from lift_jax.models.critics import (
+  Critic,
   label_ids,
+  open_critic,
+  questions_path,
   shared_prefix,
 )
 from lift_jax.models.functional import functional
+from lift_jax.models.vila.tokenizer import IMAGE_TOKEN, PromptTokenizer
 from lift_jax.partitioning import MeshConfig
 from lift_jax.scoring import scorer as scorer_lib
 from lift_jax.scoring.rater import Task, pad_prompts
 from lift_jax.scoring.scorer import Prompts, Ratings, Scorer
+from tests.models.selections import first_frames
 from tests.scoring import tiny_critic
 
 CAPTIONS = ('a red fox', 'two kites', 'rain', 'a bell rings', 'a lamp',
@@ -42,7 +42,7 @@ class World:
 
   def __init__(self, folder):
     self.folder = folder
-    self.critic: CriticFolder = open_critic(tiny_critic.write(folder))
+    self.critic: Critic = open_critic(tiny_critic.write(folder))
     self.tokenizer: PromptTokenizer = tiny_critic.tokenizer_of(folder)
     rng = np.random.default_rng(0)
     # Each video has a colour of its own, with noise over it.
@@ -62,7 +62,7 @@ class World:
       dtype,
       'auto',
       label_ids=label_ids(self.tokenizer),
-      stop_id=self.tokenizer.stop_id,
+      stop_ids=self.tokenizer.stop_ids,
       pad_id=self.tokenizer.pad_id,
     )
 
@@ -71,7 +71,9 @@ class World:
     """Of each video the three prompts, in the order of DIMENSIONS."""
     questions = read_questions(questions_path())
     return tuple(
-      self.tokenizer.inference(caption, questions[dimension], num_frames)
+      self.tokenizer.inference(
+        caption, questions[dimension], first_frames(num_frames)
+      )
       for caption, num_frames in zip(CAPTIONS, NUM_FRAMES, strict=True)
       for dimension in DIMENSIONS
     )
@@ -85,7 +87,7 @@ class World:
       whole = self.whole_prompts()[3 * row : 3 * row + 3]
       length = shared_prefix(whole)
       rest = [ids[length:] for ids in whole]
-      tasks.append(Task(None, NUM_FRAMES[row], whole[0][:length], rest, prefix))
+      tasks.append(Task(None, None, None, whole[0][:length], rest, prefix))
     return pad_prompts(tasks, question, self.tokenizer.pad_id)
 
   def rate(self, rows=range(8), answer=0, **mesh: int) -> Ratings:
@@ -111,7 +113,7 @@ class World:
     model = functional(self.critic.build())
     mesh = partitioning.make_mesh(MeshConfig(**ONE), jax.devices()[:1])
     shardings = partitioning.param_shardings(
-      sharding.rules(self.critic.config), model.abstract_params, mesh
+      self.critic.rules, model.abstract_params, mesh
     )
     params = self.critic.load(model, shardings, jnp.float32)
     frames = np.repeat(self.frames, 3, axis=0)
@@ -193,7 +195,7 @@ class RatingTest(_ScorerTest):
 
   def test_answers(self):
     """Token by token without a cache, and nothing after the stop token."""
-    stop, pad = self.world.tokenizer.stop_id, self.world.tokenizer.pad_id
+    (stop,), pad = self.world.tokenizer.stop_ids, self.world.tokenizer.pad_id
     tokens_rn, lengths_r = self.pad()
     start_r, rows = lengths_r.copy(), np.arange(24)
     expected_ra = np.full((24, ANSWER), pad, np.int32)
@@ -332,7 +334,7 @@ class AnswerTest(_ScorerTest):
         scorer._params,
         jnp.asarray(first_r, jnp.int32),
         cache,
-        stop_id=tokenizer.stop_id,
+        stop_ids=tokenizer.stop_ids,
         pad_id=tokenizer.pad_id,
         max_tokens=ANSWER,
       )
@@ -343,13 +345,13 @@ class AnswerTest(_ScorerTest):
   def lengths(self) -> np.ndarray:
     """Of all answers, stop tokens included; ANSWER + 1 without one."""
     answers = self.world.rated().answer_bqa.reshape(24, ANSWER)
-    is_stop = answers == self.world.tokenizer.stop_id
+    is_stop = answers == self.world.tokenizer.stop_ids[0]
     return np.where(is_stop.any(axis=1), is_stop.argmax(axis=1), ANSWER) + 1
 
   @parameterized.parameters(1, 3, 5, ANSWER + 1)
   def test_ends_with_the_last_row(self, longest):
     """Whoever has stopped writes nothing more."""
-    stop, pad = self.world.tokenizer.stop_id, self.world.tokenizer.pad_id
+    (stop,), pad = self.world.tokenizer.stop_ids, self.world.tokenizer.pad_id
     begins = self.world.rated().first_bq.ravel()
     goes_on = self.lengths() <= longest
     answers, count = self.answer(np.where(goes_on, begins, stop))

@@ -14,19 +14,18 @@ import pathlib
 import jax
 import numpy as np
 
-from lift_jax.models.critic import folder, tiny_tokenizer
-from lift_jax.models.critic.critic import Critic, CriticConfig
-from lift_jax.models.critic.projector import PROJECTOR_TABLE, ProjectorConfig
-from lift_jax.models.critic.tokens import PromptTokenizer, label_ids
+from lift_jax.models.critics import label_ids
 from lift_jax.models.functional import functional
 from lift_jax.models.llama.config import LlamaConfig
-from lift_jax.models.llama.convert import LLAMA_TABLE
 from lift_jax.models.siglip.config import SiglipConfig
-from lift_jax.models.siglip.convert import SIGLIP_TABLE
-from lift_jax.runtime.files import write_json
-from lift_jax.weights import conversion
+from lift_jax.models.vila import folder, tiny_tokenizer
+from lift_jax.models.vila.config import VilaConfig
+from lift_jax.models.vila.model import Vila
+from lift_jax.models.vila.projector import ProjectorConfig
+from lift_jax.models.vila.tokenizer import PromptTokenizer
+from tests.models.selections import first_frames
 
-CONFIG = CriticConfig(
+CONFIG = VilaConfig(
   vision_tower=SiglipConfig(
     image_size=28,
     patch_size=14,
@@ -59,21 +58,11 @@ _SEED = 8
 
 def write(target: pathlib.Path, seed: int = _SEED) -> pathlib.Path:
   """Writes the folder of a critic, in the published form."""
-  parts = {
-    folder.LLM: (CONFIG.llm, LLAMA_TABLE),
-    folder.VISION: (CONFIG.vision_tower, SIGLIP_TABLE),
-    folder.PROJECTOR: (CONFIG.projector, PROJECTOR_TABLE),
-  }
   tiny_tokenizer.write(target / folder.LLM)
-  write_json(
-    target / 'config.json',
-    {'mm_vision_select_layer': CONFIG.vision_tower.feature_layer},
-  )
+  folder.write_configs(target, CONFIG, {})
   params = _random(seed)
   params['llm']['head']['kernel'] = _head(params, tokenizer_of(target), seed)
-  for name, (config, table) in parts.items():
-    write_json(target / name / 'config.json', config.to_json())
-    conversion.save(table, params[folder.PARTS[name]], target / name, 'model')
+  folder.save_weights(target, CONFIG, params, None)
   return target
 
 
@@ -90,21 +79,21 @@ def chain(tokenizer: PromptTokenizer) -> dict[int, int]:
   """The token that is asked for, by the one before it; labels not included."""
   labels = label_ids(tokenizer)
   marks = {
-    mark: tokenizer.training('x', ' y', 0, f'Good{mark}')[0][-2]
+    mark: tokenizer.training('x', ' y', first_frames(0), f'Good{mark}')[0][-2]
     for mark in '.,'
   }
   return {
     labels['Good']: marks['.'],
     labels['Bad']: marks[','],
-    labels['Normal']: tokenizer.stop_id,
-    marks['.']: tokenizer.stop_id,
+    labels['Normal']: tokenizer.stop_ids[0],
+    marks['.']: tokenizer.stop_ids[0],
   }
 
 
 def _random(seed: int):
   """Parameters that keep the scale of what goes through them."""
   rng = np.random.default_rng(seed)
-  model = functional(lambda rngs: Critic(CONFIG, rngs=rngs))
+  model = functional(lambda rngs: Vila(CONFIG, rngs=rngs))
 
   def draw(path, leaf):
     name = jax.tree_util.keystr(path)
@@ -137,5 +126,5 @@ def _head(params, tokenizer: PromptTokenizer, seed: int) -> np.ndarray:
     ask(before, after, _FOR_NEXT)
   for label in label_ids(tokenizer).values():
     kernel_dv[:, label] *= _LABEL_GAIN
-    ask(tokenizer.inference('x', ' y', 0)[-1], label, _FOR_LABEL)
+    ask(tokenizer.inference('x', ' y', first_frames(0))[-1], label, _FOR_LABEL)
   return kernel_dv

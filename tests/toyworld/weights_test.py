@@ -5,7 +5,7 @@ import dataclasses
 from absl.testing import absltest
 
 from lift_jax import config_lib
-from lift_jax.models.critic.folder import open_critic
+from lift_jax.models.critics import open_critic
 from lift_jax.models.generators import open_model
 from lift_jax.toyworld import weights
 from lift_jax.toyworld.pretraining import config as pretraining_config

@@ -8,16 +8,16 @@ import types
 import numpy as np
 
 from lift_jax.models import lora
-from lift_jax.models.critic.critic import Critic
-from lift_jax.models.critic.folder import ADAPTER_TABLE
-from lift_jax.models.critic.projector import PROJECTOR_TABLE
 from lift_jax.models.functional import functional
 from lift_jax.models.llama.convert import LLAMA_TABLE
 from lift_jax.models.siglip.convert import SIGLIP_TABLE, siglip_ignored
+from lift_jax.models.vila.backbone import ADAPTER_TABLE
+from lift_jax.models.vila.model import Vila
+from lift_jax.models.vila.projector import PROJECTOR_TABLE
 from lift_jax.training.critic_step import CriticBatch
 from lift_jax.weights import param_paths
-from tests.models.critic import tiny_vila
-from tests.models.critic.critics import (
+from tests.models.vila import tiny_vila
+from tests.models.vila.critics import (
   CONFIG,
   PEFT_TARGETS,
   make_frames,
@@ -72,7 +72,7 @@ BATCH = make_batch()
 
 def declare(trainable, **options):
   def build(rngs):
-    return Critic(CONFIG, rngs=rngs, **options)
+    return Vila(CONFIG, rngs=rngs, **options)
 
   if trainable == 'lora':
     build = lora.adapted(build, ADAPTERS)

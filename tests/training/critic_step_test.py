@@ -14,17 +14,17 @@ import pytest
 
 from lift_jax import partitioning
 from lift_jax.models import lora
-from lift_jax.models.critic import sharding
-from lift_jax.models.critic.folder import ADAPTER_TABLE
-from lift_jax.models.critic.projector import PROJECTOR_TABLE
 from lift_jax.models.llama.convert import LLAMA_TABLE
 from lift_jax.models.siglip.convert import SIGLIP_TABLE
+from lift_jax.models.vila import sharding
+from lift_jax.models.vila.backbone import ADAPTER_TABLE
+from lift_jax.models.vila.projector import PROJECTOR_TABLE
 from lift_jax.training import critic_step
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.critic_step import CriticBatch, CriticStepConfig
 from lift_jax.training.state import TrainState
 from lift_jax.weights import param_paths
-from tests.models.critic.critics import (
+from tests.models.vila.critics import (
   CONFIG,
 )
 from tests.optional import torch

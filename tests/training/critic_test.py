@@ -11,18 +11,21 @@ from lift_jax import partitioning
 from lift_jax.data.critic_pipeline import CriticDataConfig, Example
 from lift_jax.data.critic_records import SplitConfig
 from lift_jax.data.hra import HRARecord
+from lift_jax.data.video import ClipInfo
 from lift_jax.errors import UserError
-from lift_jax.models import adapters
-from lift_jax.models.critic import folder as folder_lib
-from lift_jax.models.critic.choice import CriticModelConfig
-from lift_jax.models.critic.folder import CriticFolder
+from lift_jax.models import adapters, critics
+from lift_jax.models.critic_config import CriticModelConfig
 from lift_jax.models.lora import LoRAConfig, is_adapter
+from lift_jax.models.vila import flops
+from lift_jax.models.vila.backbone import VilaCritic
 from lift_jax.training import critic
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
+from lift_jax.training.critic_step import CriticBatch
 from lift_jax.weights import param_paths
-from tests.models.critic import tiny_vila
-from tests.models.critic.critics import CONFIG, VILA_1_5_13B, VILA_1_5_40B
+from tests.models.selections import first_frames
+from tests.models.vila import tiny_vila
+from tests.models.vila.critics import CONFIG, VILA_1_5_13B, VILA_1_5_40B
 
 MODEL = CriticModelConfig(
   path='',
@@ -72,7 +75,7 @@ def setup_of(config, trainable='lora', lora=LORA, adapter=None, **axes):
     partitioning.MeshConfig(**{'fsdp': 1} | axes) if axes
     else partitioning.MeshConfig()
   )  # fmt: skip
-  folder = CriticFolder(pathlib.Path('critic'), config, adapter)
+  folder = VilaCritic(pathlib.Path('critic'), config, adapter)
   train = dataclasses.replace(TRAIN, trainable=trainable)
   return critic.make_setup(folder, MODEL, train, lora, mesh)
 
@@ -134,10 +137,36 @@ def test_adapters_may_be_added_and_all_trained():
   assert setup_of(CONFIG, 'all', adapter=adapter).trainable == 'all'
 
 
+def test_step_flops():
+  """Of two sequences with 8 frames each, for VILA-1.5 13b."""
+  num_tokens, num_answer = 8 * 196 + 384, 100
+  vision = flops.vision_flops(VILA_1_5_13B, 8)
+  decoder = flops.decoder_flops(VILA_1_5_13B, num_tokens, num_answer)
+  attention = 40 * 2 * num_tokens**2 * 5120
+  batch = CriticBatch(
+    frames=jax.ShapeDtypeStruct((2, 8, 384, 384, 3), np.uint8),
+    tokens=jax.ShapeDtypeStruct((2, num_tokens), np.int32),
+    is_target=None,
+    segment_ids=None,
+    weight=None,
+  )
+  vila = VilaCritic(pathlib.Path(), VILA_1_5_13B, None)
+
+  def training(trainable):
+    return critic.step_flops(vila, trainable, batch, num_answer) / 2
+
+  assert training('all') == pytest.approx(3 * (vision + decoder))
+  # Nothing goes back through the tower; frozen kernels have no gradient, but
+  # both factors of attention's products do.
+  assert training('lora') == pytest.approx(
+    vision + 2 * (decoder - attention) + 3 * attention
+  )
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('vila') / 'vila'
-  return folder_lib.open_critic(tiny_vila.write(path, tiny_vila.shared()))
+  return critics.open_critic(tiny_vila.write(path, tiny_vila.shared()))
 
 
 @pytest.mark.parametrize('trainable', ['lora', 'all'])
@@ -172,7 +201,8 @@ def example(video='a.mp4', is_real=False, token=5, num_frames=8):
     record=record,
     path=pathlib.Path('/data') / video,
     is_real=is_real,
-    num_frames=num_frames,
+    clip=ClipInfo(num_frames, 8.0, 32, 32),
+    selection=first_frames(num_frames),
     tokens=np.array([1, token, 7], np.int32),
     is_target=np.array([False, True, True]),
     length=400,

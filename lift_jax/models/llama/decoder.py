@@ -41,11 +41,6 @@ from lift_jax.partitioning import constrain
 INIT_STDDEV = 0.02
 
 
-def last_token(x_bnd: jax.Array, lengths_b: jax.Array) -> jax.Array:
-  """[B, D]: of each row the last of its `lengths_b` tokens, at least one."""
-  return jnp.take_along_axis(x_bnd, lengths_b[:, None, None] - 1, axis=1)[:, 0]
-
-
 def rotary_tables(
   positions_bn: jax.Array, head_dim: int, theta: float
 ) -> tuple[jax.Array, jax.Array]:

@@ -1,19 +1,19 @@
 """A tiny critic of the toy world, made from nothing.
 
 Clips are drawn with flaws that are known, so that each answer is what an
-honest judge would say. The critic first learns to see (`pretrain_vision`), then
-to answer. Most rows ask one of the questions that people are asked, with its
-three labels equally often. But a bit and a half about a clip is little to learn
-from: other rows ask for a description, without a caption, of what is shown, how
-the image is and how it moves, as vision language models are trained on captions
-before they are asked to judge. And whether a clip fits a caption is hard to
-learn while nothing tells which of five things does not: some rows ask about one
-of them. There are more of both at first.
+honest judge would say. The critic first learns to see (`vision_tower`), then to
+answer. Most examples ask one of the questions that annotators are asked, with
+its three labels equally often. But a bit and a half about a clip is little to
+learn from: other examples ask for a description, without a caption, of what is
+shown, how the image is and how it moves, as vision language models are trained
+on captions before they are asked to judge. And whether a clip fits a caption is
+hard to learn while nothing tells which of five things does not: some examples
+ask about one of them. There are more of both at first.
 
-No row has a prompt that is held out, nor a clip that shows one.
+No example has a prompt that is held out, nor a clip that shows one.
 
-B rows  C clips  T frames that a critic sees  H W height and width  N places of
-a row  K answer tokens of a row at most
+B examples  C clips  T frames that a critic sees  H W height and width  N tokens
+of a sequence  K answer tokens of it at most
 """
 
 from collections.abc import Sequence
@@ -26,18 +26,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lift_jax.data.critic_pipeline import NUM_FRAMES
-from lift_jax.data.frames import choose_critic_frames
 from lift_jax.data.hra import DIMENSIONS, LABELS, read_questions
-from lift_jax.models.critic import folder as folder_lib
-from lift_jax.models.critic import prompt, tiny_tokenizer
-from lift_jax.models.critic.critic import CriticConfig
-from lift_jax.models.critic.projector import ProjectorConfig
-from lift_jax.models.critic.tokens import PromptTokenizer
+from lift_jax.data.video import ClipInfo
+from lift_jax.models import critics
+from lift_jax.models.critics import Critic, FrameSelection
+from lift_jax.models.frames import evenly_spaced_frames
 from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.decoder import INIT_STDDEV
 from lift_jax.models.siglip.config import SiglipConfig
+from lift_jax.models.vila import folder as vila_folder
+from lift_jax.models.vila import prompt, tiny_tokenizer
+from lift_jax.models.vila.config import NUM_FRAMES, VilaConfig
+from lift_jax.models.vila.projector import ProjectorConfig
+from lift_jax.models.vila.tokenizer import PromptTokenizer
 from lift_jax.toyworld import annotators, checkers, feedback, flaws, scenes
 from lift_jax.toyworld.flaws import Flaw, ToyClip
 from lift_jax.toyworld.measures import Measured, truth_of
@@ -60,6 +62,9 @@ DESCRIBE = ' Describe the clip.'
 # Asked about one attribute of the caption.
 COMPARE = ' Does the {} show what the text says?'
 
+# What a critic sees is the same for all clips that have frames enough.
+CLIP = ClipInfo(NUM_FRAMES, fps=8.0, height=32, width=32)
+
 # Every word of the toy world is one token with so many.
 _VOCAB_SIZE = 704
 
@@ -77,14 +82,15 @@ class CriticPretrainConfig:
     seed: of clips, questions and parameters.
     num_clips: drawn once; each is asked about again and again.
     soft_share: part of them that is softened as an autoencoder does it.
-    describe_share: part of the rows that ask for a description, at the first
-      step and at the last of each cycle of the learning rate; it changes
+    describe_share: part of the examples that ask for a description, at the
+      first step and at the last of each cycle of the learning rate; it changes
       evenly in between.
     compare_share: likewise, of those that ask about one attribute.
     label_weight: what the first token of a judgement counts in the loss, as
       the reward is read from it; each other token of an answer counts 1.
-    text_places: places of a row beside those of its frames. An answer that
-      does not fit loses its end, which says least: shorter rows are faster.
+    text_places: tokens of a sequence beside those of its frames. An answer
+      that does not fit loses its end, which says least: shorter sequences are
+      faster.
     vision_tower: sizes.
     llm: sizes; its vocabulary is that of the tokenizer.
     vision: how long and how fast it learns to see.
@@ -123,12 +129,7 @@ def make_critic(
     pretraining(target, config.seed, logger) as run,
   ):
     draft = write_draft(pathlib.Path(scratch), config)
-    tokenizer = PromptTokenizer(
-      draft.path / folder_lib.LLM,
-      TEMPLATE,
-      draft.config.tokens_per_frame,
-      max_length=draft.config.llm.max_length,
-    )
+    tokenizer = draft.open_tokenizer(TEMPLATE)
     model = functional(draft.build())
     logger.info('pretrain: drawing %d clips', config.num_clips)
     frames_cthw3, truths = draw_clips(
@@ -145,34 +146,34 @@ def make_critic(
     params = _train_critic(
       model,
       params,
-      Rows(frames_cthw3, truths, tokenizer, config),
+      ExampleSampler(
+        frames_cthw3, truths, tokenizer, draft.frames.select(CLIP), config
+      ),
       config,
       run,
     )
-    accuracy = label_accuracy(model, params, tokenizer, config)
+    accuracy = label_accuracy(model, params, draft, config)
     logger.info(
       'pretrain: right labels on %d new clips of prompts held out: %s',
       config.num_eval_clips,
       ', '.join(f'{name} {rate:.1%}' for name, rate in accuracy.items()),
     )
-    folder_lib.write_critic(draft, target, params, config.dtype)
+    draft.write(target, params, config.dtype)
 
 
-def write_draft(
-  path: pathlib.Path, config: CriticPretrainConfig
-) -> folder_lib.CriticFolder:
+def write_draft(path: pathlib.Path, config: CriticPretrainConfig) -> Critic:
   """A critic without weights: its tokenizer, and its configs."""
-  llm_path = path / folder_lib.LLM
+  llm_path = path / vila_folder.LLM
   template = prompt.get_template(TEMPLATE)
   tiny_tokenizer.write(llm_path, texts(), _VOCAB_SIZE, template)
   tower = config.vision_tower
   tokenizer = PromptTokenizer(llm_path, TEMPLATE, 1)
   llm = dataclasses.replace(config.llm, vocab_size=tokenizer.vocab_size)
-  sizes = CriticConfig(
+  sizes = VilaConfig(
     tower, ProjectorConfig(vision_width=tower.width, width=llm.width), llm
   )
-  folder_lib.write_configs(path, sizes, {})
-  return folder_lib.open_critic(path)
+  vila_folder.write_configs(path, sizes, {})
+  return critics.open_critic(path)
 
 
 def texts() -> list[str]:
@@ -224,18 +225,19 @@ def _draw_labels(rng: np.random.Generator) -> dict[str, str]:
 
 def _seen(clip: ToyClip, is_soft: bool, rng: np.random.Generator) -> np.ndarray:
   """uint8 [T, H, W, 3], what a critic sees of a clip."""
-  chosen = choose_critic_frames(len(clip.frames_thw3), NUM_FRAMES)
+  chosen = evenly_spaced_frames(len(clip.frames_thw3), NUM_FRAMES)
   frames_thw3 = clip.frames_thw3[chosen]
   return soften(frames_thw3, rng) if is_soft else frames_thw3
 
 
-class Rows:
+class ExampleSampler:
   """Draws a question about a clip, with its answer, each time it is asked.
 
   Args:
     frames_cthw3: of the clips.
     truths: about them.
     tokenizer: of the critic.
+    selection: what the critic sees of each clip.
     config: of the training.
   """
 
@@ -244,18 +246,20 @@ class Rows:
     frames_cthw3: np.ndarray,
     truths: Sequence[Measured],
     tokenizer: PromptTokenizer,
+    selection: FrameSelection,
     config: CriticPretrainConfig,
   ):
     self.num_clips = len(truths)
     self._frames_cthw3 = frames_cthw3
     self._truths = truths
     self._tokenizer = tokenizer
+    self._selection = selection
     self._config = config
     self._questions = read_questions(feedback.questions_path())
     self._known = frozenset(scenes.training_scenes())
 
   def __call__(self, numbers: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
-    """Arrays of these clips, one row for each.
+    """Arrays of these clips, one example for each.
 
     Args:
       numbers: of the clips.
@@ -271,20 +275,20 @@ class Rows:
     drawn = [
       self.draw(self._truths[number], rng, progress) for number in numbers
     ]
-    tokens_bn, is_target_bn = pad_rows(
+    tokens_bn, is_target_bn = pad_sequences(
       [
         self._tokenizer.training(
           caption,
           question,
-          NUM_FRAMES,
+          self._selection,
           answer,
           # As in published feedback, and as critics are asked.
           space_before_caption=bool(rng.integers(2)),
         )
         for caption, question, answer in drawn
       ],
-      self._tokenizer,
-      self._config.text_places,
+      self._tokenizer.pad_id,
+      self._selection.num_positions + self._config.text_places,
     )
     weight_b = [
       1.0 if question == DESCRIBE else self._config.label_weight
@@ -356,21 +360,18 @@ class Rows:
         return asked
 
 
-def pad_rows(
-  rows: Sequence[tuple[list[int], list[bool]]],
-  tokenizer: PromptTokenizer,
-  text_places: int,
+def pad_sequences(
+  sequences: Sequence[tuple[list[int], list[bool]]], pad_id: int, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Tokens int32 and targets bool [B, N] of rows from `tokenizer.training`.
+  """Tokens int32 and targets bool [B, N] of what `tokenizer.training` gives.
 
-  The ends of longer rows are cut off.
+  The ends of sequences of more than `length` tokens N are cut off.
   """
-  images = NUM_FRAMES * tokenizer.tokens_per_frame
-  shape = len(rows), images + text_places
-  tokens_bn = np.full(shape, tokenizer.pad_id, np.int32)
+  shape = len(sequences), length
+  tokens_bn = np.full(shape, pad_id, np.int32)
   is_target_bn = np.zeros(shape, bool)
-  for row, pair in enumerate(rows):
-    tokens, is_target = (values[: shape[1]] for values in pair)
+  for row, pair in enumerate(sequences):
+    tokens, is_target = (values[:length] for values in pair)
     tokens_bn[row, : len(tokens)] = tokens
     is_target_bn[row, : len(tokens)] = is_target
   return tokens_bn, is_target_bn
@@ -386,13 +387,13 @@ def _init(model: FunctionalModel, seed: int) -> Params:
 def _train_critic(
   model: FunctionalModel,
   params: Params,
-  rows: Rows,
+  sampler: ExampleSampler,
   config: CriticPretrainConfig,
   run: Pretraining,
 ) -> Params:
   def loss_fn(params, frames, tokens_bn, is_target_bn, weight_b, key):
     del key
-    # An answer takes fewer places than the text of its row.
+    # An answer takes fewer tokens than the text of its sequence.
     loss_bk, is_there_bk, is_right_bk = answer_losses(
       model,
       params,
@@ -411,8 +412,8 @@ def _train_critic(
     'critic',
     params,
     loss_fn,
-    rows,
-    rows.num_clips,
+    sampler,
+    sampler.num_clips,
     config.training,
     run,
   )
@@ -426,7 +427,7 @@ def _batch(frames, tokens_bn, is_target_bn) -> CriticBatch:
 def label_accuracy(
   model: FunctionalModel,
   params: Params,
-  tokenizer: PromptTokenizer,
+  critic: Critic,
   config: CriticPretrainConfig,
 ) -> dict[str, float]:
   """How often answers begin with the right token, by dimension.
@@ -436,6 +437,8 @@ def label_accuracy(
   rng = np.random.default_rng((config.seed, 2))
   asked = scenes.held_out_scenes()
   questions = read_questions(feedback.questions_path())
+  tokenizer = critic.open_tokenizer(TEMPLATE)
+  selection = critic.frames.select(CLIP)
 
   @jax.jit
   def is_right(params, *arrays):
@@ -446,19 +449,19 @@ def label_accuracy(
     scene = asked[rng.integers(len(asked))]
     clip = flaws.draw_clip(scene, rng, _draw_labels(rng))
     frames_thw3 = _seen(clip, False, rng)
-    tokens_bn, is_target_bn = pad_rows(
+    tokens_bn, is_target_bn = pad_sequences(
       [
         tokenizer.training(
           clip.caption,
           questions[dimension],
-          NUM_FRAMES,
+          selection,
           f'{label}.',
           space_before_caption=False,
         )
         for dimension, label in clip.labels.items()
       ],
-      tokenizer,
-      config.text_places,
+      tokenizer.pad_id,
+      selection.num_positions + config.text_places,
     )
     frames_bthw3 = np.stack([frames_thw3] * len(DIMENSIONS))
     right_b = is_right(params, frames_bthw3, tokens_bn, is_target_bn)

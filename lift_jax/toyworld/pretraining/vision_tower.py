@@ -112,7 +112,7 @@ def train_vision(
     [places_of(part) for part in np.array_split(frames_cthw3, 64)]
   )
   width = jax.eval_shape(
-    lambda: model(params, frames_cthw3[:1], method='look')
+    lambda: model(params, frames_cthw3[:1], method='encode_frames')
   ).shape[-1]
   seen = {part: params[part] for part in _PARTS}
   fixed = {part: value for part, value in params.items() if part not in seen}
@@ -121,7 +121,9 @@ def train_vision(
   def loss_fn(trained, frames_bthw3, classes_ba, places_bt2, key):
     del key
     batch, num_frames = frames_bthw3.shape[:2]
-    tokens = model(trained['seen'] | fixed, frames_bthw3, method='look')
+    tokens = model(
+      trained['seen'] | fixed, frames_bthw3, method='encode_frames'
+    )
     frame_btd = jnp.mean(tokens.reshape(batch, num_frames, -1, width), axis=2)
     # Scaled as the norm before the first layer of the decoder scales tokens.
     size_bt1 = jnp.sqrt(jnp.mean(frame_btd**2, axis=-1, keepdims=True) + 1e-6)

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax.models import lora
+from lift_jax.models.critics import last_token
 from lift_jax.models.functional import functional
 from lift_jax.models.llama import config as config_lib
 from lift_jax.models.llama import convert
-from lift_jax.models.llama.decoder import Decoder, last_token
+from lift_jax.models.llama.decoder import Decoder
 from lift_jax.weights import conversion, param_paths, safetensors_files
 from tests.models.llama.sizes import VILA_3B
 from tests.optional import peft, safetensors_torch, torch, transformers

@@ -14,15 +14,18 @@ import numpy as np
 
 from lift_jax import config_lib
 from lift_jax.data.hra import DIMENSIONS, LABELS, read_questions
-from lift_jax.models.critic import folder as folder_lib
-from lift_jax.models.critic.tokens import PromptTokenizer, label_tokens
+from lift_jax.models import critics
+from lift_jax.models.critics import FrameSelection, label_tokens
 from lift_jax.models.functional import functional
+from lift_jax.models.vila import folder as folder_lib
+from lift_jax.models.vila.tokenizer import PromptTokenizer
 from lift_jax.toyworld import checkers, feedback, flaws, measures, scenes
 from lift_jax.toyworld.flaws import Flaw
 from lift_jax.toyworld.pretraining import config as pretraining_config
 from lift_jax.toyworld.pretraining import critic_model
 from lift_jax.toyworld.pretraining.video_model import StageConfig
 from lift_jax.toyworld.scenes import Scene
+from tests.models.selections import first_frames
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -58,6 +61,10 @@ def _config(**changes):
   return dataclasses.replace(config, **sizes | changes)
 
 
+# Eight frames of four tokens each.
+_SEEN = FrameSelection(tuple(range(8)), num_positions=32, is_short=False)
+
+
 def _tokenizer(path):
   return PromptTokenizer(
     path / folder_lib.LLM, critic_model.TEMPLATE, 4, max_length=256
@@ -75,8 +82,8 @@ class RowsTest(parameterized.TestCase):
     cls.frames, cls.truths = critic_model.draw_clips(24, 0.5, seed=0)
 
   def rows(self, **changes):
-    return critic_model.Rows(
-      self.frames, self.truths, self.tokenizer, _config(**changes)
+    return critic_model.ExampleSampler(
+      self.frames, self.truths, self.tokenizer, _SEEN, _config(**changes)
     )
 
   def drawn(self, num, **changes):
@@ -85,7 +92,7 @@ class RowsTest(parameterized.TestCase):
     return [rows.draw(truth, rng, 0.5) for truth in truths]
 
   def tokens_of(self, text):
-    ids, is_target = self.tokenizer.training('', ' Why?', 0, text)
+    ids, is_target = self.tokenizer.training('', ' Why?', first_frames(0), text)
     return sum(is_target) - 1
 
   def test_words_are_tokens(self):
@@ -212,10 +219,12 @@ class RowsTest(parameterized.TestCase):
       self.assertEqual(weight_b[row], 1.0 if is_description else 4.0)
 
   def test_long_answers_lose_their_end(self):
-    row = self.tokenizer.training('A cat.', ' Why?', 8, 'Good.' + ' It is.' * 9)
+    row = self.tokenizer.training(
+      'A cat.', ' Why?', first_frames(8), 'Good.' + ' It is.' * 9
+    )
     places = len(row[0]) - 32 - 5
-    tokens_bn, is_target_bn = critic_model.pad_rows(
-      [row], self.tokenizer, places
+    tokens_bn, is_target_bn = critic_model.pad_sequences(
+      [row], self.tokenizer.pad_id, 32 + places
     )
     self.assertEqual(tokens_bn[0].tolist(), row[0][:-5])
     self.assertEqual(is_target_bn[0].tolist(), row[1][:-5])
@@ -224,7 +233,7 @@ class RowsTest(parameterized.TestCase):
     """More than the full stop and the end is lost of one in six."""
     places = 32 + _shipped().text_places
     lengths = [
-      len(self.tokenizer.training(*drawn[:2], 8, drawn[2])[0])
+      len(self.tokenizer.training(*drawn[:2], _SEEN, drawn[2])[0])
       for drawn in self.drawn(300)
     ]
     self.assertLess(np.mean([length > places + 2 for length in lengths]), 1 / 6)
@@ -243,7 +252,7 @@ class MakeCriticTest(parameterized.TestCase):
       critic_model.make_critic(path, config, _LOGGER)
     self.assertIn('motion', logs.output[-1])
     self.assertEqual([path], list(self.folder.iterdir()))
-    critic = folder_lib.open_critic(path)
+    critic = critics.open_critic(path)
     self.assertEqual(critic.config.vision_tower, config.vision_tower)
     model = functional(critic.build())
     mesh = jax.make_mesh((1,), ('x',), devices=jax.devices()[:1])
@@ -253,7 +262,7 @@ class MakeCriticTest(parameterized.TestCase):
       jax.tree.map(lambda _: everywhere, model.abstract_params),
       np.float32,
     )
-    rates = critic_model.label_accuracy(model, params, _tokenizer(path), config)
+    rates = critic_model.label_accuracy(model, params, critic, config)
     self.assertEqual(set(rates), set(DIMENSIONS))
 
   def test_the_shipped_one_is_small(self):

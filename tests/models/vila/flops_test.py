@@ -2,8 +2,8 @@
 
 import pytest
 
-from lift_jax.models.critic import flops
-from tests.models.critic.critics import VILA_1_5_13B, VILA_1_5_40B
+from lift_jax.models.vila import flops
+from tests.models.vila.critics import VILA_1_5_13B, VILA_1_5_40B
 
 # 8 frames of 196 tokens, and a caption, a question and an answer.
 NUM_TOKENS = 8 * 196 + 384
@@ -21,21 +21,21 @@ def test_tower_of_13b():
   tower = 2 * TOWER_13B * 729 + 26 * 4 * 729**2 * 1152
   # 196 tokens through the projector: 4608 x 5120 and 5120 x 5120.
   projector = 2 * 196 * (4608 * 5120 + 5120 * 5120)
-  found = flops.tower_flops(VILA_1_5_13B, 1)
+  found = flops.vision_flops(VILA_1_5_13B, 1)
   assert found == pytest.approx(tower + projector, rel=1e-12)
   # Kernels, attention, projector.
   assert found == pytest.approx(0.577e12 + 0.064e12 + 0.020e12, rel=0.002)
-  assert flops.tower_flops(VILA_1_5_13B, 8) == 8 * found
+  assert flops.vision_flops(VILA_1_5_13B, 8) == 8 * found
 
 
 def test_reader_of_13b():
   linear = 2 * KERNELS_13B * NUM_TOKENS
   # Half of 4 S^2 d: a token sees those before it.
   attention = 40 * 2 * NUM_TOKENS**2 * 5120
-  found = flops.reader_flops(VILA_1_5_13B, NUM_TOKENS, 0)
+  found = flops.decoder_flops(VILA_1_5_13B, NUM_TOKENS, 0)
   assert found == pytest.approx(linear + attention, rel=1e-12)
   assert found == pytest.approx(49.5e12 + 1.56e12, rel=0.002)
-  with_logits = flops.reader_flops(VILA_1_5_13B, NUM_TOKENS, NUM_ANSWER)
+  with_logits = flops.decoder_flops(VILA_1_5_13B, NUM_TOKENS, NUM_ANSWER)
   assert with_logits - found == pytest.approx(2 * 5120 * 32_000 * 100)
 
 
@@ -44,23 +44,5 @@ def test_reader_with_shared_key_heads():
   kernels = 60 * (2 * 7168 * 7168 + 2 * 7168 * 1024 + 3 * 7168 * 20480)
   # Of Yi's 34,388,917,248: without embeddings, head and 121 norms.
   assert kernels == 34_388_917_248 - 2 * 64_000 * 7168 - 121 * 7168
-  found = flops.reader_flops(VILA_1_5_40B, 1000, 0)
+  found = flops.decoder_flops(VILA_1_5_40B, 1000, 0)
   assert found == pytest.approx(2 * kernels * 1000 + 60 * 2 * 1e6 * 7168)
-
-
-def test_training():
-  tower = flops.tower_flops(VILA_1_5_13B, 8)
-  reader = flops.reader_flops(VILA_1_5_13B, NUM_TOKENS, NUM_ANSWER)
-  attention = 40 * 2 * NUM_TOKENS**2 * 5120
-
-  def training(trains_all):
-    return flops.training_flops(
-      VILA_1_5_13B, 8, NUM_TOKENS, NUM_ANSWER, trains_all=trains_all
-    )
-
-  assert training(True) == pytest.approx(3 * (tower + reader))
-  # Nothing goes back through the tower; frozen kernels have no gradient, but
-  # both factors of attention's products do.
-  assert training(False) == pytest.approx(
-    tower + 2 * (reader - attention) + 3 * attention
-  )

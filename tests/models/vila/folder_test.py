@@ -18,14 +18,15 @@ import pytest
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.models import lora
-from lift_jax.models.critic import folder as folder_lib
+from lift_jax.models import critics, lora
+from lift_jax.models.critic_config import make_random
 from lift_jax.models.functional import functional
 from lift_jax.models.internvit.config import InternViTConfig
 from lift_jax.models.llama.convert import LLAMA_TABLE
+from lift_jax.models.vila.backbone import ADAPTER_TABLE, BACKBONE
 from lift_jax.weights import param_paths
-from tests.models.critic import tiny_vila
-from tests.models.critic.critics import (
+from tests.models.vila import tiny_vila
+from tests.models.vila.critics import (
   CONFIG,
   PEFT_TARGETS,
   SEVEN,
@@ -66,7 +67,7 @@ def load(folder, dtype=jnp.float32, **axes):
   config = partitioning.MeshConfig(**{'fsdp': 1} | axes)
   mesh = partitioning.make_mesh(config, None if axes else jax.devices()[:1])
   shardings = partitioning.param_shardings(
-    folder_lib.rules_of(folder), model.abstract_params, mesh
+    folder.rules, model.abstract_params, mesh
   )
   params = folder.load(model, shardings, dtype)
   assert jax.tree.map(lambda leaf: leaf.sharding, params) == shardings
@@ -107,14 +108,14 @@ def edit_tensors(path, change):
 class TestOpen:
   def test_published(self, published):
     """With all that VILA's root config has beside what is read here."""
-    folder = folder_lib.open_critic(str(published))
+    folder = critics.open_critic(str(published))
     assert folder.config == CONFIG
     assert folder.adapter is None
     assert (published / 'llm' / 'model.safetensors.index.json').exists()
 
   def test_feature_layer(self, spoilt):
     edit_json(spoilt / 'config.json', mm_vision_select_layer=-1)
-    folder = folder_lib.open_critic(spoilt)
+    folder = critics.open_critic(spoilt)
     assert folder.config.vision_tower.feature_layer == -1
     _, params = load(folder)
     norms = params['vision_tower']['blocks']['attn_norm']['scale']
@@ -124,7 +125,7 @@ class TestOpen:
   def test_bad_feature_layer(self, spoilt, layer):
     edit_json(spoilt / 'config.json', mm_vision_select_layer=layer)
     with pytest.raises(UserError, match='mm_vision_select_layer .*give a'):
-      folder_lib.open_critic(spoilt)
+      critics.open_critic(spoilt)
 
   @pytest.mark.parametrize(
     ('name', 'message'),
@@ -139,7 +140,7 @@ class TestOpen:
     path = spoilt / name
     path.unlink() if path.is_file() else shutil.rmtree(path)
     with pytest.raises(UserError, match=message):
-      folder_lib.open_critic(spoilt)
+      critics.open_critic(spoilt)
 
   @pytest.mark.parametrize(
     ('name', 'changes', 'message'),
@@ -153,12 +154,12 @@ class TestOpen:
   def test_other_networks(self, spoilt, name, changes, message):
     edit_json(spoilt / name / 'config.json', **changes)
     with pytest.raises(UserError, match=rf'{name}/config\.json: .*{message}'):
-      folder_lib.open_critic(spoilt)
+      critics.open_critic(spoilt)
 
 
 class TestLoad:
   def test_equals_torch(self, published):
-    folder = folder_lib.open_critic(published)
+    folder = critics.open_critic(published)
     # Observed 2e-6.
     assert (
       scaled_error(logits(*load(folder)), torch_logits(tiny_vila.shared()))
@@ -166,7 +167,7 @@ class TestLoad:
     )
 
   def test_on_a_mesh_and_in_another_type(self, published):
-    folder = folder_lib.open_critic(published)
+    folder = critics.open_critic(published)
     _, expected = load(folder)
     expected = param_paths.flatten(expected)
     for dtype in (jnp.float32, jnp.bfloat16):
@@ -191,7 +192,7 @@ class TestLoad:
     with pytest.raises(
       UserError, match=rf'spoilt/{name}: tensors 1 unknown: stranger\.weight'
     ):
-      load(folder_lib.open_critic(spoilt))
+      load(critics.open_critic(spoilt))
 
   @pytest.mark.parametrize(
     ('name', 'tensor'),
@@ -207,17 +208,17 @@ class TestLoad:
     with pytest.raises(
       UserError, match=rf'spoilt/{name}: tensors 1 missing: {tensor}'
     ):
-      load(folder_lib.open_critic(spoilt))
+      load(critics.open_critic(spoilt))
 
   def test_missing_file(self, spoilt):
     (spoilt / 'llm' / WEIGHTS['llm']).unlink()
     with pytest.raises(UserError, match=f'names {WEIGHTS["llm"]}, which is'):
-      load(folder_lib.open_critic(spoilt))
+      load(critics.open_critic(spoilt))
 
   def test_tower_of_another_size(self, spoilt):
     edit_json(spoilt / 'vision_tower' / 'config.json', intermediate_size=56)
     with pytest.raises(UserError, match='spoilt/vision_tower: .*another shape'):
-      load(folder_lib.open_critic(spoilt))
+      load(critics.open_critic(spoilt))
 
 
 @pytest.fixture(scope='module')
@@ -232,7 +233,7 @@ def with_internvit(tmp_path_factory):
     mlp_width=48,
   )
   config = dataclasses.replace(CONFIG, vision_tower=tower)
-  folder_lib.make_random_critic(path, config, 0)
+  make_random(path, BACKBONE, config, 0)
   return path
 
 
@@ -240,17 +241,17 @@ class TestInternViT:
   """The tower of VILA-1.5 40b; its numbers are in internvit/tower_test.py."""
 
   def test_all_layers(self, with_internvit):
-    folder = folder_lib.open_critic(with_internvit)
+    folder = critics.open_critic(with_internvit)
     assert folder.config.vision_tower.feature_layer == -1
     model, params = load(folder)
     assert np.isfinite(logits(model, params)).all()
 
   def test_feature_layer(self, with_internvit, tmp_path):
     """Of layers after it neither weights nor effect are left."""
-    _, whole = load(folder_lib.open_critic(with_internvit))
+    _, whole = load(critics.open_critic(with_internvit))
     path = shutil.copytree(with_internvit, tmp_path / 'copy')
     edit_json(path / 'config.json', mm_vision_select_layer=-2)
-    model, params = load(folder_lib.open_critic(path))
+    model, params = load(critics.open_critic(path))
     whole['vision_tower']['blocks'] = jax.tree.map(
       lambda leaf: leaf[:2], whole['vision_tower']['blocks']
     )
@@ -258,7 +259,7 @@ class TestInternViT:
     # No layer has been trained, but each does something.
     assert not np.array_equal(
       logits(model, params),
-      logits(*load(folder_lib.open_critic(with_internvit))),
+      logits(*load(critics.open_critic(with_internvit))),
     )
 
 
@@ -305,7 +306,7 @@ def merged_params(adapted, model):
 class TestAdapters:
   @pytest.mark.parametrize('axes', [{}, {'fsdp': 4, 'tensor': 2}])
   def test_merge_is_that_of_peft(self, published, adapter, adapted, axes):
-    folder = folder_lib.open_critic(published, adapter)
+    folder = critics.open_critic(published, adapter)
     assert folder.adapter.alpha == 8
     model, params = load(folder, **axes)
     expected = param_paths.flatten(merged_params(adapted, model))
@@ -313,13 +314,13 @@ class TestAdapters:
       # Observed 1e-7.
       assert scaled_error(leaf, expected[name]) < 1e-6, name
     assert scaled_error(logits(model, params), torch_logits(adapted)) < 1e-5
-    plain = logits(*load(folder_lib.open_critic(published)))
+    plain = logits(*load(critics.open_critic(published)))
     assert scaled_error(plain, torch_logits(adapted)) > 0.1
 
   def test_in_bfloat16(self, published, adapter):
     """Weights are rounded as loaded, and once more when they are merged."""
-    _, base = load(folder_lib.open_critic(published), jnp.bfloat16)
-    _, params = load(folder_lib.open_critic(published, adapter), jnp.bfloat16)
+    _, base = load(critics.open_critic(published), jnp.bfloat16)
+    _, params = load(critics.open_critic(published, adapter), jnp.bfloat16)
     stored = safetensors_torch.load_file(adapter / 'adapter_model.safetensors')
     name = 'base_model.model.llm.model.layers.1.mlp.up_proj.lora_'
     a, b = (stored[f'{name}{half}.weight'].numpy() for half in 'AB')
@@ -336,7 +337,7 @@ class TestAdapters:
     adapted = wrap(peft_config(target_modules=r'llm\..+\.(v_proj|down_proj)'))
     adapted.save_pretrained(tmp_path)
     edit_json(tmp_path / 'adapter_config.json', target_modules='all-linear')
-    model, params = load(folder_lib.open_critic(published, tmp_path))
+    model, params = load(critics.open_critic(published, tmp_path))
     assert scaled_error(logits(model, params), torch_logits(adapted)) < 1e-5
 
   @pytest.mark.parametrize(
@@ -351,13 +352,13 @@ class TestAdapters:
       peft_config(**{'target_modules': list(SEVEN)} | changes)
     ).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=f'{tmp_path}: tensors .*{message}'):
-      load(folder_lib.open_critic(published, tmp_path))
+      load(critics.open_critic(published, tmp_path))
 
   def test_of_another_network(self, published, tmp_path):
     adapted = wrap(peft_config(target_modules=r'mm_projector\.layers\.2'))
     adapted.save_pretrained(tmp_path)
     with pytest.raises(UserError, match='none of its tensors .*mm_projector'):
-      load(folder_lib.open_critic(published, tmp_path))
+      load(critics.open_critic(published, tmp_path))
 
   def test_pickles_are_never_opened(self, published, adapter):
     opened = []
@@ -371,7 +372,7 @@ class TestAdapters:
       mock.patch.object(builtins, 'open', spy),
       mock.patch.object(io, 'open', spy),
     ):
-      folder = folder_lib.open_critic(published, adapter)
+      folder = critics.open_critic(published, adapter)
       load(folder)
       assert folder.fingerprint
     names = {pathlib.Path(file).name for file in opened if type(file) is str}
@@ -380,7 +381,7 @@ class TestAdapters:
 
   @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
   def test_peft_loads_what_we_write(self, published, tmp_path, dtype):
-    base = folder_lib.open_critic(published)
+    base = critics.open_critic(published)
     model = functional(lora.adapted(base.build(), LORA))
     shapes, _ = param_paths.partition(model.abstract_params, lora.is_adapter)
     rng = np.random.default_rng(0)
@@ -391,7 +392,7 @@ class TestAdapters:
       shapes,
     )
     target = tmp_path / 'export'
-    folder_lib.write_adapter(target, added, LORA, dtype)
+    base.write_adapter(target, added, LORA, dtype)
     assert [path.name for path in tmp_path.iterdir()] == ['export']
     _, params = load(base)
     ours = logits(
@@ -403,16 +404,16 @@ class TestAdapters:
     )
     assert scaled_error(ours, torch_logits(loaded.base_model.model)) < 1e-5
     # And so do we.
-    folder = folder_lib.open_critic(published, target)
+    folder = critics.open_critic(published, target)
     assert folder.adapter.alpha == LORA.alpha
     assert scaled_error(logits(*load(folder)), ours) < 1e-5
 
 
 class TestFingerprint:
   def test_is_of_what_it_holds(self, published, adapter, tmp_path):
-    one = folder_lib.open_critic(published, adapter)
+    one = critics.open_critic(published, adapter)
     assert len(one.fingerprint) == 16
-    moved = folder_lib.open_critic(
+    moved = critics.open_critic(
       shutil.copytree(published, tmp_path / 'elsewhere'),
       shutil.copytree(adapter, tmp_path / 'adapter'),
     )
@@ -425,7 +426,7 @@ class TestFingerprint:
       file.unlink()
     (vila / 'model.safetensors.index.json').unlink()
     safetensors_torch.save_file(tensors, vila / 'model.safetensors')
-    whole = folder_lib.open_critic(vila.parent, tmp_path / 'adapter')
+    whole = critics.open_critic(vila.parent, tmp_path / 'adapter')
     assert whole.fingerprint == one.fingerprint
 
   @pytest.mark.parametrize(
@@ -437,14 +438,14 @@ class TestFingerprint:
   )
   def test_weights(self, spoilt, adapter, file):
     shutil.copytree(adapter, spoilt / 'adapter')
-    before = folder_lib.open_critic(spoilt, spoilt / 'adapter').fingerprint
+    before = critics.open_critic(spoilt, spoilt / 'adapter').fingerprint
 
     def change(tensors):
       # The last number of the last tensor.
       tensors[sorted(tensors)[-1]].flatten()[-1] += 1
 
     edit_tensors(spoilt / file, change)
-    after = folder_lib.open_critic(spoilt, spoilt / 'adapter').fingerprint
+    after = critics.open_critic(spoilt, spoilt / 'adapter').fingerprint
     assert after != before
 
   @pytest.mark.parametrize(
@@ -460,24 +461,23 @@ class TestFingerprint:
   )
   def test_settings(self, spoilt, adapter, file, changes):
     shutil.copytree(adapter, spoilt / 'adapter')
-    before = folder_lib.open_critic(spoilt, spoilt / 'adapter').fingerprint
+    before = critics.open_critic(spoilt, spoilt / 'adapter').fingerprint
     path = spoilt / file
     if not path.exists():
       path.write_text('{}')
     edit_json(path, **changes)
-    after = folder_lib.open_critic(spoilt, spoilt / 'adapter').fingerprint
+    after = critics.open_critic(spoilt, spoilt / 'adapter').fingerprint
     assert after != before
 
   def test_tokenizer(self, spoilt):
-    before = folder_lib.open_critic(spoilt).fingerprint
+    before = critics.open_critic(spoilt).fingerprint
     with open(spoilt / 'llm' / 'tokenizer.model', 'ab') as file:
       file.write(b'\0')
-    assert folder_lib.open_critic(spoilt).fingerprint != before
+    assert critics.open_critic(spoilt).fingerprint != before
 
   def test_adapter_or_none(self, published, adapter):
     fingerprints = {
-      folder_lib.open_critic(published, path).fingerprint
-      for path in ('', adapter)
+      critics.open_critic(published, path).fingerprint for path in ('', adapter)
     }
     assert len(fingerprints) == 2
 
@@ -485,13 +485,13 @@ class TestFingerprint:
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
   path = tmp_path_factory.mktemp('workdir') / 'model'
-  folder_lib.make_random_critic(path, CONFIG, 7)
+  make_random(path, BACKBONE, CONFIG, 7)
   return path
 
 
 class TestRandomCritic:
   def test_opens(self, made):
-    folder = folder_lib.open_critic(made)
+    folder = critics.open_critic(made)
     assert folder.config == CONFIG
     model, params = load(folder)
     assert np.isfinite(logits(model, params)).all()
@@ -504,7 +504,7 @@ class TestRandomCritic:
       path: (path.stat().st_mtime_ns, path.stat().st_ino)
       for path in made.rglob('*')
     }
-    folder_lib.make_random_critic(made, CONFIG, 7)
+    make_random(made, BACKBONE, CONFIG, 7)
     after = {
       path: (path.stat().st_mtime_ns, path.stat().st_ino)
       for path in made.rglob('*')
@@ -512,9 +512,9 @@ class TestRandomCritic:
     assert after == before
 
   def test_same_again(self, made, tmp_path):
-    folder_lib.make_random_critic(tmp_path / 'again', CONFIG, 7)
-    again = folder_lib.open_critic(tmp_path / 'again')
-    assert again.fingerprint == folder_lib.open_critic(made).fingerprint
+    make_random(tmp_path / 'again', BACKBONE, CONFIG, 7)
+    again = critics.open_critic(tmp_path / 'again')
+    assert again.fingerprint == critics.open_critic(made).fingerprint
 
   @pytest.mark.parametrize(
     ('changes', 'seed'),
@@ -533,33 +533,31 @@ class TestRandomCritic:
   )
   def test_another_is_refused(self, made, changes, seed):
     with pytest.raises(UserError, match='other settings of model.random'):
-      folder_lib.make_random_critic(
-        made, dataclasses.replace(CONFIG, **changes), seed
-      )
+      make_random(made, BACKBONE, dataclasses.replace(CONFIG, **changes), seed)
 
   def test_after_a_kill(self, tmp_path):
     """What a killed run left beside it is no critic, and goes."""
     rest = tmp_path / '.model.partial' / 'llm'
     rest.mkdir(parents=True)
     (rest / 'model.safetensors').write_text('half')
-    folder_lib.make_random_critic(tmp_path / 'model', CONFIG, 7)
+    make_random(tmp_path / 'model', BACKBONE, CONFIG, 7)
     assert [path.name for path in tmp_path.iterdir()] == ['model']
-    load(folder_lib.open_critic(tmp_path / 'model'))
+    load(critics.open_critic(tmp_path / 'model'))
 
 
 class TestWriteCritic:
   @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
   def test_opens_again(self, published, tmp_path, dtype):
-    source = folder_lib.open_critic(published)
+    source = critics.open_critic(published)
     model, params = load(source, fsdp=4, tensor=2)
     params = jax.tree.map(lambda leaf: leaf + 0.01, params)
     target = tmp_path / 'export'
     target.mkdir()
     (target / 'old').touch()
-    folder_lib.write_critic(source, target, params, dtype)
+    source.write(target, params, dtype)
     assert [path.name for path in tmp_path.iterdir()] == ['export']
     assert not (target / 'old').exists()
-    written = folder_lib.open_critic(target)
+    written = critics.open_critic(target)
     assert written.config == source.config
     _, again = load(written)
     jax.tree.map(
@@ -577,17 +575,17 @@ class TestWriteCritic:
 
   def test_same_fingerprint(self, tmp_path):
     """What has not changed has the same identity."""
-    folder_lib.make_random_critic(tmp_path / 'model', CONFIG, 0)
-    source = folder_lib.open_critic(tmp_path / 'model')
+    make_random(tmp_path / 'model', BACKBONE, CONFIG, 0)
+    source = critics.open_critic(tmp_path / 'model')
     _, params = load(source)
-    folder_lib.write_critic(source, tmp_path / 'again', params, 'float32')
-    again = folder_lib.open_critic(tmp_path / 'again')
+    source.write(tmp_path / 'again', params, 'float32')
+    again = critics.open_critic(tmp_path / 'again')
     assert again.fingerprint == source.fingerprint
 
   def test_torch_loads_the_language_model(self, published, tmp_path):
-    source = folder_lib.open_critic(published)
+    source = critics.open_critic(published)
     _, params = load(source)
-    folder_lib.write_critic(source, tmp_path / 'export', params, 'bfloat16')
+    source.write(tmp_path / 'export', params, 'bfloat16')
     loaded, report = transformers.LlamaForCausalLM.from_pretrained(
       tmp_path / 'export' / 'llm', output_loading_info=True
     )
@@ -597,16 +595,16 @@ class TestWriteCritic:
       assert torch.equal(loaded.state_dict()[name], tensor.bfloat16()), name
 
   def test_with_adapters_added(self, published, adapter, adapted, tmp_path):
-    source = folder_lib.open_critic(published, adapter)
+    source = critics.open_critic(published, adapter)
     _, params = load(source)
-    folder_lib.write_critic(source, tmp_path / 'export', params, 'float32')
-    written = folder_lib.open_critic(tmp_path / 'export')
+    source.write(tmp_path / 'export', params, 'float32')
+    written = critics.open_critic(tmp_path / 'export')
     assert scaled_error(logits(*load(written)), torch_logits(adapted)) < 1e-5
 
 
 def test_adapter_names_are_those_of_lift():
   """By facts published about LiFT-Critic-13b: seven layers, under `llm`."""
-  names = {row.published for row in folder_lib.ADAPTER_TABLE}
+  names = {row.published for row in ADAPTER_TABLE}
   for half in 'AB':
     for layer in ('self_attn.q_proj', 'mlp.down_proj'):
       assert (

@@ -16,7 +16,10 @@ from transformers import tokenization_utils_sentencepiece
 
 from lift_jax import errors
 from lift_jax.data import hra
-from lift_jax.models.critic import prompt, tokens
+from lift_jax.models import critics
+from lift_jax.models.vila import prompt
+from lift_jax.models.vila.tokenizer import IMAGE_TOKEN, PromptTokenizer
+from tests.models.selections import first_frames
 
 CORPUS = [
   f'{label}. A {size} {animal} {verb} in the {place}, and the video shows it '
@@ -82,7 +85,7 @@ class TokensTest(parameterized.TestCase):
     cls.root = pathlib.Path(root)
     cls.llama_folder = cls.root / 'llama'
     _train(cls.llama_folder)
-    cls.llama = tokens.PromptTokenizer(cls.llama_folder, 'vicuna_v1', 4)
+    cls.llama = PromptTokenizer(cls.llama_folder, 'vicuna_v1', 4)
     cls.pieces = sentencepiece.SentencePieceProcessor(
       model_file=str(cls.llama_folder / 'tokenizer.model')
     )
@@ -97,7 +100,7 @@ class TokensTest(parameterized.TestCase):
       add_dummy_prefix=False,
     )
     cls._write(cls.yi_folder, YI_CONFIG)
-    cls.yi = tokens.PromptTokenizer(cls.yi_folder, 'hermes-2', 4)
+    cls.yi = PromptTokenizer(cls.yi_folder, 'hermes-2', 4)
 
   @classmethod
   def _write(cls, folder, config, name='tokenizer_config.json'):
@@ -123,10 +126,10 @@ class InferenceTest(TokensTest):
   def test_chunk_by_chunk(self):
     """Made from the pieces of text that stand between frames."""
     encode = self.pieces.encode  # Puts one space before a text.
-    frame = [tokens.IMAGE_TOKEN] * 4
+    frame = [IMAGE_TOKEN] * 4
     newline = [self.pieces.piece_to_id('\u2581'), NEWLINE]
     self.assertEqual(
-      self.llama.inference(CAPTION, QUESTION, 3),
+      self.llama.inference(CAPTION, QUESTION, first_frames(3)),
       [
         BOS,
         *encode(f'{prompt.VICUNA_V1.system} USER: '),
@@ -179,9 +182,9 @@ class InferenceTest(TokensTest):
     self.assertEqual(self.yi._encode(''), [])
 
   def test_space_before_caption(self):
-    without = self.llama.inference(CAPTION, QUESTION, 1)
+    without = self.llama.inference(CAPTION, QUESTION, first_frames(1))
     space = self.llama.inference(
-      CAPTION, QUESTION, 1, space_before_caption=True
+      CAPTION, QUESTION, first_frames(1), space_before_caption=True
     )
     first = without.index(NEWLINE) + 1
     # 'A' with and without the mark of a space; the same from there on.
@@ -193,7 +196,7 @@ class InferenceTest(TokensTest):
   def test_hermes(self):
     """No BOS, special tokens as one id each, and no space after them."""
     start, end = 3, 4
-    frame = [tokens.IMAGE_TOKEN] * 4
+    frame = [IMAGE_TOKEN] * 4
     pieces = sentencepiece.SentencePieceProcessor(
       model_file=str(self.yi_folder / 'tokenizer.model')
     )
@@ -202,7 +205,7 @@ class InferenceTest(TokensTest):
     self.assertEqual(pieces.id_to_piece(end), '<|im_end|>')
     self.assertNotEqual(encode('A')[0], encode(' A')[0])
     self.assertEqual(
-      self.yi.inference(CAPTION, QUESTION, 2),
+      self.yi.inference(CAPTION, QUESTION, first_frames(2)),
       [
         start,
         *encode('system\nAnswer the questions.'),
@@ -219,7 +222,7 @@ class InferenceTest(TokensTest):
       ],
     )
     self.assertIsNone(self.yi.bos_id)
-    self.assertEqual((self.yi.stop_id, self.yi.pad_id), (end, UNK))
+    self.assertEqual((self.yi.stop_ids, self.yi.pad_id), ((end,), UNK))
 
   @parameterized.parameters((None,), (True,), (False,))
   def test_hermes_spaces_are_as_the_folder_says(self, legacy):
@@ -230,7 +233,7 @@ class InferenceTest(TokensTest):
     }
     config = {**names, 'added_tokens_decoder': added, 'legacy': legacy}
     folder = self._copy('llm', config)
-    tokenizer = tokens.PromptTokenizer(folder, 'hermes-2', 1)
+    tokenizer = PromptTokenizer(folder, 'hermes-2', 1)
     self.assertEqual(tokenizer.vocab_size, 482)
     legacy = legacy is not False
     slow = self._slow(folder, legacy, **names)
@@ -245,10 +248,10 @@ class InferenceTest(TokensTest):
   @parameterized.parameters(True, False)
   def test_vicuna_spaces_are_its_own(self, legacy):
     folder = self._copy('llm', {'legacy': legacy})
-    tokenizer = tokens.PromptTokenizer(folder, 'vicuna_v1', 4)
+    tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
     self.assertEqual(
-      tokenizer.training(CAPTION, QUESTION, 2, ANSWER),
-      self.llama.training(CAPTION, QUESTION, 2, ANSWER),
+      tokenizer.training(CAPTION, QUESTION, first_frames(2), ANSWER),
+      self.llama.training(CAPTION, QUESTION, first_frames(2), ANSWER),
     )
 
 
@@ -257,17 +260,17 @@ class TrainingTest(TokensTest):
   def test_targets(self, name):
     tokenizer = getattr(self, name)
     ids, is_target = tokenizer.training(
-      CAPTION, QUESTION, 2, ANSWER, space_before_caption=False
+      CAPTION, QUESTION, first_frames(2), ANSWER, space_before_caption=False
     )
     self.assertLen(is_target, len(ids))
-    before = tokenizer.inference(CAPTION, QUESTION, 2)
+    before = tokenizer.inference(CAPTION, QUESTION, first_frames(2))
     self.assertEqual(ids[: len(before)], before)
     self.assertEqual(
       is_target,
       [False] * len(before) + [True] * (len(ids) - len(before)),
     )
     answer = ids[len(before) :]
-    self.assertEqual(answer[-1], tokenizer.stop_id)
+    self.assertEqual((answer[-1],), tokenizer.stop_ids)
     space = tokenizer.template.before_answer
     if name == 'llama':
       # This one puts the template's space there itself.
@@ -278,29 +281,33 @@ class TrainingTest(TokensTest):
   def test_what_is_asked_has_the_answer_in_it(self):
     """The answer is found where it begins, not where its text turns up."""
     question = f' ASSISTANT: {ANSWER}'
-    ids, is_target = self.llama.training(CAPTION, question, 1, ANSWER)
+    ids, is_target = self.llama.training(
+      CAPTION, question, first_frames(1), ANSWER
+    )
     answer = [*self.pieces.encode(ANSWER), EOS]
     self.assertEqual(sum(is_target), len(answer))
     self.assertEqual(ids[-len(answer) :], answer)
 
   def test_published_space_is_the_default(self):
-    ids, _ = self.llama.training(CAPTION, QUESTION, 1, ANSWER)
+    ids, _ = self.llama.training(CAPTION, QUESTION, first_frames(1), ANSWER)
     before = self.llama.inference(
-      CAPTION, QUESTION, 1, space_before_caption=True
+      CAPTION, QUESTION, first_frames(1), space_before_caption=True
     )
     self.assertEqual(ids[: len(before)], before)
 
   @parameterized.parameters('', ' Good.', 'Good. \n')
   def test_answer_with_space_around_it(self, answer):
     with self.assertRaisesRegex(errors.UserError, '^x.json record 3: '):
-      self.llama.training(CAPTION, QUESTION, 1, answer, where='x.json record 3')
+      self.llama.training(
+        CAPTION, QUESTION, first_frames(1), answer, where='x.json record 3'
+      )
 
   def test_token_over_the_edge(self):
     folder = self.root / f'edge{id(self)}'
     _train(folder, user_defined_symbols=':\u2581Good')
-    tokenizer = tokens.PromptTokenizer(folder, 'vicuna_v1', 4)
+    tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
     with self.assertRaisesRegex(errors.UserError, 'part of the prompt and of'):
-      tokenizer.training(CAPTION, QUESTION, 1, 'Good.')
+      tokenizer.training(CAPTION, QUESTION, first_frames(1), 'Good.')
 
 
 class RefusedTest(TokensTest):
@@ -312,28 +319,35 @@ class RefusedTest(TokensTest):
     return message
 
   def test_length(self):
-    ids, _ = self.llama.training(CAPTION, QUESTION, 8, ANSWER)
+    ids, _ = self.llama.training(CAPTION, QUESTION, first_frames(8), ANSWER)
     for length in (len(ids), len(ids) - 1):
-      tokenizer = tokens.PromptTokenizer(
+      tokenizer = PromptTokenizer(
         self.llama_folder, 'vicuna_v1', 4, max_length=length
       )
       if length == len(ids):
-        tokenizer.training(CAPTION, QUESTION, 8, ANSWER)
+        tokenizer.training(CAPTION, QUESTION, first_frames(8), ANSWER)
       else:
         message = self._message(
-          tokenizer.training, CAPTION, QUESTION, 8, ANSWER, where='a.json x'
+          tokenizer.training,
+          CAPTION,
+          QUESTION,
+          first_frames(8),
+          ANSWER,
+          where='a.json x',
         )
         self.assertStartsWith(message, f'a.json x: {len(ids)} tokens, 32 of')
-        message = self._message(tokenizer.inference, CAPTION * 9, QUESTION, 8)
+        message = self._message(
+          tokenizer.inference, CAPTION * 9, QUESTION, first_frames(8)
+        )
         self.assertStartsWith(message, f"caption '{CAPTION}")
 
   @parameterized.parameters('<image>', '</s>', '<s>', '<unk>')
   def test_marks_in_texts(self, mark):
-    text = f'A {mark} cat.'
+    text, frames = f'A {mark} cat.', first_frames(1)
     for name, args in (
-      ('caption', (text, QUESTION, 1, ANSWER)),
-      ('question', (CAPTION, text, 1, ANSWER)),
-      ('answer', (CAPTION, QUESTION, 1, text)),
+      ('caption', (text, QUESTION, frames, ANSWER)),
+      ('question', (CAPTION, text, frames, ANSWER)),
+      ('answer', (CAPTION, QUESTION, frames, text)),
     ):
       message = self._message(self.llama.training, *args, where='r 1')
       self.assertStartsWith(message, f'r 1: the {name} holds {mark!r}')
@@ -342,23 +356,21 @@ class RefusedTest(TokensTest):
 
   def test_folders(self):
     empty = self.root / 'nothing'
-    message = self._message(tokens.PromptTokenizer, empty, 'vicuna_v1', 4)
+    message = self._message(PromptTokenizer, empty, 'vicuna_v1', 4)
     self.assertStartsWith(message, f'{empty / "tokenizer.model"}: ')
     folder = self._copy('llm')
     for content in (b'', b'no model'):
       (folder / 'tokenizer.model').write_bytes(content)
-      message = self._message(tokens.PromptTokenizer, folder, 'vicuna_v1', 4)
+      message = self._message(PromptTokenizer, folder, 'vicuna_v1', 4)
       self.assertIn('not a SentencePiece model', message)
 
   def test_another_models_template(self):
-    message = self._message(
-      tokens.PromptTokenizer, self.llama_folder, 'hermes-2', 4
-    )
+    message = self._message(PromptTokenizer, self.llama_folder, 'hermes-2', 4)
     self.assertIn('no token <|im_end|>, <|im_start|> in', message)
-    self._message(tokens.PromptTokenizer, self.llama_folder, 'vicuna', 4)
+    self._message(PromptTokenizer, self.llama_folder, 'vicuna', 4)
 
   def test_numbers(self):
-    self._message(tokens.PromptTokenizer, self.llama_folder, 'vicuna_v1', 0)
+    self._message(PromptTokenizer, self.llama_folder, 'vicuna_v1', 0)
 
   @parameterized.parameters(
     ('{', 'not readable as JSON'),
@@ -374,7 +386,7 @@ class RefusedTest(TokensTest):
   def test_configs(self, text, reason):
     folder = self._copy('llm')
     (folder / 'tokenizer_config.json').write_text(text)
-    message = self._message(tokens.PromptTokenizer, folder, 'vicuna_v1', 4)
+    message = self._message(PromptTokenizer, folder, 'vicuna_v1', 4)
     self.assertRegex(message, reason)
     self.assertStartsWith(message, str(folder))
 
@@ -382,13 +394,13 @@ class RefusedTest(TokensTest):
     folder = self._copy('llm', {'add_bos_token': True})
     self._write(folder, {'pad_token': '[PAD]'}, 'special_tokens_map.json')
     self._write(folder, {'[PAD]': 480}, 'added_tokens.json')
-    tokenizer = tokens.PromptTokenizer(folder, 'vicuna_v1', 4)
+    tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
     self.assertEqual((tokenizer.pad_id, tokenizer.vocab_size), (480, 481))
 
   def test_tokenizer_that_deletes_spaces(self):
     folder = self.root / f'spaces{id(self)}'
     _train(folder, remove_extra_whitespaces=True)
-    message = self._message(tokens.PromptTokenizer, folder, 'vicuna_v1', 4)
+    message = self._message(PromptTokenizer, folder, 'vicuna_v1', 4)
     self.assertIn('deletes white space', message)
 
 
@@ -397,7 +409,9 @@ class DecodeTest(TokensTest):
   def test_answer(self, name):
     tokenizer = getattr(self, name)
     for text in (ANSWER, 'Good. 猫 sleeps,\nwell.'):
-      ids, is_target = tokenizer.training(CAPTION, QUESTION, 1, text)
+      ids, is_target = tokenizer.training(
+        CAPTION, QUESTION, first_frames(1), text
+      )
       answer = ids[is_target.index(True) :]
       self.assertEqual(tokenizer.decode(answer), text)
       self.assertEqual(tokenizer.decode(answer[:-1]), text)
@@ -412,7 +426,7 @@ class DecodeTest(TokensTest):
 
 class LabelTest(TokensTest):
   def test_labels_are_those_of_the_feedback(self):
-    self.assertEqual(tokens.LABELS, hra.LABELS)
+    self.assertEqual(critics.LABELS, hra.LABELS)
 
   def test_llama(self):
     """With the space that stands before an answer."""
@@ -420,36 +434,36 @@ class LabelTest(TokensTest):
       label: self.pieces.piece_to_id('\u2581' + label) for label in hra.LABELS
     }
     self.assertNotIn(UNK, expected.values())
-    self.assertEqual(tokens.label_ids(self.llama), expected)
+    self.assertEqual(critics.label_ids(self.llama), expected)
     self.assertEqual(
-      tokens.label_tokens(self.llama),
+      critics.label_tokens(self.llama),
       {label: [index] for label, index in expected.items()},
     )
 
   def test_hermes(self):
     """Without it: after a newline."""
-    found = tokens.label_tokens(self.yi)
+    found = critics.label_tokens(self.yi)
     for label, ids in found.items():
       pieces = [self.yi._pieces.id_to_piece(index) for index in ids]
       self.assertEqual(''.join(pieces), label)
-      self.assertEqual(tokens.label_ids(self.yi)[label], ids[0])
+      self.assertEqual(critics.label_ids(self.yi)[label], ids[0])
 
   def test_same_first_token(self):
     """Letters: every answer begins with the one for a space."""
     folder = self.root / f'letters{id(self)}'
     _train(folder, model_type='char')
-    tokenizer = tokens.PromptTokenizer(folder, 'vicuna_v1', 4)
-    lengths = [len(ids) for ids in tokens.label_tokens(tokenizer).values()]
+    tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
+    lengths = [len(ids) for ids in critics.label_tokens(tokenizer).values()]
     self.assertEqual(lengths, [5, 7, 4])
     with self.assertRaisesRegex(errors.UserError, 'some are equal'):
-      tokens.label_ids(tokenizer)
+      critics.label_ids(tokenizer)
 
   def test_token_with_full_stop(self):
     folder = self.root / f'stop{id(self)}'
     _train(folder, user_defined_symbols='Bad.')
-    tokenizer = tokens.PromptTokenizer(folder, 'vicuna_v1', 4)
+    tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
     with self.assertRaisesRegex(errors.UserError, "'Bad' and the start of"):
-      tokens.label_ids(tokenizer)
+      critics.label_ids(tokenizer)
 
 
 class SharedPrefixTest(TokensTest):
@@ -462,12 +476,14 @@ class SharedPrefixTest(TokensTest):
     ([[7, 8, 9]], 2),
   )
   def test_rows(self, rows, expected):
-    self.assertEqual(tokens.shared_prefix(rows), expected)
+    self.assertEqual(critics.shared_prefix(rows), expected)
 
   def test_questions_of_one_video(self):
-    questions = hra.read_questions(prompt.questions_path()).values()
-    rows = [self.llama.inference(CAPTION, text, 8) for text in questions]
-    shared = tokens.shared_prefix(rows)
+    questions = hra.read_questions(critics.questions_path()).values()
+    rows = [
+      self.llama.inference(CAPTION, text, first_frames(8)) for text in questions
+    ]
+    shared = critics.shared_prefix(rows)
     # All up to the question, which begins a word of its own.
     message = prompt.user_message(CAPTION, '', 8, space_before_caption=False)
     text = prompt.render(prompt.VICUNA_V1, message)

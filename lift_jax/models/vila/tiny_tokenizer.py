@@ -8,8 +8,8 @@ import re
 
 import sentencepiece
 
-from lift_jax.models.critic import prompt
-from lift_jax.models.critic.tokens import LABELS
+from lift_jax.models.critics import LABELS, questions_path
+from lift_jax.models.vila import prompt
 
 # Every byte is a token, so that any text can be said; the rest are pieces of
 # the texts below.
@@ -89,7 +89,7 @@ def _line_breaks(template: prompt.Template) -> list[str]:
 
 def _own_texts(template: prompt.Template) -> list[str]:
   """What the prompts of every critic consist of."""
-  questions = json.loads(prompt.questions_path().read_text(encoding='utf-8'))
+  questions = json.loads(questions_path().read_text(encoding='utf-8'))
   texts = [prompt.VICUNA_V1.system, 'USER: ASSISTANT:']
   texts += list(questions['questions'].values())
   # The labels often enough to become tokens of their own.

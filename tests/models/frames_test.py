@@ -7,7 +7,8 @@ from absl.testing import parameterized
 import numpy as np
 from PIL import Image
 
-from lift_jax.data import frames, video
+from lift_jax.data import video
+from lift_jax.models import frames
 
 
 class ChooseTest(parameterized.TestCase):
@@ -20,25 +21,25 @@ class ChooseTest(parameterized.TestCase):
     (100, [0, 14, 28, 42, 56, 70, 84, 99]),
   )
   def test_by_hand(self, num_frames, expected):
-    self.assertEqual(frames.choose_critic_frames(num_frames), expected)
+    self.assertEqual(frames.evenly_spaced_frames(num_frames), expected)
 
   def test_formula(self):
     """int(linspace(0, n - 1, 8)), in whole numbers."""
     for num_frames in range(8, 3000):
       self.assertEqual(
-        frames.choose_critic_frames(num_frames),
+        frames.evenly_spaced_frames(num_frames),
         [k * (num_frames - 1) // 7 for k in range(8)],
       )
 
   @parameterized.parameters((49, 1, [0]), (49, 2, [0, 48]), (3, 2, [0, 2]))
   def test_other_numbers(self, num_frames, max_frames, expected):
     self.assertEqual(
-      frames.choose_critic_frames(num_frames, max_frames), expected
+      frames.evenly_spaced_frames(num_frames, max_frames), expected
     )
 
   def test_no_frame(self):
     with self.assertRaisesRegex(ValueError, 'among 0 frames'):
-      frames.choose_critic_frames(0)
+      frames.evenly_spaced_frames(0)
 
   def test_decodes(self):
     """A clip whose frames are told by their brightness."""
@@ -51,7 +52,7 @@ class ChooseTest(parameterized.TestCase):
       crf=0,
     )
     clip = video.decode(
-      path, 8, where='record 1', choose=frames.choose_critic_frames
+      path, 8, where='record 1', choose=frames.evenly_spaced_frames
     )
     chosen = np.rint(clip.frames.mean(axis=(1, 2, 3)) / 5).astype(int)
     self.assertEqual(chosen.tolist(), [0, 6, 13, 20, 27, 34, 41, 48])
@@ -87,7 +88,7 @@ class ResizeTest(parameterized.TestCase):
   )
   def test_pillow(self, height, width, size):
     images = _images(3, height, width, 3)
-    actual = frames.resize_for_tower(images, size)
+    actual = frames.resize_bicubic(images, size)
     self.assertEqual(actual.dtype, np.uint8)
     expected = [
       np.asarray(Image.fromarray(x).resize((size, size), Image.BICUBIC))
@@ -99,23 +100,23 @@ class ResizeTest(parameterized.TestCase):
   def test_formula(self, height, width, size):
     """The mathematics of the filter, to one step of fixed-point rounding."""
     [image] = _images(1, height, width, 3)
-    [actual] = frames.resize_for_tower(image[None], size)
+    [actual] = frames.resize_bicubic(image[None], size)
     wide = _scale_rows(image.swapaxes(0, 1).astype(float), size).swapaxes(0, 1)
     np.testing.assert_allclose(actual, _scale_rows(wide, size), atol=1)
 
   def test_same_size_is_the_same(self):
     images = _images(2, 14, 14, 3)
-    np.testing.assert_array_equal(frames.resize_for_tower(images, 14), images)
+    np.testing.assert_array_equal(frames.resize_bicubic(images, 14), images)
 
   def test_any_layout_in_memory(self):
     images = _images(2, 20, 30, 3)
     flipped = np.ascontiguousarray(images[:, ::-1, :, ::-1])
     np.testing.assert_array_equal(
-      frames.resize_for_tower(images[:, ::-1, :, ::-1], 14),
-      frames.resize_for_tower(flipped, 14),
+      frames.resize_bicubic(images[:, ::-1, :, ::-1], 14),
+      frames.resize_bicubic(flipped, 14),
     )
 
   def test_no_frames(self):
     self.assertEqual(
-      frames.resize_for_tower(_images(0, 20, 30, 3), 14).shape, (0, 14, 14, 3)
+      frames.resize_bicubic(_images(0, 20, 30, 3), 14).shape, (0, 14, 14, 3)
     )

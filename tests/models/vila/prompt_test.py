@@ -7,7 +7,8 @@ import pytest
 
 from lift_jax import errors
 from lift_jax.data import hra
-from lift_jax.models.critic import prompt
+from lift_jax.models.critics import questions_path
+from lift_jax.models.vila import prompt
 from tests.published import OURS, THEIRS, require
 
 pytestmark = pytest.mark.fast
@@ -56,7 +57,7 @@ class TemplateTest(parameterized.TestCase):
 class QuestionsTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    self.questions = hra.read_questions(prompt.questions_path())
+    self.questions = hra.read_questions(questions_path())
 
   def test_one_for_each_dimension(self):
     self.assertCountEqual(self.questions, hra.DIMENSIONS)
@@ -75,7 +76,7 @@ class QuestionsTest(absltest.TestCase):
       self.assertEqual(named, [dimension])
 
   def test_is_part_of_the_package(self):
-    setup = prompt.questions_path().parents[3] / 'setup.py'
+    setup = questions_path().parents[2] / 'setup.py'
     self.assertIn('questions.json', setup.read_text(encoding='utf-8'))
 
 

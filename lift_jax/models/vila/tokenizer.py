@@ -1,4 +1,4 @@
-"""Prompts of the critic, as token ids.
+"""Prompts of VILA critics, as token ids.
 
 Released critics were trained on what the slow LlamaTokenizer of transformers
 4.37 makes of each piece of text between two frames, by itself. That tokenizer
@@ -24,16 +24,16 @@ from typing import Any
 import sentencepiece
 
 from lift_jax.errors import UserError, listing
-from lift_jax.models.critic import prompt
+from lift_jax.models.critics import FrameSelection
+from lift_jax.models.vila import prompt
 
 # In place of a frame's features, as in LLaVA; it is no id of a vocabulary.
 IMAGE_TOKEN = -200
 
-# An answer begins with one of these.
-LABELS = ('Good', 'Normal', 'Bad')
-
 # Tokens that Vicuna and Yi-34B were trained to handle.
 MAX_LENGTH = 4096
+
+_NO_FRAMES = FrameSelection((), num_positions=0, is_short=True)
 
 _MODEL = 'tokenizer.model'
 _CONFIG = 'tokenizer_config.json'
@@ -57,10 +57,10 @@ class PromptTokenizer:
 
   Attributes:
     template: the form of the prompts.
-    tokens_per_frame: places that a frame takes.
+    tokens_per_frame: tokens of a frame.
     max_length: tokens that a sequence may have, frames included.
     bos_id: begins every sequence; None if the model has no such token.
-    stop_id: ends every answer.
+    stop_ids: the one token that ends every answer.
     pad_id: fills up batches.
     vocab_size: one more than the largest id.
   """
@@ -114,7 +114,7 @@ class PromptTokenizer:
     self.bos_id = None
     if config.get('add_bos_token', True):
       self.bos_id = self._special_ids[_token_text(config['bos_token'])]
-    self.stop_id = self._special_ids[template.stop]
+    self.stop_ids = (self._special_ids[template.stop],)
     # Llama has no token to pad with; VILA takes the unknown one.
     pad = config.get('pad_token') or config['unk_token']
     self.pad_id = self._special_ids[_token_text(pad)]
@@ -125,7 +125,7 @@ class PromptTokenizer:
     self,
     caption: str,
     question: str,
-    num_frames: int,
+    frames: FrameSelection,
     *,
     space_before_caption: bool = False,
     where: str = '',
@@ -135,7 +135,7 @@ class PromptTokenizer:
     Args:
       caption: what the video should show.
       question: appended to it; begins with a space.
-      num_frames: of the video; each has `tokens_per_frame` places of the id
+      frames: of the video; each becomes `tokens_per_frame` times the id
         `IMAGE_TOKEN`.
       space_before_caption: see `prompt.user_message`; released critics are
         asked without.
@@ -144,7 +144,7 @@ class PromptTokenizer:
     Raises:
       UserError: a text that holds a special token, or too many tokens.
     """
-    where = where or _quote(caption)
+    where, num_frames = where or _quote(caption), len(frames.indices)
     self._check_text(where, caption=caption, question=question)
     message = prompt.user_message(
       caption, question, num_frames, space_before_caption=space_before_caption
@@ -157,7 +157,7 @@ class PromptTokenizer:
     self,
     caption: str,
     question: str,
-    num_frames: int,
+    frames: FrameSelection,
     answer: str,
     *,
     space_before_caption: bool = True,
@@ -168,7 +168,7 @@ class PromptTokenizer:
     Args:
       caption: as for `inference`.
       question: as for `inference`.
-      num_frames: as for `inference`.
+      frames: as for `inference`.
       answer: without white space around it.
       space_before_caption: see `prompt.user_message`; published feedback has
         it.
@@ -182,7 +182,7 @@ class PromptTokenizer:
       UserError: as for `inference`, and if the answer is empty, or its first
         token is not separate from the prompt.
     """
-    where = where or _quote(caption)
+    where, num_frames = where or _quote(caption), len(frames.indices)
     if not answer or answer != answer.strip():
       raise UserError(
         f'{where}: the answer {answer[:40]!r} is empty or has white space '
@@ -203,15 +203,20 @@ class PromptTokenizer:
     self._check_length(ids, num_frames, where)
     return ids, [False] * len(before) + [True] * (len(ids) - len(before))
 
+  def answer_ids(self, answer: str) -> list[int]:
+    """Ids of an answer as they follow a prompt, without its stop token."""
+    ids, is_target = self.training('A cat.', ' Why?', _NO_FRAMES, answer)
+    return ids[is_target.index(True) : -1]
+
   def decode(self, ids: Sequence[int]) -> str:
     """The text of an answer, up to its stop token if it has one.
 
     Raises:
       UserError: an id outside the vocabulary.
     """
-    ids = list(ids)
-    if self.stop_id in ids:
-      ids = ids[: ids.index(self.stop_id)]
+    ids, (stop_id,) = list(ids), self.stop_ids
+    if stop_id in ids:
+      ids = ids[: ids.index(stop_id)]
     special = set(self._special_ids.values())
     ids = [index for index in ids if index not in special]
     if unknown := {
@@ -268,64 +273,6 @@ class PromptTokenizer:
         f'them for frames, but the critic reads {self.max_length}; shorten the '
         'texts or delete the record'
       )
-
-
-def label_tokens(tokenizer: PromptTokenizer) -> dict[str, list[int]]:
-  """The tokens of each label, as they stand at the start of an answer.
-
-  Raises:
-    UserError: the tokens of a label depend on the full stop after it.
-  """
-  tokens = {}
-  for label in LABELS:
-    alone, ended = (_answer_ids(tokenizer, label + end) for end in ('', '.'))
-    if ended[: len(alone)] != alone:
-      raise UserError(
-        f'the tokenizer reads the answer {label!r} and the start of '
-        f'{label + "."!r} differently; use one that keeps words and full stops '
-        'apart, as that of Llama'
-      )
-    tokens[label] = alone
-  return tokens
-
-
-def label_ids(tokenizer: PromptTokenizer) -> dict[str, int]:
-  """The token that an answer with each label begins with.
-
-  Raises:
-    UserError: two labels begin with the same token, so that the first token of
-      an answer does not tell them apart; or as `label_tokens`.
-  """
-  first = {
-    label: tokens[0] for label, tokens in label_tokens(tokenizer).items()
-  }
-  if len(set(first.values())) < len(first):
-    raise UserError(
-      f'the labels begin with tokens {first}, of which some are equal; use a '
-      'tokenizer that knows more words'
-    )
-  return first
-
-
-def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
-  """How many first tokens the prompts of one video have in common.
-
-  What a decoder computes for these it computes once. At least the last token
-  of each prompt is left, as it is the one that predicts an answer.
-
-  Args:
-    rows: token ids of one or more prompts, none of them empty.
-  """
-  for index, column in enumerate(zip(*rows, strict=False)):
-    if len(set(column)) > 1:
-      return index
-  return min(map(len, rows)) - 1
-
-
-def _answer_ids(tokenizer: PromptTokenizer, answer: str) -> list[int]:
-  """Tokens of an answer without its stop token."""
-  ids, is_target = tokenizer.training('A cat.', ' Why?', 0, answer)
-  return ids[is_target.index(True) : -1]
 
 
 def _quote(caption: str) -> str:

@@ -6,14 +6,14 @@ import pathlib
 
 import numpy as np
 
-from lift_jax.models.critic import tiny_tokenizer
-from lift_jax.models.critic.tokens import IMAGE_TOKEN
-from tests.models.critic.critics import (
+from lift_jax.models.vila import tiny_tokenizer
+from lift_jax.models.vila.tokenizer import IMAGE_TOKEN
+from tests.models.vila.critics import (
   CONFIG,
   PROJECTOR_JSON,
   TOKENS_PER_FRAME,
 )
-from tests.models.critic.torch_projector import Reference
+from tests.models.vila.torch_projector import Reference
 from tests.optional import safetensors_torch, torch, transformers
 
 # What stands in the root config.json of VILA-1.5 besides what we read.

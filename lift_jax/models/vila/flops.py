@@ -1,15 +1,15 @@
-"""Arithmetic of a critic's step, for throughput figures.
+"""Arithmetic of a critic, for throughput figures.
 
 Only matrix products count, as in `models.cogvideox.flops`: 2 P S for the P
 parameters that S tokens pass, and 4 S^2 d for the attention of a layer, half of
 it where tokens see only those before them.
 """
 
-from lift_jax.models.critic.critic import CriticConfig
+from lift_jax.models.vila.config import VilaConfig
 
 
-def tower_flops(config: CriticConfig, num_frames: int) -> float:
-  """FLOPs of looking at frames: vision tower and projector."""
+def vision_flops(config: VilaConfig, num_frames: int) -> float:
+  """FLOPs of encoding frames: vision tower and projector."""
   tower, size = config.vision_tower, config.vision_tower.num_patches
   width = tower.width
   layer = 2.0 * (4 * width**2 + 2 * width * tower.mlp_width) * size
@@ -21,42 +21,23 @@ def tower_flops(config: CriticConfig, num_frames: int) -> float:
   return num_frames * (tower.num_run_layers * layer + tokens * projected)
 
 
-def reader_flops(
-  config: CriticConfig, num_tokens: int, num_logits: int
+def decoder_flops(
+  config: VilaConfig, num_tokens: int, num_logits: int
 ) -> float:
   """FLOPs of reading tokens, and of the logits of some of them."""
-  linear, attention = _reader_parts(config, num_tokens, num_logits)
+  linear, attention = _decoder_parts(config, num_tokens, num_logits)
   return linear + attention
 
 
-def training_flops(
-  config: CriticConfig,
-  num_frames: int,
-  num_tokens: int,
-  num_logits: int,
-  trains_all: bool,
-) -> float:
-  """FLOPs of forward and backward of one row, recomputation not counted.
-
-  With adapters nothing goes back through the tower, and the kernels of the
-  language model have no gradient; the adapters themselves are not counted.
-  """
-  tower = tower_flops(config, num_frames)
-  linear, attention = _reader_parts(config, num_tokens, num_logits)
-  if trains_all:
-    return 3 * (tower + linear + attention)
-  return tower + 2 * linear + 3 * attention
-
-
-def attention_flops(config: CriticConfig, num_tokens: int) -> float:
-  """Of the language model on one row, forward: causal, so half a square."""
+def attention_flops(config: VilaConfig, num_tokens: int) -> float:
+  """Of the language model on a sequence, forward: causal, so half a square."""
   llm = config.llm
   heads = llm.num_heads * llm.head_dim
   return 2.0 * llm.num_layers * num_tokens**2 * heads
 
 
-def _reader_parts(
-  config: CriticConfig, num_tokens: int, num_logits: int
+def _decoder_parts(
+  config: VilaConfig, num_tokens: int, num_logits: int
 ) -> tuple[float, float]:
   llm = config.llm
   heads, key_heads = llm.num_heads * llm.head_dim, llm.num_kv_heads

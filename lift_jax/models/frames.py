@@ -1,4 +1,4 @@
-"""The frames that a critic sees, and their size.
+"""Frames of a clip for a vision tower: which ones, and at what size.
 
 Shape suffixes: T frames, H height, W width; the last axis of 3 is RGB.
 """
@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 
-def choose_critic_frames(num_frames: int, max_frames: int = 8) -> list[int]:
-  """Indices of the frames that a critic sees.
+def evenly_spaced_frames(num_frames: int, max_frames: int = 8) -> list[int]:
+  """Indices of evenly spaced frames.
 
   All frames if there are at most `max_frames`. Else evenly spaced from the
   first to the last, rounded down, as opencv_extract_frames of VILA does
@@ -24,7 +24,7 @@ def choose_critic_frames(num_frames: int, max_frames: int = 8) -> list[int]:
   return np.linspace(0, num_frames - 1, max_frames).astype(int).tolist()
 
 
-def resize_for_tower(frames_thw3: np.ndarray, size: int) -> np.ndarray:
+def resize_bicubic(frames_thw3: np.ndarray, size: int) -> np.ndarray:
   """Frames at the size of a vision tower, whatever their aspect ratio.
 
   Bicubic with a filter that widens with the reduction, and rounded to uint8

@@ -1,4 +1,4 @@
-"""Prompts of the critic, as text.
+"""Prompts of VILA critics, as text.
 
 What a user says is one line per frame, then the caption with the question
 appended as it stands; a template puts that into the form that a language model
@@ -6,7 +6,6 @@ was trained on. The templates are those of VILA-1.5 (llava/conversation.py).
 """
 
 import dataclasses
-import pathlib
 
 from lift_jax.errors import UserError, listing
 
@@ -123,12 +122,3 @@ def render(template: Template, message: str, answer: str | None = None) -> str:
   if answer is None:
     return prompt
   return prompt + template.before_answer + answer + template.stop
-
-
-def questions_path() -> pathlib.Path:
-  """The questions that critics of our own are trained on, a prompt JSON.
-
-  They are worded for this project. A released critic knows the questions it
-  was trained on and no others: those come from a file of their own.
-  """
-  return pathlib.Path(__file__).with_name('questions.json')

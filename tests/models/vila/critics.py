@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from lift_jax.models.critic.critic import CriticConfig
-from lift_jax.models.critic.projector import ProjectorConfig
-from lift_jax.models.critic.tokens import IMAGE_TOKEN
 from lift_jax.models.internvit.config import InternViTConfig
 from lift_jax.models.llama.config import VILA_13B, VILA_40B, LlamaConfig
 from lift_jax.models.siglip.config import SiglipConfig
+from lift_jax.models.vila.config import VilaConfig
+from lift_jax.models.vila.projector import ProjectorConfig
+from lift_jax.models.vila.tokenizer import IMAGE_TOKEN
 
 # Sizes that eight devices can share, and large epsilons, so that wrong ones
 # show. 3 x 3 patches of a frame become 4 tokens, with a padded edge.
-CONFIG = CriticConfig(
+CONFIG = VilaConfig(
   vision_tower=SiglipConfig(
     image_size=23,
     patch_size=7,
@@ -36,8 +36,8 @@ CONFIG = CriticConfig(
   ),
 )
 TOKENS_PER_FRAME = 4
-VILA_1_5_13B = CriticConfig(SiglipConfig(), ProjectorConfig(), VILA_13B)
-VILA_1_5_40B = CriticConfig(
+VILA_1_5_13B = VilaConfig(SiglipConfig(), ProjectorConfig(), VILA_13B)
+VILA_1_5_40B = VilaConfig(
   InternViTConfig(), ProjectorConfig(vision_width=3200, width=7168), VILA_40B
 )
 SEVEN = ('q_proj', 'k_proj', 'v_proj', 'o_proj') + (

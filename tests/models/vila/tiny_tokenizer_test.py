@@ -2,12 +2,10 @@
 
 import pytest
 
-from lift_jax.models.critic import prompt, tiny_tokenizer
-from lift_jax.models.critic.tokens import (
-  PromptTokenizer,
-  label_ids,
-  label_tokens,
-)
+from lift_jax.models.critics import label_ids, label_tokens
+from lift_jax.models.vila import prompt, tiny_tokenizer
+from lift_jax.models.vila.tokenizer import PromptTokenizer
+from tests.models.selections import first_frames
 
 
 @pytest.fixture(scope='module')
@@ -31,7 +29,8 @@ def test_same_files_again(folder, tmp_path):
 
 
 def test_special_tokens_are_those_of_llama(tokenizer):
-  assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.stop_id) == (0, 1, 2)
+  assert (tokenizer.pad_id, tokenizer.bos_id) == (0, 1)
+  assert tokenizer.stop_ids == (2,)
 
 
 def test_fits_the_smallest_critic(tokenizer):
@@ -53,7 +52,9 @@ def test_labels_are_one_token_each(tokenizer):
   ],
 )
 def test_any_answer_can_be_said(tokenizer, answer):
-  ids, is_target = tokenizer.training('Ein Zürcher 🐕.', ' Why?', 2, answer)
+  ids, is_target = tokenizer.training(
+    'Ein Zürcher 🐕.', ' Why?', first_frames(2), answer
+  )
   learnt = [i for i, target in zip(ids, is_target, strict=True) if target]
   assert tokenizer.decode(learnt) == answer
   # No letter is unknown.
@@ -63,7 +64,7 @@ def test_any_answer_can_be_said(tokenizer, answer):
 def test_prompts_of_ours_are_short(tokenizer):
   """Their words are pieces: a byte for each letter would be 5 times as long."""
   system = prompt.VICUNA_V1.system
-  ids = tokenizer.inference(system, '', 0)
+  ids = tokenizer.inference(system, '', first_frames(0))
   assert len(ids) < len(system)
 
 
@@ -73,7 +74,9 @@ def test_other_templates(tmp_path):
   tokenizer = PromptTokenizer(tmp_path, 'hermes-2', 4)
   assert {len(ids) for ids in label_tokens(tokenizer).values()} == {1}
   assert len(set(label_ids(tokenizer).values())) == 3
-  one, two = (tokenizer.inference('A', ' Why?', num) for num in (1, 2))
+  one, two = (
+    tokenizer.inference('A', ' Why?', first_frames(num)) for num in (1, 2)
+  )
   assert len(two) - len(one) == 4 + 1
 
 
@@ -81,7 +84,9 @@ def test_words_of_texts_are_tokens(tmp_path):
   texts = ['A wombat hibernates.', 'Wombats, two of them!']
   tiny_tokenizer.write(tmp_path, texts, 640, prompt.HERMES_2)
   tokenizer = PromptTokenizer(tmp_path, 'hermes-2', 4)
-  bare = len(tokenizer.inference('', '', 0))
-  ids = tokenizer.inference(' A wombat hibernates.', ' Wombats of them!', 0)
+  bare = len(tokenizer.inference('', '', first_frames(0)))
+  ids = tokenizer.inference(
+    ' A wombat hibernates.', ' Wombats of them!', first_frames(0)
+  )
   # The space of the first line is that of its newline.
   assert len(ids) - bare <= 3 + 1 + 3 + 1 + 1

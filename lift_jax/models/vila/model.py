@@ -1,64 +1,32 @@
-"""LiFT-Critic: a language model that looks at frames and rates them.
+"""VILA-1.5: a language model that reads frames.
 
 A vision tower turns each frame into patches, a projector those into a few
 tokens, and a Llama decoder reads them in place of the prompt's image tokens.
-What the decoder says first after the prompt is the rating.
+The first token that the decoder predicts after the prompt is the rating.
 
-Legend: B rows, T frames of a row, H W their height and width, N tokens of a
-prompt, R rows of a cache, M new tokens, X image tokens of a row, D width,
-V vocabulary, A answers.
+Legend: B batch, T frames of a clip, H W their height and width, N tokens of a
+prompt, R rows of a cache, M new tokens, X image tokens of a clip, D width,
+V vocabulary.
 """
-
-import dataclasses
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from lift_jax.errors import UserError
-from lift_jax.models.critic import projector
-from lift_jax.models.critic.projector import Projector, ProjectorConfig
-from lift_jax.models.critic.tokens import IMAGE_TOKEN
 from lift_jax.models.internvit import tower as internvit
 from lift_jax.models.internvit.config import InternViTConfig
 from lift_jax.models.llama.cache import Cache
-from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.decoder import Decoder
 from lift_jax.models.siglip import tower as siglip
 from lift_jax.models.siglip.config import SiglipConfig
+from lift_jax.models.vila.config import VilaConfig
+from lift_jax.models.vila.projector import Projector
+from lift_jax.models.vila.tokenizer import IMAGE_TOKEN
 
 _TOWERS = {SiglipConfig: siglip, InternViTConfig: internvit}
 
 
-@dataclasses.dataclass(frozen=True)
-class CriticConfig:
-  """Sizes of the three networks.
-
-  Attributes:
-    vision_tower: what looks at frames.
-    projector: what lies between.
-    llm: what reads and answers.
-  """
-
-  vision_tower: SiglipConfig | InternViTConfig
-  projector: ProjectorConfig
-  llm: LlamaConfig
-
-  def __post_init__(self):
-    seen, read = self.projector.vision_width, self.projector.width
-    if (seen, read) != (self.vision_tower.width, self.llm.width):
-      raise UserError(
-        f'the projector is from width {seen} to {read}; the vision tower has '
-        f'{self.vision_tower.width} and the language model {self.llm.width}'
-      )
-
-  @property
-  def tokens_per_frame(self) -> int:
-    """Tokens that a frame becomes: 196 for 13b, 256 for 40b."""
-    return projector.num_tokens(self.vision_tower.num_patches)
-
-
-class Critic(nnx.Module):
+class Vila(nnx.Module):
   """Frames and token ids to hidden states, and those to logits.
 
   Args:
@@ -70,7 +38,7 @@ class Critic(nnx.Module):
 
   def __init__(
     self,
-    config: CriticConfig,
+    config: VilaConfig,
     *,
     dtype=jnp.float32,
     param_dtype=jnp.float32,
@@ -87,7 +55,7 @@ class Critic(nnx.Module):
     self.llm = Decoder(config.llm, **blocks)
     self.config = config
 
-  def look(self, frames_bthw3: jax.Array) -> jax.Array:
+  def encode_frames(self, frames_bthw3: jax.Array) -> jax.Array:
     """Image tokens [B, X, D] of frames uint8 [B, T, H, W, 3], in their order.
 
     H and W are the tower's `image_size`.
@@ -102,8 +70,8 @@ class Critic(nnx.Module):
   def embed(self, tokens_bn: jax.Array, image_bxd: jax.Array) -> jax.Array:
     """Embeddings [B, N, D] of ids int [B, N].
 
-    The k-th `IMAGE_TOKEN` of a row takes the k-th image token of the row; a
-    row may hold fewer than there are.
+    The k-th `IMAGE_TOKEN` of a prompt takes the k-th image token of its clip; a
+    prompt may hold fewer than there are.
     """
     is_image_bn = tokens_bn == IMAGE_TOKEN
     text_bnd = self.llm.embed(jnp.where(is_image_bn, 0, tokens_bn))
@@ -118,11 +86,11 @@ class Critic(nnx.Module):
     """Hidden states [B, N, D] of whole sequences, padded on the right.
 
     Args:
-      frames_bthw3: uint8 [B, T, H, W, 3]; what a row has fewer may hold
+      frames_bthw3: uint8 [B, T, H, W, 3]; frames that a clip lacks may hold
         anything.
       tokens_bn: ids int [B, N].
     """
-    x_bnd = self.embed(tokens_bn, self.look(frames_bthw3))
+    x_bnd = self.embed(tokens_bn, self.encode_frames(frames_bthw3))
     positions_n = jnp.arange(tokens_bn.shape[1], dtype=jnp.int32)
     positions_bn = jnp.broadcast_to(positions_n[None], tokens_bn.shape)
     return self.llm(x_bnd, positions_bn)
@@ -140,7 +108,7 @@ class Critic(nnx.Module):
 
     See `Decoder.prefill`; arguments as of `__call__`.
     """
-    x_bnd = self.embed(tokens_bn, self.look(frames_bthw3))
+    x_bnd = self.embed(tokens_bn, self.encode_frames(frames_bthw3))
     return self.llm.prefill(
       x_bnd, lengths_b, max_length=max_length, num_branches=num_branches
     )

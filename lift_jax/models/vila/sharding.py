@@ -1,21 +1,21 @@
-"""How the critic lies on a mesh: its three networks, each by its own rules."""
+"""Layout of VILA on a mesh: its three networks, each by its own rules."""
 
 import jax
 
 from lift_jax import partitioning
-from lift_jax.models.critic import projector
-from lift_jax.models.critic.critic import CriticConfig
 from lift_jax.models.internvit import sharding as internvit
 from lift_jax.models.internvit.config import InternViTConfig
 from lift_jax.models.llama import sharding as llama
 from lift_jax.models.siglip import sharding as siglip
 from lift_jax.models.siglip.config import SiglipConfig
+from lift_jax.models.vila import projector
+from lift_jax.models.vila.config import VilaConfig
 
 _TOWERS = {SiglipConfig: siglip.RULES, InternViTConfig: internvit.RULES}
 
 
-def rules(config: CriticConfig) -> partitioning.Rules:
-  """Rules for the parameters of a `Critic`."""
+def rules(config: VilaConfig) -> partitioning.Rules:
+  """Rules for the parameters of a `Vila`."""
   parts = {
     'vision_tower': _TOWERS[type(config.vision_tower)],
     'projector': projector.RULES,
@@ -28,6 +28,6 @@ def rules(config: CriticConfig) -> partitioning.Rules:
   )
 
 
-def check_mesh(config: CriticConfig, mesh: jax.sharding.Mesh) -> None:
+def check_mesh(config: VilaConfig, mesh: jax.sharding.Mesh) -> None:
   """Raises UserError where the mesh would cut a head in parts."""
   llama.check_heads(config.llm, mesh)

@@ -12,14 +12,14 @@ import numpy as np
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.models.critic import folder as folder_lib
-from lift_jax.models.critic import sharding
-from lift_jax.models.critic.critic import Critic
-from lift_jax.models.critic.projector import ProjectorConfig
-from lift_jax.models.critic.tokens import IMAGE_TOKEN
+from lift_jax.models import critics
 from lift_jax.models.functional import functional
-from tests.models.critic import tiny_vila
-from tests.models.critic.critics import (
+from lift_jax.models.vila import sharding
+from lift_jax.models.vila.model import Vila
+from lift_jax.models.vila.projector import ProjectorConfig
+from lift_jax.models.vila.tokenizer import IMAGE_TOKEN
+from tests.models.vila import tiny_vila
+from tests.models.vila.critics import (
   CONFIG,
   TOKENS_PER_FRAME,
   VILA_1_5_13B,
@@ -32,20 +32,20 @@ from tests.torch_weights import scaled_error
 
 
 def _model(config=CONFIG, **options):
-  return functional(lambda rngs: Critic(config, rngs=rngs, **options))
+  return functional(lambda rngs: Vila(config, rngs=rngs, **options))
 
 
 @functools.cache
 def _pair():
   """Our model, and the parameters of the torch one through its folder."""
   with tempfile.TemporaryDirectory() as path:
-    folder = folder_lib.open_critic(
+    folder = critics.open_critic(
       tiny_vila.write(pathlib.Path(path) / 'vila', tiny_vila.shared())
     )
     model = functional(folder.build())
     mesh = partitioning.make_mesh(partitioning.MeshConfig(), jax.devices()[:1])
     shardings = partitioning.param_shardings(
-      folder_lib.rules_of(folder), model.abstract_params, mesh
+      folder.rules, model.abstract_params, mesh
     )
     params = folder.load(model, shardings, jnp.float32)
   # As in a script without a mesh.
@@ -130,7 +130,7 @@ class ImageTokensTest(parameterized.TestCase):
   def test_frames_in_order(self):
     model, params = _pair()
     frames = make_frames(2, 3)
-    look = jax.jit(functools.partial(model, method='look'))
+    look = jax.jit(functools.partial(model, method='encode_frames'))
     together = look(params, frames)
     self.assertEqual(
       together.shape, (2, 3 * TOKENS_PER_FRAME, CONFIG.llm.width)

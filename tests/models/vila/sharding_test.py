@@ -5,16 +5,17 @@ import jax
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.models.critic import sharding
-from lift_jax.models.critic.critic import Critic, CriticConfig
-from lift_jax.models.critic.projector import ProjectorConfig
 from lift_jax.models.functional import functional
 from lift_jax.models.siglip.config import SiglipConfig
+from lift_jax.models.vila import sharding
+from lift_jax.models.vila.config import VilaConfig
+from lift_jax.models.vila.model import Vila
+from lift_jax.models.vila.projector import ProjectorConfig
 from lift_jax.weights import param_paths
-from tests.models.critic.critics import CONFIG, VILA_1_5_13B, VILA_1_5_40B
 from tests.models.llama.sizes import VILA_3B
+from tests.models.vila.critics import CONFIG, VILA_1_5_13B, VILA_1_5_40B
 
-VILA_1_5_3B = CriticConfig(SiglipConfig(), ProjectorConfig(width=2560), VILA_3B)
+VILA_1_5_3B = VilaConfig(SiglipConfig(), ProjectorConfig(width=2560), VILA_3B)
 CONFIGS = {
   'tiny': CONFIG,
   '3b': VILA_1_5_3B,
@@ -28,7 +29,7 @@ def _mesh(**axes):
 
 
 def _abstract_params(config):
-  return functional(lambda rngs: Critic(config, rngs=rngs)).abstract_params
+  return functional(lambda rngs: Vila(config, rngs=rngs)).abstract_params
 
 
 class ShardingTest(parameterized.TestCase):

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax import errors, partitioning
-from lift_jax.models.critic import projector
 from lift_jax.models.functional import functional
+from lift_jax.models.vila import projector
 from lift_jax.weights import conversion
-from tests.models.critic.critics import PROJECTOR_JSON
-from tests.models.critic.torch_projector import Reference
+from tests.models.vila.critics import PROJECTOR_JSON
+from tests.models.vila.torch_projector import Reference
 from tests.optional import torch
 from tests.torch_weights import params_from_torch, scaled_error
 

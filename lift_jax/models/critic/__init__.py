@@ -1,1 +1,0 @@
-"""The critic: a video and a question to a verdict, after VILA-1.5."""

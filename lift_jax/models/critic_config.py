@@ -1,0 +1,167 @@
+"""Which critic a job works with."""
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from lift_jax import config_lib
+from lift_jax.errors import UserError
+from lift_jax.models import critics
+from lift_jax.models.attention import BACKENDS
+from lift_jax.models.critics import Backbone, Critic
+from lift_jax.models.functional import functional
+from lift_jax.runtime import distributed
+from lift_jax.runtime.files import atomic_folder, read_json
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCriticConfig:
+  """A randomly initialised critic; each backbone has a subclass with its sizes.
+
+  Attributes:
+    backbone: name of a `critics.Backbone`.
+    seed: of the parameters.
+  """
+
+  backbone: str
+  seed: int
+
+  @classmethod
+  def choose_class(cls, section: Mapping[str, Any], where: str) -> type:
+    """The dataclass of the backbone that a section names."""
+    if 'backbone' not in section:
+      raise UserError(f'{where} lacks backbone')
+    name = section['backbone']
+    return critics.find_backbone(name, f'{where}.backbone').random_config
+
+  @property
+  def sizes(self) -> Any:
+    """`Critic.config` of the whole critic."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticModelConfig:
+  """The critic of a job.
+
+  Attributes:
+    path: folder of a published model, such as VILA-1.5, or of a critic that
+      `lift train_critic` wrote; '' makes a random one in the workdir.
+    adapter: folder of LoRA adapters for it, as LiFT publishes them or
+      `lift train_critic` writes them; '' for none.
+    random: its sizes; read only where `path` is ''.
+    template: form of the prompts, one that its backbone knows. Of VILA:
+      'vicuna_v1' for 13b and 3b, 'hermes-2' for 40b.
+    compute_dtype: of the computation.
+    attention: see `models.attention`.
+    published: which critic this is meant for, so that `lift plan` knows its
+      sizes where `path` is ''; see `Backbone.published`.
+  """
+
+  path: str
+  adapter: str
+  random: RandomCriticConfig | None
+  template: str
+  compute_dtype: str
+  attention: str
+  published: str = ''
+
+  def __post_init__(self):
+    config_lib.check_choice(
+      'model.compute_dtype', self.compute_dtype, ('float32', 'bfloat16')
+    )
+    config_lib.check_choice('model.attention', self.attention, BACKENDS)
+
+
+def open_chosen(config: CriticModelConfig, workdir: pathlib.Path) -> Critic:
+  """Opens the critic; makes `workdir/model` first where none is named.
+
+  Raises:
+    UserError: no critic is named and there are no sizes to make one; the folder
+      holds none, or a random one of other sizes; or the backbone does not know
+      the prompt template.
+  """
+  path = pathlib.Path(config.path).expanduser()
+  if config.path:
+    backbone = critics.backbone_of_folder(path)
+  elif config.random is not None:
+    backbone = _random_backbone(config.random)
+  else:
+    raise UserError(
+      'model.path is empty: give the folder of a VILA-1.5 model, '
+      'as --config.model.path=FOLDER'
+    )
+  config_lib.check_choice('model.template', config.template, backbone.templates)
+  if not config.path:
+    path = workdir / 'model'
+    make_random(path, backbone, config.random.sizes, config.random.seed)
+  return critics.open_critic(path, config.adapter)
+
+
+def declare_chosen(config: CriticModelConfig) -> Critic:
+  """The critic of a job, whose weights need not be there.
+
+  Raises:
+    UserError: the config does not say which it is.
+  """
+  if config.path:
+    return critics.open_critic(config.path, config.adapter)
+  if config.random is not None:
+    return _random_backbone(config.random).declare(config.random.sizes)
+  known = {
+    name: (backbone, sizes)
+    for backbone in critics.backbones().values()
+    for name, sizes in backbone.published.items()
+  }
+  if config.published not in known:
+    raise UserError(
+      f'model.published is {config.published!r}: name the model whose sizes to '
+      f'plan for, one of {list(known)}, or give its folder as '
+      '--config.model.path=FOLDER'
+    )
+  backbone, sizes = known[config.published]
+  return backbone.declare(sizes)
+
+
+def _random_backbone(config: RandomCriticConfig) -> Backbone:
+  return critics.find_backbone(config.backbone, 'model.random.backbone')
+
+
+def make_random(
+  folder: pathlib.Path, backbone: Backbone, sizes: Any, seed: int
+) -> None:
+  """Writes a randomly initialised critic; every host must call it.
+
+  Nothing is done where the folder already holds one.
+
+  Args:
+    folder: to write.
+    backbone: of the critic.
+    sizes: its `Critic.config`.
+    seed: of the parameters.
+
+  Raises:
+    UserError: the one that is there was made with other settings.
+  """
+  file = folder / 'config.json'
+  if file.is_file():
+    found = critics.open_critic(folder).config
+    if (found, read_json(file).get(critics.RANDOM_SEED)) != (
+      sizes,
+      seed,
+    ):
+      raise UserError(
+        f'{folder} was made with other settings of model.random; give another '
+        '--workdir, or delete this critic'
+      )
+    return
+  critic = backbone.declare(sizes)
+  with atomic_folder(folder) as partial:
+    if distributed.is_primary():
+      backbone.write_draft(partial, sizes, seed)
+    with jax.default_device(jax.local_devices()[0]):
+      params = jax.jit(functional(critic.build()).init)(jax.random.key(seed))
+    critic.save_weights(partial, params, None)

@@ -1,0 +1,1 @@
+"""VILA-1.5, the vision language model behind LiFT's critics."""

@@ -1,0 +1,163 @@
+"""VILA-1.5 as a backbone of critics."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import hashlib
+import math
+import pathlib
+from typing import Any
+
+from flax import nnx
+import jax
+import numpy as np
+
+from lift_jax import partitioning
+from lift_jax.errors import UserError
+from lift_jax.models import adapters, critics, lora
+from lift_jax.models.critics import ClipInfo, FrameSelection
+from lift_jax.models.frames import evenly_spaced_frames, resize_bicubic
+from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.models.llama.convert import LLAMA_TABLE
+from lift_jax.models.vila import flops, folder, prompt, sharding
+from lift_jax.models.vila.config import (
+  NUM_FRAMES,
+  PUBLISHED,
+  RandomVilaConfig,
+  VilaConfig,
+)
+from lift_jax.models.vila.model import Vila
+from lift_jax.models.vila.tokenizer import PromptTokenizer
+from lift_jax.weights import safetensors_files
+
+# Published names of the adapters of the language model, over a whole critic.
+ADAPTER_TABLE = lora.adapter_table(
+  tuple(
+    dataclasses.replace(row, ours=f'llm/{row.ours}') for row in LLAMA_TABLE
+  ),
+  prefix=f'{adapters.PEFT_PREFIX}llm.',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class VilaFrames:
+  """`NUM_FRAMES` evenly spaced frames, squeezed into a square.
+
+  The arrays of a clip are its frames, uint8 [NUM_FRAMES, size, size, 3]; those
+  that it lacks are zero, and its prompt has no tokens for them.
+
+  Attributes:
+    size: height and width, in pixels.
+    tokens_per_frame: tokens that a frame becomes.
+  """
+
+  size: int
+  tokens_per_frame: int
+
+  def select(self, clip: ClipInfo) -> FrameSelection:
+    indices = evenly_spaced_frames(clip.num_frames, NUM_FRAMES)
+    return FrameSelection(
+      tuple(indices),
+      NUM_FRAMES * self.tokens_per_frame,
+      is_short=len(indices) < NUM_FRAMES,
+    )
+
+  def preprocess(
+    self, frames_thw3: np.ndarray, selection: FrameSelection
+  ) -> np.ndarray:
+    shape = self.shapes(selection)
+    padded_thw3 = np.zeros(shape.shape, shape.dtype)
+    padded_thw3[: len(frames_thw3)] = resize_bicubic(frames_thw3, self.size)
+    return padded_thw3
+
+  def shapes(self, selection: FrameSelection) -> jax.ShapeDtypeStruct:
+    del selection  # all clips alike
+    return jax.ShapeDtypeStruct((NUM_FRAMES, self.size, self.size, 3), np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class VilaCritic(critics.Critic):
+  """VILA-1.5; adapters are of the language model, as LiFT's are."""
+
+  config: VilaConfig
+
+  adapter_table = ADAPTER_TABLE
+  lora_targets = (
+    'llm/blocks/attn/to_(q|k|v|out)',
+    'llm/blocks/mlp/(gate|up|down)',
+  )
+
+  def build(self, **options: Any) -> Callable[[nnx.Rngs], Vila]:
+    return lambda rngs: Vila(self.config, rngs=rngs, **options)
+
+  @property
+  def rules(self) -> partitioning.Rules:
+    return sharding.rules(self.config)
+
+  def check_mesh(self, mesh: jax.sharding.Mesh) -> None:
+    sharding.check_mesh(self.config, mesh)
+
+  @property
+  def frames(self) -> VilaFrames:
+    return VilaFrames(
+      self.config.vision_tower.image_size, self.config.tokens_per_frame
+    )
+
+  def open_tokenizer(self, template: str) -> PromptTokenizer:
+    llm, path = self.config.llm, self.path / folder.LLM
+    tokenizer = PromptTokenizer(
+      path,
+      template,
+      self.config.tokens_per_frame,
+      max_length=llm.max_length,
+    )
+    if tokenizer.vocab_size > llm.vocab_size:
+      raise UserError(
+        f'{path}: the tokenizer has {tokenizer.vocab_size} tokens, the '
+        f'language model {llm.vocab_size}; take both from one model'
+      )
+    return tokenizer
+
+  def vision_flops(self, frames: Any) -> float:
+    return flops.vision_flops(self.config, math.prod(frames.shape[:2]))
+
+  def decoder_flops(self, num_tokens: int, num_logits: int) -> float:
+    return flops.decoder_flops(self.config, num_tokens, num_logits)
+
+  def attention_flops(self, num_tokens: int) -> float:
+    return flops.attention_flops(self.config, num_tokens)
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    parts = [repr(self.config), *folder.file_hashes(self.path)]
+    if self.adapter is not None:
+      parts.append(str(self.adapter.alpha))
+      parts.append(safetensors_files.fingerprint(self.adapter.tensors))
+    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
+
+  def load_weights(
+    self, model: FunctionalModel, shardings: Params, dtype: Any
+  ) -> Params:
+    return folder.load_weights(self.path, self.config, model, shardings, dtype)
+
+  def save_weights(
+    self, target: pathlib.Path, params: Params, dtype: str | None
+  ) -> None:
+    folder.save_weights(target, self.config, params, dtype)
+
+  def copy_configs(self, target: pathlib.Path, dtype: str) -> None:
+    folder.copy_configs(self.path, target, dtype)
+
+
+BACKBONE = critics.Backbone(
+  name='vila',
+  model_types=(folder.MODEL_TYPE,),
+  templates=tuple(prompt.TEMPLATES),
+  random_config=RandomVilaConfig,
+  published=PUBLISHED,
+  open=lambda path, adapter: VilaCritic(
+    path, folder.read_config(path), adapter
+  ),
+  declare=lambda config: VilaCritic(pathlib.Path(), config, None),
+  write_draft=folder.write_draft,
+)

@@ -1,0 +1,213 @@
+"""Files of a VILA-1.5 folder.
+
+  config.json                        what the parts have in common
+  llm/           config.json + weights + tokenizer.model
+  vision_tower/  config.json + weights
+  mm_projector/  config.json + weights
+
+Weights are safetensors, as published.
+"""
+
+from collections.abc import Mapping
+import hashlib
+import pathlib
+import shutil
+from typing import Any
+
+import jax.numpy as jnp
+
+from lift_jax.errors import UserError
+from lift_jax.models import critics
+from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.models.internvit.config import InternViTConfig
+from lift_jax.models.internvit.convert import (
+  INTERNVIT_TABLE,
+  internvit_ignored,
+)
+from lift_jax.models.llama.config import LlamaConfig
+from lift_jax.models.llama.convert import LLAMA_IGNORED, LLAMA_TABLE
+from lift_jax.models.siglip.config import SiglipConfig
+from lift_jax.models.siglip.convert import SIGLIP_TABLE, siglip_ignored
+from lift_jax.models.vila import tiny_tokenizer
+from lift_jax.models.vila.config import NUM_FRAMES, VilaConfig
+from lift_jax.models.vila.projector import PROJECTOR_TABLE, ProjectorConfig
+from lift_jax.models.vila.tokenizer import TOKENIZER_FILES
+from lift_jax.runtime.files import read_json, write_json
+from lift_jax.weights import conversion, safetensors_files
+
+LLM, VISION, PROJECTOR = 'llm', 'vision_tower', 'mm_projector'
+
+# Published folder: our part of the parameters.
+PARTS = {LLM: 'llm', VISION: 'vision_tower', PROJECTOR: 'projector'}
+MODEL_TYPE = 'llava_llama'
+_STEM = 'model'  # of weight files, as transformers names them
+
+
+def read_config(path: pathlib.Path) -> VilaConfig:
+  """The sizes that the config files of a folder state.
+
+  Raises:
+    UserError: not a VILA-1.5 folder.
+  """
+  root = read_json(path / 'config.json')
+  if not (path / LLM).is_dir():
+    raise UserError(
+      f'{path}: no folder {LLM}; give the folder of a VILA-1.5 model, with '
+      f'{", ".join(PARTS)}'
+    )
+  configs = {name: read_json(path / name / 'config.json') for name in PARTS}
+  kinds = {
+    'siglip': SiglipConfig,
+    'siglip_vision_model': SiglipConfig,
+    'intern_vit_6b': InternViTConfig,
+  }
+  kind = configs[VISION].get('model_type')
+  if kind not in kinds:
+    raise UserError(
+      f'{path / VISION}/config.json: model_type is {kind!r}; only '
+      f'{", ".join(kinds)} are supported'
+    )
+  where = {name: str(path / name / 'config.json') for name in PARTS}
+  llm = LlamaConfig.from_json(configs[LLM], where[LLM])
+  layer = root.get('mm_vision_select_layer')
+  if type(layer) not in (int, type(None)):
+    raise UserError(
+      f'{path}/config.json: mm_vision_select_layer = {layer!r}; give an integer'
+    )
+  options = {} if layer is None else {'feature_layer': layer}
+  tower = kinds[kind].from_json(configs[VISION], where[VISION], **options)
+  projector = ProjectorConfig.from_json(
+    configs[PROJECTOR],
+    where[PROJECTOR],
+    vision_width=tower.width,
+    width=llm.width,
+  )
+  return VilaConfig(tower, projector, llm)
+
+
+def write_configs(
+  folder: pathlib.Path, config: VilaConfig, root: Mapping[str, Any]
+) -> None:
+  """Writes the config of each part; `root` is added to the common one."""
+  values = {
+    LLM: config.llm.to_json(),
+    VISION: config.vision_tower.to_json(),
+    PROJECTOR: config.projector.to_json(),
+  }
+  for name, value in values.items():
+    write_json(folder / name / 'config.json', value)
+  write_json(
+    folder / 'config.json',
+    {
+      'architectures': ['LlavaLlamaModel'],
+      'model_type': MODEL_TYPE,
+      'mm_vision_select_layer': config.vision_tower.feature_layer,
+      'num_video_frames': NUM_FRAMES,
+      **root,
+    },
+  )
+
+
+def write_draft(path: pathlib.Path, config: VilaConfig, seed: int) -> None:
+  """Configs of a randomly initialised critic, and a small tokenizer."""
+  write_configs(path, config, {critics.RANDOM_SEED: seed})
+  tiny_tokenizer.write(path / LLM)
+
+
+def load_weights(
+  path: pathlib.Path,
+  config: VilaConfig,
+  model: FunctionalModel,
+  shardings: Params,
+  dtype: Any,
+) -> Params:
+  """Parameters of a folder; see `Critic.load_weights`."""
+  params = {}
+  for name, part in PARTS.items():
+    table, ignored = _table(name, config)
+    params[part] = conversion.load(
+      table,
+      model.abstract_params[part],
+      _tensors(path, name),
+      shardings=shardings[part],
+      dtype=dtype,
+      ignored=ignored,
+      where=str(path / name),
+    )
+  return params
+
+
+def save_weights(
+  target: pathlib.Path, config: VilaConfig, params: Params, dtype: str | None
+) -> None:
+  """Writes the weights of each part; see `Critic.save_weights`."""
+  for name, part in PARTS.items():
+    conversion.save(
+      _table(name, config)[0],
+      params[part],
+      target / name,
+      _STEM,
+      dtype=None if dtype is None else jnp.dtype(dtype),
+    )
+
+
+def file_hashes(path: pathlib.Path) -> list[str]:
+  """Hashes of the weights of each part and of the tokenizer's files."""
+  hashes = [
+    safetensors_files.fingerprint(_tensors(path, name)) for name in PARTS
+  ]
+  for name in TOKENIZER_FILES:
+    file = path / LLM / name
+    if file.exists():
+      hashes.append(hashlib.sha256(file.read_bytes()).hexdigest())
+  return hashes
+
+
+def copy_configs(
+  source: pathlib.Path, target: pathlib.Path, dtype: str
+) -> None:
+  """Configs and tokenizer, whose weights in `target` are `dtype`."""
+  for name in ('.', *PARTS):
+    _copy_configs(source / name, target / name, dtype)
+
+
+def _table(
+  name: str, config: VilaConfig
+) -> tuple[conversion.Table, tuple[str, ...]]:
+  """Published names of a part, and those that it does without."""
+  if name == LLM:
+    return LLAMA_TABLE, LLAMA_IGNORED
+  if name == PROJECTOR:
+    return PROJECTOR_TABLE, ()
+  tower = config.vision_tower
+  if isinstance(tower, SiglipConfig):
+    return SIGLIP_TABLE, siglip_ignored(tower)
+  return INTERNVIT_TABLE, internvit_ignored(tower)
+
+
+def _tensors(path: pathlib.Path, name: str):
+  return safetensors_files.open_tensors(path / name, _STEM)
+
+
+def _copy_configs(
+  source: pathlib.Path, target: pathlib.Path, dtype: str
+) -> None:
+  """JSON files and the tokenizer, as published.
+
+  Only the type of the weights is kept true, as transformers loads them in the
+  type that a config names.
+  """
+  target.mkdir(exist_ok=True)
+  stated = {
+    'dtype': dtype,
+    'torch_dtype': dtype,
+    'model_dtype': f'torch.{dtype}',
+  }
+  for file in source.iterdir():
+    if file.name == 'config.json':
+      value = read_json(file)
+      value |= {key: new for key, new in stated.items() if key in value}
+      write_json(target / file.name, value)
+    elif file.suffix in ('.json', '.model') and file.is_file():
+      if not file.name.endswith('.index.json'):
+        shutil.copy2(file, target / file.name)
