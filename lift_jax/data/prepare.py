@@ -259,7 +259,7 @@ def run(
   make_encoder = functools.cache(make_encoder)
   mine = todo[jax.process_index() :: jax.process_count()]
   with (
-    distributed.working_apart('every host has encoded its clips'),
+    distributed.independent_work('every host has encoded its clips'),
     StopSignal(together=False) as stop,
   ):
     if distributed.is_primary():

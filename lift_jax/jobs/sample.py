@@ -94,7 +94,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     'sample: %d of %d videos are in %s', len(finished), len(mine), workdir
   )
   job_flags.write_config(call, 'sample')
-  with distributed.working_apart('every host has made its videos'):
+  with distributed.independent_work('every host has made its videos'):
     is_done = _make(config, generator, mine, finished, manifest, logger)
   is_done = distributed.true_everywhere(is_done)
   if distributed.is_primary():

@@ -135,7 +135,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     config.run,
     config.videos.on_bad_record,
   )
-  with distributed.working_apart('every host has rated its videos'):
+  with distributed.independent_work('every host has rated its videos'):
     is_done = _rate(rater, mine, done, journal, mesh, logger)
   is_done = distributed.true_everywhere(is_done)
   if distributed.is_primary():

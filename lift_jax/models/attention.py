@@ -1,4 +1,4 @@
-"""Attention, one function for every platform.
+"""Attention with one interface for every platform.
 
 B batch  N queries  M keys  H heads  G key heads, dividing H  K head dim
 """
@@ -21,35 +21,35 @@ BACKENDS = ('auto', 'xla', 'cudnn', 'splash')
 
 # Queries that the exact backend handles at a time. Scores of all heads at once
 # are [B, H, QUERY_CHUNK, M] in fp32: at the 17,776 tokens of CogVideoX about
-# 2 GiB for each video, whatever the number of queries.
+# 2 GiB per video, whatever the number of queries.
 QUERY_CHUNK = 1024
-# Of one head at a time: at 1,250 tokens 1.2 MiB, which a core's cache holds.
+# For one head at a time: at 1,250 tokens 1.2 MiB, which fit a core's cache.
 QUERY_CHUNK_OF_HEAD = 256
 
-# What stands for the score of a key that a query does not see.
-_HIDDEN = float(jnp.finfo(jnp.float32).min)
+# The score of a masked key.
+_MASKED = float(jnp.finfo(jnp.float32).min)
 
 _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 class _Mask(NamedTuple):
-  """What a query sees; None where there is no such condition.
+  """Conditions on the keys that a query attends to; None for no condition.
 
   Attributes:
-    last_key_bn: a query sees the keys up to this one.
-    seen_bnm: a query sees the keys for which this is True.
-    q_segment_bn: a query sees the keys of the same segment ...
-    k_segment_bm: ... which stand here.
+    last_key_bn: index of the last key.
+    mask_bnm: True for the keys to attend to.
+    q_segment_bn: segments of the queries, which attend to keys of the same ...
+    k_segment_bm: ... segment.
   """
 
   last_key_bn: jax.Array | None = None
-  seen_bnm: jax.Array | None = None
+  mask_bnm: jax.Array | None = None
   q_segment_bn: jax.Array | None = None
   k_segment_bm: jax.Array | None = None
 
   @property
   def of_queries(self) -> tuple[jax.Array | None, ...]:
-    """What is there for each query: all but the last."""
+    """The arrays with an axis of queries: all but the last."""
     return self[:-1]
 
 
@@ -65,42 +65,42 @@ def attention(
   query_chunk: int | None = None,
   head_by_head: bool | None = None,
 ) -> jax.Array:
-  """softmax(q k^T / sqrt(K)) v, softmax in fp32; without a mask unless told.
+  """softmax(q k^T / sqrt(K)) v, with softmax in fp32 and optional masks.
 
-  Where G is less than H, H / G consecutive query heads share a key head.
+  If G is less than H, H / G consecutive query heads share a key head.
 
-  Under a mesh (`jax.set_mesh`) the batch is split over 'data' and 'fsdp',
+  Under a mesh (`jax.set_mesh`) the batch is sharded over 'data' and 'fsdp',
   heads over 'tensor', and queries over 'context', where each device gathers
-  all keys and values; so the context axis puts no condition on the number of
-  heads. The tensor axis must divide both H and G.
+  all keys and values. So the context axis need not divide the number of heads;
+  the tensor axis must divide both H and G.
 
   Args:
     q_bnhk: queries [B, N, H, K].
     k_bmgk: keys [B, M, G, K].
     v_bmgk: values [B, M, G, K].
-    is_causal: query n sees the keys up to n, and N = M.
-    mask_bnm: bool [B, N, M], True where a query sees a key. It is for few
+    is_causal: query n attends to the keys up to n; requires N = M.
+    mask_bnm: bool [B, N, M], True where a query attends to a key. It is for few
       queries, since it takes N * M bytes.
-    segment_ids_bn: int [B, N] with N = M; a query sees the keys of its own
-      segment only. Any number is a segment, zero too.
+    segment_ids_bn: int [B, N] with N = M; a query attends to the keys of its
+      own segment only. Any number is a segment, including zero.
     backend: 'xla' is exact and chunked over queries so that memory does not
-      grow with N * M; 'cudnn' is the fused kernel of NVIDIA GPUs and takes
-      fp16 and bf16 only; 'splash' is the fused kernel of TPUs; 'auto' takes
-      the kernel of the platform where it applies, on TPUs from 2,048 tokens.
-      The kernels know no `mask_bnm`, and no causal mask over queries that are
-      split over 'context', cudnn no segments either: those are left to 'xla'
-      whatever the backend.
-    query_chunk: queries that 'xla' handles at a time, at most.
-    head_by_head: whether 'xla' handles one head at a time, where queries are
-      more than a chunk. On CPUs it does unless told: their caches hold the
-      scores of one head, not those of all. Other devices are kept busy by all.
+      grow with N * M; 'cudnn' is the fused kernel of NVIDIA GPUs, for fp16 and
+      bf16 only; 'splash' is the fused kernel of TPUs; 'auto' chooses the
+      platform's kernel where it applies, on TPUs from 2,048 tokens. The kernels
+      do not support `mask_bnm`, nor a causal mask over queries that are sharded
+      over 'context', and cudnn does not support segments: 'xla' computes these
+      cases whatever the backend.
+    query_chunk: maximal number of queries that 'xla' handles at a time.
+    head_by_head: whether 'xla' handles one head at a time if there is more than
+      one chunk of queries. The default is True on CPUs, whose caches hold the
+      scores of one head but not of all, and False elsewhere.
 
   Returns:
-    [B, N, H, K] in the type of `q_bnhk`. A query that sees no key gets some
-    finite value.
+    [B, N, H, K] in the dtype of `q_bnhk`. The result of a query that attends to
+    no key is finite but arbitrary.
 
   Raises:
-    UserError: 'splash' for devices that are no TPUs.
+    UserError: 'splash' for devices that are not TPUs.
   """
   if backend not in BACKENDS:
     raise ValueError(f'attention backend {backend!r} is not one of {BACKENDS}')
@@ -109,7 +109,7 @@ def attention(
   if not is_square and (is_causal or segment_ids_bn is not None):
     raise ValueError(
       f'{num_queries} queries and {num_keys} keys: segments and causal masks '
-      'are of a sequence with itself'
+      'need as many queries as keys'
     )
 
   mesh = jax.sharding.get_abstract_mesh()
@@ -131,7 +131,7 @@ def attention(
     if query_chunk is None:
       query_chunk = QUERY_CHUNK_OF_HEAD if head_by_head else QUERY_CHUNK
     local = functools.partial(_exact, sizes=_Sizes(query_chunk, head_by_head))
-    last_key_bn = _places(q_bnhk) if is_causal else None
+    last_key_bn = _positions(q_bnhk) if is_causal else None
     mask = _Mask(last_key_bn, mask_bnm, segment_ids_bn, segment_ids_bn)
 
   if mesh.empty:
@@ -156,8 +156,8 @@ def attention(
 def _choose(backend: str, q_bnhk, k_bmgk, platform: str) -> str:
   if backend == 'splash' and not splash_attention.runs_on(platform):
     raise UserError(
-      f"attention 'splash' is a kernel of TPUs, and the devices are {platform};"
-      " set model.attention to 'auto'"
+      f"attention 'splash' needs TPUs, and the devices are {platform}; set "
+      "model.attention to 'auto'"
     )
   if backend != 'auto':
     return backend
@@ -168,13 +168,13 @@ def _choose(backend: str, q_bnhk, k_bmgk, platform: str) -> str:
   return 'xla'
 
 
-def _places(q_bnhk) -> jax.Array:
-  places_n = jnp.arange(q_bnhk.shape[1], dtype=jnp.int32)
-  return jnp.broadcast_to(places_n[None], q_bnhk.shape[:2])
+def _positions(q_bnhk) -> jax.Array:
+  positions_n = jnp.arange(q_bnhk.shape[1], dtype=jnp.int32)
+  return jnp.broadcast_to(positions_n[None], q_bnhk.shape[:2])
 
 
 def _map_queries(function, mask: _Mask) -> _Mask:
-  """`function` of what `mask` holds of queries; of keys it stays."""
+  """Maps `function` over the arrays of `mask` that have an axis of queries."""
   return _Mask(*jax.tree.map(function, mask.of_queries), mask.k_segment_bm)
 
 
@@ -204,7 +204,7 @@ def _splash(q_bnhk, k_bmgk, v_bmgk, mask: _Mask, *, is_causal: bool):
 
 
 class _Sizes(NamedTuple):
-  """What the exact backend handles at a time: see `attention`."""
+  """Chunk sizes of the exact backend: see `attention`."""
 
   query_chunk: int
   head_by_head: bool
@@ -213,8 +213,8 @@ class _Sizes(NamedTuple):
 def _exact(q_bnhk, k_bmgk, v_bmgk, mask: _Mask, *, sizes: _Sizes):
   """Exact attention for any number of key heads.
 
-  The r query heads that share a key head are r times as many queries of that
-  head, so that keys and values are never repeated.
+  The r query heads of a key head are treated as r times as many queries of one
+  head, so that keys and values are not repeated.
   """
   batch, num_queries, heads, dim = q_bnhk.shape
   key_heads = k_bmgk.shape[2]
@@ -238,17 +238,17 @@ def _exact(q_bnhk, k_bmgk, v_bmgk, mask: _Mask, *, sizes: _Sizes):
 
 
 def _over_heads(of_head, head_by_head: bool = False):
-  """`of_head(mask, *arrays)` for masks [B, ...] and arrays [B, H, ...]."""
+  """`of_head(mask, *arrays)` mapped over masks [B, ...], arrays [B, H, ...]."""
 
   def loop(function):
     return lambda *args: jax.lax.map(lambda arg: function(*arg), args)
 
   over = loop if head_by_head else jax.vmap
 
-  def of_row(mask, *arrays):
+  def over_heads(mask, *arrays):
     return over(functools.partial(of_head, mask))(*arrays)
 
-  return over(of_row)
+  return over(over_heads)
 
 
 def _plain(mask: _Mask, q_nk, k_mk, v_mk):
@@ -257,30 +257,32 @@ def _plain(mask: _Mask, q_nk, k_mk, v_mk):
 
 
 def _scores(mask: _Mask, q_nk, k_mk):
-  """q k^T / sqrt(K) [N, M] in fp32, the lowest number wherever a query does
-  not see a key; of a mask the row that the head is of."""
+  """q k^T / sqrt(K) [N, M] of one head in fp32, `_MASKED` for masked keys.
+
+  Arrays of `mask` are without their batch axis.
+  """
   scores_nm = _dot('nk,mk->nm', q_nk, k_mk) / math.sqrt(q_nk.shape[-1])
-  # Not minus infinity: a padded query may see nothing, and a softmax of
-  # nothing would put NaN into the gradients of all.
+  # Not minus infinity: all keys of a padded query may be masked, and its
+  # softmax would put NaN into all gradients.
   if mask.last_key_bn is not None:
     keys_m = jnp.arange(k_mk.shape[0], dtype=jnp.int32)
-    seen_nm = keys_m[None, :] <= mask.last_key_bn[:, None]
-    scores_nm = jnp.where(seen_nm, scores_nm, _HIDDEN)
-  if mask.seen_bnm is not None:
-    scores_nm = jnp.where(mask.seen_bnm, scores_nm, _HIDDEN)
+    is_past_nm = keys_m[None, :] <= mask.last_key_bn[:, None]
+    scores_nm = jnp.where(is_past_nm, scores_nm, _MASKED)
+  if mask.mask_bnm is not None:
+    scores_nm = jnp.where(mask.mask_bnm, scores_nm, _MASKED)
   if mask.q_segment_bn is not None:
     same_nm = mask.q_segment_bn[:, None] == mask.k_segment_bm[None, :]
-    scores_nm = jnp.where(same_nm, scores_nm, _HIDDEN)
+    scores_nm = jnp.where(same_nm, scores_nm, _MASKED)
   return scores_nm
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _chunked(sizes: _Sizes, mask: _Mask, q_bhnk, k_bhmk, v_bhmk):
-  """`_plain` of one chunk of queries at a time, as in FlashAttention-2 (Dao,
+  """`_plain`, one chunk of queries at a time, as in FlashAttention-2 (Dao,
   arXiv:2307.08691).
 
-  The backward pass computes the weights again, from the logarithm of the sum
-  that they were divided by: no scores outlive their chunk.
+  The backward pass recomputes the weights from the saved log-sum-exp of the
+  scores, so that no scores outlive their chunk.
   """
   return _forward(sizes, mask, q_bhnk, k_bhmk, v_bhmk)[0]
 
@@ -288,7 +290,7 @@ def _chunked(sizes: _Sizes, mask: _Mask, q_bhnk, k_bhmk, v_bhmk):
 def _forward(sizes: _Sizes, mask: _Mask, *arrays):
   of_head = functools.partial(_forward_of_head, sizes.query_chunk)
   out_and_log = _over_heads(of_head, sizes.head_by_head)(mask, *arrays)
-  # Both, or the backward pass of a layer would run all of this again.
+  # Both are named, or the backward pass of a layer would recompute all of this.
   out_bhnk, log_bhn1 = checkpoint_name(out_and_log, remat.ATTENTION)
   return out_bhnk, (mask, *arrays, out_bhnk, log_bhn1)
 
@@ -306,9 +308,9 @@ def _forward_of_head(chunk: int, mask: _Mask, q_nk, k_mk, v_mk):
   def of_chunk(part):
     of_queries, q_ck = part
     scores_cm = _scores(_Mask(*of_queries, mask.k_segment_bm), q_ck, k_mk)
-    # What is hidden gets no weight, also where a padded query sees nothing;
-    # elsewhere the largest weight is 1, and the sum no less.
-    most_c1 = jnp.maximum(scores_cm.max(-1, keepdims=True), _HIDDEN / 2)
+    # Masked keys get no weight, even if all keys of a padded query are masked;
+    # otherwise the largest weight is 1, and the sum no less.
+    most_c1 = jnp.maximum(scores_cm.max(-1, keepdims=True), _MASKED / 2)
     weights_cm = jnp.exp(scores_cm - most_c1)
     sum_c1 = jnp.maximum(weights_cm.sum(-1, keepdims=True), 1.0)
     out_ck = _dot('cm,mk->ck', weights_cm.astype(v_mk.dtype), v_mk) / sum_c1
@@ -322,7 +324,7 @@ def _backward_of_head(
   chunk: int, mask: _Mask, q_nk, k_mk, v_mk, out_nk, log_n1, grad_nk
 ):
   """With W the weights, O = W V and dW = dO V^T, the gradient of the scores is
-  W * (dW - sum(W * dW)), where the sum over keys is that of O * dO."""
+  W * (dW - sum(W * dW)); the sum over keys equals that of O * dO over K."""
   scale = 1.0 / math.sqrt(q_nk.shape[-1])
   sum_n1 = _dot('nk,nk->n', out_nk, grad_nk)[:, None]
 
@@ -348,7 +350,7 @@ def _backward_of_head(
 
 
 def _in_chunks(arrays, most: int):
-  """[N, ...] to [C, size, ...] with zeros at the end, as few as may be."""
+  """[N, ...] to [C, size, ...], padded with as few zeros as possible."""
 
   def split(x_n):
     num_chunks = -(-x_n.shape[0] // most)
@@ -361,7 +363,7 @@ def _in_chunks(arrays, most: int):
 
 
 def _joined(chunks, num_queries: int):
-  """[C, size, ...] to [N, ...]."""
+  """[C, size, ...] to [N, ...], without the padding."""
   return jax.tree.map(
     lambda x: x.reshape(-1, *x.shape[2:])[:num_queries], chunks
   )

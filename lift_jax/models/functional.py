@@ -1,7 +1,7 @@
-"""A module as a pure function of its parameters.
+"""NNX modules as pure functions of their parameters.
 
-Flax NNX declares the network; what runs is `model(params, *inputs)`, where
-`params` is a nested dict that goes through `jax.jit`, Optax and Orbax as is.
+Flax NNX declares the network; we run `model(params, *inputs)`, where `params`
+is a nested dict that works with `jax.jit`, Optax and Orbax as it is.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ Params = dict[Any, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashable: jax.jit(model)
 class FunctionalModel:
-  """A declared network: its structure, and the shapes of its parameters.
+  """A network's structure and the shapes of its parameters.
 
   Attributes:
     graphdef: the static structure of the module.
     abstract_params: nested dict of `jax.ShapeDtypeStruct`.
-    build: `build(nnx.Rngs)` makes the module with real parameters.
+    build: `build(nnx.Rngs)` makes the module with initial parameters.
   """
 
   graphdef: Any
@@ -39,10 +39,10 @@ class FunctionalModel:
 
 
 def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> FunctionalModel:
-  """Declares a network without allocating anything.
+  """Declares a network without allocating parameters.
 
   Args:
-    build: makes the module from random streams, for example
+    build: makes the module, for example
       `lambda rngs: Encoder(config, rngs=rngs)`.
   """
   graphdef, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
@@ -52,7 +52,7 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> FunctionalModel:
 def stack(
   build: Callable[[nnx.Rngs], nnx.Module], num: int, rngs: nnx.Rngs
 ) -> nnx.Module:
-  """`num` equal modules as one, each parameter with a leading layer axis."""
+  """Stacks `num` modules: each parameter gets a leading layer axis."""
   graphdef, _ = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
   keys = jax.random.split(rngs.params(), num)
   states = jax.vmap(lambda key: nnx.split(build(nnx.Rngs(key)))[1])(keys)

@@ -1,9 +1,9 @@
-"""A dense layer, y = x W + b, that CPUs train fast too.
+"""A dense layer, y = x W + b, that trains fast on CPUs too.
 
-It is `nnx.Linear`, which on CPUs sees the tokens of all rows as one row. For
-the gradient of a kernel, a sum over rows and tokens, XLA there moves the
-gradient of y into another order, and then takes a slow product; over a single
-axis it does neither. Compilers for TPUs and GPUs do not mind.
+It is `nnx.Linear`, but on CPUs all batch axes are flattened into one. For the
+gradient of a kernel, a sum over these axes, XLA's CPU backend otherwise
+transposes the gradient of y and uses a slow matrix product. TPUs and GPUs need
+no such help.
 """
 
 import functools
@@ -16,8 +16,8 @@ from lift_jax import partitioning
 
 
 def _dot_general(x: jax.Array, kernel_df: jax.Array, dimension_numbers, **more):
-  """What `nnx.Linear` calls: [..., D] times [D, F]."""
-  # Rows and tokens that are both cut do not make one axis.
+  """The `dot_general` of `nnx.Linear`: [..., D] times [D, F]."""
+  # Batch and tokens cannot be flattened into one axis if both are sharded.
   if partitioning.platform() != 'cpu' or partitioning.splits_tokens():
     return lax.dot_general(x, kernel_df, dimension_numbers, **more)
   y_nf = lax.dot_general(

@@ -1,8 +1,7 @@
 """Low-rank adapters: y = x W + b + (alpha / rank) (x A) B.
 
-A and B are the only parameters of an adapted network that train. B starts at
-zero, so an adapter that has not been trained changes nothing (Hu et al.,
-arXiv 2106.09685).
+Only A and B of an adapted network are trained. B is initialised to zero, so an
+untrained adapter changes nothing (Hu et al., arXiv 2106.09685).
 """
 
 from collections.abc import Callable
@@ -17,8 +16,8 @@ from jax.sharding import PartitionSpec as P
 from lift_jax.errors import UserError
 from lift_jax.weights import conversion
 
-# Layout of adapters, wherever the user wants them: in stacked blocks, whose
-# parameters have a leading layer axis, or outside.
+# Sharding of adapters in stacked blocks, whose parameters have a leading layer
+# axis, and of adapters outside of them.
 LORA_RULES = (
   (r'(.*/)?blocks/.*/lora_a', P(None, 'fsdp', None)),
   (r'(.*/)?blocks/.*/lora_b', P(None, None, 'fsdp')),
@@ -34,8 +33,8 @@ class LoRAConfig:
   Attributes:
     rank: inner width of the adapter.
     alpha: the update is scaled by alpha / rank.
-    targets: regular expressions; a linear layer is adapted if one of them
-      matches its whole path, such as 'blocks/attn/to_[qkv]'.
+    targets: regular expressions, such as 'blocks/attn/to_[qkv]'; a linear layer
+      is adapted if one of them matches its path in full.
   """
 
   rank: int = 128
@@ -54,7 +53,7 @@ class LoRAConfig:
         re.compile(target)
       except re.error as error:
         raise UserError(
-          f'lora.targets: {target!r} is no regular expression ({error})'
+          f'lora.targets: {target!r} is not a regular expression ({error})'
         ) from None
 
   @property
@@ -63,14 +62,14 @@ class LoRAConfig:
 
 
 class LoRALinear(nnx.Module):
-  """A linear layer with an adapter; its parameters keep their paths."""
+  """A linear layer with an adapter; kernel and bias keep their paths."""
 
   def __init__(self, base: nnx.Linear, config: LoRAConfig, rngs: nnx.Rngs):
     # A stacked layer has its layer axis in front: (layer, in, out).
     *lead, inputs, outputs = base.kernel[...].shape
     self.kernel = base.kernel
     self.bias = base.bias
-    # Uniform within 1 / sqrt(in), as linear layers and PEFT adapters start.
+    # Uniform within 1 / sqrt(in), as PEFT initialises adapters.
     self.lora_a = nnx.Param(
       jax.random.uniform(
         rngs.params(),
@@ -106,7 +105,7 @@ def adapted(
   """`build` with an adapter on every target.
 
   Raises:
-    UserError: when the network is built and a target matches no linear layer.
+    UserError: on building, if a target matches no linear layer.
   """
 
   def build_adapted(rngs: nnx.Rngs) -> nnx.Module:
@@ -135,26 +134,26 @@ def adapted(
 def adapter_table(
   table: conversion.Table, prefix: str = ''
 ) -> conversion.Table:
-  """Published (PEFT) names of the adapters of a network's linear layers.
+  """Conversion table of the adapters of a network's linear layers, as in PEFT.
 
   Args:
     table: of the network itself.
-    prefix: before every published name.
+    prefix: of every published name.
   """
-  rows = []
-  for row in table:
-    if row.transform is conversion.LINEAR:
-      layer = row.ours.removesuffix('/kernel')
-      name = prefix + row.published.removesuffix('.weight')
-      rows += [
-        conversion.Row(
+  rules = []
+  for rule in table:
+    if rule.transform is conversion.LINEAR:
+      layer = rule.ours.removesuffix('/kernel')
+      name = prefix + rule.published.removesuffix('.weight')
+      rules += [
+        conversion.TensorRule(
           f'{name}.lora_A.weight', f'{layer}/lora_a', conversion.LINEAR
         ),
-        conversion.Row(
+        conversion.TensorRule(
           f'{name}.lora_B.weight', f'{layer}/lora_b', conversion.LINEAR
         ),
       ]
-  return tuple(rows)
+  return tuple(rules)
 
 
 def is_adapter(name: str) -> bool:

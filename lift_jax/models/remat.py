@@ -1,13 +1,13 @@
-"""Stacked blocks, and what their backward pass finds stored.
+"""Running stacked layers, and rematerialisation policies.
 
-The rest it computes again.
+The policies by name:
 
-  none            keeps everything
-  full            keeps what goes into a layer, and computes the layer again
-  save_attention  keeps the results of attention too, the dearest part of a
-                  layer at 17,776 tokens. cuDNN's kernel runs again all the
-                  same: its backward pass needs more than the result
-  offload         as save_attention, but they wait in the memory of the host
+  none            saves all activations for the backward pass
+  full            saves the input of each layer, and recomputes the rest
+  save_attention  saves the results of attention too, the most expensive part of
+                  a layer at 17,776 tokens. cuDNN's kernel runs again anyway, as
+                  its backward pass needs more than the result
+  offload         as save_attention, but offloads them to host memory
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-# The name that `models.attention` gives its results.
+# The checkpoint name of the results of `models.attention`.
 ATTENTION = 'attention'
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
@@ -30,8 +30,8 @@ REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
   ),
 }
 
-# Of stacks up to here every layer is compiled by itself: CPUs run the body of a
-# loop a quarter slower. Published networks have more, and compile one body.
+# Stacks of up to so many layers are unrolled, as CPUs run the body of a loop a
+# quarter slower. Published networks have more layers, and compile one body.
 _MAX_UNROLLED = 8
 
 
@@ -41,18 +41,18 @@ def scan_layers(
   layers: Any,
   remat: str = 'none',
 ) -> Any:
-  """What a stack of layers makes of `carry`.
+  """Applies a stack of layers to `carry`.
 
   Args:
     body: `body(carry, layer) -> (carry, None)`.
-    carry: what goes through all layers.
+    carry: input of the first layer.
     layers: tree of arrays with a leading layer axis.
     remat: name of one of `REMAT_POLICIES`.
   """
   policy = REMAT_POLICIES[remat]
   num_layers = jax.tree.leaves(layers)[0].shape[0]
   if policy is not None:
-    # Inside a loop nothing can be merged back, so the barrier is not needed.
+    # In a scan, CSE cannot undo the recomputation, so no barrier is needed.
     body = jax.checkpoint(body, policy=policy, prevent_cse=False)
   unroll = policy is None and num_layers <= _MAX_UNROLLED
   carry, _ = jax.lax.scan(body, carry, layers, unroll=unroll)

@@ -1,7 +1,7 @@
-"""Attention on TPUs: JAX's splash kernel, which never stores scores.
+"""Attention on TPUs with JAX's splash kernel, which never stores scores.
 
-The kernel reads whole blocks of a multiple of 128 tokens. This file chooses the
-blocks, pads to them, and hides padded keys behind segments.
+The kernel reads blocks of a multiple of 128 tokens. This module chooses the
+block size, pads to it, and masks padded keys by a segment of their own.
 
 B batch  N queries  M keys  H heads  G key heads, dividing H  K head dim
 """
@@ -17,12 +17,12 @@ import jax.numpy as jnp
 
 from lift_jax.models import remat
 
-# Keys below which it is not chosen unasked. This is an estimate, not measured:
-# of 2,048 tokens padding costs at most 13% of the scores, of 1,025 (a frame of
-# InternViT) 26%, and what 'xla' stores of so few is small.
+# Fewest tokens for which 'auto' chooses the kernel. This is an estimate, not
+# measured: at 2,048 tokens padding costs at most 13% of the scores, at 1,025 (a
+# frame of InternViT) 26%, and 'xla' stores little for so few.
 MIN_TOKENS = 2048
 
-# Largest share of scores computed in vain, where blocks of LANES allow it.
+# Largest share of scores wasted on padding, if blocks of LANES allow it.
 MAX_WASTE = 0.03
 
 # Blocks are multiples of this, the width of a TPU's vector registers.
@@ -30,15 +30,16 @@ LANES = 128
 
 # Larger blocks mean fewer steps. With these sizes both passes compile within
 # the 16 MiB of fast memory that XLA gives a kernel on v4, v5e and v5p, for head
-# dims up to 256, in bf16 and fp32. Blocks of 640 do so for one video, but are
-# 16 KiB too many in the step of CogVideoX-2B on batches of 8 (libtpu 0.0.42).
+# dims up to 256, in bf16 and fp32. Blocks of 640 do so for one video, but
+# exceed it by 16 KiB in the step of CogVideoX-2B on batches of 8 (libtpu
+# 0.0.42).
 _MAX_BLOCK = 512
 # Bytes of keys read at a time: 2,560 tokens of 128 numbers in bf16.
 _MAX_READ = 2560 * 128 * 2
 
-# The fused backward pass writes a part of the gradient of all queries for each
-# read of keys, and these are added up. Where there would be more parts, two
-# kernels need none of that memory but compute the scores twice.
+# The fused backward pass writes a partial gradient of all queries for each read
+# of keys, and sums them. For more parts than this, two kernels are used, which
+# need none of that memory but compute the scores twice.
 _MAX_PARTS = 8
 
 _is_interpreted = contextvars.ContextVar('is_interpreted', default=False)
@@ -46,9 +47,9 @@ _is_interpreted = contextvars.ContextVar('is_interpreted', default=False)
 
 @contextlib.contextmanager
 def interpreted() -> Iterator[None]:
-  """What is traced within runs the kernel on any platform.
+  """Interprets the kernel with Pallas on any platform while tracing.
 
-  For tests: Pallas interprets it, far slower than other attention.
+  For tests, as it is far slower than other attention.
   """
   token = _is_interpreted.set(True)
   try:
@@ -62,13 +63,13 @@ def runs_on(platform: str) -> bool:
 
 
 def is_worthwhile(q_bnhk: jax.Array, k_bmgk: jax.Array) -> bool:
-  """Whether to take it unasked where it runs."""
+  """Whether 'auto' should choose the kernel on TPUs."""
   is_long = min(q_bnhk.shape[1], k_bmgk.shape[1]) >= MIN_TOKENS
   return is_long and q_bnhk.dtype in (jnp.bfloat16, jnp.float32)
 
 
 class Blocks(NamedTuple):
-  """Attributes: tokens of a block, and of the sequence padded to blocks."""
+  """Block size, and length of the sequence padded to blocks, in tokens."""
 
   block: int
   padded: int
@@ -77,8 +78,8 @@ class Blocks(NamedTuple):
 def choose_blocks(length: int) -> Blocks:
   """The largest blocks whose padding stays within `MAX_WASTE`.
 
-  Queries and keys share the waste, so each may have half. A sequence so short
-  that even blocks of LANES waste more is padded as little as those allow.
+  Queries and keys may each have half of the waste. A sequence so short that
+  even blocks of LANES waste more is padded to a multiple of LANES.
   """
   least = _round_up(length, LANES)
   most = max(least, math.floor(length * math.sqrt(1.0 + MAX_WASTE)))
@@ -105,26 +106,26 @@ def splash_attention(
     k_bmgk: keys [B, M, G, K]; H / G consecutive query heads share a key head.
     v_bmgk: values [B, M, G, K].
     q_segment_bn: int [B, N], or None.
-    k_segment_bm: int [B, M]; a query sees the keys of its own segment.
-    is_causal: query n sees the keys up to n, and N = M.
+    k_segment_bm: int [B, M]; a query attends to the keys of its own segment.
+    is_causal: query n attends to the keys up to n; requires N = M.
 
   Returns:
-    [B, N, H, K] in the type of `q_bnhk`.
+    [B, N, H, K] in the dtype of `q_bnhk`.
   """
   num_queries, num_keys = q_bnhk.shape[1], k_bmgk.shape[1]
   of_queries, of_keys = choose_blocks(num_queries), choose_blocks(num_keys)
-  # The kernel does not scale. Queries are rounded once more by it, unless
-  # sqrt(K) is a power of two, as with the 64 of CogVideoX.
+  # The kernel does not scale. Scaling rounds the queries once more, unless
+  # sqrt(K) is a power of two, as for CogVideoX with K = 64.
   scale = 1.0 / math.sqrt(q_bnhk.shape[-1])
   q_bnhk = (q_bnhk.astype(jnp.float32) * scale).astype(q_bnhk.dtype)
 
-  # A causal mask hides padded keys already: they come last.
+  # A causal mask already masks padded keys, as they come last.
   if of_keys.padded > num_keys and q_segment_bn is None and not is_causal:
     q_segment_bn = jnp.zeros(q_bnhk.shape[:2], jnp.int32)
     k_segment_bm = jnp.zeros(k_bmgk.shape[:2], jnp.int32)
   segments = None
   if q_segment_bn is not None:
-    # A number that no segment of the row has.
+    # A number that no segment of the sequence has.
     padding_b1 = jnp.max(k_segment_bm, axis=1, keepdims=True) + 1
     segments = (
       _fill(q_segment_bn, of_queries.padded, padding_b1),
@@ -142,8 +143,8 @@ def splash_attention(
 
 
 def _make_kernel(q_bnhk, of_queries: Blocks, of_keys: Blocks, is_causal: bool):
-  """The kernel of one row: (q_hnk, k_gmk, v_gmk, segments) to out_hnk."""
-  # Half a second of imports, for TPUs alone.
+  """The kernel without a batch: (q_hnk, k_gmk, v_gmk, segments) to out_hnk."""
+  # Imported here, as it takes half a second and only TPUs need it.
   from jax.experimental.pallas.ops.tpu import splash_attention as library
 
   heads, dim = q_bnhk.shape[2:]
@@ -166,22 +167,22 @@ def _make_kernel(q_bnhk, of_queries: Blocks, of_keys: Blocks, is_causal: bool):
     ),
     head_shards=1,
     q_seq_shards=1,
-    # What its backward pass needs of its forward pass carries the name that
-    # `remat` saves; a block's own output alone would not spare the kernel.
+    # Names the residuals of the backward pass as `remat` saves them; saving
+    # the output alone would not avoid running the kernel again.
     residual_checkpoint_name=remat.ATTENTION,
     interpret=_is_interpreted.get(),
   )
 
-  def one_row(q_hnk, k_gmk, v_gmk, segments):
+  def run(q_hnk, k_gmk, v_gmk, segments):
     if segments is not None:
       segments = library.SegmentIds(*segments)
     return kernel(q_hnk, k_gmk, v_gmk, segments)
 
-  return one_row
+  return run
 
 
 def _tokens_read(of_keys: Blocks, dim: int, itemsize: int) -> int:
-  """Keys read at a time: whole blocks, and whole reads in the sequence."""
+  """Keys read at a time: a multiple of a block, dividing the sequence."""
   num_blocks = of_keys.padded // of_keys.block
   bytes_of_block = of_keys.block * _round_up(dim, LANES) * itemsize
   most = max(1, _MAX_READ // bytes_of_block)
@@ -191,14 +192,14 @@ def _tokens_read(of_keys: Blocks, dim: int, itemsize: int) -> int:
 
 
 def _heads_first(x_bnhk, length: int):
-  """[B, N, H, K] to [B, H, length, K], with zeros at the end."""
+  """[B, N, H, K] to [B, H, length, K], padded with zeros."""
   padding = length - x_bnhk.shape[1]
   x_bhnk = x_bnhk.transpose(0, 2, 1, 3)
   return jnp.pad(x_bhnk, ((0, 0), (0, 0), (0, padding), (0, 0)))
 
 
 def _fill(segment_bn, length: int, value_b1):
-  """[B, N] to [B, length], with `value` at the end."""
+  """[B, N] to [B, length], padded with `value`."""
   batch, tokens = segment_bn.shape
   tail = jnp.broadcast_to(value_b1, (batch, length - tokens))
   return jnp.concatenate([segment_bn, tail.astype(segment_bn.dtype)], axis=1)

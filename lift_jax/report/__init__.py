@@ -2,6 +2,5 @@
 
 import logging
 
-# It would warn that it builds a font cache, or cannot keep one, which is of no
-# interest to those who run a job.
+# Its warnings about its font cache do not matter to users of a job.
 logging.getLogger('matplotlib').setLevel(logging.ERROR)

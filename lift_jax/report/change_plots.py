@@ -1,8 +1,7 @@
-"""Plots of what was before and what is after.
+"""Plots that compare before and after.
 
-Before is pale and dashed, after is full, so that no difference is told by
-colour alone. All are as wide as a phone, so that their text keeps its size
-there.
+Before is pale and dashed, after is solid, so that no difference is shown by
+colour alone. All are as wide as a phone's screen, where they keep their size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from lift_jax.data.hra import LABELS
 from lift_jax.evaluation.bootstrap import Estimate
 from lift_jax.report import colours
 from lift_jax.report.colours import BACKGROUND, BLUE, INK, VERMILION
-from lift_jax.report.plots import draw_intervals, set_rows
+from lift_jax.report.plots import draw_intervals, set_categories
 from lift_jax.report.svg import SMALL, new_axes, set_hover, styled
 
 _BEFORE = {
@@ -53,10 +52,9 @@ def _add_legend(axes: Axes) -> None:
 
 @styled
 def radar(changes: Sequence[Change]) -> Figure | None:
-  """One polygon for each of the two, their corners further out for more.
+  """A radar chart with a polygon each for before and after.
 
-  Changes that lack a value are left out; with fewer than three nothing is
-  drawn.
+  Changes that lack a value are omitted; None if fewer than three are left.
 
   Args:
     changes: clockwise from the top.
@@ -80,11 +78,14 @@ def radar(changes: Sequence[Change]) -> Figure | None:
     label.set_ha('center' if is_centred else 'left' if side > 0 else 'right')
   axes.set_rgrids((0.25, 0.5, 0.75, 1), ('', '0.5', '', '1'))
   axes.set_rlabel_position(-180 / len(known))
-  for side, look, alpha in (('before', _BEFORE, 0.12), ('after', _AFTER, 0.18)):
+  for side, style, alpha in (
+    ('before', _BEFORE, 0.12),
+    ('after', _AFTER, 0.18),
+  ):
     values = [getattr(change, side).value for change in known]
-    colour = look['edgecolor']
+    colour = style['edgecolor']
     pale = {'facecolor': to_rgba(colour, alpha), 'linewidth': 1.8}
-    axes.fill(angles, values, **look | pale)
+    axes.fill(angles, values, **style | pale)
     inside = BACKGROUND if side == 'before' else colour
     for change, angle, value in zip(known, angles, values, strict=True):
       (dot,) = axes.plot(angle, value, 'o', c=colour, mfc=inside, ms=5.2)
@@ -95,7 +96,7 @@ def radar(changes: Sequence[Change]) -> Figure | None:
 
 
 def axis_limit(changes: Sequence[Change]) -> float:
-  """The end of an axis that holds all of the numbers and intervals."""
+  """The upper limit of an axis that fits all values and intervals."""
   estimates = [e for c in changes for e in (c.before, c.after)]
   numbers = [n for e in estimates for n in (e.value, e.high) if n is not None]
   limits = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -104,26 +105,29 @@ def axis_limit(changes: Sequence[Change]) -> float:
 
 @styled
 def change_bars(changes: Sequence[Change], limit: float) -> Figure:
-  """Two bars a row, each with its interval where there is one.
+  """Horizontal bars for before and after, with intervals if available.
 
   Args:
-    changes: shares, from top to bottom.
-    limit: the end of the axis, not below any of the numbers.
+    changes: of shares, from top to bottom.
+    limit: upper limit of the axis, not below any of the values.
   """
   axes = new_axes((140, 28.5 * len(changes)), (19, 40, 16, 66), xlim=(0, limit))
-  set_rows(axes, [change.name for change in changes])
+  set_categories(axes, [change.name for change in changes])
   axes.set_xticks((0, limit / 2, limit))
   axes.xaxis.set_major_formatter(PercentFormatter(1))
   axes.grid(axis='x')
-  for side, look, offset in (('before', _BEFORE, -0.2), ('after', _AFTER, 0.2)):
+  for side, style, offset in (
+    ('before', _BEFORE, -0.2),
+    ('after', _AFTER, 0.2),
+  ):
     estimates = [getattr(change, side) for change in changes]
     y = [index + offset for index in range(len(changes))]
     for estimate, height in zip(estimates, y, strict=True):
-      told = '-'
+      text = '-'
       if estimate.value is not None:
-        told = f'{estimate.value:.1%}'
-        axes.barh(height, estimate.value, 0.32, **look)
-      axes.text(1.03 * limit, height, told, va='center_baseline', size=SMALL)
+        text = f'{estimate.value:.1%}'
+        axes.barh(height, estimate.value, 0.32, **style)
+      axes.text(1.03 * limit, height, text, va='center_baseline', size=SMALL)
     caps = {'color': INK, 'linewidth': 1.1, 'marker': '|', 'markersize': 5}
     draw_intervals(axes, estimates, y, **caps)
   _add_legend(axes)
@@ -135,15 +139,15 @@ def label_shares(
   before: Mapping[str, Mapping[str, float]],
   after: Mapping[str, Mapping[str, float]],
 ) -> Figure:
-  """For each dimension two bars of Good, Normal and Bad, one over the other.
+  """Stacked bars of Good, Normal and Bad, two for each dimension.
 
   Args:
     before: by dimension, the share of each label.
     after: likewise.
   """
-  # A row is a dimension's name and two bars.
-  width, row = 207, 51
-  axes = new_axes((width, row * len(before)), (0, 1, 0, 38), xlim=(0, 1))
+  # The height is that of a dimension's name and two bars.
+  width, height = 207, 51
+  axes = new_axes((width, height * len(before)), (0, 1, 0, 38), xlim=(0, 1))
   axes.set(xticks=[], ylim=(len(before), 0))
   y = np.add.outer(np.arange(len(before)), (0.41, 0.73)).ravel()
   axes.set_yticks(y, ['before', 'after'] * len(before))
@@ -156,7 +160,7 @@ def label_shares(
     drawn = axes.barh(
       y, share, 0.28, start, color=colours.LABEL_COLOURS[label], ec=BACKGROUND
     )
-    texts = [_fitting(label, one, width * one) for one in share]
+    texts = [_bar_text(label, one, width * one) for one in share]
     axes.bar_label(
       drawn, texts, label_type='center', color=BACKGROUND, size=8.6
     )
@@ -166,8 +170,8 @@ def label_shares(
   return axes.figure
 
 
-def _fitting(label: str, share: float, room: float) -> str:
-  """As much text as there is room for."""
-  if room >= 58:
+def _bar_text(label: str, share: float, width: float) -> str:
+  """As much text as fits a bar of this width in points."""
+  if width >= 58:
     return f'{label} {share:.0%}'
-  return f'{share:.0%}' if room >= 24 else ''
+  return f'{share:.0%}' if width >= 24 else ''

@@ -1,8 +1,8 @@
 """Colours of pages and plots.
 
-Blue and vermilion are of the palette of M. Okabe and K. Ito (Color Universal
-Design, 2008), which colour-blind people tell apart. Text has a contrast of 4.5
-or more on its background (WCAG 2.2, 1.4.3).
+Blue and vermilion are from the colour-blind-safe palette of M. Okabe and K. Ito
+(Color Universal Design, 2008). Text has a contrast of at least 4.5 on its
+background (WCAG 2.2, 1.4.3).
 """
 
 BLUE = '#0072b2'
@@ -11,10 +11,10 @@ INK = '#1d2730'
 MUTED = '#5b6773'
 LINE = '#d5dbe1'
 BACKGROUND = '#ffffff'
-# By label; white text can be read on each.
+# By label; each is dark enough for white text.
 LABEL_COLOURS = {'Good': '#00614a', 'Normal': '#5b6773', 'Bad': '#a33c00'}
 
-# By the names of the style sheet's variables.
+# By the name of the CSS variable.
 CSS_COLOURS = {
   'blue': BLUE,
   'vermilion': VERMILION,

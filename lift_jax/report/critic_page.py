@@ -1,4 +1,4 @@
-"""The page about a critic: how far to trust it, and where it went wrong."""
+"""HTML report on the evaluation of a critic."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,25 @@ _LISTED = 12
 
 _NO_ANSWER = 'none'
 
+# Titles of the terminal's table that the page, which has more room, rewords.
+_LONG_TITLES = {
+  '  one label only, %': '  majority-label baseline, %',
+  '  gain over that': '  gain over the baseline, points',
+  'too sure by, %': 'overconfidence, points',
+  '  scaled': '  after temperature scaling',
+  '  of base rates': '  of the base rates',
+  'Order of clips': 'Ranking of clips',
+  '  if all tie, %': '  if all were ties, %',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class PageConfig:
-  """What the page shows.
+  """Content of the page.
 
   Attributes:
-    worst: how many of the surest answers that people disagree with.
-    frames: of each of them, chosen as a critic's frames are.
+    worst: number of the most confident disagreements to show.
+    frames: number of frames of each, chosen like a critic's frames.
     frame_width: pixels of a frame's longer side.
   """
 
@@ -56,12 +67,12 @@ class PageConfig:
 def critic_page(
   result: Tree, worst: Sequence[Rating], config: PageConfig
 ) -> str:
-  """The whole page.
+  """The HTML page.
 
   Args:
-    result: what `evaluation.json` holds.
+    result: content of `evaluation.json`.
     worst: disagreements to show.
-    config: how.
+    config: how to show them.
   """
   sections = {**result['dimensions'], 'all': result['all']}
   metrics = result['settings']['metrics']
@@ -71,11 +82,14 @@ def critic_page(
     findings=findings(result),
     agreement=_agreement(sections),
     columns=critic_table.columns(result),
-    rows=critic_table.rows(result),
+    rows=[
+      dataclasses.replace(row, title=_LONG_TITLES.get(row.title, row.title))
+      for row in critic_table.rows(result)
+    ],
     coverage=f'{metrics["bootstrap"]["coverage"]:.0%}',
     confusions={name: _confusion(name, s) for name, s in sections.items()},
     reliabilities=_reliabilities(result, sections),
-    order=_order(result),
+    ranking=_ranking(result),
     disagreements=[_disagreement(rating, config) for rating in worst],
     left_out=_left_out(result['left_out']),
     num_bins=metrics['num_bins'],
@@ -92,14 +106,14 @@ def _agreement(sections: Mapping[str, Tree]) -> Plot:
     )
     for name, section in sections.items()
   }
-  told = '; '.join(
-    f'{name} {accuracy.value:.1%}, against {baseline:.1%}'
+  numbers = '; '.join(
+    f'{name} {accuracy.value:.1%}, baseline {baseline:.1%}'
     for name, (accuracy, baseline) in measured.items()
   )
   return Plot(
-    plots.intervals(measured, 'the most frequent label, always'),
-    f'Share of ratings where critic and people agree: {told}',
-    'Share of ratings where the critic names the label that people chose.',
+    plots.intervals(measured, 'majority-label baseline'),
+    f'Accuracy of the critic: {numbers}',
+    'Accuracy: share of ratings where the critic and the annotators agree.',
   )
 
 
@@ -114,14 +128,14 @@ def _confusion(name: str, section: Tree) -> Plot:
     plots.confusion_matrix(
       [line[: len(columns)] for line in counts], LABELS, columns
     ),
-    f'{name}: what people said, and what the critic said',
+    f'{name}: confusion matrix of annotators (rows) and critic (columns)',
   )
 
 
 def _reliabilities(
   result: Tree, sections: Mapping[str, Tree]
 ) -> dict[str, dict[str, Any]]:
-  """Temperatures, and diagrams before and after scaling, by dimension."""
+  """Temperatures, and reliability diagrams before and after, by dimension."""
   shown = {}
   for name, section in sections.items():
     calibration = section['calibration']
@@ -129,8 +143,8 @@ def _reliabilities(
       continue
     drawn = []
     for kind, label, colour in (
-      ('before', 'as it is', VERMILION),
-      ('after', 'scaled', BLUE),
+      ('before', 'uncalibrated', VERMILION),
+      ('after', 'calibrated', BLUE),
     ):
       if calibration[kind] is None:
         continue
@@ -138,10 +152,7 @@ def _reliabilities(
       figure = plots.reliability_diagram(
         calibration[kind]['bins'], f'{label}: ECE {ece}', colour
       )
-      title = (
-        f'{name}, {label}: how often answers of each confidence are right; '
-        f'ECE {ece}'
-      )
+      title = f'{name}, {label}: accuracy over confidence; ECE {ece}'
       drawn.append(Plot(figure, title))
     temperature = result['temperatures'].get(name)
     shown[name] = {
@@ -151,11 +162,11 @@ def _reliabilities(
   return shown
 
 
-def _order(result: Tree) -> dict[str, Any] | None:
-  """The soft reward beside the score of the labels alone."""
+def _ranking(result: Tree) -> dict[str, Any] | None:
+  """Rankings by the soft reward and by the reward of the labels."""
   if not result['reward']:
     return None
-  names = {'soft': 'soft reward', 'labels': 'reward of labels'}
+  names = {'soft': 'soft reward', 'labels': 'reward of the labels'}
   rows = []
   for kind, ranking in result['reward'].items():
     pairs = ranking['pairs']
@@ -182,7 +193,7 @@ def _order(result: Tree) -> dict[str, Any] | None:
 
 
 def _disagreement(rating: Rating, config: PageConfig) -> dict[str, Any]:
-  """A rating's clip, and the two answers."""
+  """A clip with the annotators' and the critic's answers."""
   answer = rating.answer
   said = CLASSES[answer.label]
   probabilities = None
@@ -197,7 +208,7 @@ def _disagreement(rating: Rating, config: PageConfig) -> dict[str, Any]:
     )
   frames, problem = [], None
   if not rating.path.is_file():
-    problem = 'The video file is not there.'
+    problem = 'The video file is missing.'
   else:
     try:
       frames = jpegs(rating.path, config.frames, config.frame_width)
@@ -214,7 +225,7 @@ def _disagreement(rating: Rating, config: PageConfig) -> dict[str, Any]:
 
 
 def jpegs(path: pathlib.Path, num_frames: int, side: int) -> list[bytes]:
-  """Frames of a clip as JPEG, the longer side of `side` pixels at most.
+  """Frames of a clip as JPEG, with a longer side of at most `side` pixels.
 
   Raises:
     UserError: the clip cannot be decoded.
@@ -235,7 +246,7 @@ def jpegs(path: pathlib.Path, num_frames: int, side: int) -> list[bytes]:
 def _left_out(
   records: Mapping[str, Sequence[str | Sequence[str]]],
 ) -> dict[str, dict[str, Any]]:
-  """By kind, how many there are, the first of them, and how many more."""
+  """By kind, the number of records, the first of them, and how many more."""
   return {
     kind: {
       'count': len(items),

@@ -1,7 +1,7 @@
-"""The numbers of a critic's evaluation, as rows of text.
+"""Table of a critic's evaluation, for reports and terminals.
 
-One column for each dimension and one for all. In the rows about the order of
-clips that last one is about whole videos, ranked by their reward.
+There is one column per dimension and one for all. In the rows about the order
+of clips, the last column is about videos ranked by their reward.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from lift_jax.evaluation.critic_evaluation import Tree
 from lift_jax.report.formatting import Row, cell, decimal, percent
 
-# Title, where the number stands below a section, and how to write it.
+# Title, path of the number within a section, and its format; or a heading.
 _ROWS = (
   ('Labels', None, None),
   ('accuracy, %', 'agreement.accuracy', percent),
@@ -41,13 +41,13 @@ def columns(result: Tree) -> list[str]:
 
 
 def main_reward(result: Tree) -> Tree | None:
-  """The order of whole videos by the soft reward, or else by the labels."""
+  """The ranking of videos by the soft reward, or by labels if there is none."""
   reward = result['reward'] or {}
   return reward.get('soft') or reward.get('labels')
 
 
 def rows(result: Tree) -> list[Row]:
-  """Every row, headings included."""
+  """All rows, including headings."""
   sections = [
     section | {'temperature': result['temperatures'][name]}
     for name, section in result['dimensions'].items()
@@ -64,7 +64,7 @@ def rows(result: Tree) -> list[Row]:
 
 
 def _at(section: Tree, path: str) -> Any:
-  """What stands at a path such as 'ranking.pairs'; None if nothing does."""
+  """The value at a path such as 'ranking.pairs'; None if it is missing."""
   value = section
   for key in path.split('.'):
     value = value.get(key) if value else None

@@ -1,4 +1,4 @@
-"""The page about a demo: what feedback changed, with the clips beside it."""
+"""HTML report of a demo: what feedback changed, with clips to compare."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from lift_jax.report.change_plots import Change
 from lift_jax.report.formatting import (
   Format,
   Row,
+  by_interval,
   cell,
   decimal,
   duration,
@@ -24,11 +25,10 @@ from lift_jax.report.formatting import (
   points,
   short,
   signed,
-  verdict,
 )
 from lift_jax.report.svg import Plot
 
-# As CogVideoX generates.
+# CogVideoX's frame rate.
 _FPS = 8
 
 _COLUMNS = 3
@@ -43,12 +43,12 @@ _ALL_NAME = 'all three'
 
 @dataclasses.dataclass(frozen=True)
 class ShownClip:
-  """A clip, and what the judge says of it.
+  """A clip and its evaluation.
 
   Attributes:
     frames_thw3: uint8 [T, H, W, 3].
-    labels: of each dimension.
-    rationales: a sentence for each dimension.
+    labels: by dimension.
+    rationales: a sentence by dimension.
     reward: of the labels, between 0 and 1.
   """
 
@@ -60,7 +60,7 @@ class ShownClip:
 
 @dataclasses.dataclass(frozen=True)
 class ClipPair:
-  """What became of one prompt and one seed, before and after."""
+  """Clips of one prompt and seed, before and after."""
 
   caption: str
   before: ShownClip
@@ -69,12 +69,12 @@ class ClipPair:
 
 @dataclasses.dataclass(frozen=True)
 class DemoContent:
-  """What the page shows.
+  """Content of the page.
 
   Attributes:
-    results: what `results.json` holds.
+    results: content of `results.json`.
     pairs: clips to show, in this order.
-    curves: by stage and name, the steps and values of a number.
+    curves: steps and values of metrics, by stage and name.
     configs: of each stage, as it ran.
   """
 
@@ -85,7 +85,7 @@ class DemoContent:
 
 
 def demo_page(content: DemoContent) -> str:
-  """The whole page."""
+  """The HTML page."""
   results = content.results
   comparison = results['comparison']
   title, text = headline(comparison)
@@ -123,72 +123,72 @@ def demo_page(content: DemoContent) -> str:
 
 
 def headline(comparison: Tree) -> tuple[str, str]:
-  """The finding in a sentence, and how sure it is."""
+  """The main finding in a sentence, and its uncertainty."""
   rates = _known(comparison['rates'][_ALL])
   before, after, difference = (
     rates[name] for name in ('before', 'after', 'difference')
   )
   if None in (before['value'], after['value'], difference['value']):
     return (
-      'Nothing can be said: clips Good in all three dimensions were not '
-      'counted',
-      'The shares before and after are not both known.',
+      'No result: the share of clips that are Good in all three dimensions is '
+      'unknown',
+      'The share is missing before or after training.',
     )
   first, then = percentage(before), percentage(after)
   what = f'{then} of clips are Good in all three dimensions'
-  title = verdict(
+  title = by_interval(
     difference,
     f'Feedback helped: {what}, up from {first}',
     f'Feedback did harm: {what}, down from {first}',
-    f'No clear change: {what}, {first} before',
+    f'No significant change: {what}, {first} before',
   )
   change = f'The difference is {points(difference["value"])} points'
   if difference['low'] is None:
-    text = f'{change}; without an interval, it may be chance.'
+    text = f'{change}; without an interval, it may be due to chance.'
   else:
     low, high = points(difference['low']), points(difference['high'])
-    of = _coverage(comparison)
-    text = f'{change} ({of} interval: {low} to {high})' + verdict(
+    coverage = _coverage(comparison)
+    text = f'{change} ({coverage} interval: {low} to {high})' + by_interval(
       difference,
       '.',
       '.',
-      '. The interval includes zero: chance alone may have made it.',
+      '. The interval includes zero: the change may be due to chance.',
     )
   return title, (
     f'{text} Measured on {comparison["num_videos"]:,} clips of '
-    f'{comparison["num_prompts"]:,} prompts that training never saw, each '
-    'drawn twice from the same noise.'
+    f'{comparison["num_prompts"]:,} prompts that were held out from training; '
+    'both models start from the same noise.'
   )
 
 
 def findings(comparison: Tree) -> list[str]:
-  """What else the numbers come to, in sentences."""
-  groups = {'better in': [], 'worse in': [], 'no clear change in': []}
+  """Further findings, in sentences."""
+  groups = {'better in': [], 'worse in': [], 'no significant change in': []}
   for dimension in DIMENSIONS:
     difference = _known(comparison['rates'][dimension])['difference']
     if difference['value'] is not None:
-      groups[verdict(difference, *groups)].append(
+      groups[by_interval(difference, *groups)].append(
         f'{dimension} ({points(difference["value"])} points)'
       )
-  told = '; '.join(
+  changes = '; '.join(
     f'{group} {_listed(members)}'
     for group, members in groups.items()
     if members
   )
-  lines = [f'By the share of Good: {told}.'] if told else []
-  # What is rewarded for looking clean may simply stop moving.
+  lines = [f'By the share of Good: {changes}.'] if changes else []
+  # A reward for clean images may simply stop all motion.
   still, speed = (
     _known(comparison[name])['difference'] for name in ('static_share', 'speed')
   )
-  if verdict(still, 'more', '', ''):
+  if by_interval(still, 'more', '', ''):
     lines.append(
-      f'Beware: more clips are static ({points(still["value"])} points), '
-      'which can please a critic without any gain.'
+      f'Warning: more clips are static ({points(still["value"])} points), '
+      'which can raise rewards without any real improvement.'
     )
-  if verdict(speed, '', 'less', ''):
+  if by_interval(speed, '', 'less', ''):
     lines.append(
-      'Steps from frame to frame are shorter than before. See whether shapes '
-      'tremble less or move less.'
+      'Shapes move less from frame to frame than before. Check whether they '
+      'jitter less or travel less.'
     )
   return lines
 
@@ -200,7 +200,7 @@ def _listed(words: list[str]) -> str:
 
 
 def _known(numbers: Tree) -> Tree:
-  """Estimates of which none is None."""
+  """Estimates, with undefined ones instead of None."""
   return {
     name: estimate or _UNDEFINED
     for name, estimate in ((name, numbers[name])
@@ -209,7 +209,7 @@ def _known(numbers: Tree) -> Tree:
 
 
 def _coverage(comparison: Tree) -> str:
-  """Of the intervals, such as '95%'."""
+  """Coverage of the intervals, such as '95%'."""
   return f'{100 * comparison["bootstrap"]["coverage"]:g}%'
 
 
@@ -218,23 +218,23 @@ def _thousandths(value: float) -> str:
 
 
 def _numbers(comparison: Tree) -> list[tuple[str, Tree, Format, Format]]:
-  """Names, numbers, and how to write them and their differences."""
+  """Titles, numbers, and the formats of values and differences."""
   rates = comparison['rates']
   names = {dimension: dimension for dimension in DIMENSIONS}
   rows = [
-    (f'{told}: Good, %', rates[name], percent, points)
-    for name, told in (names | {_ALL: _ALL_NAME}).items()
+    (f'{title}: Good, %', rates[name], percent, points)
+    for name, title in (names | {_ALL: _ALL_NAME}).items()
   ]
   return rows + [
     ('mean reward', comparison['reward'], _thousandths,
      lambda value: signed(value, 3)),
-    ('step, % of the side', comparison['speed'], percent, points),
+    ('step, % of image side', comparison['speed'], percent, points),
     ('static, %', comparison['static_share'], percent, points),
   ]  # fmt: skip
 
 
 def _rows(comparison: Tree) -> list[Row]:
-  """The table of all numbers before, after, and their differences."""
+  """Rows of all numbers: before, after, and difference."""
   rows = []
   for name, numbers, write, write_difference in _numbers(comparison):
     writers = (write, write, write_difference)
@@ -259,24 +259,24 @@ def _changes(comparison: Tree) -> list[Plot]:
   drawn = [
     Plot(
       change_plots.change_bars(changes, limit=1.0),
-      _told(changes),
-      'Shares of Good with their intervals.',
+      _alt_text(changes),
+      'Shares of Good, with intervals.',
     ),
     Plot(
       change_plots.label_shares(labels['before'], labels['after']),
       'Shares of Good, Normal and Bad in each dimension',
-      'All labels; each bar is all clips.',
+      'Shares of all labels.',
     ),
   ]
   radar = change_plots.radar(axes)
   if radar is None:
     return drawn
   caption = 'Shares of Good and the mean reward; further out is better.'
-  return [Plot(radar, _told(axes), caption), *drawn]
+  return [Plot(radar, _alt_text(axes), caption), *drawn]
 
 
-def _told(changes: Sequence[Change]) -> str:
-  """The numbers of a plot, for those who do not see it."""
+def _alt_text(changes: Sequence[Change]) -> str:
+  """The numbers of a plot, for screen readers."""
   return '; '.join(
     f'{change.name} '
     + ' then '.join(
@@ -288,9 +288,9 @@ def _told(changes: Sequence[Change]) -> str:
 
 
 def _flaws(flaws: Mapping[str, Mapping[str, float]]) -> list[Plot]:
-  """How many clips have each kind, the most frequent first."""
+  """Shares of clips with each kind of flaw, the most frequent first."""
   before, after = flaws['before'], flaws['after']
-  # A kind that is not listed was not found.
+  # Kinds that were not found are not listed.
   shares = {
     kind: (before.get(kind, 0.0), after.get(kind, 0.0))
     for kind in dict.fromkeys((*before, *after))
@@ -302,7 +302,7 @@ def _flaws(flaws: Mapping[str, Mapping[str, float]]) -> list[Plot]:
     )
     if any(both)
   ]
-  # As many columns as a screen has room for, all to one scale.
+  # As many columns as fit a screen, all at the same scale.
   limit = change_plots.axis_limit(changes)
   num_rows = -(-len(changes) // _COLUMNS)
   columns = [
@@ -310,7 +310,7 @@ def _flaws(flaws: Mapping[str, Mapping[str, float]]) -> list[Plot]:
     for start in range(0, len(changes), num_rows or 1)
   ]
   return [
-    Plot(change_plots.change_bars(column, limit), _told(column))
+    Plot(change_plots.change_bars(column, limit), _alt_text(column))
     for column in columns
   ]
 

@@ -1,10 +1,10 @@
-"""Numbers and estimates as the text that reports show."""
+"""Formats numbers and estimates for reports."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
-# An estimate as files of results hold it: 'value', 'low' and 'high'.
+# An estimate as in result files: 'value', 'low' and 'high'.
 Estimate = Mapping[str, float | None]
 
 Format = Callable[[float], str]
@@ -15,7 +15,7 @@ class Cell:
   """A number as text.
 
   Attributes:
-    value: such as '85.6', or '-' where it is not defined.
+    value: such as '85.6', or '-' if undefined.
     interval: such as '[82.1, 88.9]', or ''.
   """
 
@@ -52,14 +52,14 @@ def decimal(value: float) -> str:
 
 
 def signed(value: float, decimals: int) -> str:
-  """With its sign, except for what rounds to zero."""
+  """A number with its sign, or zero without one."""
   # Adding zero turns minus zero into zero.
   value = round(value, decimals) + 0.0
   return f'{value:{"+" if value else ""}.{decimals}f}'.replace('-', '\u2212')
 
 
 def points(value: float) -> str:
-  """A difference of shares in percentage points."""
+  """A difference of shares, in percentage points."""
   return signed(100 * value, 1)
 
 
@@ -68,7 +68,7 @@ def percentage(estimate: Estimate) -> str:
 
 
 def with_interval(estimate: Estimate) -> str:
-  """Such as '85.6% (82.1 to 88.9)'."""
+  """An estimate such as '85.6% (82.1 to 88.9)'."""
   text = percentage(estimate)
   if estimate['low'] is None:
     return text
@@ -76,8 +76,10 @@ def with_interval(estimate: Estimate) -> str:
   return f'{text} ({low} to {high})'
 
 
-def verdict(estimate: Estimate, above: str, below: str, unclear: str) -> str:
-  """`above` or `below` where the whole interval is on one side of zero."""
+def by_interval(
+  estimate: Estimate, above: str, below: str, unclear: str
+) -> str:
+  """The text for an interval above zero, below zero, or including zero."""
   low, high = estimate['low'], estimate['high']
   if low is None:
     return unclear
@@ -85,7 +87,7 @@ def verdict(estimate: Estimate, above: str, below: str, unclear: str) -> str:
 
 
 def short(value: float) -> str:
-  """In about eight characters, such as '0.1234', '12,345' or '1.2e-4'."""
+  """A number in about eight characters: '0.1234', '12,345' or '1.2e-4'."""
   if 1e3 <= abs(value) < 1e6:
     return f'{value:,.0f}'
   if value and not 1e-3 <= abs(value) < 1e6:
@@ -95,7 +97,7 @@ def short(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-  """Such as '2 min 05 s'."""
+  """A duration such as '2 min 05 s'."""
   if seconds < 59.95:
     return f'{seconds:.1f} s'
   minutes, rest = divmod(round(seconds), 60)

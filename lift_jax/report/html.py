@@ -1,4 +1,4 @@
-"""Renders the templates of reports."""
+"""Renders the HTML templates of reports."""
 
 import itertools
 import re
@@ -10,13 +10,14 @@ from markupsafe import Markup
 from lift_jax.report.colours import CSS_COLOURS
 from lift_jax.report.svg import Plot, to_svg
 
-# Not allowed in HTML: controls but tabs and line breaks, and surrogates.
+# Not allowed in HTML: control characters except tabs and line breaks, and
+# surrogates.
 _FORBIDDEN = re.compile(
   '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]'
 )  # fmt: skip
 
-# All text is escaped: a caption, a file name or an answer of a model cannot
-# become part of a page's structure, whatever it holds.
+# All text is escaped: captions, file names and answers of a model cannot inject
+# HTML.
 _ENVIRONMENT = jinja2.Environment(
   loader=jinja2.PackageLoader('lift_jax.report'),
   autoescape=True,
@@ -28,11 +29,11 @@ _ENVIRONMENT.filters['thousands'] = '{:,}'.format
 
 
 def render(template: str, **content: Any) -> str:
-  """A whole page, which needs no other file.
+  """A self-contained HTML page.
 
   Args:
-    template: a file's name in `templates/`.
-    **content: what the template refers to.
+    template: name of a file in `templates/`.
+    **content: variables of the template.
   """
   numbers = itertools.count(1)
 

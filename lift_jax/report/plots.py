@@ -1,4 +1,4 @@
-"""Plots of reports, on a critic and on a training run."""
+"""Plots for reports on critics and training runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 import math
@@ -15,13 +15,13 @@ from lift_jax.report.colours import BACKGROUND, BLUE, INK, MUTED, VERMILION
 from lift_jax.report.formatting import short
 from lift_jax.report.svg import SMALL, new_axes, set_hover, styled
 
-# No blue between the two of the middle suits either colour of text.
+# The jump in the middle avoids shades on which neither text colour is legible.
 _SHADES = LinearSegmentedColormap.from_list(
   'shares', [(0, BACKGROUND), (0.5, '#a5cee4'), (0.5, BLUE), (1, '#004a75')]
 )
 
-# A curve of more points than this is drawn pale, under a smooth one, which is
-# the mean over so many of a series' points.
+# A curve of more points than this is drawn pale, with a moving average on top
+# whose window is the number of points divided by `_WINDOWS`.
 SMOOTH_FROM = 60
 _WINDOWS = 15
 
@@ -30,10 +30,10 @@ _WINDOWS = 15
 def confusion_matrix(
   counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str]
 ) -> Figure:
-  """Counts, shaded by their share of the row, which is written too.
+  """Counts and their shares of the row, shaded by the share.
 
   Args:
-    counts: one list a row.
+    counts: one list per row.
     rows: labels of the annotators.
     columns: labels of the critic.
   """
@@ -44,7 +44,7 @@ def confusion_matrix(
   axes.invert_yaxis()
   axes.xaxis.tick_top()
   axes.xaxis.set_label_position('top')
-  axes.set(xlabel='the critic said', ylabel='people said')
+  axes.set(xlabel='critic', ylabel='annotators')
   axes.set_xticks(np.arange(len(columns)) + 0.5, columns, color=INK)
   axes.set_yticks(np.arange(len(rows)) + 0.5, rows, color=INK)
   for (row, column), share in np.ndenumerate(shares_rc):
@@ -60,17 +60,17 @@ def confusion_matrix(
 def reliability_diagram(
   bins: Sequence[Mapping[str, float]], name: str, colour: str
 ) -> Figure:
-  """Accuracy over confidence, one dot a bin, and how many ratings each holds.
+  """Accuracy over confidence, a dot per bin, and a histogram of confidence.
 
   Args:
-    bins: dicts of `evaluation.calibration.Bin`.
-    name: written above.
+    bins: `evaluation.calibration.Bin`s as dicts.
+    name: title of the plot.
     colour: of dots and bars.
   """
   axes = new_axes((124, 124), (16, 13, 60, 43), xlim=(0, 1), ylim=(0, 1))
   histogram = axes.inset_axes((0, -0.25, 1, 0.2), sharex=axes)
   axes.set_title(name)
-  axes.set_ylabel('right')
+  axes.set_ylabel('accuracy')
   axes.tick_params(labelbottom=False)
   histogram.set(xlabel='confidence', yticks=[])
   histogram.spines['bottom'].set_visible(True)
@@ -89,12 +89,12 @@ def reliability_diagram(
     axes.plot((x, x), ends, color=colour, linewidth=1.2)
     size = 4 + 6.8 * math.sqrt(count / total)
     (dot,) = axes.plot(x, y, 'o', c=colour, ms=size, mew=0)
-    told = f'{count:,} ratings of confidence {bin_["low"]:.0%} to '
-    told += f'{bin_["high"]:.0%}: mean {x:.0%}, {y:.0%} right'
-    set_hover(dot, told)
+    text = f'{count:,} ratings of confidence {bin_["low"]:.0%} to '
+    text += f'{bin_["high"]:.0%}: mean {x:.0%}, accuracy {y:.0%}'
+    set_hover(dot, text)
     width = bin_['high'] - bin_['low']
-    look = {'color': colour, 'alpha': 0.6, 'edgecolor': BACKGROUND}
-    histogram.bar(bin_['low'], count, width, align='edge', **look)
+    style = {'color': colour, 'alpha': 0.6, 'edgecolor': BACKGROUND}
+    histogram.bar(bin_['low'], count, width, align='edge', **style)
   return axes.figure
 
 
@@ -102,21 +102,21 @@ def reliability_diagram(
 def intervals(
   measured: Mapping[str, tuple[Estimate, float | None]], reference_name: str
 ) -> Figure:
-  """Shares as dots with their intervals, each beside its reference.
+  """Shares as dots with their intervals, and a reference value for each.
 
   Args:
     measured: from top to bottom, by name, a share and its reference.
-    reference_name: what the references are, for the legend.
+    reference_name: of the references, for the legend.
   """
   axes = new_axes((390, 26 * len(measured)), (26, 54, 18, 84), xlim=(0, 1))
-  set_rows(axes, list(measured))
+  set_categories(axes, list(measured))
   axes.xaxis.set_major_formatter(PercentFormatter(1))
   axes.grid(axis='x')
   estimates, references = zip(*measured.values(), strict=True)
   values, y = [estimate.value for estimate in estimates], range(len(measured))
-  axes.plot(values, y, 'o', c=BLUE, ms=8, label='the critic', zorder=3)
-  look = {'c': VERMILION, 'ms': 15, 'mew': 2}
-  axes.plot(references, y, '|', label=reference_name, **look)
+  axes.plot(values, y, 'o', c=BLUE, ms=8, label='critic', zorder=3)
+  style = {'c': VERMILION, 'ms': 15, 'mew': 2}
+  axes.plot(references, y, '|', label=reference_name, **style)
   draw_intervals(axes, estimates, y, color=BLUE, linewidth=2.3)
   for index, value in enumerate(values):
     axes.text(1.025, index, f'{value:.1%}', va='center_baseline', weight='bold')
@@ -124,20 +124,20 @@ def intervals(
   return axes.figure
 
 
-def set_rows(axes: Axes, names: Sequence[str]) -> None:
-  """Rows with names, from top to bottom; their middles are 0, 1, ..."""
+def set_categories(axes: Axes, names: Sequence[str]) -> None:
+  """Makes the y axis categorical, from top to bottom at y = 0, 1, ..."""
   axes.set_ylim(len(names) - 0.5, -0.5)
   axes.set_yticks(range(len(names)), names, color=INK, size=9.4)
 
 
 def draw_intervals(
-  axes: Axes, estimates: Sequence[Estimate], y: Sequence[float], **look
+  axes: Axes, estimates: Sequence[Estimate], y: Sequence[float], **style
 ) -> None:
-  """Horizontal lines at heights `y`, where there is an interval."""
+  """Draws the intervals that exist as horizontal lines at heights `y`."""
   for estimate, height in zip(estimates, y, strict=True):
     if estimate.low is not None and estimate.high is not None:
       ends = (estimate.low, estimate.high)
-      axes.plot(ends, (height, height), **look)
+      axes.plot(ends, (height, height), **style)
 
 
 @styled
@@ -149,17 +149,17 @@ def bars(
   left: float,
   marked: str | None = None,
 ) -> Figure:
-  """A bar for each value, from top to bottom.
+  """Horizontal bars, from top to bottom.
 
   Args:
     values: by name.
-    write: a value as text.
-    size: of the longest bar, and of a row.
+    write: formats a value.
+    size: length of the longest bar, and height for each bar.
     left: width of the names.
-    marked: the name of a bar that is full where the others are pale.
+    marked: name of a bar to highlight.
   """
   axes = new_axes((size[0], size[1] * len(values)), (0, 56, 0, left))
-  set_rows(axes, list(values))
+  set_categories(axes, list(values))
   axes.set(xlim=(0, max(values.values()) or 1), xticks=[])
   for index, (name, value) in enumerate(values.items()):
     alpha = 1 if marked in (None, name) else 0.4
@@ -175,11 +175,11 @@ def bars(
 
 @styled
 def curve(name: str, points: Sequence[tuple[float, float]]) -> Figure:
-  """A number over the steps of a training run.
+  """A metric over training steps.
 
   Args:
-    name: of the number, written above.
-    points: steps and values; those that are not finite are counted, not drawn.
+    name: of the metric, the title of the plot.
+    points: steps and values; non-finite values are counted but not drawn.
   """
   axes = new_axes((186, 88), (16, 18, 28, 42))
   axes.set_title(name)
@@ -226,11 +226,11 @@ def _draw_curve(axes: Axes, step_n: np.ndarray, value_n: np.ndarray) -> None:
 
 
 def smooth(value_n: np.ndarray, window: int) -> np.ndarray:
-  """The mean of the values around each, [N]; at the ends, of those there are.
+  """The centred moving average, [N], over fewer values near the ends.
 
   Args:
     value_n: [N].
-    window: how many, rounded up to an odd number.
+    window: number of values, rounded up to an odd number.
   """
   ones_k = np.ones(2 * (window // 2) + 1)
   sum_n = np.convolve(value_n, ones_k, 'same')

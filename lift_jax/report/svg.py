@@ -1,6 +1,6 @@
-"""Matplotlib's figures as inline SVG of a page, and the style they share.
+"""Matplotlib figures as inline SVG, and their common style.
 
-Lengths are in points, 3/4 of a CSS pixel. Text stays text, in the page's font.
+Lengths are in points, 4/3 of a CSS pixel. Text stays text, in the page's font.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from lift_jax.report.colours import INK, LINE, MUTED
 
 SMALL = 8.3
 
-# On top of Matplotlib's defaults, whatever the user's matplotlibrc says; to
-# decorate functions that draw.
+# A decorator of functions that draw. It changes Matplotlib's defaults, ignoring
+# the user's matplotlibrc.
 styled = style.context(
   {
     'axes.axisbelow': True,
@@ -45,7 +45,7 @@ styled = style.context(
     'legend.labelcolor': MUTED,
     'svg.fonttype': 'none',
     'text.color': INK,
-    # Names may hold dollar signs.
+    # Names may contain dollar signs.
     'text.parse_math': False,
     'xtick.color': MUTED,
     'xtick.labelsize': SMALL,
@@ -69,8 +69,8 @@ class Plot:
   """A figure in a page.
 
   Attributes:
-    figure: whose colours and fonts are of `styled`.
-    title: what it shows, for those who do not see it.
+    figure: drawn in the style of `styled`.
+    title: text alternative, for screen readers.
     caption: written below; '' for none.
   """
 
@@ -89,7 +89,7 @@ def new_axes(
   Args:
     size: width and height between the margins.
     margins: top, right, bottom and left, as in CSS.
-    **settings: of the axes, such as their projection.
+    **settings: of the axes, such as the projection.
   """
   top, right, bottom, left = margins
   width, height = left + size[0] + right, top + size[1] + bottom
@@ -99,25 +99,25 @@ def new_axes(
 
 
 def set_hover(artist: Artist, text: str) -> None:
-  """Sets the text that shows while the pointer is on the artist."""
+  """Sets the artist's tooltip."""
   artist.set_gid(f'{_HOVER}{text}')
 
 
 @styled
 def to_svg(plot: Plot, salt: str) -> str:
-  """The plot as an HTML element; the same input gives the same text.
+  """The plot, without its caption, as an SVG element; deterministic.
 
   Args:
-    plot: without its caption.
-    salt: for ids, which must differ from those of the page's other plots.
+    plot: to convert.
+    salt: makes the element ids unique among the plots of a page.
   """
   file = io.BytesIO()
   no_metadata = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
   with style.context({'svg.hashsalt': salt}):
     plot.figure.savefig(file, format='svg', metadata=no_metadata)
   root = ElementTree.fromstring(file.getvalue())
-  # A style sheet, which would apply to the whole page, and clip paths: nothing
-  # is outside of its axes.
+  # A style sheet, which would apply to the complete page, and clip paths, which
+  # are not needed: nothing is outside of its axes.
   for definitions in root.findall(f'{_SVG}defs'):
     root.remove(definitions)
   for element in list(root.iter()):
@@ -130,14 +130,14 @@ def to_svg(plot: Plot, salt: str) -> str:
     if _HREF in element.attrib:
       element.set('href', element.attrib.pop(_HREF))
     if element.tag == 'g':
-      # Nothing refers to groups, whose names are the same in every figure.
+      # Ids of groups are not unique in a page, and nothing refers to them.
       name = element.attrib.pop('id', '')
       if name.startswith(_HOVER):
         _add_title(element, name.removeprefix(_HOVER))
     elif element.tag == 'text':
-      # The page's font, not the one that Matplotlib measures.
-      look = re.sub('font-family: [^;]*;? ?', '', element.get('style'))
-      element.set('style', look)
+      # Use the page's font, not the one that Matplotlib measures.
+      css = re.sub('font-family: [^;]*;? ?', '', element.get('style'))
+      element.set('style', css)
   root.set('role', 'img')
   _add_title(root, plot.title)
   return ElementTree.tostring(root, encoding='unicode')

@@ -1,1 +1,1 @@
-"""What keeps a job going: hosts, shutdown, progress, work journal, batching."""
+"""Services of a running job: hosts, shutdown, progress, journal, files."""

@@ -1,4 +1,4 @@
-"""Work cut into batches whose rows do not depend on what is done already."""
+"""Batches of work items whose batch slots do not change when a run resumes."""
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
@@ -9,12 +9,12 @@ T = TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch(Generic[T]):
-  """Pieces of work that are done together.
+class WorkBatch(Generic[T]):
+  """Work items that are processed together.
 
   Attributes:
-    items: one for each row.
-    is_new: whether the row is wanted; others only fill the batch.
+    items: one per batch slot.
+    is_new: whether the slot's result is wanted; other slots are padding.
   """
 
   items: list[T]
@@ -23,27 +23,27 @@ class Batch(Generic[T]):
 
 def fill_batches(
   items: Sequence[T], is_done: Callable[[T], bool], batch_size: int
-) -> Iterator[Batch[T]]:
-  """Batches of what is not done.
+) -> Iterator[WorkBatch[T]]:
+  """Batches of the items that are not done.
 
-  A piece has the same row of the batch in every run, so that a run that goes on
-  after a kill computes it by the same instructions: to the last bit, whatever
-  the other rows hold.
+  An item has the same batch slot in every run. So a resumed run computes it by
+  the same instructions, with the same bits as a result, whatever the other
+  slots hold.
   """
   queues = [
-    [item for item in items[row::batch_size] if not is_done(item)]
-    for row in range(batch_size)
+    [item for item in items[slot::batch_size] if not is_done(item)]
+    for slot in range(batch_size)
   ]
   nothing = object()
-  for row_items in itertools.zip_longest(*queues, fillvalue=nothing):
-    filler = next(item for item in row_items if item is not nothing)
-    yield Batch(
-      [filler if item is nothing else item for item in row_items],
-      [item is not nothing for item in row_items],
+  for slots in itertools.zip_longest(*queues, fillvalue=nothing):
+    filler = next(item for item in slots if item is not nothing)
+    yield WorkBatch(
+      [filler if item is nothing else item for item in slots],
+      [item is not nothing for item in slots],
     )
 
 
 def in_rounds(items: Iterator[T], size: int) -> Iterator[list[T]]:
-  """Lists of `size` items, the last one perhaps shorter."""
+  """Lists of `size` items each; the last one may be shorter."""
   while taken := list(itertools.islice(items, size)):
     yield taken

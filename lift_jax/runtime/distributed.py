@@ -1,4 +1,4 @@
-"""Several hosts, and who of them speaks."""
+"""Multi-host initialisation, barriers, errors and logging."""
 
 from collections.abc import Iterator
 import contextlib
@@ -12,46 +12,45 @@ import numpy as np
 
 from lift_jax.errors import UserError
 
-# How long a host waits for one that has more to do.
+# How long hosts that work independently may wait for the slowest one.
 _WEEK_IN_MS = 7 * 24 * 3600 * 1000
 
-# How long JAX may take to end a process once another is lost; it knows at once.
+# How long JAX may take to terminate a process once another one is lost.
 _SECONDS_TO_END = 60
 
-# Longest message that one host passes on to the others, in bytes.
+# Longest error message that one host sends to the others, in bytes.
 _MESSAGE_BYTES = 2048
 
 
 def initialize(multihost: bool) -> None:
-  """Joins the other hosts; must run before any device is touched.
+  """Connects this process to the other hosts, before any device is used.
 
-  JAX recognises Cloud TPU, SLURM and Kubernetes. Elsewhere three variables say
-  who is who: JAX_COORDINATOR_ADDRESS (host:port of the first process),
-  JAX_NUM_PROCESSES and JAX_PROCESS_ID. JAX itself reads only the first, so the
-  other two are passed on here; where they are set they go before what JAX
-  recognises.
+  JAX detects Cloud TPU, SLURM and Kubernetes. Elsewhere set three environment
+  variables: JAX_COORDINATOR_ADDRESS (host:port of the first process),
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID. JAX itself reads only the first; the
+  other two are passed to it here, and take precedence over what it detects.
 
   Raises:
-    UserError: `--multihost` was given and the hosts do not meet.
+    UserError: `--multihost` was given and the hosts cannot connect.
   """
   if not multihost:
     return
-  num_processes = _number('JAX_NUM_PROCESSES')
-  process_id = _number('JAX_PROCESS_ID')
+  num_processes = _environment_int('JAX_NUM_PROCESSES')
+  process_id = _environment_int('JAX_PROCESS_ID')
   try:
     jax.distributed.initialize(
       num_processes=num_processes, process_id=process_id
     )
   except (ValueError, RuntimeError) as error:
     raise UserError(
-      f'--multihost: the hosts did not meet ({error}); on machines that JAX '
-      'does not recognise set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and '
+      f'--multihost: the hosts could not connect ({error}); on clusters that '
+      'JAX does not detect, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and '
       'JAX_PROCESS_ID'
     ) from error
 
 
-def _number(name: str) -> int | None:
-  """A number from the environment, or None where it is not set."""
+def _environment_int(name: str) -> int | None:
+  """The integer in an environment variable; None if it is not set."""
   text = os.environ.get(name)
   if text is None:
     return None
@@ -61,12 +60,12 @@ def _number(name: str) -> int | None:
 
 
 def is_primary() -> bool:
-  """Whether this host writes logs and indexes."""
+  """Whether this is the host that writes logs and indexes: process 0."""
   return jax.process_index() == 0
 
 
 def start_logging() -> logging.Logger:
-  """The project's logger, on the primary host alone."""
+  """The project's logger; only the primary host logs below warnings."""
   logger = logging.getLogger('lift')
   if not logger.handlers:
     handler = logging.StreamHandler(sys.stdout)
@@ -78,7 +77,7 @@ def start_logging() -> logging.Logger:
 
 
 def barrier(name: str) -> None:
-  """Waits until every host has come here."""
+  """Waits until every host has reached this barrier."""
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 
@@ -86,10 +85,10 @@ def barrier(name: str) -> None:
 
 
 def wait_for_all(name: str) -> None:
-  """A barrier for hosts that work apart and come hours after one another.
+  """A barrier for independent hosts, which may arrive hours apart.
 
-  The devices take no part, whose collectives may give up after minutes. Where
-  a host is lost meanwhile JAX ends the others, and they say so.
+  It uses no devices, whose collectives may time out after minutes. If a host is
+  lost meanwhile, JAX terminates the others, and they print why.
   """
   if jax.process_count() == 1:
     return
@@ -99,8 +98,8 @@ def wait_for_all(name: str) -> None:
     multihost.get_barrier_sync_fn()(key=name, timeout_ms=_WEEK_IN_MS)
   except RuntimeError:
     print(
-      f'host {jax.process_index()}: another host is lost; what this one has '
-      'done is kept, and the same command on all hosts goes on from there',
+      f'host {jax.process_index()}: lost another host; the finished work is '
+      'kept, and the same command on all hosts resumes it',
       file=sys.stderr,
       flush=True,
     )
@@ -109,7 +108,7 @@ def wait_for_all(name: str) -> None:
 
 
 def true_everywhere(value: bool) -> bool:
-  """Whether it is true on every host; all must call it."""
+  """Whether `value` is true on every host; all must call it."""
   if jax.process_count() == 1:
     return value
   from jax.experimental import multihost_utils
@@ -118,17 +117,17 @@ def true_everywhere(value: bool) -> bool:
 
 
 @contextlib.contextmanager
-def working_apart(name: str) -> Iterator[None]:
-  """Work at which hosts do not wait for one another; they end it together.
+def independent_work(name: str) -> Iterator[None]:
+  """Work that hosts do independently, with a barrier at the end.
 
-  The error of one is told at once, as the others may go on for hours, and in
-  the end becomes that of all.
+  An error is printed at once, as other hosts may work on for hours; at the
+  barrier every host raises it.
 
   Args:
-    name: of the barrier at the end.
+    name: of the barrier.
 
   Raises:
-    UserError: that of the first host that has one.
+    UserError: the error of the first host that has one.
   """
   error = None
   try:
@@ -142,15 +141,15 @@ def working_apart(name: str) -> Iterator[None]:
 
 
 def raise_together(error: UserError | None) -> None:
-  """A barrier at which the error of one host becomes that of all.
+  """A barrier at which all hosts raise the error of any one of them.
 
   Otherwise the others would wait for a host that has stopped.
 
   Args:
-    error: what went wrong on this host, or None.
+    error: of this host, or None.
 
   Raises:
-    UserError: that of the first host that has one.
+    UserError: the error of the first host that has one.
   """
   if jax.process_count() == 1:
     if error is not None:
@@ -162,7 +161,7 @@ def raise_together(error: UserError | None) -> None:
   if error is not None:
     text = np.frombuffer(str(error).encode()[:_MESSAGE_BYTES], np.uint8)
     message[: len(text)] = text
-  for row in multihost_utils.process_allgather(message):
-    text = bytes(row).rstrip(b'\0').decode(errors='ignore')
+  for data in multihost_utils.process_allgather(message):
+    text = bytes(data).rstrip(b'\0').decode(errors='ignore')
     if text:
       raise UserError(text)

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and their hashes."""
+"""Atomic writes of files and folders, JSON files, and hashes."""
 
 from collections.abc import Iterator
 import contextlib
@@ -16,12 +16,12 @@ from lift_jax.runtime import distributed
 
 @contextlib.contextmanager
 def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A path beside `path` to write to, renamed to it in the end.
+  """A path in the same folder to write to, renamed to `path` at the end.
 
-  Each writer has a hidden file of its own. After an error it is removed, and a
-  file that was at `path` stays.
+  Each writer has a hidden file of its own. After an error it is removed, and an
+  existing file at `path` is kept.
   """
-  # Without the name, which may be as long as the system allows.
+  # Without `path.name`, which may be as long as the system allows.
   partial = path.with_name(f'.{uuid.uuid4().hex}.partial')
   try:
     yield partial
@@ -36,8 +36,8 @@ def atomic_folder(
 ) -> Iterator[pathlib.Path]:
   """A folder to fill, renamed to `path` once it is complete.
 
-  A folder that was at `path` is replaced; after an error it stays, and nothing
-  is left next to it.
+  An existing folder at `path` is replaced; after an error it is kept, and the
+  partial folder is removed.
 
   Args:
     path: the folder to write.
@@ -74,17 +74,17 @@ def atomic_folder(
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes UTF-8."""
+  """Writes UTF-8 text atomically."""
   with atomic_path(path) as partial:
     partial.write_text(text, encoding='utf-8')
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON value; makes the folder where there is none."""
+  """Writes a JSON value atomically; creates the folder if it is missing."""
   path.parent.mkdir(parents=True, exist_ok=True)
   text = json.dumps(value, indent=2, ensure_ascii=False) + '\n'
   with atomic_path(path) as partial:
-    # Half of a surrogate pair, which UTF-8 lacks, has the same escape in JSON.
+    # A lone surrogate cannot be UTF-8; its Python escape is valid JSON.
     partial.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
@@ -92,13 +92,13 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   """Reads a JSON object.
 
   Raises:
-    UserError: there is none.
+    UserError: the file is missing, unreadable, or not a JSON object.
   """
   try:
     value = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
     raise UserError(
-      f'{path}: no such file; give the folder that holds it'
+      f'{path}: no such file; give the folder that contains it'
     ) from None
   except (OSError, ValueError) as error:
     raise UserError(f'{path}: not readable as JSON ({error})') from None
@@ -108,13 +108,13 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def file_sha256(path: pathlib.Path) -> str:
-  """Hash of the content of a file."""
+  """SHA-256 of the content of a file."""
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def folder_sha256(path: pathlib.Path) -> str:
-  """Hash of the names and contents of the files of a folder."""
+  """SHA-256 of the names and contents of the files of a folder."""
   digest = hashlib.sha256()
   for file in sorted(path.iterdir()):
     if file.is_file():
@@ -124,6 +124,6 @@ def folder_sha256(path: pathlib.Path) -> str:
 
 
 def json_sha256(value: Any, *, sort_keys: bool = False) -> str:
-  """Hash of a JSON value, in which the order of keys counts unless sorted."""
+  """SHA-256 of a JSON value; depends on the order of keys unless sorted."""
   text = json.dumps(value, sort_keys=sort_keys)
   return hashlib.sha256(text.encode()).hexdigest()

@@ -1,10 +1,10 @@
-"""A list of finished work, a JSON line for each piece, written as a job goes.
+"""Journal of finished work items, one JSON line each, written during a job.
 
   DIR/NAME.jsonl         all lines
   DIR/.NAME-HOST.jsonl   the lines of the other hosts, while they run
 
-Work counts from the moment its line is whole. A run that starts passes over
-lines that a kill has torn, and takes over those of hosts that were killed.
+An item is finished once its line is complete. A new run skips lines that were
+cut by a kill, and takes over the files of hosts that were killed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +20,13 @@ Line = dict[str, Any]
 
 
 class Journal:
-  """The lines of one job; use it as a context manager while work is done.
+  """The journal of one job; `add` works inside of its context.
 
   Args:
     path: of the file, NAME.jsonl.
-    key_of: what tells the pieces of work apart; it may raise ValueError,
-      KeyError, TypeError or AttributeError for what is no line of this job.
-    host: number of this process.
+    key_of: the key of an item, from its line; it may raise ValueError,
+      KeyError, TypeError or AttributeError for lines that are not of this job.
+    host: index of this process.
   """
 
   def __init__(
@@ -40,7 +40,7 @@ class Journal:
     self._lock = threading.Lock()
 
   def read(self) -> dict[str, Line]:
-    """Lines of the file by their keys, the last one of each."""
+    """The lines of the file by key; the last one of each key counts."""
     return self._read(self.path)
 
   def _read(self, path: pathlib.Path) -> dict[str, Line]:
@@ -49,10 +49,10 @@ class Journal:
       text = path.read_text(encoding='utf-8', errors='replace')
     except FileNotFoundError:
       return {}
-    # Not splitlines: texts may hold line separators of Unicode.
-    for row in text.split('\n'):
+    # Not splitlines: texts may contain Unicode line separators.
+    for json_text in text.split('\n'):
       try:
-        line = json.loads(row)
+        line = json.loads(json_text)
         key = self._key_of(line)
       except (ValueError, KeyError, TypeError, AttributeError):
         continue
@@ -60,10 +60,10 @@ class Journal:
     return lines
 
   def gather(self, keys: Sequence[str]) -> None:
-    """Makes one file of all parts, in the order of `keys`.
+    """Merges the files of all hosts into one, in the order of `keys`.
 
-    For the first host, while no other writes. Lines of earlier runs that are
-    not among `keys` stay, at the end.
+    Only the primary host may call it, while no host writes. Lines of earlier
+    runs that are not among `keys` are kept, at the end.
     """
     parts = sorted(self.path.parent.glob(f'.{self.path.stem}-*.jsonl'))
     lines = {}
@@ -76,7 +76,7 @@ class Journal:
       path.unlink()
 
   def add(self, line: Mapping[str, Any]) -> None:
-    """Writes a line, whole; threads may call it."""
+    """Appends a line; thread-safe."""
     text = _dump(line)
     with self._lock:
       self._file.write(text)
@@ -87,7 +87,7 @@ class Journal:
     return self
 
   def __exit__(self, *exception) -> None:
-    # A full disk has been told by `add`, which leaves nothing to be lost.
+    # `add` flushes every line, and has already raised if the disk is full.
     with contextlib.suppress(OSError):
       self._file.close()
 
@@ -97,14 +97,14 @@ def _dump(line: Mapping[str, Any]) -> str:
 
 
 def differences(
-  there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = ''
+  old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ''
 ) -> list[tuple[str, Any, Any]]:
-  """(name, value there, value here) of all that differs in nested dicts."""
-  different = []
-  for key in sorted(there.keys() | here.keys()):
-    old, new = there.get(key), here.get(key)
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-      different += differences(old, new, f'{prefix}{key}.')
-    elif old != new:
-      different.append((prefix + key, old, new))
-  return different
+  """(dotted key, old value, new value) of all differences of nested dicts."""
+  found = []
+  for key in sorted(old.keys() | new.keys()):
+    old_value, new_value = old.get(key), new.get(key)
+    if isinstance(old_value, Mapping) and isinstance(new_value, Mapping):
+      found += differences(old_value, new_value, f'{prefix}{key}.')
+    elif old_value != new_value:
+      found.append((prefix + key, old_value, new_value))
+  return found

@@ -1,4 +1,4 @@
-"""A bar on a terminal, plain lines elsewhere; both with rate and time left."""
+"""Progress of long work: a bar on a terminal, plain log lines elsewhere."""
 
 import logging
 import sys
@@ -11,14 +11,16 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
-  """Counts units of work; use it as a context manager.
+  """Counts units of work and shows their rate and the time left.
+
+  Use it as a context manager.
 
   Args:
-    total: units in all.
+    total: number of units.
     unit: their name, such as 'video'.
-    done: units that an earlier run has done.
-    logger: takes the plain lines.
-    enabled: False shows nothing: only one host should speak.
+    done: number of units that an earlier run has done.
+    logger: for the plain lines.
+    enabled: False shows nothing; only the primary host should report.
   """
 
   def __init__(
@@ -41,7 +43,7 @@ class Progress:
     )
 
   def update(self, units: int, note: str = '') -> None:
-    """Counts `units` more; `note` stands behind the bar."""
+    """Counts `units` more; `note` is shown after the rate."""
     self._done += units
     if self._bar is not None:
       self._bar.set_postfix_str(note, refresh=False)

@@ -1,10 +1,11 @@
-"""SIGTERM as a wish that a job grants between two pieces of work.
+"""Graceful shutdown on SIGTERM: a job stops between two pieces of work.
 
-Of several hosts all stop where one is told to: JAX listens then, and passes the
-word on. It is asked about one number after another and says yes to one of them,
-the one after the largest that any host had asked about when the word came.
-Hosts in step ask about one number at each step, so that they stop at the same
-one. Hosts that work apart ask about one for each second.
+A single host notes the signal itself. On several hosts JAX's preemption service
+catches it and makes all of them stop: a host polls
+`reached_preemption_sync_point` with increasing numbers, and JAX answers True
+for exactly one, the successor of the largest number that any host had polled
+when the signal arrived. Hosts in lockstep poll one number per step, and so stop
+at the same step. Independent hosts poll one number per second.
 """
 
 import signal
@@ -14,88 +15,90 @@ from typing import Self
 import jax
 import numpy as np
 
-# What shells say of a process that SIGTERM has ended. Whoever started a job
-# tells by it one that is to be started again from one that is done.
+# The exit status that shells report for a process ended by SIGTERM. Schedulers
+# tell by it that a job is to be started again.
 STATUS = 128 + signal.SIGTERM
 
 
 class Stopped(Exception):
-  """A job ended on SIGTERM before it was done; the same command goes on."""
+  """A job stopped early on SIGTERM; the same command resumes it."""
 
 
-class _Word:
-  """What this process has asked JAX; the word comes once in its life.
+class _PreemptionPoint:
+  """Polls JAX's preemption sync point, once for every number.
+
+  There is one per process, as JAX reports a preemption only once.
 
   Attributes:
-    asked: the last number; none before it may have been left out.
-    has_come: whether JAX said yes.
+    polled: the last number; all numbers up to it have been polled.
+    reached: whether JAX has reported a preemption.
   """
 
   def __init__(self):
-    self.asked, self.has_come = 0, False
+    self.polled, self.reached = 0, False
 
-  def ask(self, until: int) -> bool:
-    """Whether the word has come, after all numbers up to this one."""
+  def poll(self, until: int) -> bool:
+    """Whether JAX has reported a preemption at any number up to this one."""
     from jax.experimental import multihost_utils
 
-    while self.asked < until:
-      self.asked += 1
-      self.has_come |= multihost_utils.reached_preemption_sync_point(self.asked)
-    return self.has_come
+    while self.polled < until:
+      self.polled += 1
+      self.reached |= multihost_utils.reached_preemption_sync_point(self.polled)
+    return self.reached
 
-  def meet(self) -> None:
-    """From here on all hosts ask about the same numbers; all must call it."""
+  def synchronise(self) -> None:
+    """Makes all hosts continue from the same number; all must call it."""
     from jax.experimental import multihost_utils
 
     hosts = multihost_utils.process_allgather(
-      np.array([self.asked, self.has_come], np.int32)
+      np.array([self.polled, self.reached], np.int32)
     )
-    asked, has_come = hosts.max(axis=0)
-    self.ask(asked)
-    self.has_come |= bool(has_come)
+    polled, reached = hosts.max(axis=0)
+    self.poll(polled)
+    self.reached |= bool(reached)
 
 
-_word = _Word()
+_preemption = _PreemptionPoint()
 
 
 class StopSignal:
-  """Notes SIGTERM; use it as a context manager.
+  """Notes SIGTERM instead of dying from it; use it as a context manager.
 
   Args:
-    together: whether several hosts work in step, so that all must end at the
-      same one. All must enter then.
+    together: whether the hosts run in lockstep and must stop at the same step.
+      All must enter then.
   """
 
   def __init__(self, together: bool):
     self._together = together
-    self._is_alone = jax.process_count() == 1
-    self._is_noted = False
+    self._is_single_host = jax.process_count() == 1
+    self._has_signal = False
 
   def __enter__(self) -> Self:
-    if self._is_alone:
-      self._previous = signal.signal(signal.SIGTERM, self._note)
+    if self._is_single_host:
+      self._previous = signal.signal(signal.SIGTERM, self._handle)
     elif self._together:
-      _word.meet()
+      _preemption.synchronise()
     else:
-      self._start = time.monotonic() - _word.asked
+      self._start = time.monotonic() - _preemption.polled
     return self
 
-  def _note(self, number, frame) -> None:
-    self._is_noted = True
+  def _handle(self, number, frame) -> None:
+    self._has_signal = True
 
   def __exit__(self, *exception) -> None:
-    if self._is_alone:
+    if self._is_single_host:
       signal.signal(signal.SIGTERM, self._previous)
 
   @property
   def received(self) -> bool:
-    """Whether this host or another was asked to stop; for hosts apart."""
-    if self._is_alone:
-      return self._is_noted
-    return _word.ask(int(time.monotonic() - self._start))
+    """Whether any host was asked to stop; for hosts that work independently."""
+    if self._is_single_host:
+      return self._has_signal
+    return _preemption.poll(int(time.monotonic() - self._start))
 
   def everywhere(self) -> bool:
-    """The same on all hosts, which work together and call it at each step."""
-    if self._is_alone:
-      return self._is_noted
-    return _word.ask(_word.asked + 1)
+    """The same on all hosts; for hosts in lockstep, which call it each step."""
+    if self._is_single_host:
+      return self._has_signal
+    return _preemption.poll(_preemption.polled + 1)

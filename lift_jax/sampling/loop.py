@@ -12,7 +12,7 @@ import numpy as np
 
 from lift_jax.data.video import write_mp4
 from lift_jax.errors import UserError
-from lift_jax.runtime.batching import Batch, fill_batches, in_rounds
+from lift_jax.runtime.batching import WorkBatch, fill_batches, in_rounds
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
 from lift_jax.sampling import noise as noise_lib
@@ -210,7 +210,7 @@ def _round(generator, batches, initial_noise, stop, clock, writer) -> int:
   return num_clips
 
 
-def _check_finite(batch: Batch, latents_bfhwc: np.ndarray) -> None:
+def _check_finite(batch: WorkBatch, latents_bfhwc: np.ndarray) -> None:
   """Raises UserError rather than write a black video."""
   for clip, latents_fhwc in zip(batch.items, latents_bfhwc, strict=True):
     if not np.isfinite(latents_fhwc).all():

@@ -28,7 +28,7 @@ from lift_jax.models.critics import (
   shared_prefix,
 )
 from lift_jax.rewards.answers import format_answer, split_answer
-from lift_jax.runtime.batching import Batch, fill_batches
+from lift_jax.runtime.batching import WorkBatch, fill_batches
 from lift_jax.runtime.journal import Journal
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
@@ -292,11 +292,11 @@ class Rater:
     progress.update(1)
 
   def _read_ahead(
-    self, batches: Iterator[Batch[Task]], pool
-  ) -> Iterator[tuple[Batch[Task], list]]:
+    self, batches: Iterator[WorkBatch[Task]], pool
+  ) -> Iterator[tuple[WorkBatch[Task], list]]:
     """Batches with futures of their frames, decoded before they are needed."""
 
-    def begin(batch: Batch[Task]):
+    def begin(batch: WorkBatch[Task]):
       # A video that fills several rows is read once.
       futures = {
         task.video.key: pool.submit(read_frames, task, self._frames)

@@ -1,10 +1,10 @@
-"""People who rate clips of the toy world, and how their ratings are settled.
+"""Simulated annotators of toy clips, and majority votes over their ratings.
 
-Each person sees what the checkers see and then errs a little: mostly by one
-step, rarely by two, and strict people more often downwards, lenient ones
-upwards. Several rate each clip. Published files of human feedback have one
-label for each clip and dimension (`data.hra.read_hra` refuses two that
-disagree), so that a majority decides.
+An annotator starts from the verdicts of the checkers and makes a few errors:
+mostly by one step of the labels, rarely by two; strict annotators tend to err
+downwards, lenient ones upwards. Several rate each clip. Published files of
+human feedback have one label per clip and dimension (`data.hra.read_hra`
+rejects two that disagree), so a majority decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from lift_jax.data.hra import DIMENSIONS, LABELS, conversation
 from lift_jax.errors import UserError
 from lift_jax.toyworld.checkers import Verdict
 
-# What people say when they see something that is not there, or overlook it.
+# Rationales of annotators who err.
 _VAGUE = {
   'semantic': {
     'Good': 'It is what the text says.',
@@ -40,13 +40,13 @@ _VAGUE = {
 
 @dataclasses.dataclass(frozen=True)
 class Annotator:
-  """How one person errs; the rates are of all ratings.
+  """A simulated annotator; rates are shares of all ratings.
 
   Attributes:
-    name: of the person.
-    too_strict: how often a rating is one step too low, where there is one.
-    too_lenient: how often it is one step too high, where there is one.
-    careless: how often it is any label.
+    name: of the annotator.
+    too_strict: how often a label is one step too low, unless it is the lowest.
+    too_lenient: how often it is one step too high, unless it is the highest.
+    careless: how often it is random.
   """
 
   name: str
@@ -58,14 +58,14 @@ class Annotator:
     rates = (self.too_strict, self.too_lenient, self.careless)
     if not (all(rate >= 0 for rate in rates) and sum(rates) <= 1):
       raise UserError(
-        f'annotator {self.name}: rates {rates}; give none below 0, at most 1 '
-        'together'
+        f'annotator {self.name}: rates {rates}; give none below 0, with a sum '
+        'of at most 1'
       )
 
   def rate(
     self, verdicts: Mapping[str, Verdict], rng: np.random.Generator
   ) -> dict[str, Verdict]:
-    """This person's verdict of each dimension, from the checkers'."""
+    """This annotator's rating of each dimension, from the true verdicts."""
     return {
       dimension: self._rate(dimension, verdicts[dimension], rng)
       for dimension in DIMENSIONS
@@ -74,15 +74,15 @@ class Annotator:
   def _rate(
     self, dimension: str, verdict: Verdict, rng: np.random.Generator
   ) -> Verdict:
-    place = LABELS.index(verdict.label)
-    lot, other = rng.random(), int(rng.integers(len(LABELS)))
-    if lot < self.careless:
-      place = other
-    elif lot < self.careless + self.too_strict:
-      place = min(place + 1, len(LABELS) - 1)
-    elif lot < self.careless + self.too_strict + self.too_lenient:
-      place = max(place - 1, 0)
-    return change_label(dimension, verdict, LABELS[place])
+    index = LABELS.index(verdict.label)
+    draw, other = rng.random(), int(rng.integers(len(LABELS)))
+    if draw < self.careless:
+      index = other
+    elif draw < self.careless + self.too_strict:
+      index = min(index + 1, len(LABELS) - 1)
+    elif draw < self.careless + self.too_strict + self.too_lenient:
+      index = max(index - 1, 0)
+    return change_label(dimension, verdict, LABELS[index])
 
 
 ANNOTATORS = (
@@ -90,18 +90,18 @@ ANNOTATORS = (
   Annotator('even'),
   Annotator('lenient', too_strict=0.02, too_lenient=0.12),
 )
-# Nobody errs: what comes of it is the truth, as far as it can be seen.
+# An annotator without errors, whose ratings are the checkers' verdicts.
 HONEST = (Annotator('honest', too_strict=0, too_lenient=0, careless=0),)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rated:
-  """What several people say of one clip.
+  """Ratings of one clip by several annotators.
 
   Attributes:
     video: path of the clip, relative to the root of its records.
-    caption: what it should show.
-    ratings: by person, each a verdict by dimension.
+    caption: of the clip.
+    ratings: by annotator, a verdict by dimension.
   """
 
   video: str
@@ -118,7 +118,7 @@ def change_label(dimension: str, verdict: Verdict, label: str) -> Verdict:
 
 
 def vague_texts() -> list[str]:
-  """What people say where they err, whatever the clip."""
+  """The rationales of annotators who err, which do not depend on the clip."""
   return [text for texts in _VAGUE.values() for text in texts.values()]
 
 
@@ -129,39 +129,39 @@ def rate_clip(
   annotators: Sequence[Annotator],
   seed: Sequence[int],
 ) -> Rated:
-  """Lets people rate a clip.
+  """Simulates the ratings of a clip.
 
   Args:
     video: path for the records.
     caption: of the clip.
     verdicts: of the checkers, by dimension.
-    annotators: who rates; each draws from a generator of his own, so that
-      others may be added.
+    annotators: who rate; each has a random generator of its own, so that others
+      may be added without changing the ratings.
     seed: of the clip, such as (seed of the set, number of the clip).
   """
   ratings = tuple(
-    person.rate(verdicts, np.random.default_rng((*seed, index)))
-    for index, person in enumerate(annotators)
+    annotator.rate(verdicts, np.random.default_rng((*seed, index)))
+    for index, annotator in enumerate(annotators)
   )
   return Rated(video, caption, ratings)
 
 
 def settle(labels: Sequence[str]) -> str:
-  """The label that most people gave; of equals the worse one.
+  """The majority label; in a tie, the worst one.
 
   Raises:
-    UserError: nobody rated.
+    UserError: there are no labels.
   """
   if not labels:
-    raise UserError('no label to settle on; let at least one person rate')
-  # LABELS go from good to bad, and the first of equals counts.
+    raise UserError('no labels to vote on; use at least one annotator')
+  # LABELS are ordered from good to bad, and max returns the first in a tie.
   return max(reversed(LABELS), key=labels.count)
 
 
 def all_entries(
   rated: Sequence[Rated], questions: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-  """Everything that people said, as entries of the published schema."""
+  """All individual ratings, as entries of the published schema."""
   return [
     _entry(item, dimension, questions, rating[dimension])
     for item in rated
@@ -173,18 +173,18 @@ def all_entries(
 def settled_entries(
   rated: Sequence[Rated], questions: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-  """One entry for each clip and dimension: the label of the majority.
+  """One entry for each clip and dimension, with the majority label.
 
-  The reason is that of the first person who gave this label and named
-  something, or else of the first who gave it.
+  The rationale is that of the first annotator who gave this label and named
+  something wrong, or else of the first who gave it.
   """
   entries = []
   for item in rated:
     for dimension in DIMENSIONS:
       verdicts = [rating[dimension] for rating in item.ratings]
       label = settle([verdict.label for verdict in verdicts])
-      fitting = [verdict for verdict in verdicts if verdict.label == label]
-      chosen = max(fitting, key=lambda verdict: bool(verdict.kinds))
+      agreeing = [verdict for verdict in verdicts if verdict.label == label]
+      chosen = max(agreeing, key=lambda verdict: bool(verdict.kinds))
       entries.append(_entry(item, dimension, questions, chosen))
   return entries
 
@@ -205,27 +205,30 @@ def _entry(
 
 
 def agreement(rated: Sequence[Rated]) -> dict[str, dict[str, float]]:
-  """How often people agree, by dimension.
+  """Inter-annotator agreement, by dimension.
 
   Returns:
-    For each dimension 'pairs', the share of pairs of people who gave a clip the
-    same label, and 'all', the share of clips of which all people did.
+    For each dimension 'pairs', the share of pairs of annotators who gave a clip
+    the same label, and 'all', the share of clips with unanimous labels.
 
   Raises:
-    UserError: there is no clip that two people rated.
+    UserError: no clip was rated by two annotators.
   """
   if not any(len(item.ratings) > 1 for item in rated):
-    raise UserError('nobody to agree with; let two people or more rate a clip')
+    raise UserError(
+      'no agreement between fewer than two annotators; let at least two rate a '
+      'clip'
+    )
   rates = {}
   for dimension in DIMENSIONS:
-    pairs, whole = [], []
+    pairs, is_unanimous = [], []
     for item in rated:
       labels = [rating[dimension].label for rating in item.ratings]
       if len(labels) > 1:
         pairs += [a == b for a, b in itertools.combinations(labels, 2)]
-        whole.append(len(set(labels)) == 1)
+        is_unanimous.append(len(set(labels)) == 1)
     rates[dimension] = {
       'pairs': float(np.mean(pairs)),
-      'all': float(np.mean(whole)),
+      'all': float(np.mean(is_unanimous)),
     }
   return rates

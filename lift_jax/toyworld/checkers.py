@@ -1,8 +1,8 @@
-"""Judges clips of the toy world by their pixels and their caption alone.
+"""Judges clips of the toy world by their pixels and their captions alone.
 
-A clip is measured first (see `measures`). Every measure then has two tolerances
-that divide Good from Normal and Normal from Bad, and what the clip shows is
-held against the caption.
+A clip is measured first (see `measures`). Two tolerances for each measure then
+separate Good from Normal and Normal from Bad, and what the clip shows is
+compared with the caption.
 
 Shape suffixes: T frames, H height, W width; the last axis of 3 is RGB.
 """
@@ -22,33 +22,32 @@ from lift_jax.toyworld.scenes import Scene
 
 
 class Tolerance(NamedTuple):
-  """A measure up to `good` is Good, up to `normal` Normal, above it Bad."""
+  """Labels a measure Good up to `good`, Normal up to `normal`, then Bad."""
 
   good: float
   normal: float
 
   def label(self, value: float) -> str:
-    # What is no number is no measure of anything good.
-    if not value <= self.normal:
+    if not value <= self.normal:  # also true for NaN
       return 'Bad'
     return 'Good' if value <= self.good else 'Normal'
 
 
-# Between the strengths of flaws.STRENGTHS, with room below the first for what
-# x264 at crf 18 and a small autoencoder do to a clean clip. In the same units.
+# Between the strengths of flaws.STRENGTHS and in their units. `good` is above
+# the errors that x264 at crf 18 and a small autoencoder make in clean clips.
 TOLERANCES = {
-  # x264 takes a third to a half of the noise away, and dark and bright images
-  # cannot show all of it. Autoencoders err by 3 to 6 levels on flat areas.
+  # x264 removes a third to a half of the noise, and dark and bright images clip
+  # it. Autoencoders err by 3 to 6 levels on flat areas.
   'noise': Tolerance(7.5, 20.0),
-  # Colour at half resolution fills small holes and frays thin arms.
+  # Chroma at half resolution fills small holes and frays thin arms.
   'hole': Tolerance(0.11, 0.31),
-  # Where only the colour tells a shape from its background, half resolution is
-  # a blur of one pixel; an autoencoder's own is about half a pixel.
+  # If shape and background differ in chroma only, half resolution is a blur of
+  # one pixel; that of an autoencoder is about half a pixel.
   'blur': Tolerance(1.35 / 32, 2.1 / 32),
   'deformation': Tolerance(DEFORMED, 0.28),
-  # Frames without the shape, a flaw that only generated clips have.
+  # Share of frames without the shape, a flaw of generated clips only.
   'vanishing': Tolerance(0.0, 0.2),
-  # Places are found to 0.1 pixel in a clean clip, at worst to 0.5 in noise.
+  # The error of positions is 0.1 pixels in a clean clip, up to 0.5 in noise.
   'jitter': Tolerance(0.6 / 32, 1.5 / 32),
   'teleport': Tolerance(1.2 / 32, 4.7 / 32),
   'freeze': Tolerance(0.0, 0.38),
@@ -58,12 +57,12 @@ TOLERANCES = {
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What a judge says of one dimension.
+  """A judgement of a clip in one dimension.
 
   Attributes:
     label: one of `LABELS`.
     rationale: one sentence that names what is wrong.
-    kinds: what is wrong, by the names of `flaws` or of attributes of a scene;
+    kinds: names of what is wrong, kinds of `flaws` or attributes of a scene;
       empty for Good.
   """
 
@@ -80,25 +79,25 @@ def check(caption: str, frames_thw3: np.ndarray) -> dict[str, Verdict]:
     frames_thw3: uint8 [T, H, W, 3], at least 5 frames.
 
   Raises:
-    UserError: the caption is of another world.
+    UserError: the caption is not of the toy world.
   """
-  asked = Scene.from_caption(caption)  # before what takes time
+  asked = Scene.from_caption(caption)  # fails before the slow part
   return judge(asked, measure(frames_thw3))
 
 
 def check_video(
   path: pathlib.Path, caption: str, where: str
 ) -> tuple[dict[str, Verdict], Measured]:
-  """Verdicts as of `check`, and the measures, of a clip in a file.
+  """Verdicts on a clip in a file, as in `check`, and its measures.
 
   Args:
     path: of the clip.
     caption: of the toy world.
-    where: names the record in messages.
+    where: how errors name the record.
 
   Raises:
-    UserError: the file is no video of at least 5 frames, or the caption is of
-      another world.
+    UserError: the file is not a video of at least 5 frames, or the caption is
+      not of the toy world.
   """
   try:
     asked = Scene.from_caption(caption)
@@ -171,7 +170,7 @@ _MOTION_TEXTS = {
 def _judge(
   measures: dict[str, float], texts: dict[str, tuple[str, str]], good: str
 ) -> Verdict:
-  """The worst of some measures, named after the one that exceeds most."""
+  """A verdict on the measure with the worst label and the largest excess."""
   if not measures:
     return Verdict('Bad', _NOTHING, ('nothing',))
   labels = {kind: TOLERANCES[kind].label(measures[kind]) for kind in measures}
@@ -196,17 +195,17 @@ def _judge_semantic(asked: Scene, measured: Measured) -> Verdict:
   label = flaws.label_of_mismatches(points)
   if not points:
     return Verdict(label, 'The clip shows what the caption says.', ())
-  told = []
+  parts = []
   for name in points:
     found = measured.shown[name]
     match name, found:
       case 'motion', None:
-        told.append(f'the shape does not move {wanted[name]}')
+        parts.append(f'the shape does not move {wanted[name]}')
       case 'motion', _:
-        told.append(f'the shape moves {found}, not {wanted[name]}')
+        parts.append(f'the shape moves {found}, not {wanted[name]}')
       case _, None:
-        told.append(f'the {name} is not {wanted[name]}')
+        parts.append(f'the {name} is not {wanted[name]}')
       case _:
-        told.append(f'the {name} is {found}, not {wanted[name]}')
-  text = ' and '.join(told)
+        parts.append(f'the {name} is {found}, not {wanted[name]}')
+  text = ' and '.join(parts)
   return Verdict(label, f'{text[0].upper()}{text[1:]}.', tuple(points))

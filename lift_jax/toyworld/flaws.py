@@ -1,14 +1,14 @@
-"""Clips with flaws on purpose, and what an honest judge would say of them.
+"""Clips with intentional flaws, and their true labels.
 
-LiFT asks three things of a clip; each can go a little wrong (Normal) or very
-(Bad):
+LiFT rates three dimensions of a clip; each can have a small flaw (Normal) or a
+large one (Bad):
 
-  semantic   the clip shows another scene than the caption asks for
+  semantic   the clip shows another scene than the caption describes
   fidelity   noise, a hole, blur or a deformed shape
   motion     jitter, a teleport, a freeze or dropped frames
 
-Where the shape lies, how fast and how exactly straight it goes, and how bright
-the light is vary from clip to clip and are no flaws.
+The shape's offset, its speed, its exact direction and the brightness vary from
+clip to clip and are not flaws.
 
 Shape suffixes: T frames, H height, W width, S steps between frames; the last
 axis of 2 is (y, x), of 3 RGB.
@@ -24,11 +24,11 @@ from lift_jax.toyworld import scenes
 from lift_jax.toyworld.render import Drawing, render
 from lift_jax.toyworld.scenes import Scene
 
-FPS = 8  # as CogVideoX generates
+FPS = 8  # as for CogVideoX
 FIDELITY_KINDS = ('noise', 'hole', 'blur', 'deformation')
 MOTION_KINDS = ('jitter', 'teleport', 'freeze', 'drop')
 
-# How strong a flaw is. Lengths are fractions of the shorter side.
+# The strength of each flaw. Lengths are fractions of the shorter side.
 STRENGTHS = {
   'noise': {'Normal': 18.0, 'Bad': 52.0},  # standard deviation, of 255
   'hole': {'Normal': 0.14, 'Bad': 0.44},  # share of the area
@@ -37,33 +37,33 @@ STRENGTHS = {
   'jitter': {'Normal': 0.9 / 32, 'Bad': 2.4 / 32},  # root mean square
   'teleport': {'Normal': 3.0 / 32, 'Bad': 7.0 / 32},  # length
   'freeze': {'Normal': 0.25, 'Bad': 0.5},  # share of the steps
-  'drop': {'Normal': 0.25, 'Bad': 0.625},  # frames lost, by steps left
+  'drop': {'Normal': 0.25, 'Bad': 0.625},  # frames lost per remaining step
 }
 
-# The subject of a caption is a shape of some colour that goes somewhere. If
-# one of these is another, the clip does not show what was asked for. Its size,
-# the background, or a way that is one neighbour off, leave it recognisable.
+# The subject of a caption is a coloured shape that moves in some direction. If
+# one of these is wrong, the clip does not show the subject. A wrong size or
+# background, or a neighbouring direction, leave it recognisable.
 MAJOR = ('colour', 'shape')
 _MINOR_POINTS, _MAJOR_POINTS = 1, 2
 
-# Nuisances: ranges that are drawn from evenly.
+# Nuisance parameters: ranges of uniform distributions.
 _TRAVEL = (10.5 / 32, 12.0 / 32)  # from first frame to last
-_OFFSET = 0.5 / 32  # of the middle of the way from that of the image
+_OFFSET = 0.5 / 32  # of the middle of the path from that of the image
 _TILT = 5.0  # degrees, while directions are 45 apart
 _RADIUS = (0.96, 1.04)
 _LIGHT = (0.94, 1.04)
 _HOLE_OFFSET = 0.15  # radii
-_JITTER_PEAK = 1.6  # no step aside is longer than so many root mean squares
-# A trembling shape takes a shorter way, so that it stays in the image.
+_JITTER_PEAK = 1.6  # largest displacement, in root mean squares
+# A jittering shape travels less, so that it stays in the image.
 _JITTER_TRAVEL = 0.85
 
-# How often a dimension is Good, Normal and Bad where flaws are drawn.
+# How often a dimension is Good, Normal and Bad if labels are sampled.
 _SHARES = {'Good': 0.4, 'Normal': 0.3, 'Bad': 0.3}
 
 
 @dataclasses.dataclass(frozen=True)
 class Flaw:
-  """Something that is wrong with the pixels of a clip.
+  """A flaw in the pixels of a clip.
 
   Attributes:
     kind: one of `FIDELITY_KINDS` or `MOTION_KINDS`.
@@ -80,13 +80,13 @@ class Flaw:
 
 @dataclasses.dataclass(frozen=True)
 class ToyClip:
-  """A clip, and the truth about it.
+  """A clip and its ground truth.
 
   Attributes:
     asked: the scene of the caption.
-    shown: the scene that was drawn.
-    fidelity: what is wrong with the image, or None.
-    motion: what is wrong with the motion, or None.
+    shown: the scene that was rendered.
+    fidelity: flaw of the image, or None.
+    motion: flaw of the motion, or None.
     frames_thw3: uint8 [T, H, W, 3].
   """
 
@@ -112,11 +112,11 @@ class ToyClip:
 
 
 def semantic_label(asked: Scene, shown: Scene) -> str:
-  """How well one scene passes for another: one small thing wrong is Normal.
+  """How well the shown scene matches the one that was asked for.
 
-  Another colour or shape, and a direction that is off by a right angle or
-  more, are major and Bad alone. Another size or background, and a direction
-  off by 45 degrees, are minor; two of them are Bad.
+  A wrong colour or shape, or a direction that is off by 90 degrees or more, is
+  a major mismatch and Bad alone. A wrong size or background, or a direction off
+  by 45 degrees, is minor: one is Normal, two are Bad.
   """
   return label_of_mismatches(
     mismatches(dataclasses.asdict(asked), dataclasses.asdict(shown))
@@ -126,11 +126,11 @@ def semantic_label(asked: Scene, shown: Scene) -> str:
 def mismatches(
   asked: Mapping[str, str], shown: Mapping[str, str | None]
 ) -> dict[str, int]:
-  """Points against each attribute that is wrong.
+  """Penalty points for each attribute that is wrong.
 
   Args:
     asked: attributes of the scene of a caption.
-    shown: those found in a clip; None where nothing of the grammar fits.
+    shown: attributes found in a clip; None if no word of the grammar fits.
   """
   points = {}
   for name, value in asked.items():
@@ -144,7 +144,7 @@ def mismatches(
 
 
 def label_of_mismatches(points: Mapping[str, int]) -> str:
-  """From 'Good' (no points) to 'Bad' (as many as a major one has)."""
+  """'Good' for no points to 'Bad' for those of a major mismatch or more."""
   total = sum(points.values())
   return ('Good', 'Normal', 'Bad')[min(total, _MAJOR_POINTS)]
 
@@ -163,13 +163,13 @@ def draw_clip(
   height: int = 32,
   width: int = 32,
 ) -> ToyClip:
-  """A clip for a caption, with flaws that make up the labels.
+  """A clip for a caption, with random flaws that match the labels.
 
   Args:
-    asked: what the caption says.
-    rng: draws flaws and nuisances; equal states give equal pixels.
-    labels: the label of each dimension; None draws them too.
-    num_frames: at least 5, so that a way has a middle.
+    asked: the scene of the caption.
+    rng: samples flaws and nuisances; equal states give equal pixels.
+    labels: the label of each dimension; None samples them too.
+    num_frames: at least 5, so that a path has a middle.
     height: in pixels.
     width: in pixels.
   """
@@ -201,9 +201,9 @@ def make_clip(
   height: int = 32,
   width: int = 32,
 ) -> ToyClip:
-  """A clip with given flaws; arguments as of `draw_clip` and `ToyClip`."""
+  """A clip with given flaws; see `draw_clip` and `ToyClip`."""
   if num_frames < 5:
-    raise ValueError(f'{num_frames} frames; a clip has at least 5')
+    raise ValueError(f'{num_frames} frames; a clip needs at least 5')
   side = min(height, width)
   centres_t2 = (height / 2, width / 2) + side * _path(
     shown.motion, motion, num_frames, rng
@@ -235,7 +235,7 @@ def make_clip(
 
 
 def draw_mismatch(asked: Scene, label: str, rng: np.random.Generator) -> Scene:
-  """A scene that passes for the asked one as the label says."""
+  """A random scene whose semantic label against the asked one is `label`."""
   if label == 'Good':
     return asked
   names = list(dataclasses.asdict(asked))
@@ -256,23 +256,24 @@ def _path(
   num_frames: int,
   rng: np.random.Generator,
 ) -> np.ndarray:
-  """[T, 2], where the shape is, in sides from the middle of the image."""
+  """[T, 2], offsets of the shape from the middle of the image, in sides."""
   angle = np.deg2rad(scenes.MOTIONS[motion] + rng.uniform(-_TILT, _TILT))
-  way_2 = np.array((np.sin(angle), np.cos(angle)))
-  aside_2 = np.array((way_2[1], -way_2[0]))
+  direction_2 = np.array((np.sin(angle), np.cos(angle)))
+  normal_2 = np.array((direction_2[1], -direction_2[0]))
   num_steps = num_frames - 1
-  steps_s2 = np.tile(rng.uniform(*_TRAVEL) / num_steps * way_2, (num_steps, 1))
-  # The first and last steps are left alone: there a halt would be no halt.
+  length = rng.uniform(*_TRAVEL) / num_steps
+  steps_s2 = np.tile(length * direction_2, (num_steps, 1))
+  # Not the first or last step, where a freeze would not be visible as one.
   where = int(rng.integers(1, num_steps - 1))
   match flaw:
     case Flaw('teleport'):
-      steps_s2[where] += flaw.strength * aside_2 * rng.choice((-1, 1))
+      steps_s2[where] += flaw.strength * normal_2 * rng.choice((-1, 1))
     case Flaw('freeze'):
       num_frozen = round(flaw.strength * num_steps)
       first = int(rng.integers(1, num_steps - num_frozen))
       steps_s2[first : first + num_frozen] = 0
     case Flaw('drop'):
-      # The whole way takes no longer than that of a clip without gap.
+      # The total travel is that of a clip without a gap.
       num_dropped = round(flaw.strength * num_steps)
       steps_s2 *= num_steps / (num_steps + num_dropped)
       steps_s2[where] *= 1 + num_dropped
@@ -281,29 +282,29 @@ def _path(
   path_t2 = np.concatenate((np.zeros((1, 2)), np.cumsum(steps_s2, 0)))
   path_t2 -= (path_t2.max(0) + path_t2.min(0)) / 2
   if flaw is not None and flaw.kind == 'jitter':
-    path_t2 += flaw.strength * _trembling(num_frames, rng)
+    path_t2 += flaw.strength * _jitter(num_frames, rng)
   return path_t2 + rng.uniform(-_OFFSET, _OFFSET, 2)
 
 
-def _trembling(num_frames: int, rng: np.random.Generator) -> np.ndarray:
-  """[T, 2], root mean square 1, without mean or trend.
+def _jitter(num_frames: int, rng: np.random.Generator) -> np.ndarray:
+  """Displacements [T, 2] of root mean square 1, without mean or trend.
 
-  A trend would change the direction, which is another dimension's business.
+  A trend would change the direction, which belongs to another dimension.
   """
   time_t2 = np.stack((np.ones(num_frames), np.arange(num_frames)), 1)
   trend_t2, _ = np.linalg.qr(time_t2)
   while True:
-    aside_t2 = rng.normal(size=(num_frames, 2))
-    aside_t2 -= trend_t2 @ (trend_t2.T @ aside_t2)
-    aside_t2 /= np.sqrt(np.mean(np.sum(aside_t2**2, 1)))
-    if np.linalg.norm(aside_t2, axis=1).max() <= _JITTER_PEAK:
-      return aside_t2
+    jitter_t2 = rng.normal(size=(num_frames, 2))
+    jitter_t2 -= trend_t2 @ (trend_t2.T @ jitter_t2)
+    jitter_t2 /= np.sqrt(np.mean(np.sum(jitter_t2**2, 1)))
+    if np.linalg.norm(jitter_t2, axis=1).max() <= _JITTER_PEAK:
+      return jitter_t2
 
 
 def _stretches(
   strength: float, num_frames: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """[T, 2, 2], each longer one way and as much shorter across it."""
+  """[T, 2, 2], stretches along random axes that preserve the area."""
   angle_t = rng.uniform(0, np.pi, num_frames)
   axis_t2 = np.stack((np.sin(angle_t), np.cos(angle_t)), 1)
   along_t22 = axis_t2[:, :, None] * axis_t2[:, None, :]

@@ -1,9 +1,9 @@
-"""What the pixels of a clip of the toy world say, in numbers.
+"""Measures what a clip of the toy world shows, and how strong its flaws are.
 
 The background is the median of the border; the shape is what differs from it. A
-bank of shapes of all sizes, sharp and blurred, tells by correlation which one
-it is and, by the place of the best fit, where it is in each frame to a fraction
-of a pixel. Nothing is known of the caption, and nothing is judged.
+template bank of shapes of all sizes, sharp and blurred, identifies the shape by
+correlation, and the offset of the best match locates it in each frame to a
+fraction of a pixel. The caption is not used, and nothing is judged.
 
 Shape suffixes: T frames, S steps between them, H height, W width, P pixels, K
 entries of the bank; the last axis of 2 is (y, x), of 3 RGB.
@@ -21,46 +21,46 @@ from lift_jax.toyworld.flaws import Flaw
 from lift_jax.toyworld.render import blurred, coverage
 from lift_jax.toyworld.scenes import Scene
 
-MIN_FRAMES = 5  # fewer have no middle part to tell a halt or a leap from
+MIN_FRAMES = 5  # fewer have no middle part in which to detect a halt or a jump
 
-# A stretch, as `flaws.STRENGTHS` has it, up to which frames are as they were
-# drawn; that of a clean frame is found to about 0.03.
+# Deformations up to this, in the unit of `flaws.STRENGTHS`, are measurement
+# error, which is about 0.03 in clean clips.
 DEFORMED = 0.09
 
-# Below these a clip shows nothing that could be named.
+# Below these a clip shows no recognisable shape.
 _MIN_CONTRAST = 45.0  # levels; the palest shape has 110
-_MIN_LIKENESS = 0.72  # correlation with the best of the bank
-# Levels between a colour and one of the palette; half of the 85 that divide
-# those.
+_MIN_CORRELATION = 0.72  # with the best template
+# Largest distance to a colour of the palette, in levels; half of the distance
+# of 85 between these.
 _COLOUR_TOLERANCE = 42.0
-# x264 keeps colours at half resolution and so washes a small or thin shape out.
-# Twice as much is still one colour if all others are much further.
+# x264 stores colours at half resolution, which washes out small or thin shapes.
+# Twice the distance is accepted if all other colours are much further away.
 _WASHED_TOLERANCE = 90.0
 _WASHED_RATIO = 0.6
-# A shape that is as faint in one frame as half of it has vanished.
+# A shape with less than half of its contrast in a frame has vanished there.
 _MIN_STRENGTH = 0.5
-# What light makes of the contrast of a shape, as `flaws` has it and a bit more.
+# Range of the brightness, a bit wider than in `flaws`.
 _LIGHT = (0.9, 1.05)
-# Less of a shape than this in a pixel is rather noise.
+# A pixel with a lower share of the shape is considered noise.
 _MIN_ALPHA = 0.3
-# Frames without a shape that differ by less, root mean square of the levels of
-# 255, show the same. Noise of 2 levels between stills makes 2.9; the smallest,
-# palest shape at half of the usual speed makes 4.2, and 3.1 after x264.
+# Frames without a shape that differ by less, root mean square of levels, are
+# equal. Noise of 2 levels on stills makes 2.9; the smallest, palest shape at
+# half of the usual speed makes 4.2, and 3.1 after x264.
 _MIN_CHANGE = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """What the pixels say.
+  """Measures of a clip.
 
   Attributes:
-    shown: attributes of the scene; None where nothing fits.
-    fidelity: how strong each flaw is, in the units of `flaws.STRENGTHS`, and
-      'vanishing', a share of the frames; empty if no shape is there.
+    shown: attributes of the scene; None if no word fits.
+    fidelity: strength of each flaw, in the units of `flaws.STRENGTHS`, and
+      'vanishing', a share of the frames; empty if there is no shape.
     motion: likewise.
     is_static: whether nothing moves from the first frame to the last.
-    path_t2: [T, 2], where the shape is, in shorter sides; NaN in frames that it
-      has vanished from. None if no shape is there.
+    path_t2: [T, 2], positions of the shape in shorter sides; NaN in frames from
+      which it has vanished. None if there is no shape.
   """
 
   shown: dict[str, str | None]
@@ -89,7 +89,7 @@ def truth_of(
 
 
 def measure(frames_thw3: np.ndarray) -> Measured:
-  """What a clip shows, uint8 [T, H, W, 3], and how well."""
+  """Measures a clip, uint8 [T, H, W, 3]."""
   if frames_thw3.ndim != 4 or len(frames_thw3) < MIN_FRAMES:
     raise ValueError(
       f'frames {frames_thw3.shape}; give [T >= {MIN_FRAMES}, H, W, 3]'
@@ -114,27 +114,27 @@ def measure(frames_thw3: np.ndarray) -> Measured:
   middle = np.sqrt(scenes.SIZES['small'] * scenes.SIZES['large'])
   shown['size'] = 'small' if found.radius < middle * side else 'large'
   path_t2 = found.centres_t2 / side
-  motion, way_2 = paths.measure_motion(path_t2)
-  shown['motion'] = paths.direction(way_2)
-  is_there_t = _is_there(found)
-  fidelity = _measure_fidelity(difference_thw3, alpha_thw, found, is_there_t)
+  motion, step_2 = paths.measure_motion(path_t2)
+  shown['motion'] = paths.direction(step_2)
+  is_visible_t = _is_visible(found)
+  fidelity = _measure_fidelity(difference_thw3, alpha_thw, found, is_visible_t)
   return Measured(
     shown,
     fidelity,
     motion,
-    is_static=paths.goes_nowhere(path_t2),
-    path_t2=np.where(is_there_t[:, None], path_t2, np.nan),
+    is_static=paths.is_stationary(path_t2),
+    path_t2=np.where(is_visible_t[:, None], path_t2, np.nan),
   )
 
 
 def _change(frames_thw3: np.ndarray) -> float:
-  """The greatest difference between neighbouring frames, root mean square."""
+  """The largest root-mean-square difference between consecutive frames."""
   changes_s = np.mean(np.diff(frames_thw3, axis=0) ** 2, axis=(1, 2, 3))
   return float(np.sqrt(changes_s.max()))
 
 
 def _background(frames_thw3: np.ndarray) -> np.ndarray:
-  """[3], the median of a border that a shape only grazes."""
+  """[3], the median of the border, which a shape hardly covers."""
   width = max(1, min(frames_thw3.shape[1:3]) // 12)
   inner = np.ones(frames_thw3.shape[1:3], bool)
   inner[width:-width, width:-width] = False
@@ -151,7 +151,7 @@ def _nearest_background(background_3: np.ndarray) -> str | None:
 
 
 def _shape_colour(difference_thw3: np.ndarray) -> np.ndarray | None:
-  """[3], how the middle of the shape differs from the background."""
+  """[3], the difference of the shape's middle from the background."""
   difference_3thw = np.moveaxis(difference_thw3, -1, 0)
   smooth_3thw = blurred(difference_3thw, _unit(difference_thw3[..., 0]))
   contrast_thw = np.linalg.norm(smooth_3thw, axis=0)
@@ -164,7 +164,7 @@ def _shape_colour(difference_thw3: np.ndarray) -> np.ndarray | None:
 
 
 def _unit(frames: np.ndarray) -> float:
-  """The pixels that one pixel of a 32 x 32 image is worth."""
+  """The size of a pixel of a 32 x 32 image in pixels of these frames."""
   return min(frames.shape[1:3]) / 32
 
 
@@ -173,8 +173,8 @@ def _nearest_colour(
 ) -> tuple[str | None, np.ndarray]:
   """The name of a colour, and its full difference from the background [3].
 
-  Blur mixes a small shape with its background, so that any colour on the line
-  between the two may be meant.
+  Blur mixes a small shape with its background, so that its colour may be
+  anywhere on the line between the two.
   """
   distances, full_3s = {}, {}
   for name, rgb in scenes.COLOURS.items():
@@ -196,19 +196,19 @@ class _Found(NamedTuple):
     shape: one of `scenes.SHAPES`.
     radius: in pixels.
     blur: standard deviation in pixels.
-    likeness: correlation with the best of the bank.
+    correlation: with the best template.
     deformation: mean over frames of the log of the stretch.
     centres_t2: [T, 2], centre of mass in pixels.
     centred_thw: [T, H, W], frames with the shape in the middle.
     mean_hw: [H, W], their mean.
-    model_hw: [H, W], the entry of the bank that fits it best.
+    model_hw: [H, W], the template that fits it best.
     whole_hw: [H, W], the same without its hole, if it has one.
   """
 
   shape: str
   radius: float
   blur: float
-  likeness: float
+  correlation: float
   deformation: float
   centres_t2: np.ndarray
   centred_thw: np.ndarray
@@ -218,7 +218,7 @@ class _Found(NamedTuple):
 
 
 class _Bank(NamedTuple):
-  """Shapes in the middle of an image, with a large hole and without.
+  """Templates: shapes in the middle of an image, with a large hole or none.
 
   Attributes:
     shapes: K of `scenes.SHAPES`.
@@ -265,9 +265,9 @@ def _bank(height: int, width: int) -> _Bank:
 
 
 def _find_shape(alpha_thw: np.ndarray) -> _Found | None:
-  """The shape and its place in each frame; None if nothing is like a shape."""
+  """The shape and its position in each frame; None if none is recognised."""
   _, height, width = alpha_thw.shape
-  # A first guess with a disc of middle size, then with what was found.
+  # Starts from a disc of medium size, and iterates with the best template.
   disc_hw = coverage(
     'circle',
     np.array([[height / 2, width / 2]]),
@@ -283,23 +283,23 @@ def _find_shape(alpha_thw: np.ndarray) -> _Found | None:
       return None
     template_hw = found.model_hw
   if found.deformation > DEFORMED:
-    # No entry of the bank fits in one place; the centre of mass is that of the
-    # shape however it is stretched, and the stretch can be undone.
+    # No template fits a deformed shape. But stretching preserves the centre of
+    # mass, and can be undone.
     centres_t2 = centres_t2 + _moments(found.centred_thw)[0]
     centred_thw = _centred(alpha_thw, centres_t2)
     undone = _best_of_bank(_unstretched(centred_thw), centres_t2)
     if undone is None:
       return None
     found = undone._replace(deformation=_deformation(centred_thw))
-  return found if found.likeness >= _MIN_LIKENESS else None
+  return found if found.correlation >= _MIN_CORRELATION else None
 
 
 def _best_of_bank(
   centred_thw: np.ndarray, centres_t2: np.ndarray
 ) -> _Found | None:
-  """The entry most like the mean of frames that have the shape in the middle.
+  """The template that best matches the mean of frames with a centred shape.
 
-  None if there is nothing in the middle.
+  None if the middle of the frames is empty.
   """
   _, height, width = centred_thw.shape
   bank = _bank(height, width)
@@ -308,27 +308,29 @@ def _best_of_bank(
   if not norm > 0:
     return None
   pixels_p = mean_hw[_window(height, width) > 0] / norm
-  # Not `@`, which wakes the threads of a BLAS for so little: many times slower
-  # while other work has the cores.
-  likeness_k = np.einsum('kp,p->k', bank.unit_kp, pixels_p.astype(np.float32))
-  place = int(np.argmax(likeness_k))
+  # Not `@`, which would start BLAS threads for a small product: many times
+  # slower while other work occupies the cores.
+  correlation_k = np.einsum(
+    'kp,p->k', bank.unit_kp, pixels_p.astype(np.float32)
+  )
+  best = int(np.argmax(correlation_k))
   return _Found(
-    shape=bank.shapes[place],
-    radius=bank.radii[place],
-    blur=bank.blurs[place],
-    likeness=float(likeness_k[place]),
+    shape=bank.shapes[best],
+    radius=bank.radii[best],
+    blur=bank.blurs[best],
+    correlation=float(correlation_k[best]),
     deformation=_deformation(centred_thw),
     centres_t2=centres_t2,
     centred_thw=centred_thw,
     mean_hw=mean_hw,
-    model_hw=bank.images_khw[place],
-    whole_hw=bank.whole_khw[place],
+    model_hw=bank.images_khw[best],
+    whole_hw=bank.whole_khw[best],
   )
 
 
 @functools.lru_cache(maxsize=4)
 def _window(height: int, width: int) -> np.ndarray:
-  """[H, W], 1 where a shape in the middle may be, 0 elsewhere."""
+  """[H, W], 1 where a centred shape may be, 0 elsewhere."""
   reach = 10.5 * min(height, width) / 32
   return coverage(
     'circle', np.array([[height / 2, width / 2]]), reach, height, width
@@ -336,9 +338,9 @@ def _window(height: int, width: int) -> np.ndarray:
 
 
 def _locate(alpha_thw: np.ndarray, template_hw: np.ndarray) -> np.ndarray:
-  """[T, 2], where a template that lies in the middle fits each frame best."""
+  """[T, 2], the position at which a template fits each frame best."""
   num_frames, height, width = alpha_thw.shape
-  # Twice the size, so that nothing comes in again on the other side.
+  # Padded to twice the size, so that the correlation does not wrap around.
   size = (2 * height, 2 * width)
   spectrum_thw = np.fft.rfft2(alpha_thw, size)
   spectrum_hw = np.fft.rfft2(template_hw, size)
@@ -358,16 +360,16 @@ def _locate(alpha_thw: np.ndarray, template_hw: np.ndarray) -> np.ndarray:
 
 
 def _peak(values_3: np.ndarray) -> float:
-  """Where a parabola through three values is highest, from the middle one."""
+  """The peak of a parabola through three values, relative to the middle one."""
   before, here, after = values_3
-  bend = before - 2 * here + after
-  if not bend:
+  curvature = before - 2 * here + after
+  if not curvature:
     return 0.0
-  return float(np.clip((before - after) / (2 * bend), -0.5, 0.5))
+  return float(np.clip((before - after) / (2 * curvature), -0.5, 0.5))
 
 
 def _centred(alpha_thw: np.ndarray, centres_t2: np.ndarray) -> np.ndarray:
-  """Frames [T, H, W], shifted so that the shape lies in the middle."""
+  """Frames [T, H, W], shifted so that the shape is in the middle."""
   _, height, width = alpha_thw.shape
   shift_t2 = (height / 2, width / 2) - centres_t2
   y_th1 = np.fft.fftfreq(height)[:, None] * shift_t2[:, 0, None, None]
@@ -376,8 +378,8 @@ def _centred(alpha_thw: np.ndarray, centres_t2: np.ndarray) -> np.ndarray:
   return np.fft.irfft2(spectrum, (height, width))
 
 
-def _is_there(found: _Found) -> np.ndarray:
-  """[T], whether the shape has not vanished from a frame."""
+def _is_visible(found: _Found) -> np.ndarray:
+  """[T], whether the shape is visible in a frame."""
   model_hw = found.model_hw
   strength_t = np.einsum('thw,hw->t', found.centred_thw, model_hw)
   return strength_t / np.sum(model_hw**2) >= _MIN_STRENGTH
@@ -387,15 +389,15 @@ def _measure_fidelity(
   difference_thw3: np.ndarray,
   alpha_thw: np.ndarray,
   found: _Found,
-  is_there_t: np.ndarray,
+  is_visible_t: np.ndarray,
 ) -> dict[str, float]:
-  """How strong each flaw of the image is, in the units of its strength."""
+  """The strength of each flaw of the image, in units of `flaws.STRENGTHS`."""
   _, height, width = alpha_thw.shape
   unit = _unit(alpha_thw)
-  # Away from the shape, whatever it is deformed or blurred to.
+  # Noise is measured away from the shape, even if it is deformed or blurred.
   near_thw = coverage('circle', found.centres_t2, 10 * unit, height, width) > 0
   noise = np.sqrt(np.mean(difference_thw3[~near_thw] ** 2))
-  # What is missing well inside the outline, scaled to a whole shape.
+  # A hole is what is missing inside the outline, relative to a full shape.
   sharp_hw = coverage(
     found.shape,
     np.array([[height / 2, width / 2]]),
@@ -404,14 +406,15 @@ def _measure_fidelity(
     width,
   )[0]
   area = np.pi * found.radius**2
-  # The light is known to some percent, so the brightest parts count as whole.
+  # The brightness is unknown by some percent, so the brightest parts count as
+  # full.
   inside = found.model_hw > 0.8 * found.model_hw.max()
   whole = np.quantile(found.mean_hw[inside] / found.model_hw[inside], 0.8)
   whole_hw = np.clip(whole, *_LIGHT) * found.whole_hw
   missing_hw = np.clip(whole_hw - found.mean_hw, 0, 1) * sharp_hw
   return {
     'noise': float(noise),
-    'vanishing': float(np.mean(~is_there_t)),
+    'vanishing': float(np.mean(~is_visible_t)),
     'deformation': found.deformation,
     'hole': float(missing_hw.sum() / area),
     'blur': float(found.blur / min(height, width)),
@@ -419,18 +422,18 @@ def _measure_fidelity(
 
 
 def _moments(centred_thw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Centre of mass from the middle [T, 2], and second moments [T, 2, 2]."""
+  """Offset of the centre of mass [T, 2], and second moments [T, 2, 2]."""
   _, height, width = centred_thw.shape
   y_h1 = (np.arange(height) + 0.5 - height / 2)[:, None]
   x_1w = (np.arange(width) + 0.5 - width / 2)[None, :]
   weight_thw = np.clip(centred_thw, 0, 1) * _window(height, width)
   weight_thw = np.where(weight_thw > _MIN_ALPHA, weight_thw, 0)
-  # A frame without any shape counts as one with a round dot in the middle.
+  # A frame without any shape is treated as a round dot in the middle.
   weight_thw = weight_thw / np.maximum(weight_thw.sum((1, 2)), 1)[:, None, None]
-  place_2hw = np.stack(np.broadcast_arrays(y_h1, x_1w))
-  centre_t2 = np.einsum('thw,ihw->ti', weight_thw, place_2hw)
+  offset_2hw = np.stack(np.broadcast_arrays(y_h1, x_1w))
+  centre_t2 = np.einsum('thw,ihw->ti', weight_thw, offset_2hw)
   moment_t22 = np.einsum(
-    'thw,ihw,jhw->tij', weight_thw, place_2hw, place_2hw, optimize=True
+    'thw,ihw,jhw->tij', weight_thw, offset_2hw, offset_2hw, optimize=True
   )
   moment_t22 -= centre_t2[:, :, None] * centre_t2[:, None, :]
   return centre_t2, moment_t22 + 1e-6 * np.eye(2)
@@ -439,28 +442,29 @@ def _moments(centred_thw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _deformation(centred_thw: np.ndarray) -> float:
   """Mean over frames of the log of the stretch.
 
-  All shapes of the toy world have equal second moments along any two axes, as
-  long as they are not deformed. Stretched by e^s one way and e^-s the other,
-  these have the ratio e^4s.
+  The second moments of all undeformed shapes are equal along all axes.
+  Stretched by e^s along one axis and e^-s along the other, they have the ratio
+  e^4s.
   """
   values_t2 = np.linalg.eigvalsh(_moments(centred_thw)[1])
   return float(np.mean(np.log(values_t2[:, 1] / values_t2[:, 0])) / 4)
 
 
 def _unstretched(centred_thw: np.ndarray) -> np.ndarray:
-  """Frames [T, H, W] in which the shape is as long as wide again."""
+  """Frames [T, H, W] with the shape's deformation undone."""
   num_frames, height, width = centred_thw.shape
   values_t2, axes_t22 = np.linalg.eigh(_moments(centred_thw)[1])
   scale_t2 = np.sqrt(values_t2 / np.sqrt(values_t2.prod(1, keepdims=True)))
   stretch_t22 = (axes_t22 * scale_t2[:, None, :]) @ axes_t22.swapaxes(1, 2)
   middle_2 = np.array((height, width)) / 2
-  place_hw2 = np.stack(np.indices((height, width)), -1) + 0.5 - middle_2
-  place_thw2 = np.einsum('tij,hwj->thwi', stretch_t22, place_hw2)
-  place_thw2 = np.clip(
-    place_thw2 + middle_2 - 0.5, 0, (height - 1.001, width - 1.001)
+  offset_hw2 = np.stack(np.indices((height, width)), -1) + 0.5 - middle_2
+  index_thw2 = np.einsum('tij,hwj->thwi', stretch_t22, offset_hw2)
+  index_thw2 = np.clip(
+    index_thw2 + middle_2 - 0.5, 0, (height - 1.001, width - 1.001)
   )
-  corner_thw2 = place_thw2.astype(int)
-  part_thw2 = place_thw2 - corner_thw2
+  # Bilinear interpolation.
+  corner_thw2 = index_thw2.astype(int)
+  part_thw2 = index_thw2 - corner_thw2
   frame_t11 = np.arange(num_frames)[:, None, None]
   result_thw = np.zeros_like(centred_thw)
   for down in (0, 1):

@@ -1,8 +1,8 @@
-"""Draws a shape on its way, with soft edges.
+"""Renders clips of a moving shape with antialiased edges.
 
-A pixel's coverage is read off the distance to the outline: half a pixel inside
-it is whole, half a pixel outside it is none. So positions matter to a fraction
-of a pixel and the motion looks smooth at 32 x 32.
+A pixel's coverage follows from the distance of its centre to the outline: full
+at half a pixel inside, none at half a pixel outside. So positions matter to a
+fraction of a pixel, and motion is smooth at 32 x 32.
 
 Shape suffixes: T frames, H height, W width; the last axis of 2 is (y, x), of 3
 RGB.
@@ -20,7 +20,7 @@ _CROSS_HALF = np.sqrt(np.pi / 5) / 2  # five squares of this half side
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-  """All that the pixels of a clip depend on, but for noise.
+  """All that determines the pixels of a clip, except the sampled noise.
 
   Attributes:
     shape: one of `scenes.SHAPES`.
@@ -28,9 +28,9 @@ class Drawing:
     radius: of the circle of the same area, in pixels.
     colour: of the shape, RGB from 0 to 255.
     background: RGB from 0 to 255.
-    stretch_t22: [T, 2, 2], symmetric, what the shape is deformed by; or None.
-    hole: share of the area that a hole in the middle takes.
-    hole_offset_2: [2], where the hole is, in radii from the centre of mass.
+    stretch_t22: [T, 2, 2], symmetric matrices that deform the shape; or None.
+    hole: area of a hole in the middle, as a share of the shape's.
+    hole_offset_2: [2], offset of the hole from the centre of mass, in radii.
     blur: standard deviation in pixels.
     noise: standard deviation in levels of 255.
   """
@@ -50,7 +50,7 @@ class Drawing:
 def render(
   drawing: Drawing, height: int, width: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """The clip, uint8 [T, H, W, 3]; `rng` draws the noise."""
+  """The clip, uint8 [T, H, W, 3]; `rng` samples the noise."""
   centres_t2 = drawing.centres_t2 + box_offset(drawing.shape, drawing.radius)
   alpha_thw = coverage(
     drawing.shape,
@@ -76,7 +76,7 @@ def render(
 
 
 def box_offset(shape: str, radius: float) -> tuple[float, float]:
-  """From the centre of the bounding box to the centre of mass, (y, x)."""
+  """Offset of the centre of mass from that of the bounding box, (y, x)."""
   # The tip of a triangle is twice as far from its centre as its base.
   down = _TRIANGLE_INRADIUS * radius / 2 if shape == 'triangle' else 0.0
   return down, 0.0
@@ -90,7 +90,7 @@ def coverage(
   width: int,
   stretch_t22: np.ndarray | None = None,
 ) -> np.ndarray:
-  """How much of each pixel the shape covers, [T, H, W] from 0 to 1.
+  """The share of each pixel that the shape covers, [T, H, W] from 0 to 1.
 
   Args:
     shape: one of `scenes.SHAPES`.
@@ -135,7 +135,7 @@ def _distance(
 
 
 def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
-  """Images [..., H, W] after a Gaussian of so many pixels; mean is kept."""
+  """Images [..., H, W] after a Gaussian blur of `sigma` pixels."""
   if not sigma:
     return images
   height, width = images.shape[-2:]
@@ -143,7 +143,7 @@ def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _gaussian(size: int, sigma: float) -> np.ndarray:
-  """[size, size], rows are Gaussians about their own pixels, cut at borders."""
+  """[size, size], a normalised Gaussian about each pixel, cut at the edges."""
   steps = np.arange(size)[:, None] - np.arange(size)[None, :]
   weights = np.exp(-0.5 * (steps / sigma) ** 2)
   return weights / weights.sum(1, keepdims=True)

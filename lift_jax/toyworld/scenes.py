@@ -1,8 +1,8 @@
-"""What a clip of the toy world shows, and the caption that says so.
+"""Scenes of the toy world and their captions.
 
-A caption names all there is to know: 'A small red circle moves upwards over a
-white background.' The grammar is read both ways, so that whoever judges a clip
-needs nothing but its pixels and its caption.
+A caption describes its scene completely: 'A small red circle moves upwards over
+a white background.' The grammar works both ways, so that a clip can be judged
+from its pixels and its caption alone.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ import re
 
 from lift_jax.errors import UserError
 
-# sRGB. Any shape differs from any background by 110 levels or more (Euclidean
-# distance), any two colours of one kind by 85: several times what a codec or a
-# small autoencoder changes.
+# sRGB. Any shape differs from any background by at least 110 levels (Euclidean
+# distance), any two shape colours or backgrounds by 85: several times the error
+# of a codec or a small autoencoder.
 COLOURS = {
   'red': (220, 40, 45),
   'green': (30, 170, 60),
@@ -63,13 +63,13 @@ _CAPTION = re.compile(
   )
 )
 
-# One prompt in so many is kept out of training.
+# One prompt in so many is held out from training.
 _HELD_OUT_ONE_IN = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """One shape on its way; each field holds a word of the grammar.
+  """A moving shape; each field is a word of the grammar.
 
   Attributes:
     size: one of `SIZES`.
@@ -105,7 +105,7 @@ class Scene:
     """The scene that a caption describes.
 
     Raises:
-      UserError: the caption is not of the grammar.
+      UserError: the caption does not follow the grammar.
     """
     found = _CAPTION.fullmatch(caption.strip())
     if found is None:
@@ -117,31 +117,31 @@ class Scene:
 
 
 def values_of(attribute: str) -> tuple[str, ...]:
-  """The words that an attribute of `Scene` may be."""
+  """The possible values of an attribute of `Scene`."""
   return _VALUES[attribute]
 
 
 def all_scenes() -> Iterator[Scene]:
-  """Every scene once, always in the same order."""
+  """Yields every scene once, in a fixed order."""
   for values in itertools.product(*_VALUES.values()):
     yield Scene(*values)
 
 
 def is_held_out(caption: str) -> bool:
-  """Whether a prompt is kept for evaluation and never trained on.
+  """Whether a prompt is held out for evaluation and never trained on.
 
-  It depends on the caption alone, so that it holds over runs, machines and
-  additions to the grammar.
+  This depends on the caption alone, so that it is the same for all runs and
+  machines, and after additions to the grammar.
   """
   digest = hashlib.sha256(caption.strip().encode()).digest()
   return int.from_bytes(digest[:8], 'big') % _HELD_OUT_ONE_IN == 0
 
 
 def training_scenes() -> tuple[Scene, ...]:
-  """Those that may be trained on."""
+  """The scenes to train on."""
   return tuple(s for s in all_scenes() if not is_held_out(s.caption))
 
 
 def held_out_scenes() -> tuple[Scene, ...]:
-  """Those that may not."""
+  """The scenes held out for evaluation."""
   return tuple(s for s in all_scenes() if is_held_out(s.caption))

@@ -1,7 +1,7 @@
-"""The models of the toy world that come with the package.
+"""Paths of the toy world's models that are shipped with the package.
 
-They lie in `data/toyworld` of the repository, to which `files` here is a link,
-so that a wheel holds them too.
+They are stored in `data/toyworld` of the repository; `files` in this folder is
+a link to it, so that a wheel contains them too.
 """
 
 import pathlib

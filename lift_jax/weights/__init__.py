@@ -1,1 +1,1 @@
-"""Published weights, our checkpoints, and tables between them."""
+"""Published weights, our checkpoints, and conversion between them."""

@@ -1,15 +1,16 @@
-"""Tables that carry weights between published checkpoints and ours.
+"""Conversion tables between published checkpoints and our parameters.
 
-A table is a tuple of `Row`s. In a row `{i}`, `{j}` stand for numbers. A
-placeholder on both sides names the same list entry on both; one that stands in
-the published name only is stacked: our parameter holds the layers along its
+A table is a tuple of `TensorRule`s. In their names `{i}` and `{j}` match
+numbers. A placeholder on both sides is the same number on both; one in the
+published name only is a stacked axis: our parameter holds the layers along its
 first axis.
 
-  Row('blocks.{i}.attn.to_q.weight', 'blocks/attn/to_q/kernel', LINEAR)
-  Row('encoder.down.{i}.conv.weight', 'encoder/down/{i}/conv/kernel', CONV3D)
+  TensorRule('blocks.{i}.to_q.weight', 'blocks/to_q/kernel', LINEAR)
+  TensorRule('down.{i}.conv.weight', 'down/{i}/conv/kernel', CONV3D)
 
-A table is total: `resolve` accounts for every parameter, and `load` for every
-published tensor, or they raise with the names of the strangers.
+A table must be complete: `resolve` accounts for every parameter, and `load` for
+every published tensor, or they raise with the names that are unknown or
+missing.
 """
 
 import collections
@@ -31,17 +32,19 @@ from lift_jax.weights import param_paths, safetensors_files
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-  """A change of axis order: ours = transpose(published, axes)."""
+  """A transposition: ours = transpose(published, axes)."""
 
   name: str
-  axes: tuple[int, ...] | None = None  # None: the order stays
+  axes: tuple[int, ...] | None = None  # None: the same order
 
   def ours(self, published_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape after the transposition."""
     if self.axes is None:
       return tuple(published_shape)
     return tuple(published_shape[axis] for axis in self.axes)
 
   def published(self, our_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape before it."""
     if self.axes is None:
       return tuple(our_shape)
     return tuple(our_shape[self.axes.index(a)] for a in range(len(self.axes)))
@@ -60,25 +63,26 @@ CONV3D = Transform('conv: out,in,t,h,w -> t,h,w,in,out', (2, 3, 4, 1, 0))
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """One line of a table: published name, our name, change of axes."""
+class TensorRule:
+  """One entry of a table: published name, our name, transposition."""
 
   published: str
   ours: str
   transform: Transform = SAME
 
 
-Table = tuple[Row, ...]
+Table = tuple[TensorRule, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Where one of our parameters comes from.
+  """The published tensors of one of our parameters.
 
   Attributes:
-    names: published names; more than one where layers are stacked.
+    names: published names; more than one for stacked layers.
     stacked: whether the parameter has a leading layer axis.
     shape: published shape of each tensor.
+    transform: from each published tensor to ours.
   """
 
   names: tuple[str, ...]
@@ -88,26 +92,32 @@ class Source:
 
 
 def linear(published: str, ours: str, bias: bool = True) -> Table:
-  """Rows of a linear layer."""
-  rows = (Row(f'{published}.weight', f'{ours}/kernel', LINEAR),)
+  """Rules of a linear layer."""
+  rules = (TensorRule(f'{published}.weight', f'{ours}/kernel', LINEAR),)
   if bias:
-    rows += (Row(f'{published}.bias', f'{ours}/bias'),)
-  return rows
+    rules += (TensorRule(f'{published}.bias', f'{ours}/bias'),)
+  return rules
 
 
 def norm(published: str, ours: str, bias: bool = True) -> Table:
-  """Rows of a normalisation with a scale, and a bias unless told."""
-  rows = (Row(f'{published}.weight', f'{ours}/scale'),)
+  """Rules of a normalisation layer with a scale."""
+  rules = (TensorRule(f'{published}.weight', f'{ours}/scale'),)
   if bias:
-    rows += (Row(f'{published}.bias', f'{ours}/bias'),)
-  return rows
+    rules += (TensorRule(f'{published}.bias', f'{ours}/bias'),)
+  return rules
 
 
 def conv(published: str, ours: str, transform: Transform) -> Table:
-  """Rows of a convolution with a bias; CONV2D or CONV3D."""
+  """Rules of a convolution with a bias.
+
+  Args:
+    published: name of the layer.
+    ours: likewise.
+    transform: CONV2D or CONV3D.
+  """
   return (
-    Row(f'{published}.weight', f'{ours}/kernel', transform),
-    Row(f'{published}.bias', f'{ours}/bias'),
+    TensorRule(f'{published}.weight', f'{ours}/kernel', transform),
+    TensorRule(f'{published}.bias', f'{ours}/bias'),
   )
 
 
@@ -127,69 +137,72 @@ def resolve(table: Table, abstract_params) -> dict[str, Source]:
   """The source of every parameter, by our name.
 
   Args:
-    table: the rows of this network.
+    table: the rules of this network.
     abstract_params: nested dict of anything with a `shape`.
 
   Raises:
-    ValueError: a parameter is covered by no row, or by two; or two
-      parameters come from one published tensor.
+    ValueError: a parameter matches no rule, or several; or two parameters
+      have the same published tensor.
   """
-  rows = [(row, _matcher(row.ours)) for row in table]
+  rules = [(rule, _matcher(rule.ours)) for rule in table]
   sources: dict[str, Source] = {}
   for name, leaf in param_paths.flatten(abstract_params).items():
     matches = [
-      (row, match) for row, regex in rows if (match := regex.fullmatch(name))
+      (rule, match) for rule, regex in rules if (match := regex.fullmatch(name))
     ]
     if len(matches) != 1:
-      found = [row.published for row, _ in matches] or 'no row'
-      raise ValueError(f'conversion table: {name} is covered by {found}')
-    row, match = matches[0]
-    free = set(_placeholders(row.published)) - set(_placeholders(row.ours))
+      found = [rule.published for rule, _ in matches] or 'no rule'
+      raise ValueError(f'conversion table: {name} matches {found}')
+    rule, match = matches[0]
+    free = set(_placeholders(rule.published)) - set(_placeholders(rule.ours))
     if len(free) > 1:
-      raise ValueError(f'conversion table: {row.published} stacks twice')
+      raise ValueError(
+        f'conversion table: {rule.published} has more than one stacked axis'
+      )
     fixed = {key: int(value) for key, value in match.groupdict().items()}
     if free:
       (layer,) = free
       names = tuple(
-        row.published.format(**fixed, **{layer: index})
+        rule.published.format(**fixed, **{layer: index})
         for index in range(leaf.shape[0])
       )
-      shape = row.transform.published(tuple(leaf.shape[1:]))
+      shape = rule.transform.published(tuple(leaf.shape[1:]))
     else:
-      names = (row.published.format(**fixed),)
-      shape = row.transform.published(tuple(leaf.shape))
-    sources[name] = Source(names, bool(free), shape, row.transform)
-  taken = collections.Counter(
+      names = (rule.published.format(**fixed),)
+      shape = rule.transform.published(tuple(leaf.shape))
+    sources[name] = Source(names, bool(free), shape, rule.transform)
+  uses = collections.Counter(
     name for source in sources.values() for name in source.names
   )
-  if shared := [name for name, count in taken.items() if count > 1]:
+  if shared := [name for name, count in uses.items() if count > 1]:
     raise ValueError(
-      f'conversion table: several parameters come from {errors.listing(shared)}'
+      'conversion table: several parameters have the same tensor '
+      f'{errors.listing(shared)}'
     )
   return sources
 
 
-def _account(
+def _match_tensors(
   sources: Mapping[str, Source],
   tensors: Mapping[str, safetensors_files.LazyTensor],
   aliases: Sequence[tuple[str, str]],
   ignored: Sequence[str],
   where: str,
 ) -> dict[str, safetensors_files.LazyTensor]:
-  """The tensors by the names of the table, once all are accounted for."""
+  """The tensors under the names of the table; see `load` for the errors."""
   tensors = dict(tensors)
   for other, name in aliases:
     if other not in tensors:
       continue
     alias = tensors.pop(other)
     kept = tensors.setdefault(name, alias)
-    # The ends stand for the whole, which may be gigabytes.
+    # Compares the ends only, as the tensors may be gigabytes.
     if (kept.shape, kept.dtype) != (alias.shape, alias.dtype) or (
       kept.edges() != alias.edges()
     ):
       raise errors.UserError(
-        f'{where}: {other} and {name} should be one tensor, but differ; '
-        'this network ties them, so use weights that do'
+        f'{where}: {other} and {name} should be equal, but differ; this '
+        'network ties them, so use weights that do'
       )
   expected = {
     name: source.shape for source in sources.values() for name in source.names
@@ -215,13 +228,17 @@ def _account(
   ]:
     raise errors.UserError(
       f'{where}: tensors {"; ".join(problems)}; check that the weights and '
-      'the config are of one model'
+      'the config belong to the same model'
     )
   return tensors
 
 
 def _cast(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-  """`array` as a dense array of `dtype`; float16 must be able to hold it."""
+  """`array` as a contiguous array of `dtype`.
+
+  Raises:
+    UserError: a value overflows float16.
+  """
   if dtype != np.float16 or array.dtype == np.float16:
     return np.asarray(array, dtype, order='C')
   with np.errstate(over='ignore'):
@@ -234,7 +251,7 @@ def _cast(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
 
 
 def _choose_dtype(dtypes: Sequence[Any], dtype: Any | None) -> np.dtype:
-  """The dtype to keep tensors in: `dtype` for floats, if one is asked for."""
+  """`dtype` for floats if it is given, otherwise the stored one."""
   stored = functools.reduce(jnp.promote_types, dtypes)
   if dtype is not None and jnp.issubdtype(stored, jnp.floating):
     return np.dtype(dtype)
@@ -247,7 +264,7 @@ def _read(
   index: tuple[slice, ...],
   dtype: np.dtype,
 ) -> np.ndarray:
-  """`parameter[index]`, from nothing but that part of the files."""
+  """`parameter[index]`, reading only that part of the files."""
   axes, inverse = source.transform.axes, source.transform.inverse_axes
   part = index[1:] if source.stacked else index
   if inverse is not None:
@@ -280,30 +297,31 @@ def load(
   ignored: Sequence[str] = (),
   where: str = 'checkpoint',
 ) -> dict[Any, Any]:
-  """Published tensors as our parameters, each device's part straight to it.
+  """Loads published tensors as our parameters, shard by shard.
 
-  Each process reads what its devices hold, one part of one parameter at a
-  time: the host needs memory for the largest such part, a few times over.
+  Each process reads the shards of its devices, one shard of one parameter at a
+  time: the host needs memory for the largest shard, a few times over.
 
   Args:
-    table: the rows of this network.
+    table: the rules of this network.
     abstract_params: nested dict of anything with a `shape`.
-    tensors: what `safetensors_files.open_tensors` returned.
-    shardings: nested dict like the parameters; None leaves them on the
-      default device.
-    dtype: of every parameter of floats; None keeps what is stored.
+    tensors: from `safetensors_files.open_tensors`.
+    shardings: nested dict like the parameters; None puts them on the default
+      device.
+    dtype: of floating-point parameters; None keeps the stored ones.
     aliases: (other name, name in the table) of tensors that a publisher may
       store under either name, or under both.
     ignored: regular expressions, matched in full, of published tensors that
       our network does not need.
-    where: what an error calls these weights, e.g. 'transformer of FOLDER'.
+    where: how errors name these weights, e.g. 'transformer of FOLDER'.
 
   Raises:
-    UserError: unknown, missing or wrongly shaped tensors; all in one message.
+    UserError: unknown, missing or wrongly shaped tensors, all in one message;
+      or a value that overflows float16.
     ValueError: the table does not cover the parameters.
   """
   sources = resolve(table, abstract_params)
-  tensors = _account(sources, tensors, aliases, ignored, where)
+  tensors = _match_tensors(sources, tensors, aliases, ignored, where)
   by_name = None if shardings is None else param_paths.flatten(shardings)
 
   def build(name, leaf):
@@ -316,8 +334,8 @@ def load(
 
     if by_name is None:
       return jnp.asarray(read([(0, size) for size in shape]))
-    # Like jax.make_array_from_callback, which would hold all the parts of
-    # this host at once, and read a part again for each device that has it.
+    # Like jax.make_array_from_callback, which would hold all the shards of
+    # this host at once, and read a replicated shard once per device.
     devices_by_bounds = collections.defaultdict(list)
     index_map = by_name[name].addressable_devices_indices_map(shape)
     for device, index in index_map.items():
@@ -327,9 +345,9 @@ def load(
       devices_by_bounds[bounds].append(device)
     arrays = []
     for bounds, devices in devices_by_bounds.items():
-      part = read(bounds)
+      shard = read(bounds)
       arrays += jax.block_until_ready(
-        [jax.device_put(part, device) for device in devices]
+        [jax.device_put(shard, device) for device in devices]
       )
     return jax.make_array_from_single_device_arrays(
       shape, by_name[name], arrays
@@ -345,8 +363,8 @@ def check(
   *,
   where: str,
 ) -> None:
-  """Raises what `load` would, from names and shapes alone."""
-  _account(resolve(table, abstract_params), tensors, (), (), where)
+  """Raises the errors of `load` that names and shapes alone show."""
+  _match_tensors(resolve(table, abstract_params), tensors, (), (), where)
 
 
 @jax.jit
@@ -363,12 +381,12 @@ def _gather(
 ) -> np.ndarray:
   """One published tensor on this host; every process must call it."""
   if source.stacked:
-    # A traced layer number: one program serves all layers.
+    # The layer index is traced: one program serves all layers.
     leaf = _layer(leaf, layer) if isinstance(leaf, jax.Array) else leaf[layer]
   if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
     array = multihost_utils.process_allgather(leaf, tiled=True)
   else:
-    # Of a copy: a jax.Array keeps its values on the host once it is asked.
+    # A copy, as a jax.Array caches the values that it has sent to the host.
     array = np.asarray(leaf if source.stacked else leaf.copy())
   if source.transform.axes is not None:
     array = array.transpose(source.transform.inverse_axes)
@@ -386,19 +404,19 @@ def save(
 ) -> None:
   """Writes our parameters as published tensors, one at a time.
 
-  Every process must call it, since all take part in gathering a tensor that
-  lies on several; process 0 alone writes, and all return once it has.
+  Every process must call it, since all take part in gathering a tensor that is
+  sharded over several; process 0 alone writes, and all return once it has.
 
   Args:
-    table: the rows of this network.
+    table: the rules of this network.
     params: nested dict of arrays.
-    folder: on a file system of process 0; made if it does not exist.
+    folder: on a file system of process 0; created if it does not exist.
     stem: 'diffusion_pytorch_model' for diffusers, 'model' for transformers.
-    dtype: of every tensor of floats; None keeps each parameter's own.
+    dtype: of floating-point tensors; None keeps each parameter's own.
     max_shard_bytes: of tensor data in a file.
 
   Raises:
-    UserError: a value does not fit into float16, where that is the dtype.
+    UserError: a value overflows float16.
     ValueError: the table does not cover the parameters.
   """
   leaves = param_paths.flatten(params)
@@ -410,7 +428,7 @@ def save(
         _gather, leaves[ours], source, name, layer, kept
       )
       specs.append((name, source.shape, kept, gather))
-  # The order of a file, so that all processes gather in the same one.
+  # The order of tensors in a file, so that all processes gather in that order.
   specs.sort(key=lambda spec: (-spec[2].itemsize, spec[0]))
   if jax.process_index() == 0:
     safetensors_files.write_sharded(folder, stem, specs, max_shard_bytes)

@@ -1,4 +1,4 @@
-"""Names of parameters: a nested dict of arrays as 'blocks/attn/to_q/kernel'."""
+"""Names of parameters in a nested dict, such as 'blocks/attn/to_q/kernel'."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def flatten(params: Any) -> dict[str, Any]:
 
 
 def map_named(function: Callable[..., Any], params: Any, *rest: Any) -> Any:
-  """`function(name, leaf, *others)` over every leaf of a pytree."""
+  """Maps `function(name, leaf, *others)` over every leaf of a pytree."""
   return jax.tree_util.tree_map_with_path(
     lambda path, *leaves: function(path_name(path), *leaves), params, *rest
   )
@@ -54,7 +54,7 @@ def partition(
 def merge(
   first: Mapping[Any, Any], second: Mapping[Any, Any]
 ) -> dict[Any, Any]:
-  """The inverse of `partition`; a leaf on both sides is an error."""
+  """The inverse of `partition`; raises ValueError for a leaf in both."""
   merged = dict(first)
   for key, value in second.items():
     if key not in merged:
@@ -62,5 +62,5 @@ def merge(
     elif isinstance(value, Mapping) and isinstance(merged[key], Mapping):
       merged[key] = merge(merged[key], value)
     else:
-      raise ValueError(f'parameter {key!r} stands in both trees')
+      raise ValueError(f'parameter {key!r} is in both trees')
   return merged

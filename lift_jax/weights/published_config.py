@@ -1,8 +1,8 @@
-"""Published config.json files, read so that nothing goes unnoticed.
+"""Strict reading of published config.json files.
 
-Each key is a field that we read, or has the one value that our code computes,
-or is known to change nothing; any other key is an error, as it may describe
-another network. All that is wrong with a file is named in one line.
+Each key is a field that we read, or must have the one value that our code
+implements, or is known to be harmless; any other key is an error, as it may
+describe another network. One line names all that is wrong with a file.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,19 +16,19 @@ Config = TypeVar('Config')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PublishedConfig:
-  """What the config.json of one kind of network holds.
+  """The schema of the config.json of one kind of network.
 
   Attributes:
     kind: the network, as in 'a SigLIP vision tower'.
-    required: published key: our field. Its type says what values are good;
-      numbers must be positive.
-    optional: the same for keys that a file may leave out; the default of the
-      field must be what the publishing library takes then.
-    fixed: published key: the value that this code computes.
-    stated: fixed keys that a file must have, as the publishing library takes
-      another value where it says nothing.
-    ignored: keys that do not change what is computed, besides those that begin
-      with '_' and those that any file of transformers may hold.
+    required: published key to our field. The field's type decides which values
+      are valid; numbers must be positive.
+    optional: the same for keys that a file may omit; the field's default must
+      be that of the publishing library.
+    fixed: published key to the only value that our code implements.
+    stated: fixed keys that a file must not omit, as the publishing library has
+      another default.
+    ignored: keys that do not change the computation, in addition to those that
+      begin with '_' and those that any file of transformers may have.
   """
 
   kind: str
@@ -47,10 +47,10 @@ class PublishedConfig:
       config: its dataclass.
       values: the parsed file.
       source: how errors name the file.
-      **more: fields that the file does not hold.
+      **more: fields that are not in the file.
 
     Raises:
-      UserError: the file lacks a key, has a value of no use, or describes
+      UserError: the file lacks a key, has an invalid value, or describes
         another network.
     """
     fields = more | self.read_fields(config, values, source)
@@ -59,7 +59,7 @@ class PublishedConfig:
   def read_fields(
     self, config: type, values: Mapping[str, Any], source: str
   ) -> dict[str, Any]:
-    """The fields that the file has; see `read`."""
+    """The fields that are in the file; see `read`."""
     names = {**self.required, **self.optional}
     types = {field.name: field.type for field in dataclasses.fields(config)}
     fields, problems = {}, []
@@ -73,7 +73,7 @@ class PublishedConfig:
         if value != self.fixed[key]:
           problems.append(f'{key}={value!r} (only {self.fixed[key]!r})')
       elif not (
-        key.startswith('_') or key in self.ignored or key in _OF_EVERY_FILE
+        key.startswith('_') or key in self.ignored or key in _COMMON_KEYS
       ):
         problems.append(f'{key} (unknown)')
     missing = {*self.required, *self.stated} - values.keys()
@@ -86,7 +86,7 @@ class PublishedConfig:
     return fields
 
   def write(self, config: Any) -> dict[str, Any]:
-    """The published keys that `read` takes, from our config."""
+    """The inverse of `read`: our config as published keys."""
     names = {**self.required, **self.optional}
     values = {key: getattr(config, field) for key, field in names.items()}
     return {**values, **self.fixed}
@@ -95,7 +95,7 @@ class PublishedConfig:
 def make_config(
   config: type[Config], fields: Mapping[str, Any], source: str
 ) -> Config:
-  """`config(**fields)`, whose errors name the file."""
+  """`config(**fields)`, with the file named in its errors."""
   try:
     return config(**fields)
   except UserError as error:
@@ -106,7 +106,7 @@ def _is_positive(value: Any, *types: type) -> bool:
   return type(value) in types and value > 0  # not isinstance: no bool
 
 
-# By the type of our field: what values are good, and what to give instead.
+# By the type of our field: which values are valid, and what to give instead.
 _CHECKS = {
   int: (lambda value: _is_positive(value, int), 'a positive integer'),
   float: (lambda value: _is_positive(value, int, float), 'a positive number'),
@@ -123,9 +123,9 @@ _CHECKS = {
 }
 
 
-# Notes on the file, initial values, and settings of generation, classification
-# and other kinds of networks, which transformers 4 keeps in every config.
-_OF_EVERY_FILE = frozenset({
+# Metadata, initialisation, and settings of generation, classification and
+# other kinds of networks, which transformers 4 writes into every config.
+_COMMON_KEYS = frozenset({
   'architectures', 'auto_map', 'dtype', 'initializer_factor',
   'initializer_range', 'torch_dtype', 'transformers_version',
 

@@ -3,10 +3,10 @@
 The format (https://huggingface.co/docs/safetensors) is: the length of the
 header in eight little-endian bytes, the header as JSON
 `{name: {dtype, shape, data_offsets}}`, then the little-endian data. The
-`safetensors` package opens and checks each file. Values are mapped here, as its
-NumPy binding knows neither float8 nor the raw ends of a tensor, which a
-fingerprint covers; and written here, one tensor at a time, as it would hold a
-whole file in memory.
+`safetensors` package opens and checks each file. We memory-map the values
+ourselves, as its NumPy binding supports neither float8 nor reading the raw ends
+of a tensor, which fingerprints cover; and we write them ourselves, one tensor
+at a time, as the package needs a complete file in memory.
 
 A large network is several such files and an index
 `{"metadata": {"total_size": n}, "weight_map": {tensor name: file name}}`, as
@@ -34,8 +34,8 @@ import safetensors
 from lift_jax import errors
 from lift_jax.runtime.files import atomic_path, write_json
 
-# The names of the format, https://github.com/huggingface/safetensors
-# (`Dtype` in safetensors/src/tensor.rs); those below one byte are left out.
+# Dtypes by name, except those below one byte: `Dtype` of safetensors/src/
+# tensor.rs in https://github.com/huggingface/safetensors.
 DTYPES: Mapping[str, np.dtype] = {
   'BOOL': np.dtype(np.bool_),
   'U8': np.dtype(np.uint8),
@@ -55,23 +55,23 @@ DTYPES: Mapping[str, np.dtype] = {
 }
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
-_EDGE_BYTES = 4096  # of each end of a tensor that its fingerprint covers
+_EDGE_BYTES = 4096  # a fingerprint covers so many at each end of a tensor
 
-# Hugging Face cuts at "5GB", counted in powers of ten.
+# Hugging Face's "5GB", which are powers of ten.
 MAX_SHARD_BYTES = 5_000_000_000
 
-# A tensor to write: its name, shape, dtype, and what makes its values.
+# A tensor to write: its name, shape, dtype, and a function for its values.
 TensorSpec = tuple[str, tuple[int, ...], Any, Callable[[], np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
 class LazyTensor:
-  """A tensor in a file; indexing it reads the slice asked for.
+  """A tensor in a file; indexing it reads only that slice.
 
   Attributes:
     name: the tensor's name in the file.
-    file: the file that holds it.
-    offset: position of its first byte in that file.
+    file: the file that contains it.
+    offset: of its first byte in that file.
   """
 
   name: str
@@ -88,12 +88,12 @@ class LazyTensor:
     """A copy of `tensor[slices]`, slices as for a numpy array."""
     if not self.nbytes:  # an empty range cannot be mapped
       return np.empty(self.shape, self.dtype)[slices]
-    # Mapped anew for each read, so that its pages do not stay with us.
+    # Mapped for each read, so that its pages do not stay resident.
     mapped = np.memmap(
       self.file, np.uint8, 'r', offset=self.offset, shape=(self.nbytes,)
     )
-    whole = mapped.view(np.ndarray).view(self.dtype).reshape(self.shape)
-    return np.array(whole[slices])
+    tensor = mapped.view(np.ndarray).view(self.dtype).reshape(self.shape)
+    return np.array(tensor[slices])
 
   def edges(self) -> bytes:
     """The first and the last 4096 bytes of the data (fewer if small)."""
@@ -105,36 +105,36 @@ class LazyTensor:
       return first + file.read(size)
 
 
-class _RepeatedKeyError(ValueError):
-  """A JSON object holds a key twice."""
+class _DuplicateKeyError(ValueError):
+  """A JSON object has a duplicate key."""
 
 
-def _repeated(names: Iterable[str]) -> list[str]:
+def _duplicates(names: Iterable[str]) -> list[str]:
   counts = collections.Counter(names)
   return [name for name, count in counts.items() if count > 1]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  if repeated := _repeated(name for name, _ in pairs):
-    raise _RepeatedKeyError(errors.listing(repeated))
+  if duplicates := _duplicates(name for name, _ in pairs):
+    raise _DuplicateKeyError(errors.listing(duplicates))
   return dict(pairs)
 
 
 def _json_object(data: bytes, file: pathlib.Path) -> dict[str, Any]:
-  """Parses a JSON object, refusing keys that occur twice."""
+  """Parses a JSON object, without duplicate keys."""
   try:
     value = json.loads(data, object_pairs_hook=_unique)
-  except _RepeatedKeyError as error:
+  except _DuplicateKeyError as error:
     raise errors.UserError(
-      f'{file}: its JSON names {error} twice; fetch the file again'
+      f'{file}: its JSON has the duplicate key {error}; download the file again'
     ) from error
   except (ValueError, RecursionError) as error:
     raise errors.UserError(
-      f'{file}: its JSON cannot be parsed; fetch the file again'
+      f'{file}: its JSON cannot be parsed; download the file again'
     ) from error
   if not isinstance(value, dict):
     raise errors.UserError(
-      f'{file}: its JSON is not an object; fetch the file again'
+      f'{file}: its JSON is not an object; download the file again'
     )
   return value
 
@@ -144,29 +144,29 @@ def _unreadable(file: pathlib.Path, error: OSError) -> errors.UserError:
 
 
 def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int]:
-  """(header, position of the data) of a file that is whole."""
+  """(header, offset of the data) of a valid file."""
   try:
-    # The package checks what the header says against the size of the file:
-    # types, shapes, and data without a hole or an overlap.
+    # The package checks the header against the size of the file: types,
+    # shapes, and data without gaps or overlaps.
     with safetensors.safe_open(file, 'np'), open(file, 'rb') as opened:
       length = int.from_bytes(opened.read(8), 'little')
-      # But of a tensor that is named twice it would return the second one.
+      # But it accepts duplicate names, of which the last one would count.
       return _json_object(opened.read(length), file), 8 + length
   except OSError as error:
     raise _unreadable(file, error) from error
   except safetensors.SafetensorError as error:
     reason = ' '.join(str(error).split())  # it may quote a name
     raise errors.UserError(
-      f'{file}: not a safetensors file, or cut short ({reason}); '
-      'fetch the file again'
+      f'{file}: not a safetensors file, or truncated ({reason}); '
+      'download the file again'
     ) from error
 
 
 def read_metadata(file: pathlib.Path) -> dict[str, str]:
-  """The strings kept in the header of one file.
+  """The metadata strings in the header of one file.
 
   Raises:
-    UserError: the file is missing, or not what the format says.
+    UserError: the file is missing or not valid.
   """
   return _read_header(file)[0].get('__metadata__', {})
 
@@ -193,7 +193,7 @@ def _open_file(file: pathlib.Path) -> dict[str, LazyTensor]:
 
 
 def _open_index(index: pathlib.Path) -> dict[str, LazyTensor]:
-  """The tensors of all the files that an index names."""
+  """The tensors of all the files of an index."""
   try:
     content = _json_object(index.read_bytes(), index)
   except OSError as error:
@@ -204,12 +204,12 @@ def _open_index(index: pathlib.Path) -> dict[str, LazyTensor]:
   ):
     raise errors.UserError(
       f'{index}: weight_map does not map tensor names to file names; '
-      'fetch the file again'
+      'download the file again'
     )
   tensors = {}
   for shard in sorted(set(weight_map.values())):
     path = pathlib.PurePosixPath(shard)
-    # By its words, not its target: a download cache is made of links.
+    # Checks the path itself, not its target: a download cache is made of links.
     if path.is_absolute() or '..' in path.parts or '\\' in shard:
       raise errors.UserError(
         f'{index}: the path {shard!r} leaves the folder; correct weight_map'
@@ -217,42 +217,42 @@ def _open_index(index: pathlib.Path) -> dict[str, LazyTensor]:
     file = index.parent / path
     if not file.is_file():
       raise errors.UserError(
-        f'{index}: names {shard}, which is missing; fetch that file too'
+        f'{index}: lists {shard}, which is missing; download that file too'
       )
-    held = _open_file(file)
-    if repeated := held.keys() & tensors.keys():
-      other = tensors[min(repeated)].file.name
+    found = _open_file(file)
+    if duplicates := found.keys() & tensors.keys():
+      other = tensors[min(duplicates)].file.name
       raise errors.UserError(
-        f'{file}: holds {errors.listing(repeated)} a second time, '
-        f'after {other}; fetch the folder again'
+        f'{file}: contains {errors.listing(duplicates)}, which {other} '
+        'contains too; download the folder again'
       )
     listed = {name for name, value in weight_map.items() if value == shard}
-    if unlisted := held.keys() - listed:
+    if unlisted := found.keys() - listed:
       raise errors.UserError(
-        f'{file}: holds {errors.listing(unlisted)}, which {index.name} does '
-        'not list there; fetch the folder again'
+        f'{file}: contains {errors.listing(unlisted)}, which {index.name} does '
+        'not list there; download the folder again'
       )
-    if missing := listed - held.keys():
+    if missing := listed - found.keys():
       raise errors.UserError(
         f'{file}: lacks {errors.listing(missing)}, which {index.name} '
-        'lists there; fetch the folder again'
+        'lists there; download the folder again'
       )
-    tensors.update(held)
+    tensors.update(found)
   return tensors
 
 
 def open_tensors(
   folder_or_file: str | os.PathLike[str], stem: str
 ) -> dict[str, LazyTensor]:
-  """The tensors of a network, by name; nothing but headers is read.
+  """The tensors of a network, by name; reads only headers.
 
   Args:
     folder_or_file: a folder with `STEM.safetensors`, or with
-      `STEM.safetensors.index.json` and the files it names; or one file.
+      `STEM.safetensors.index.json` and the files that it lists; or one file.
     stem: 'diffusion_pytorch_model' for diffusers, 'model' for transformers.
 
   Raises:
-    UserError: a file is missing, or not what the format or the index says.
+    UserError: a file is missing, not valid, or does not match the index.
   """
   path = pathlib.Path(folder_or_file)
   if path.is_file():
@@ -263,28 +263,28 @@ def open_tensors(
   index = path / f'{stem}.safetensors.index.json'
   if single.is_file() and index.is_file():
     raise errors.UserError(
-      f'{path}: holds both {single.name} and {index.name}; remove one'
+      f'{path}: contains both {single.name} and {index.name}; remove one'
     )
   if single.is_file():
     return _open_file(single)
   if index.is_file():
     return _open_index(index)
   raise errors.UserError(
-    f'{path}: holds neither {single.name} nor {index.name}; give the folder '
+    f'{path}: contains neither {single.name} nor {index.name}; give the folder '
     'of the weights, in safetensors format'
   )
 
 
 def fingerprint(tensors: Mapping[str, LazyTensor], dtype: Any = None) -> str:
-  """SHA-256 of what a network's weights are, however they are sharded.
+  """SHA-256 that identifies a network's weights, however they are sharded.
 
   Covers every tensor's name, dtype, shape, and the first and last 4096 bytes
-  of its data: cheap, and it tells published checkpoints and training runs
-  apart. It is no proof against someone who edits the middle of a tensor.
+  of its data: cheap, and enough to distinguish published checkpoints and
+  training runs, but not to detect an edit in the middle of a tensor.
 
   Args:
     tensors: by name.
-    dtype: that floats are about to be cast to.
+    dtype: floats are hashed as if they were cast to it; None for no cast.
   """
   digest = hashlib.sha256()
   for name, tensor in sorted(tensors.items()):
@@ -297,7 +297,7 @@ def fingerprint(tensors: Mapping[str, LazyTensor], dtype: Any = None) -> str:
 
 
 def _ends(tensor: LazyTensor, dtype: np.dtype) -> bytes:
-  """What `tensor.edges()` would be of the same values in another type."""
+  """`tensor.edges()` of the values cast to `dtype`."""
   if dtype == tensor.dtype:
     return tensor.edges()
   size = math.prod(tensor.shape)
@@ -314,31 +314,39 @@ def _size(spec: TensorSpec) -> int:
 
 
 def header_bytes(tensors: list[TensorSpec]) -> bytes:
-  """The length and the header of a file of these tensors in this order."""
-  if repeated := _repeated(name for name, *_ in tensors):
-    raise ValueError(f'written twice: {errors.listing(repeated)}')
-  # transformers refuses a file without this note.
+  """The length and the header of a file of these tensors in this order.
+
+  Raises:
+    ValueError: duplicate names, or a dtype that the format lacks.
+  """
+  _check_unique(tensors)
+  # transformers rejects a file without this entry.
   header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
-  position = 0
+  offset = 0
   for spec in tensors:
     name, shape, dtype, _ = spec
     if np.dtype(dtype) not in _CODES:
       raise ValueError(f'tensor {name!r}: safetensors has no {dtype}')
-    end = position + _size(spec)
+    end = offset + _size(spec)
     header[name] = {
       'dtype': _CODES[np.dtype(dtype)],
       'shape': list(shape),
-      'data_offsets': [position, end],
+      'data_offsets': [offset, end],
     }
-    position = end
+    offset = end
   data = json.dumps(header, separators=(',', ':')).encode()
-  data += b' ' * (-len(data) % 8)  # the data begins at a multiple of eight
+  data += b' ' * (-len(data) % 8)  # aligns the data to eight bytes
   return len(data).to_bytes(8, 'little') + data
 
 
+def _check_unique(tensors: list[TensorSpec]) -> None:
+  if duplicates := _duplicates(name for name, *_ in tensors):
+    raise ValueError(f'duplicate tensors: {errors.listing(duplicates)}')
+
+
 def _write_to(path: pathlib.Path, tensors: Iterable[TensorSpec]) -> None:
-  # Widest first: then each tensor begins at a multiple of its item size,
-  # which readers that map the file rely on.
+  # Widest first: this aligns each tensor to its item size, which readers that
+  # map the file rely on.
   ordered = sorted(tensors, key=lambda spec: -np.dtype(spec[2]).itemsize)
   with open(path, 'wb') as file:
     file.write(header_bytes(ordered))
@@ -346,18 +354,18 @@ def _write_to(path: pathlib.Path, tensors: Iterable[TensorSpec]) -> None:
       array = np.asarray(values())
       if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
         raise ValueError(
-          f'tensor {name!r} was announced as {np.dtype(dtype)}{list(shape)} '
-          f'and came as {array.dtype}{list(array.shape)}'
+          f'tensor {name!r} was declared as {np.dtype(dtype)}{list(shape)}, '
+          f'but is {array.dtype}{list(array.shape)}'
         )
-      # As bytes: a buffer of bfloat16 is not one that a file accepts.
+      # As bytes, as a file does not accept a buffer of bfloat16.
       file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def write(path: str | os.PathLike[str], tensors: Iterable[TensorSpec]) -> None:
-  """Writes one file, holding one tensor at a time.
+  """Writes one file atomically, with one tensor in memory at a time.
 
   Args:
-    path: the file; it appears once it is whole.
+    path: of the file.
     tensors: (name, shape, dtype, function that returns the array).
   """
   path = pathlib.Path(path)
@@ -368,7 +376,7 @@ def write(path: str | os.PathLike[str], tensors: Iterable[TensorSpec]) -> None:
 def _shards(
   specs: Iterable[TensorSpec], max_shard_bytes: int
 ) -> list[list[TensorSpec]]:
-  """Cuts a list of tensors, in its order, at `max_shard_bytes` each."""
+  """Splits a list of tensors, in order, into shards of `max_shard_bytes`."""
   shards: list[list[TensorSpec]] = [[]]
   filled = 0
   for spec in specs:
@@ -388,12 +396,12 @@ def write_sharded(
 ) -> None:
   """Writes a network as Hugging Face does: one file, or shards and an index.
 
-  What the folder held under this stem is replaced. The old index goes before
-  the new files come, and the new one comes last: a run that is killed leaves
-  a folder that does not open, and never a mixture of two networks.
+  Replaces existing files of this stem. The old index is removed before the new
+  files appear, and the new one is written last: a killed run leaves a folder
+  that cannot be opened, and never a mixture of two networks.
 
   Args:
-    folder: made if it does not exist.
+    folder: created if it does not exist.
     stem: 'diffusion_pytorch_model' for diffusers, 'model' for transformers.
     specs: (name, shape, dtype, function that returns the array).
     max_shard_bytes: of tensor data in a file; one larger tensor may exceed it.
@@ -401,8 +409,7 @@ def write_sharded(
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   specs = list(specs)
-  if repeated := _repeated(name for name, *_ in specs):
-    raise ValueError(f'written twice: {errors.listing(repeated)}')
+  _check_unique(specs)
   shards = _shards(specs, max_shard_bytes)
   single, index = f'{stem}.safetensors', f'{stem}.safetensors.index.json'
   if len(shards) == 1:

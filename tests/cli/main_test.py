@@ -256,7 +256,7 @@ class FlagsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ({'JAX_NUM_PROCESSES': 'two'}, "JAX_NUM_PROCESSES is 'two'"),
-    ({}, 'the hosts did not meet', 'JAX_COORDINATOR_ADDRESS'),
+    ({}, 'the hosts could not connect', 'JAX_COORDINATOR_ADDRESS'),
   )
   def test_multihost(self, environment, *words):
     with mock.patch.dict('os.environ', environment):

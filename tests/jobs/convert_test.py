@@ -362,7 +362,10 @@ class TestErrors:
     tensors = safetensors_torch.load_file(second) | {name: tensors[name]}
     safetensors_torch.save_file(tensors, second)
     assert_refused(
-      source, tmp_path / 'out', capsys, f'{second}: holds {name} a second time'
+      source,
+      tmp_path / 'out',
+      capsys,
+      f'{second}: contains {name}, which {first.name} contains too',
     )
 
   def test_beyond_float16(self, spoiled, tmp_path, capsys):

@@ -63,11 +63,11 @@ class SmokeTest(parameterized.TestCase):
 
   def test_page(self):
     page = (self.workdir / 'report.html').read_text()
-    self.assertIn('Made up.', page)
+    self.assertIn('Synthetic data.', page)
     self.assertEqual(page.count('<img src="data:image/jpeg'), 4 * 8)
 
   def test_browser(self):
-    """Nothing is wrong with the page in the eyes of a browser."""
+    """A browser reports no errors in the page."""
     program = browser.find()
     if program is None:
       pytest.skip('no Chromium here')
@@ -80,7 +80,7 @@ class SmokeTest(parameterized.TestCase):
     headings = re.findall('<h[12]>(.*?)</h[12]>', process.stdout)
     self.assertEqual(headings[0], 'How far to trust this critic')
     self.assertContainsSubset(
-      ['Every number', 'What is taken for what', 'How to read this'], headings
+      ['All metrics', 'Confusion matrices', 'How to read this'], headings
     )
 
 
@@ -139,9 +139,9 @@ class FilesTest(parameterized.TestCase):
       result['all']['agreement']['accuracy']['value'], 18 / 30
     )
     page = (self.workdir / 'report.html').read_text()
-    self.assertNotIn('Made up.', page)
+    self.assertNotIn('Synthetic data.', page)
     self.assertEqual(page.count('<img src="data:image/jpeg'), 3 * 5)
-    self.assertIn('The video file is not there.', page)
+    self.assertIn('The video file is missing.', page)
 
   def test_split_keeps_prompts_together(self):
     human, scores = self.clips()

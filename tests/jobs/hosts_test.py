@@ -57,7 +57,7 @@ for turn, (name, host, number) in enumerate(turns):
   count = 0
   status = main.main([*job, *['--multihost'][turn:]])
   print(json.dumps([status, count]), flush=True)
-  shutdown._word.has_come = False  # as in a process that starts anew
+  shutdown._preemption.reached = False  # as in a new process
 """
 _UNDISTURBED = ('', 0, 0)
 

@@ -304,7 +304,7 @@ class TestPeft:
 
   def test_table_is_total(self, tmp_path, added):
     stranger = {'blocks': added['blocks'], 'tail': added['head']}
-    with pytest.raises(ValueError, match='tail/lora_a is covered by no row'):
+    with pytest.raises(ValueError, match='tail/lora_a matches no rule'):
       adapters.write_peft(tmp_path, stranger, CONFIG, PEFT_TABLE, 'float32')
 
   def test_names_are_those_of_the_table(self, folder):

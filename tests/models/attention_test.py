@@ -29,12 +29,12 @@ def inputs(queries=37, keys=37, heads=4, batch=2):
   return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
-def jnp_formula(q, k, v, seen_bnm=None):
-  """The formula where gradients are taken; for shared key heads and masks."""
+def jnp_formula(q, k, v, mask_bnm=None):
+  """Differentiable formula; for shared key heads and masks."""
   k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
   scores = jnp.einsum('bnhk,bmhk->bhnm', q, k) / math.sqrt(q.shape[-1])
-  if seen_bnm is not None:
-    scores = jnp.where(seen_bnm[:, None], scores, -jnp.inf)
+  if mask_bnm is not None:
+    scores = jnp.where(mask_bnm[:, None], scores, -jnp.inf)
   return jnp.einsum('bhnm,bmhk->bnhk', jax.nn.softmax(scores), v)
 
 
@@ -55,7 +55,7 @@ class AttentionTest(parameterized.TestCase):
 
   @parameterized.parameters(False, True)
   def test_vmap(self, head_by_head):
-    """Four rows together, and as two times two."""
+    """A batch of four, and two batches of two."""
     arrays = inputs(batch=4)
 
     def loss(arrays):
@@ -157,12 +157,12 @@ class AttentionTest(parameterized.TestCase):
       attention(*inputs(), backend='flash')
 
 
-def masked_formula(q, k, v, seen_bnm):
-  """The formula query by query, of the keys it sees; for shared key heads."""
+def masked_formula(q, k, v, mask_bnm):
+  """The formula query by query, over its unmasked keys, in NumPy."""
   out = np.empty_like(q)
   shared = q.shape[2] // k.shape[2]
   for batch, query, head in np.ndindex(*q.shape[:3]):
-    seen = seen_bnm[batch, query]
+    seen = mask_bnm[batch, query]
     one = (batch, slice(query, query + 1), slice(head, head + 1))
     keys = (batch, seen, slice(head // shared, head // shared + 1))
     out[one] = formula(q[one][None], k[keys][None], v[keys][None])[0]
@@ -184,7 +184,7 @@ def masked_inputs(heads, key_heads, num_keys):
 
 
 def masked_case(name, heads=4, key_heads=4):
-  """Arrays, mask arguments, and what each query sees [B, N, M]."""
+  """Arrays, mask arguments, and which keys each query attends to [B, N, M]."""
   num_keys = KEYS if name == 'any' else QUERIES
   arrays = masked_inputs(heads, key_heads, num_keys)
   n, m = np.arange(QUERIES)[None, :, None], np.arange(num_keys)[None, None, :]
@@ -224,14 +224,14 @@ class MaskTest(parameterized.TestCase):
     sizes=((64, False), (4, False), (4, True)),
   )
   def test_gradients(self, name, heads, sizes):
-    """Padded queries of the last chunk see nothing of their segment."""
+    """Padded queries of the last chunk have no keys in their segment."""
     arrays, mask, seen = masked_case(name, *heads)
     query_chunk, head_by_head = sizes
     run = functools.partial(
       attention, **mask, query_chunk=query_chunk, head_by_head=head_by_head
     )
     self.assert_gradients(
-      run, functools.partial(jnp_formula, seen_bnm=seen), arrays
+      run, functools.partial(jnp_formula, mask_bnm=seen), arrays
     )
 
   def assert_gradients(self, run, wanted, arrays):
@@ -244,7 +244,7 @@ class MaskTest(parameterized.TestCase):
 
   @parameterized.parameters(False, True)
   def test_query_that_sees_nothing(self, head_by_head):
-    """It gets a finite value, and no gradient comes of it."""
+    """It gets a finite value, and contributes no gradient."""
     arrays, _, _ = masked_case('any')
     seen = SEEN.copy()
     seen[0, :2] = False
@@ -301,7 +301,7 @@ class MaskTest(parameterized.TestCase):
 
   @parameterized.parameters(False, True)
   def test_gradients_on_a_mesh(self, head_by_head):
-    """11 queries are padded to 12, then cut into chunks of 3."""
+    """11 queries are padded to 12, then split into chunks of 3."""
     arrays, mask, seen = masked_case('packed', 4, 2)
     arrays, seen = [x[:2] for x in arrays], seen[:2]
     run = functools.partial(
@@ -311,7 +311,7 @@ class MaskTest(parameterized.TestCase):
       query_chunk=4,
       head_by_head=head_by_head,
     )
-    wanted = functools.partial(jnp_formula, seen_bnm=seen)
+    wanted = functools.partial(jnp_formula, mask_bnm=seen)
     with mesh_of(data=2, context=2, tensor=2):
       self.assert_gradients(run, wanted, arrays)
 

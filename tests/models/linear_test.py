@@ -1,4 +1,4 @@
-"""Dense layers, against those of Flax."""
+"""Our dense layer against that of Flax."""
 
 import math
 from unittest import mock
@@ -33,7 +33,7 @@ def _loss(layer, x):
 
 
 def _gradients(make, x):
-  """Of kernel and bias, and of what goes in."""
+  """Gradients of kernel, bias and input."""
   graphdef, params = nnx.split(_layer(make))
   run = lambda params, x: _loss(nnx.merge(graphdef, params), x)  # noqa: E731
   return jax.jit(jax.grad(run, (0, 1)))(params, x)
@@ -78,7 +78,7 @@ class LinearTest(parameterized.TestCase):
     )
 
   def test_nothing_is_moved_on_a_cpu(self):
-    """For the gradient of the kernel, which a plain layer does."""
+    """For the gradient of the kernel, unlike Flax's layer."""
 
     def moves(make):
       graphdef, params = nnx.split(_layer(make))

@@ -1,4 +1,4 @@
-"""Low-rank adapters: what they change, and what they are called."""
+"""Low-rank adapters: results, errors and published names."""
 
 from absl.testing import parameterized
 from flax import nnx
@@ -109,7 +109,7 @@ class LoRATest(parameterized.TestCase):
   @parameterized.parameters(
     ({'rank': 0}, 'rank is 0'),
     ({'targets': ()}, 'targets is empty'),
-    ({'targets': ('(',)}, 'no regular expression'),
+    ({'targets': ('(',)}, 'not a regular expression'),
   )
   def test_bad_config(self, fields, message):
     with pytest.raises(UserError, match=message):

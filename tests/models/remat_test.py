@@ -1,4 +1,4 @@
-"""Stacks of layers, run as a loop or one by one."""
+"""Stacks of layers, as a loop or unrolled."""
 
 from absl.testing import parameterized
 import jax
@@ -20,7 +20,7 @@ def _layers(num: int):
 class ScanLayersTest(parameterized.TestCase):
   @parameterized.product(num=(1, 3, 8, 9), remat=tuple(REMAT_POLICIES))
   def test_one_after_the_other(self, num, remat):
-    """Values and gradients are those of a loop in Python."""
+    """Values and gradients equal those of a Python loop."""
     layers, x_n = _layers(num), jnp.linspace(-1.0, 1.0, 4)
 
     def by_hand(layers, x_n):
@@ -45,7 +45,7 @@ class ScanLayersTest(parameterized.TestCase):
     (8, 'none', False), (9, 'none', True), (2, 'full', True)
   )
   def test_loop(self, num, remat, has_loop):
-    """Deep stacks compile one body, and so do those that compute again."""
+    """Deep stacks compile one body, and so do those with remat."""
 
     def run(layers, x_n):
       return scan_layers(_body, x_n, layers, remat)

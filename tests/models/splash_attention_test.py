@@ -1,4 +1,4 @@
-"""The kernel of TPUs, interpreted on a CPU, against the formula."""
+"""The TPU kernel, interpreted on a CPU, against the formula."""
 
 import math
 import re
@@ -19,17 +19,17 @@ from lift_jax.models.remat import REMAT_POLICIES
 DIM = 64
 
 
-def formula(q_bnhk, k_bmgk, v_bmgk, seen_bnm):
+def formula(q_bnhk, k_bmgk, v_bmgk, mask_bnm):
   shared = q_bnhk.shape[2] // k_bmgk.shape[2]
   k_bmhk, v_bmhk = (jnp.repeat(x, shared, axis=2) for x in (k_bmgk, v_bmgk))
   scores = jnp.einsum('bnhk,bmhk->bhnm', q_bnhk, k_bmhk)
   scores = scores / math.sqrt(q_bnhk.shape[-1])
-  scores = jnp.where(seen_bnm[:, None], scores, -jnp.inf)
+  scores = jnp.where(mask_bnm[:, None], scores, -jnp.inf)
   return jnp.einsum('bhnm,bmhk->bnhk', jax.nn.softmax(scores), v_bmhk)
 
 
 def case(name, queries, keys, heads=2, key_heads=2, batch=2, dim=DIM):
-  """Arrays, mask arguments, and what each query sees [B, N, M]."""
+  """Arrays, mask arguments, and which keys each query attends to [B, N, M]."""
   rng = np.random.default_rng(0)
   arrays = [
     rng.normal(size=(batch, tokens, count, dim)).astype(np.float32)
@@ -55,7 +55,7 @@ def case(name, queries, keys, heads=2, key_heads=2, batch=2, dim=DIM):
 
 
 def value_and_grads(function, arrays):
-  """The output and the gradients of q, k, v for some gradient of it."""
+  """The output, and the gradients of q, k, v for a random output gradient."""
   target = np.random.default_rng(1).normal(size=arrays[0].shape)
 
   def run(*arrays):
@@ -156,7 +156,7 @@ def tpu_mesh(platform='tpu'):
 
 
 def kernels_for_tpu(function, *args, mesh=None):
-  """Names of the kernels in a program lowered for TPUs, which need not be."""
+  """Names of the kernels in a program lowered for TPUs, without any TPU."""
   with jax.sharding.use_abstract_mesh(mesh or tpu_mesh()):
     traced = jax.jit(function).trace(*args)
     text = traced.lower(lowering_platforms=('tpu',)).as_text()
@@ -164,7 +164,7 @@ def kernels_for_tpu(function, *args, mesh=None):
 
 
 class TpuProgramTest(parameterized.TestCase):
-  """Programs for TPUs on a machine without any: lowered, not compiled."""
+  """Programs lowered for TPUs, without any TPU."""
 
   @parameterized.parameters(
     (2048, 'bfloat16', 'tpu', True),
@@ -174,7 +174,7 @@ class TpuProgramTest(parameterized.TestCase):
     (2048, 'bfloat16', 'cpu', False),
   )
   def test_auto(self, tokens, dtype, platform, is_kernel):
-    """The mesh says where the program is to run."""
+    """The mesh decides the platform of the program."""
     x_bnhk = jax.ShapeDtypeStruct((1, tokens, 2, DIM), dtype)
     mesh = tpu_mesh(platform)
     found = kernels_for_tpu(attention, *[x_bnhk] * 3, mesh=mesh)
@@ -225,7 +225,7 @@ class BlocksTest(parameterized.TestCase):
 
   @parameterized.parameters(1, 128, 129, 300, 700, 1025, 2222, 4096, 17776)
   def test_blocks_fit(self, length):
-    """Whole blocks; and a short sequence is padded by less than 128."""
+    """Padding to blocks; a short sequence is padded by less than 128."""
     blocks = splash_attention.choose_blocks(length)
     self.assertEqual(blocks.padded % blocks.block, 0)
     self.assertEqual(blocks.block % splash_attention.LANES, 0)

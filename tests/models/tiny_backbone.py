@@ -35,7 +35,7 @@ NUM_FRAMES, SIDE = 3, 8
 PAD, STOP, SQUARE, UNKNOWN = range(4)
 
 TABLE = (
-  conversion.Row('words.weight', 'words/embedding'),
+  conversion.TensorRule('words.weight', 'words/embedding'),
   *conversion.linear('squares', 'squares'),
   *conversion.linear('mix', 'mix'),
   *conversion.linear('head', 'head'),

@@ -230,7 +230,7 @@ class Tiny(generators.VideoModel):
       'text_encoder': Network(
         functools.partial(TinyTextEncoder, self.text_encoder),
         'model',
-        (conversion.Row('embed.weight', 'embed/embedding'),),
+        (conversion.TensorRule('embed.weight', 'embed/embedding'),),
         ((r'.*', P()),),
       ),
     }

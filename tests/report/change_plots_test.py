@@ -1,4 +1,4 @@
-"""Plots of before and after: true to the numbers."""
+"""Plots of before and after show the numbers that they are given."""
 
 from absl.testing import parameterized
 import numpy as np
@@ -27,7 +27,7 @@ def shares(good, normal, bad):
 
 class RadarTest(parameterized.TestCase):
   def polygons(self, figure):
-    """Corners of each, as distances from the middle."""
+    """The radii of the corners of each polygon."""
     before, after = figure.axes[0].patches
     return {
       'before': before.get_xy()[:-1, 1].tolist(),
@@ -35,7 +35,7 @@ class RadarTest(parameterized.TestCase):
     }
 
   def test_corners(self):
-    """Clockwise from the top, as far out as the values say."""
+    """Clockwise from the top, with the values as radii."""
     figure = change_plots.radar(
       [
         change('a', 1.0, 0.5), change('b', 0.0, 1.0), change('c', 0.25, 1.0),
@@ -46,7 +46,7 @@ class RadarTest(parameterized.TestCase):
     drawn = self.polygons(figure)
     self.assertEqual(drawn['before'], [1.0, 0.0, 0.25, 0.5])
     self.assertEqual(drawn['after'], [0.5, 1.0, 1.0, 0.75])
-    # Where they come to lie, in pixels.
+    # Their positions in pixels.
     (axes,) = figure.axes
     figure.draw_without_rendering()
     _, after = axes.patches
@@ -77,7 +77,7 @@ class RadarTest(parameterized.TestCase):
 
   @parameterized.parameters((None, 0.2), (0.1, None))
   def test_unknown(self, before, after):
-    """An axis that lacks a value is left out; two axes are no plot."""
+    """An axis that lacks a value is omitted; two axes make no plot."""
     changes = [
       change('a', 0.1, 0.2), change('b', before, after), change('c', 0.1, 0.2),
       change('d', 0.1, 0.2),
@@ -150,7 +150,7 @@ class ChangeBarsTest(parameterized.TestCase):
 
 class LabelSharesTest(parameterized.TestCase):
   def test_segments(self):
-    """Side by side from good to bad, in all as long as the bar."""
+    """Stacked from Good to Bad, together as long as the bar."""
     figure = change_plots.label_shares(
       {'a': shares(0.5, 0.25, 0.25)}, {'a': shares(0.9, 0.1, 0.0)}
     )

@@ -1,4 +1,4 @@
-"""What the evaluation of a critic comes to, in sentences."""
+"""Findings of a critic's evaluation, in sentences."""
 
 import dataclasses
 
@@ -17,32 +17,32 @@ class FindingsTest(parameterized.TestCase):
   def test_good(self):
     text = self._findings(ratings(1, 300, noise=0, sharpness=3), noise=0,
                          sharpness=3)  # fmt: skip
-    self.assertIn('it is better than that', text)
-    self.assertIn('points higher than the share that is right', text)
-    self.assertIn('A temperature takes', text)
-    self.assertNotIn('an end of the range', text)
-    self.assertNotIn('coin', text)
+    self.assertIn('the critic is better', text)
+    self.assertIn('points above its accuracy', text)
+    self.assertIn('Temperature scaling changes', text)
+    self.assertNotIn('a limit of the search range', text)
+    self.assertNotIn('chance', text)
 
   def test_guessing(self):
     text = self._findings(noise=1000, sharpness=0.001)
-    self.assertIn('whether it is better than that is open', text)
-    self.assertIn('a coin would do as well', text)
+    self.assertIn('the difference is not significant', text)
+    self.assertIn('not significantly different from chance', text)
 
-  def test_temperature_at_an_end(self):
+  def test_temperature_at_a_limit(self):
     wrong = [
       dataclasses.replace(rating, human=(rating.answer.label + 1) % 3)
       for rating in ratings(1)
     ]
     self.assertIn(
-      'The temperature of motion is 20.00, an end of the range',
+      'The temperature of motion is 20.00, a limit of the search range',
       self._findings(wrong),
     )
 
-  def test_modest(self):
+  def test_underconfident(self):
     text = self._findings(noise=0, sharpness=0.3)
-    self.assertIn('points lower than the share that is right', text)
+    self.assertIn('points below its accuracy', text)
 
   def test_errors(self):
     self.assertIn(
-      'no answer to 90 of 900 ratings', self._findings(fail_every=10)
+      'no answer for 90 of 900 ratings', self._findings(fail_every=10)
     )

@@ -1,4 +1,4 @@
-"""The page about a critic: what it says, and that data stays data."""
+"""The critic's page: its content, and that data is escaped."""
 
 import dataclasses
 import io
@@ -69,7 +69,7 @@ class PageTest(parameterized.TestCase):
     self.assertEqual(page.count('<img src="data:image/jpeg;base64,'), 4)
 
   def test_no_frames(self):
-    """A missing or broken file is said, and nothing else suffers."""
+    """A missing or broken file is reported, and the rest is shown."""
     broken = self.folder / 'b.mp4'
     broken.write_bytes(b'no video')
     first, second = critic_evaluation.worst(ratings(0), 2)
@@ -78,7 +78,7 @@ class PageTest(parameterized.TestCase):
       dataclasses.replace(second, path=broken),
     ]
     page = critic_page.critic_page(result_of(ratings(0, 6)), shown, SHOWN)
-    self.assertIn('The video file is not there.', page)
+    self.assertIn('The video file is missing.', page)
     self.assertIn('cannot be decoded', page)
 
   @parameterized.parameters(
@@ -91,28 +91,36 @@ class PageTest(parameterized.TestCase):
     page = critic_page.critic_page(
       result, critic_evaluation.worst(evaluated, 3), SHOWN
     )
-    self.assertIn('Every number', page)
+    self.assertIn('All metrics', page)
     self.assertNotIn('None', page)
     self.assertNotIn('nan', page)
     critic_table.text_lines(result)
 
   def test_confusion(self):
-    """From the best label to the worst, what people said in rows."""
+    """From the best label to the worst, with the annotators' labels as rows."""
     result = result_of(ratings(0, 6))
-    # Classes rise: people's Good is the last row, the critic's the last column.
+    # Classes rise: the last row is the annotators' Good, the last column the
+    # critic's.
     section = result['dimensions']['motion']
     section['confusion'] = [[11, 12, 13, 0], [21, 22, 23, 0], [31, 32, 33, 0]]
     page = critic_page.critic_page(result, [], SHOWN)
-    plot = page[page.index('<title>motion: what people said') :]
+    plot = page[page.index('<title>motion: confusion matrix') :]
     plot = plot[: plot.index('</svg>')]
     counts = re.findall(r'>([123][123])<', plot)
     self.assertEqual(' '.join(counts), '33 32 31 23 22 21 13 12 11')
 
-  def test_made_up(self):
+  def test_synthetic(self):
     page = critic_page.critic_page(
       result_of(ratings(0, 6), synthetic=True), [], SHOWN
     )
-    self.assertIn('Made up.', page)
+    self.assertIn('Synthetic data.', page)
+
+  def test_titles(self):
+    """The page uses long titles of rows that the terminal abbreviates."""
+    page = critic_page.critic_page(result_of(ratings(0), ratings(1)), [], SHOWN)
+    for short, long in critic_page._LONG_TITLES.items():
+      self.assertIn(f'>{long.strip()}</th>', page)
+      self.assertNotIn(f'>{short.strip()}</th>', page)
 
   def test_list_is_cut(self):
     result = result_of(ratings(0, 6))
@@ -138,6 +146,6 @@ class TableTest(parameterized.TestCase):
     )
     (line,) = [line for line in lines if line.startswith('accuracy')]
     self.assertRegex(line, r'^accuracy, % +\d\d\.\d \[\d\d\.\d, \d\d\.\d\]')
-    # Numbers of a column stand below each other.
+    # The numbers of a column are aligned.
     ends = {line.index(' [') for line in lines if ' [' in line}
     self.assertLen(ends, 1)

@@ -1,4 +1,4 @@
-"""The page of a demo: true to its numbers, honest, and whole in a browser."""
+"""The demo's page: numbers, findings, and rendering in a browser."""
 
 import base64
 import copy
@@ -170,28 +170,34 @@ class HeadlineTest(parameterized.TestCase):
   @parameterized.parameters((0.3, 0.34), (0.34, 0.3))
   def test_unclear(self, before, after):
     title, text = self.headline(before, after, 0.06)
-    self.assertStartsWith(title, f'No clear change: {after:.1%} of clips are ')
+    self.assertStartsWith(
+      title, f'No significant change: {after:.1%} of clips are '
+    )
     self.assertEndsWith(title, f' dimensions, {before:.1%} before')
-    self.assertIn('The interval includes zero: chance alone', text)
+    self.assertIn('The interval includes zero: the change may be due to', text)
 
   def test_interval_that_ends_at_zero(self):
     changed = comparison()
     changed['rates']['all']['difference'] = {
       'value': 0.1, 'low': 0.0, 'high': 0.2
     }  # fmt: skip
-    self.assertStartsWith(demo_page.headline(changed)[0], 'No clear change')
+    self.assertStartsWith(
+      demo_page.headline(changed)[0], 'No significant change'
+    )
 
   def test_no_interval(self):
     title, text = self.headline(0.2, 0.4, None)
-    self.assertStartsWith(title, 'No clear change')
-    self.assertIn('+20.0 points; without an interval, it may be chance.', text)
+    self.assertStartsWith(title, 'No significant change')
+    self.assertIn(
+      '+20.0 points; without an interval, it may be due to chance.', text
+    )
 
   @parameterized.parameters('before', 'after', 'difference')
   def test_unknown(self, name):
     changed = comparison()
     changed['rates']['all'][name] = None
     title, _ = demo_page.headline(changed)
-    self.assertStartsWith(title, 'Nothing can be said')
+    self.assertStartsWith(title, 'No result')
 
 
 class FindingsTest(parameterized.TestCase):
@@ -200,7 +206,7 @@ class FindingsTest(parameterized.TestCase):
     self.assertEqual(
       line,
       'By the share of Good: better in semantic (+14.1 points) and motion '
-      '(+22.1 points); no clear change in fidelity (+0.6 points).',
+      '(+22.1 points); no significant change in fidelity (+0.6 points).',
     )
 
   def test_all_alike(self):
@@ -215,16 +221,18 @@ class FindingsTest(parameterized.TestCase):
       'points) and fidelity (+20.0 points).',
     )
 
-  def test_beware(self):
-    """A gain that comes with clips that stand still is no gain."""
+  def test_warnings(self):
+    """A gain is doubtful if more clips are static."""
     changed = comparison()
     changed['rates']['fidelity'] = change(0.6, 0.4)
     changed['static_share'] = change(0.04, 0.3)
     changed['speed'] = change(0.05, 0.02, 0.01)
     dimensions, still, speed = demo_page.findings(changed)
     self.assertIn('; worse in fidelity (−20.0 points).', dimensions)
-    self.assertStartsWith(still, 'Beware: more clips are static (+26.0 points)')
-    self.assertStartsWith(speed, 'Steps from frame to frame are shorter')
+    self.assertStartsWith(
+      still, 'Warning: more clips are static (+26.0 points)'
+    )
+    self.assertStartsWith(speed, 'Shapes move less from frame to frame')
 
 
 class PageTest(parameterized.TestCase):
@@ -244,7 +252,7 @@ class PageTest(parameterized.TestCase):
         '0.507 [0.487, 0.527]', '0.634 [0.614, 0.654]',
         '+0.127 [+0.107, +0.147]',
       ],
-      'step, % of the side': [
+      'step, % of image side': [
         '5.1 [4.7, 5.5]', '4.8 [4.4, 5.2]', '−0.3 [−0.7, +0.1]'
       ],
       'static, %': ['4.3 [2.3, 6.3]', '4.4 [2.4, 6.4]', '+0.1 [−1.9, +2.1]'],
@@ -253,7 +261,7 @@ class PageTest(parameterized.TestCase):
       self.assertEqual(rows[name], cells)
 
   def test_undefined(self):
-    """What is not known is a dash, in tables and in pictures."""
+    """Unknown numbers are shown as a dash, in tables and plots."""
     unknown = results()
     unknown['peak_memory_gib'] = None
     unknown['critic']['motion']['ece'] = None
@@ -266,12 +274,12 @@ class PageTest(parameterized.TestCase):
     page = demo_page.demo_page(content(results=unknown))
     rows = [_cells(row) for row in re.findall('<tr>(.*?)</tr>', page)]
     self.assertIn(['motion: Good, %', '-', '-', '-'], rows)
-    self.assertIn(['step, % of the side', '-', '-', '-'], rows)
+    self.assertIn(['step, % of image side', '-', '-', '-'], rows)
     self.assertIn(
       ['motion', '80.3 [77.3, 83.3]', '76.3 [72.3, 80.3]', '-'], rows
     )
     self.assertIn('peak memory -.', page)
-    # Pictures are letters, too, and may spell anything.
+    # Base64 of images may spell anything.
     page = re.sub('base64,[^"]*', '', page)
     self.assertNotIn('None', page)
     self.assertNotIn('nan', page)
@@ -287,12 +295,12 @@ class PageTest(parameterized.TestCase):
     page = demo_page.demo_page(
       content(results=empty, pairs=[], curves={}, configs={})
     )
-    self.assertIn('No clips were kept.', page)
-    self.assertIn('No numbers were kept.', page)
+    self.assertIn('No clips were saved.', page)
+    self.assertIn('No metrics were saved.', page)
     self.assertNotIn('None', page)
 
   def test_flaws(self):
-    """The most frequent first, without those that nobody found."""
+    """The most frequent first, without those that were not found."""
     some = results()
     some['comparison']['flaws'] = {
       'before': {'jitter': 0.1, 'hole': 0.0, 'blur': 0.0},
@@ -356,7 +364,7 @@ class PageTest(parameterized.TestCase):
     self.assertIn('Seed 0; python 3.11.2, jax 0.10.2.', page)
     self.assertIn('<summary>Config of align</summary>', page)
     self.assertIn('&#34;steps&#34;: 200', page)
-    self.assertIn('In all 6 min 10 s; peak memory 2.1 GiB.', page)
+    self.assertIn('Total time 6 min 10 s; peak memory 2.1 GiB.', page)
 
 
 class BrowserTest(parameterized.TestCase):
@@ -365,7 +373,7 @@ class BrowserTest(parameterized.TestCase):
     self.folder = tmp_path
 
   def test_browser(self):
-    """It is drawn whole: pictures, labels, and clips six times their size."""
+    """All is rendered: plots, labels, and clips at six times their size."""
     program = browser.find()
     if program is None:
       pytest.skip('no Chromium here')
@@ -392,7 +400,7 @@ class BrowserTest(parameterized.TestCase):
       level = tuple(bytes.fromhex(colour[1:]))
       self.assertGreater(np.all(pixels == level, axis=1).sum(), 100, colour)
     for ground in grounds:
-      # But for the corners, which are round.
+      # Except the corners, which are round.
       num_pixels = np.all(pixels == ground, axis=1).sum()
       self.assertBetween(num_pixels, 192**2 - 40, 192**2)
 

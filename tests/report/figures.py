@@ -1,11 +1,11 @@
-"""What tests ask of Matplotlib's figures."""
+"""Helpers to test Matplotlib figures."""
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 
 def assert_within(test, figure):
-  """No text and no drawing ends outside of the figure."""
+  """Asserts that no text and no drawing is outside of the figure."""
   renderer = FigureCanvasAgg(figure).get_renderer()
   inches = figure.get_tightbbox(renderer)
   width, height = figure.get_size_inches()
@@ -23,13 +23,13 @@ def texts(figure):
 
 
 def hovers(figure):
-  """By the text that shows under the pointer, the artists."""
+  """Artists by their tooltip."""
   marked = figure.findobj(lambda artist: artist.get_gid() is not None)
   return {artist.get_gid().removeprefix('hover: '): artist for artist in marked}
 
 
 def lines(axes):
-  """Of the lines without markers, the points."""
+  """Points of the lines without markers."""
   return [
     line.get_xydata().tolist()
     for line in axes.lines

@@ -1,4 +1,4 @@
-"""Pages: that text stays text, and that nothing is missing."""
+"""Rendered pages: escaped text, and no missing variables."""
 
 from html.parser import HTMLParser
 

@@ -1,4 +1,4 @@
-"""Plots of critics and runs: true to the numbers, all text in the frame."""
+"""Plots of critics and runs: correct numbers, and all text in the frame."""
 
 import math
 
@@ -39,7 +39,7 @@ class CriticPlotsTest(parameterized.TestCase):
     shares = mesh.get_array().ravel().tolist()
     np.testing.assert_allclose(shares[:7], [0.7, 0.3, 0, 0, 0, 0, 0.99995],
                                atol=1e-4)  # fmt: skip
-    # The fuller, the darker.
+    # Larger shares are darker.
     brightness = [
       sum(mesh.to_rgba(share)[:3]) for share in (0, 0.3, 0.5, 0.7, 1)
     ]
@@ -48,15 +48,15 @@ class CriticPlotsTest(parameterized.TestCase):
     self.assertLen(set(brightness), 5)
 
   def test_reliability_diagram(self):
-    """A dot for each bin that holds something, where its numbers say."""
+    """A dot for each non-empty bin, at its confidence and accuracy."""
     figure = plots.reliability_diagram(BINS, 'n', BLUE)
     figures.assert_within(self, figure)
     dots = figures.hovers(figure)
     self.assertEqual(
       list(dots),
       [
-        '5 ratings of confidence 25% to 50%: mean 40%, 60% right',
-        '20 ratings of confidence 75% to 100%: mean 100%, 100% right',
+        '5 ratings of confidence 25% to 50%: mean 40%, accuracy 60%',
+        '20 ratings of confidence 75% to 100%: mean 100%, accuracy 100%',
       ],
     )
     first, last = dots.values()

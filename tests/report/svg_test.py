@@ -1,4 +1,4 @@
-"""Figures as inline SVG: text stays text, and pages can hold many."""
+"""Figures as inline SVG: text stays text, and ids are unique in a page."""
 
 import os
 import re
@@ -45,7 +45,7 @@ class SvgTest(parameterized.TestCase):
       self.assertIn('font-size', text.get('style'))
 
   def test_size(self):
-    """It says its size in points, and scales with the page."""
+    """Sizes are in points, and scale with the page."""
     root = ElementTree.fromstring(to_svg(Plot(evil_figure(), 't'), 's'))
     self.assertEqual(
       [root.get(key) for key in ('width', 'height', 'viewBox')],
@@ -57,7 +57,7 @@ class SvgTest(parameterized.TestCase):
     self.assertEqual(first, second)
 
   def test_ids(self):
-    """Everything referred to is there, under ids of this figure alone."""
+    """All references resolve, to ids of this figure only."""
     figure = plots.intervals({'x': (Estimate(0.5, 0.4, 0.6), 0.2)}, 'r')
     ids = []
     for salt in ('1', '2'):
@@ -88,7 +88,7 @@ class ProcessTest(parameterized.TestCase):
     self.assertEqual((process.stdout, process.stderr), ('2\n', ''))
 
   def test_other_jobs_do_without(self):
-    """Importing Matplotlib takes long, and few jobs draw."""
+    """Importing Matplotlib takes long, and few jobs need it."""
     code = (
       'import sys; import lift_jax.cli.main; '
       'from lift_jax.jobs import align, sample, score; '

@@ -1,4 +1,4 @@
-"""Batches of what is left to do."""
+"""Batches of unfinished work items."""
 
 import random
 
@@ -20,7 +20,7 @@ class FillBatchesTest(parameterized.TestCase):
     self.assertEqual(batches[0].is_new, [True, True, True])
     self.assertEqual(batches[2].is_new, [True, False, False])
 
-  def test_row_stays(self):
+  def test_slots_stay(self):
     batches = list(
       batching.fill_batches(range(7), {0, 1, 3, 5}.__contains__, 3)
     )
@@ -30,11 +30,11 @@ class FillBatchesTest(parameterized.TestCase):
   def test_property(self, seed):
     rng = random.Random(seed)
     batch_size = rng.randint(1, 5)
-    items = [f'piece {n}' for n in range(rng.randint(0, 23))]
+    items = [f'item {n}' for n in range(rng.randint(0, 23))]
     share = rng.choice([0.0, 0.1, 0.5, 0.9, 1.0])
     finished = {item for item in items if rng.random() < share}
     finished.add('of another run')
-    row_of = {item: index % batch_size for index, item in enumerate(items)}
+    slot_of = {item: index % batch_size for index, item in enumerate(items)}
     made = []
     for batch in batching.fill_batches(
       items, finished.__contains__, batch_size
@@ -43,22 +43,22 @@ class FillBatchesTest(parameterized.TestCase):
       self.assertLen(batch.is_new, batch_size)
       self.assertTrue(any(batch.is_new))
       new = []
-      for row, (item, is_new) in enumerate(
+      for slot, (item, is_new) in enumerate(
         zip(batch.items, batch.is_new, strict=True)
       ):
         if is_new:
-          self.assertEqual(row_of[item], row)
+          self.assertEqual(slot_of[item], slot)
           new.append(item)
       for item in batch.items:
-        self.assertIn(item, new)  # what fills it is one of them
+        self.assertIn(item, new)  # padding repeats one of them
       made += new
     self.assertCountEqual(
       made, [item for item in items if item not in finished]
     )
-    # Those of a row keep their order.
-    for row in range(batch_size):
-      of_row = [items.index(item) for item in made if row_of[item] == row]
-      self.assertEqual(of_row, sorted(of_row))
+    # The items of a slot keep their order.
+    for slot in range(batch_size):
+      of_slot = [items.index(item) for item in made if slot_of[item] == slot]
+      self.assertEqual(of_slot, sorted(of_slot))
 
 
 class InRoundsTest(parameterized.TestCase):
@@ -72,7 +72,7 @@ class InRoundsTest(parameterized.TestCase):
   def test_sizes(self, num, size, expected):
     self.assertEqual(list(batching.in_rounds(iter(range(num)), size)), expected)
 
-  def test_takes_no_more_than_a_round(self):
+  def test_consumes_one_round_at_a_time(self):
     items = iter(range(9))
     next(batching.in_rounds(items, 4))
     self.assertEqual(next(items), 4)

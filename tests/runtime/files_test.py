@@ -25,8 +25,8 @@ class TestJson:
     assert list(read_json(path)) == ['b', 'a']
     assert '中' in path.read_text(encoding='utf-8')
 
-  def test_half_a_surrogate_pair(self, tmp_path):
-    """Such as a file name that is not UTF-8."""
+  def test_lone_surrogate(self, tmp_path):
+    """For example, in a file name that is not UTF-8."""
     value = {'name': os.fsdecode(b'\xff.mp4')}
     write_json(tmp_path / 'x.json', value)
     assert read_json(tmp_path / 'x.json') == value
@@ -49,14 +49,14 @@ class TestJson:
     assert '\n' not in str(caught.value)
 
   def test_no_file(self, tmp_path):
-    with pytest.raises(UserError, match=r'x\.json: no such file; give'):
+    with pytest.raises(UserError, match=r'x\.json: no such file; give the'):
       read_json(tmp_path / 'x.json')
     with pytest.raises(UserError, match='not readable'):
       read_json(tmp_path)
 
 
 class TestAtomicPath:
-  def test_appears_once_whole(self, tmp_path):
+  def test_appears_once_complete(self, tmp_path):
     path = tmp_path / 'x.txt'
     for text in ('old', 'new'):
       with atomic_path(path) as partial:
@@ -90,7 +90,7 @@ class TestAtomicPath:
 
 
 class TestAtomicFolder:
-  def test_replaces_once_whole(self, tmp_path):
+  def test_replaces_once_complete(self, tmp_path):
     target = tmp_path / 'deep' / 'target'
     for text in ('old', 'new'):
       with atomic_folder(target) as partial:
@@ -141,7 +141,7 @@ class TestHash:
     assert file_sha256(path) == hashlib.sha256(b'\0abc').hexdigest()
 
   def test_of_a_json_value_is_what_caches_hold(self):
-    """Stored identities depend on these very bytes."""
+    """Stored fingerprints depend on these very bytes."""
     value = {'b': ['ü', 1.5, None], 'a': (True,)}
     plain = b'{"b": ["\\u00fc", 1.5, null], "a": [true]}'
     ordered = b'{"a": [true], "b": ["\\u00fc", 1.5, null]}'

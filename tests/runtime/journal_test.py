@@ -1,4 +1,4 @@
-"""What a journal says is done stays done, whoever is killed when."""
+"""Finished items stay in the journal, whichever host is killed when."""
 
 import concurrent.futures
 import json
@@ -28,16 +28,16 @@ class _JournalTest(parameterized.TestCase):
     return Journal(self.folder / 'work.jsonl', key_of, host)
 
   def add(self, *names, host=0, **more):
-    """What a host does that is then killed."""
+    """Writes lines as a host that is then killed."""
     with self.open(host) as journal:
       for name in names:
         journal.add({'name': name, 'host': host, **more})
 
   def names(self) -> list[str]:
-    """Of all lines, in their order."""
-    rows = self.open().path.read_text('utf-8').split('\n')
-    assert rows.pop() == ''
-    return [json.loads(row)['name'] for row in rows]
+    """The names in all lines, in their order."""
+    lines = self.open().path.read_text('utf-8').split('\n')
+    assert lines.pop() == ''
+    return [json.loads(line)['name'] for line in lines]
 
 
 class LinesTest(_JournalTest):
@@ -56,13 +56,13 @@ class LinesTest(_JournalTest):
       },
     )
 
-  def test_is_there_at_once(self):
+  def test_readable_at_once(self):
     with self.open() as journal:
       for number, name in enumerate('abc', start=1):
         journal.add({'name': name})
         self.assertLen(self.open().read(), number)
 
-  def test_goes_on(self):
+  def test_appends(self):
     self.add('a')
     self.add('b')
     self.assertEqual(self.names(), ['a', 'b'])
@@ -83,7 +83,7 @@ class LinesTest(_JournalTest):
     '"quotes" \\ {braces}',
     '',
   )
-  def test_odd_texts(self, text):
+  def test_unusual_texts(self, text):
     self.add(text, 'b')
     for _ in range(2):
       self.assertEqual(
@@ -99,7 +99,7 @@ class LinesTest(_JournalTest):
     self.assertEqual(sorted(self.names()), sorted(names))
 
   def test_full_disk(self):
-    """Told by `add`, and not once more at the end."""
+    """Raised by `add`, and not once more at the end."""
     (self.folder / '.work-1.jsonl').symlink_to('/dev/full')
     with self.open(host=1) as journal, self.assertRaises(OSError):
       journal.add({'name': 'a'})
@@ -113,7 +113,7 @@ class GatherTest(_JournalTest):
     whole = path.read_bytes()
     start = whole.index(b'\n') + 1
     path.write_bytes(whole[: start + end if end > 0 else end])
-    # But for its line break a line is whole.
+    # A line that lacks only its line break is complete.
     expected = ['a', 'b é'] if end == -1 else ['a']
     self.assertEqual(list(self.open().read()), expected)
     self.open().gather(['a', 'b é'])
@@ -142,13 +142,13 @@ class GatherTest(_JournalTest):
     self.assertEqual(self.names(), ['a', 'b'])
 
   def test_order(self):
-    """That of the work; what belongs to none of it comes last, and stays."""
+    """The order of the keys; other lines are kept, at the end."""
     self.add('z', 'c', 'y', 'a', 'b')
     self.open().gather(['b', 'nothing', 'a', 'c'])
     self.assertEqual(self.names(), ['b', 'a', 'c', 'y', 'z'])
 
   def test_hosts(self):
-    """Each has a file of its own, until the first makes one of them all."""
+    """Each has a file of its own, until the primary host merges them."""
     for host in range(3):
       self.add(*'abcdef'[host::3], host=host)
     self.assertEqual(list(self.open().read()), ['a', 'd'])
@@ -175,11 +175,11 @@ class GatherTest(_JournalTest):
     self.open().gather(['a', 'b'])
     self.assertEqual(self.open().read()['b']['host'], 2)
 
-  def test_order_of_writing_has_no_say(self):
+  def test_order_of_writing_does_not_matter(self):
     rng, written = random.Random(0), set()
     names = list('abcdefgh')
     for num_hosts in (1, 2, 3, 1):
-      for part in range(2):  # a killed run, and the one that goes on
+      for part in range(2):  # a killed run, and the one that resumes it
         for host in range(num_hosts):
           mine = names[host::num_hosts][part::2]
           rng.shuffle(mine)
@@ -192,7 +192,7 @@ class GatherTest(_JournalTest):
     self.assertLen(written, 1)
 
   def test_killed_while_gathering(self):
-    """What is there is whole, or what was there before."""
+    """The file is either the merged or the previous one."""
     self.add('b', 'a')
     with (
       mock.patch('os.replace', side_effect=KeyboardInterrupt),
@@ -219,5 +219,5 @@ class DifferencesTest(parameterized.TestCase):
       [('a', 0, 1), ('x.b.c', 1, 3), ('x.b.d', 2, None), ('x.b.e', None, 2)],
     ),
   )
-  def test_names(self, there, here, expected):
-    self.assertEqual(differences(there, here), expected)
+  def test_names(self, old, new, expected):
+    self.assertEqual(differences(old, new), expected)

@@ -1,4 +1,4 @@
-"""What is told of long work, and how often."""
+"""What is reported about long work, and how often."""
 
 import io
 import logging
@@ -18,7 +18,7 @@ class _Terminal(io.StringIO):
 
 class ProgressTest(parameterized.TestCase):
   def test_lines(self):
-    """At the end, and now and then before; the rate is of this run alone."""
+    """One every 30 s and one at the end; the rate is of this run alone."""
     times = iter([0.0, 10.0, 40.0, 50.0])
     with (
       mock.patch('time.monotonic', lambda: next(times)),

@@ -1,4 +1,4 @@
-"""SIGTERM is noted inside, and does what it did before outside."""
+"""SIGTERM is noted inside the context; outside it works as before."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def test_one_host(received, together):
   assert received == [1]
 
 
-def test_handler_returns_after_an_error(received):
+def test_handler_is_restored_after_an_error(received):
   with pytest.raises(KeyError), StopSignal(together=False) as stop:
     terminate()
     raise KeyError
@@ -43,15 +43,15 @@ def test_handler_returns_after_an_error(received):
   assert received == [1]
 
 
-def test_nothing_is_kept_for_the_next(received):
+def test_signal_is_not_kept_for_the_next_context(received):
   with StopSignal(together=False):
     terminate()
   with StopSignal(together=False) as stop:
     assert not stop.received
 
 
-# Two hosts. The second tells itself to stop, and both wait until JAX has passed
-# the word on. They print where they stopped.
+# Two hosts. The second sends itself SIGTERM, and both wait until JAX has
+# propagated it. They print where they stopped.
 _HOST = """
 import os, signal, time
 import jax
@@ -64,21 +64,21 @@ host = jax.process_index()
 def terminate():
   if host == 1:
     os.kill(os.getpid(), signal.SIGTERM)
-  time.sleep(3)  # JAX looks once a second whether it has come
+  time.sleep(3)  # JAX checks once a second for the signal
 
-def apart(num_pieces, told_at=None):
+def independent(num_items, terminate_at=None):
   with StopSignal(together=False) as stop:
-    for piece in range(num_pieces):
+    for item in range(num_items):
       if stop.received:
-        return piece
-      if piece == told_at:
+        return item
+      if item == terminate_at:
         terminate()
       time.sleep(0.1 if host else 1)
 
-def in_step(told_at=None):
+def lockstep(terminate_at=None):
   with StopSignal(together=True) as stop:
     for step in range(9):
-      if step == told_at:
+      if step == terminate_at:
         terminate()
       if stop.everywhere():
         return step
@@ -91,12 +91,12 @@ distributed.wait_for_all('end')
 @pytest.mark.parametrize(
   ('work', 'expected'),
   [
-    # As soon as each looks, though the first has done less by then.
-    ('print(apart(90, told_at=40))', (range(4, 20), [41])),
-    # At the same step, though the first has asked more often before.
-    ('apart(4); print(in_step(told_at=3))', ([3], [3])),
-    # Nobody looks at that time, as where a model is loaded.
-    ('apart(4); terminate(); print(in_step())', ([0], [0])),
+    # At the next poll of each, though the first has done less by then.
+    ('print(independent(90, terminate_at=40))', (range(4, 20), [41])),
+    # At the same step, though the first has polled more often before.
+    ('independent(4); print(lockstep(terminate_at=3))', ([3], [3])),
+    # No host polls when the signal arrives, as while a model is loaded.
+    ('independent(4); terminate(); print(lockstep())', ([0], [0])),
   ],
 )
 def test_several_hosts(work, expected):

@@ -1,4 +1,4 @@
-"""Simulated people: how they err, and that a majority settles it."""
+"""Simulated annotators: their errors, and majority votes."""
 
 import json
 import pathlib
@@ -26,41 +26,41 @@ def _verdicts(label):
   return dict.fromkeys(DIMENSIONS, verdict)
 
 
-def _rated(num_clips, people=annotators.ANNOTATORS):
+def _rated(num_clips, raters=annotators.ANNOTATORS):
   return [
     annotators.rate_clip(
-      f'{index}.mp4', CAPTION, _verdicts(LABELS[index % 3]), people, (5, index)
+      f'{index}.mp4', CAPTION, _verdicts(LABELS[index % 3]), raters, (5, index)
     )
     for index in range(num_clips)
   ]
 
 
 class AnnotatorTest(parameterized.TestCase):
-  def rates(self, person, label, num=400):
-    """How often each label is given where another one is true."""
+  def rates(self, annotator, label, num=400):
+    """How often each label is given if `label` is true."""
     rng = np.random.default_rng(0)
     given = [
       verdict.label
       for _ in range(num)
-      for verdict in person.rate(_verdicts(label), rng).values()
+      for verdict in annotator.rate(_verdicts(label), rng).values()
     ]
     return [given.count(name) / len(given) for name in LABELS]
 
   def test_rates(self):
-    person = Annotator('x', too_strict=0.2, too_lenient=0.1, careless=0.06)
-    rates = self.rates(person, 'Normal')
+    annotator = Annotator('x', too_strict=0.2, too_lenient=0.1, careless=0.06)
+    rates = self.rates(annotator, 'Normal')
     np.testing.assert_allclose(rates, (0.12, 0.66, 0.22), atol=0.04)
-    # From the ends there is one way only, and far slips are rare.
+    # From the ends there is one direction only, and errors by two are rare.
     np.testing.assert_allclose(
-      self.rates(person, 'Good'), (0.78, 0.22, 0.02), atol=0.04
+      self.rates(annotator, 'Good'), (0.78, 0.22, 0.02), atol=0.04
     )
     np.testing.assert_allclose(
-      self.rates(person, 'Bad'), (0.02, 0.12, 0.86), atol=0.04
+      self.rates(annotator, 'Bad'), (0.02, 0.12, 0.86), atol=0.04
     )
 
   def test_bias(self):
     strict, even, lenient = (
-      self.rates(person, 'Normal') for person in annotators.ANNOTATORS
+      self.rates(annotator, 'Normal') for annotator in annotators.ANNOTATORS
     )
     self.assertGreater(strict[2], even[2])
     self.assertGreater(even[2], lenient[2])
@@ -68,13 +68,14 @@ class AnnotatorTest(parameterized.TestCase):
     self.assertGreater(even[0], strict[0])
 
   def test_flawless(self):
-    person = Annotator('x', 0, 0, 0)
+    annotator = Annotator('x', 0, 0, 0)
     verdicts = _verdicts('Bad')
-    self.assertEqual(person.rate(verdicts, np.random.default_rng(0)), verdicts)
+    rng = np.random.default_rng(0)
+    self.assertEqual(annotator.rate(verdicts, rng), verdicts)
 
   def test_own_words(self):
-    person = Annotator('x', too_strict=1, too_lenient=0, careless=0)
-    given = person.rate(_verdicts('Good'), np.random.default_rng(0))
+    annotator = Annotator('x', too_strict=1, too_lenient=0, careless=0)
+    given = annotator.rate(_verdicts('Good'), np.random.default_rng(0))
     self.assertEqual(
       given['motion'], Verdict('Normal', 'The motion is a little odd.', ())
     )
@@ -86,7 +87,7 @@ class AnnotatorTest(parameterized.TestCase):
 
   def test_deterministic(self):
     self.assertEqual(_rated(20), _rated(20))
-    # One more person changes nothing about what the others say.
+    # One more annotator does not change the ratings of the others.
     more = _rated(20, (*annotators.ANNOTATORS, Annotator('fourth')))
     for item, other in zip(_rated(20), more, strict=True):
       self.assertEqual(item.ratings, other.ratings[:3])
@@ -105,8 +106,8 @@ class SettleTest(parameterized.TestCase):
   def test_majority(self, labels, expected):
     self.assertEqual(annotators.settle(labels), expected)
 
-  def test_nobody(self):
-    with self.assertRaisesRegex(UserError, 'at least one person'):
+  def test_no_labels(self):
+    with self.assertRaisesRegex(UserError, 'at least one annotator'):
       annotators.settle([])
 
   def test_agreement(self):
@@ -118,10 +119,10 @@ class SettleTest(parameterized.TestCase):
     ]
     for rates in annotators.agreement(rated).values():
       self.assertEqual(rates, {'pairs': 4 / 6, 'all': 0.5})
-    with self.assertRaisesRegex(UserError, 'two people or more'):
+    with self.assertRaisesRegex(UserError, 'let at least two rate'):
       annotators.agreement(rated[2:])
 
-  def test_reason_names_the_flaw(self):
+  def test_rationale_names_the_flaw(self):
     vague = {name: Verdict('Bad', 'Bad it is.', ()) for name in DIMENSIONS}
     rated = [Rated('a.mp4', CAPTION, (vague, _verdicts('Bad')))]
     entry = annotators.settled_entries(rated, QUESTIONS)[0]

@@ -1,4 +1,4 @@
-"""What the checkers make of flaws, of codecs, and of clips that cheat."""
+"""Verdicts of the checkers on flaws, encoded clips and degenerate clips."""
 
 import dataclasses
 
@@ -133,7 +133,7 @@ class VideoTest(parameterized.TestCase):
 
 
 class AgreementTest(parameterized.TestCase):
-  """A small draw; `toyworld.pretraining.validate` prints a large one."""
+  """A small sample; `toyworld.pretraining.validate` prints a large one."""
 
   def agreement(self, num_clips, seed, change):
     clips = [validate.draw(index, seed) for index in range(num_clips)]
@@ -162,7 +162,7 @@ class AgreementTest(parameterized.TestCase):
 
 
 class CheatingTest(parameterized.TestCase):
-  """Clips that a model might make to please a careless judge."""
+  """Degenerate clips with which a model might exploit a judge."""
 
   def check(self, frames):
     frames = np.ascontiguousarray(frames, np.uint8)

@@ -1,4 +1,4 @@
-"""What is wrong with a clip is what was asked for, and nothing else."""
+"""Clips have the flaws that were asked for, and no others."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ def _clip(seed=0, shown=SCENE, fidelity=None, motion=None, **kwargs):
 
 
 def _centres(clip):
-  """[T, 2], centres of mass of a clip without flaws of fidelity."""
+  """[T, 2], centres of mass in a clip without fidelity flaws."""
   frames = clip.frames_thw3.astype(float)
   weight_thw = np.abs(frames - frames[0, 0, 0]).sum(-1)
   y_hw, x_hw = np.indices(weight_thw.shape[1:]) + 0.5

@@ -1,4 +1,4 @@
-"""What is read from pixels: every word of a scene, the way, and stillness."""
+"""Measures of clips: attributes of a scene, paths, and static clips."""
 
 import dataclasses
 
@@ -82,7 +82,7 @@ class StillnessTest(parameterized.TestCase):
   def test_flawed_motion_is_motion(self, kind):
     self.assertFalse(self.is_static(_frames(motion=Flaw(kind, 'Bad'))))
 
-  def test_trembling_in_one_place(self):
+  def test_jitter_without_travel(self):
     frames = np.concatenate([_frames()[3:6]] * 3)
     self.assertFalse(self.is_static(frames))
 

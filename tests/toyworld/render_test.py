@@ -1,4 +1,4 @@
-"""Areas, places and softness of what is drawn."""
+"""Areas, positions and antialiasing of rendered shapes."""
 
 from absl.testing import parameterized
 import numpy as np

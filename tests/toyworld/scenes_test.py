@@ -1,4 +1,4 @@
-"""The grammar of captions, and which prompts are kept out of training."""
+"""The grammar of captions, and held-out prompts."""
 
 import dataclasses
 

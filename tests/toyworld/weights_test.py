@@ -1,4 +1,4 @@
-"""The models that come with the package."""
+"""The models that are shipped with the package."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from lift_jax.toyworld.pretraining import critic_model, video_model
 
 class ShippedTest(absltest.TestCase):
   def test_sizes(self):
-    """What is shipped is what the config says, and small."""
+    """The shipped models match their configs, and are small."""
     config = config_lib.resolve(
       pretraining_config.get_config(is_smoke=False)['model'],
       video_model.PretrainConfig,

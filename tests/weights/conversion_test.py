@@ -21,7 +21,7 @@ TABLE = (
   *conversion.norm('blocks.{i}.norm', 'blocks/norm', bias=False),
   *conversion.conv('down.{i}.conv', 'down/{i}/conv', conversion.CONV3D),
   *conversion.conv('stage.{i}.res.{j}', 'stage/{i}/res', conversion.CONV2D),
-  conversion.Row('gain', 'gain'),
+  conversion.TensorRule('gain', 'gain'),
 )
 LAYERS = 3
 
@@ -56,7 +56,7 @@ RULES = (
 
 
 def published_tensors():
-  """What torch would hold, by published name."""
+  """Torch tensors by published name."""
   torch.manual_seed(0)
   tensors = {'gain': torch.randn(())}
   for i in range(LAYERS):
@@ -73,7 +73,7 @@ def published_tensors():
 
 
 def expected_params(tensors, dtype=np.float32):
-  """The same by our names, from first principles rather than the table."""
+  """The same by our names, computed without the table."""
 
   def get(name, *axes):
     array = tensors[name].float().numpy().astype(dtype)
@@ -132,7 +132,7 @@ class FolderTestCase(parameterized.TestCase):
     self.folder = tmp_path
 
   def publish(self, tensors):
-    # Cloned, because safetensors refuses tensors that share memory.
+    # Cloned, because safetensors rejects tensors that share memory.
     safetensors_torch.save_file(
       {name: tensor.clone() for name, tensor in tensors.items()},
       self.folder / 'model.safetensors',
@@ -142,13 +142,13 @@ class FolderTestCase(parameterized.TestCase):
 
 class ResolveTest(parameterized.TestCase):
   def test_two_parameters_of_one_tensor(self):
-    table = (conversion.Row('x', 'a'), conversion.Row('x', 'b'))
-    with pytest.raises(ValueError, match='several parameters come from x'):
+    table = (conversion.TensorRule('x', 'a'), conversion.TensorRule('x', 'b'))
+    with pytest.raises(ValueError, match='parameters have the same tensor x'):
       conversion.resolve(table, {'a': shape(1), 'b': shape(1)})
 
-  @parameterized.parameters(((),), ((conversion.Row('y', '.*'),),))
-  def test_no_row(self, table):
-    with pytest.raises(ValueError, match='a is covered by no row'):
+  @parameterized.parameters(((),), ((conversion.TensorRule('y', '.*'),),))
+  def test_no_rule(self, table):
+    with pytest.raises(ValueError, match='a matches no rule'):
       conversion.resolve(table, {'a': shape(1)})
 
 
@@ -185,7 +185,7 @@ class LoadTest(FolderTestCase):
     )
     assert_same_bits(params, plain)
     assert jax.tree.map(lambda leaf: leaf.sharding, params) == shardings
-    # The devices own what they hold: a step may donate it.
+    # The devices own their buffers: a step may donate them.
     doubled = jax.jit(
       lambda tree: jax.tree.map(lambda x: 2 * x, tree), donate_argnums=0
     )(params)
@@ -225,8 +225,8 @@ class LoadTest(FolderTestCase):
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(safetensors_files.LazyTensor, '__getitem__', spy)
       conversion.load(TABLE, ABSTRACT, tensors, shardings=shardings)
-      # Every byte once, though biases lie on all 8 devices and the kernels
-      # of `stage` on pairs of them.
+      # Every byte once, though biases are replicated over all 8 devices and
+      # the kernels of `stage` over pairs of them.
       assert sum(nbytes for _, nbytes in reads) == total
       most = {
         name: max(n for other, n in reads if other == name) for name in tensors
@@ -235,8 +235,8 @@ class LoadTest(FolderTestCase):
         cut = {'blocks': 8, 'down': 8, 'stage': 4}.get(name.split('.')[0])
         parts = cut if name.endswith('weight') and 'norm' not in name else 1
         assert most[name] == tensor.nbytes // parts, name
-      # A stage is stacked from two layers and cut along them: each device
-      # reads the layer it holds, and no other.
+      # A stage is stacked from two layers and sharded along them: each device
+      # reads only its own layer.
       assert sum(name == 'stage.0.res.1.weight' for name, _ in reads) == 4
 
   def test_all_problems_in_one_line(self):
@@ -255,11 +255,11 @@ class LoadTest(FolderTestCase):
       '2 missing: blocks.1.norm.weight, gain; '
       '2 of another shape: down.1.conv.bias [9] instead of [8], '
       'stage.0.res.1.weight [4, 8, 3, 2] instead of [8, 4, 3, 2]; '
-      'check that the weights and the config are of one model'
+      'check that the weights and the config belong to the same model'
     )
 
   def test_aliases(self):
-    table = (conversion.Row('shared', 'embed'),)
+    table = (conversion.TensorRule('shared', 'embed'),)
     abstract = {'embed': shape(4, 3)}
     aliases = (('encoder.embed', 'shared'),)
     values = torch.randn(4, 3)
@@ -277,7 +277,7 @@ class LoadTest(FolderTestCase):
       np.testing.assert_array_equal(load(tensors), values)
     for other in (values + 1, values.half(), values.reshape(3, 4)):
       with pytest.raises(
-        errors.UserError, match='encoder.embed and shared should be one'
+        errors.UserError, match='encoder.embed and shared should be equal'
       ):
         load({'shared': values, 'encoder.embed': other})
 
@@ -343,11 +343,11 @@ class SaveTest(FolderTestCase):
     for name, tensor in tensors.items():
       assert written[name].dtype == stored
       assert torch.equal(written[name], tensor), name
-    there, here = (
-      safetensors_files.fingerprint(safetensors_files.open_tensors(*place))
-      for place in ((copy, 'net'), (self.folder, 'model'))
+    of_copy, of_original = (
+      safetensors_files.fingerprint(safetensors_files.open_tensors(*source))
+      for source in ((copy, 'net'), (self.folder, 'model'))
     )
-    assert there == here
+    assert of_copy == of_original
     again = conversion.load(
       TABLE, ABSTRACT, safetensors_files.open_tensors(copy, 'net')
     )
@@ -382,13 +382,13 @@ class SaveTest(FolderTestCase):
       conversion.save(TABLE[-1:], params, self.folder, 'net', dtype=jnp.float16)
     assert not os.listdir(self.folder)
 
-  def test_table_must_be_total(self):
-    with pytest.raises(ValueError, match='stranger is covered by no row'):
-      conversion.save(TABLE, {'stranger': jnp.ones(1)}, self.folder, 'net')
+  def test_table_must_be_complete(self):
+    with pytest.raises(ValueError, match='unknown matches no rule'):
+      conversion.save(TABLE, {'unknown': jnp.ones(1)}, self.folder, 'net')
     assert not os.listdir(self.folder)
 
   def test_two_processes(self):
-    """Each reads its part, both gather, the first writes."""
+    """Each reads its shards, both gather, the first writes."""
     torch.manual_seed(0)
     tensors = {
       f'{name}.{kind}': torch.randn(sizes)

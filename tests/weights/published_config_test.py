@@ -1,4 +1,4 @@
-"""One rule for every published config.json."""
+"""Reading published config.json files."""
 
 import dataclasses
 
@@ -49,7 +49,7 @@ def test_fields_by_our_names():
   assert config == Config(4, 1, True, 'rms', (3, 4, 5), 7)
 
 
-def test_what_is_left_out_has_our_default():
+def test_omitted_keys_have_our_default():
   assert read() == Config(4, layer=7)
 
 
@@ -95,7 +95,7 @@ def test_ignores(change):
     ({'patch_size_t': 2, 'z': 1}, 'patch_size_t=2 (only None), z (unknown)'),
   ],
 )
-def test_refuses(change, problem):
+def test_rejects(change, problem):
   with pytest.raises(UserError) as caught:
     read(**change)
   assert str(caught.value) == (

@@ -153,10 +153,10 @@ class RoundTripTest(parameterized.TestCase):
     good = spec('x', np.ones(3, np.float32))
     safetensors_files.write(path, [good])
     before = path.read_bytes()
-    lying = ('y', (2,), np.float32, lambda: np.ones(3, np.float32))
-    with pytest.raises(ValueError, match=r"'y' was announced .*\[2\].*\[3\]"):
-      safetensors_files.write(path, [good, lying])
-    with pytest.raises(ValueError, match='written twice: x'):
+    wrong = ('y', (2,), np.float32, lambda: np.ones(3, np.float32))
+    with pytest.raises(ValueError, match=r"'y' was declared .*\[2\].*\[3\]"):
+      safetensors_files.write(path, [good, wrong])
+    with pytest.raises(ValueError, match='duplicate tensors: x'):
       safetensors_files.write(path, [good, good])
     with pytest.raises(ValueError, match='has no .*complex64'):
       safetensors_files.write(path, [spec('z', np.ones(1, np.complex64))])
@@ -284,7 +284,8 @@ class ShardsTest(parameterized.TestCase):
     assert len({whole, *found}) == len(others) + 1
 
 
-# The reasons are those of the safetensors package, but for names and types.
+# The reasons are those of the safetensors package, except for duplicate names
+# and unknown dtypes.
 HEADERS = {
   'not json': (b'{"x": ', b'', 'invalid JSON in header'),
   'not utf-8': (b'{"\xff": 1}', b'', 'invalid UTF-8'),
@@ -293,7 +294,7 @@ HEADERS = {
   'same name': (
     b'{"x": %b, "x": %b}' % ((json.dumps(entry()).encode(),) * 2),
     b'1234',
-    'names x twice',
+    'duplicate key x',
   ),
   'same field': (
     b'{"x": {"dtype": "F32", "dtype": "F16"}}',
@@ -360,7 +361,7 @@ class BadInputTest(parameterized.TestCase):
     self.fails(message)
 
   def test_good_header_opens(self):
-    """The cases above fail for their own reason, not for one they share."""
+    """The cases above fail for their own reason, not for a common one."""
     raw_file(
       self.folder / 'net.safetensors',
       {'__metadata__': {'a': 'b'}, 'y': entry(offsets=(4, 8)), 'x': entry()},
@@ -370,19 +371,21 @@ class BadInputTest(parameterized.TestCase):
     assert sorted(opened) == ['x', 'y']
 
   @parameterized.parameters(0, 7, 8, 20)
-  def test_cut_short(self, size):
+  def test_truncated(self, size):
     path = self.folder / 'net.safetensors'
     raw_file(path, {'x': entry()}, b'1234')
     path.write_bytes(path.read_bytes()[:size])
-    self.fails('not a safetensors file, or cut short')
+    self.fails('not a safetensors file, or truncated')
 
   @parameterized.parameters(2**63, 100, 100_000_001, 2**64 - 1)
   def test_header_length(self, length):
     raw_file(self.folder / 'net.safetensors', {'x': entry()}, b'1', length)
-    self.fails('not a safetensors file, or cut short')
+    self.fails('not a safetensors file, or truncated')
 
   def test_no_file(self):
-    self.fails('holds neither net.safetensors nor net.safetensors.index.json')
+    self.fails(
+      'contains neither net.safetensors nor net.safetensors.index.json'
+    )
     self.fails('no such file or folder', self.folder / 'nowhere')
     with pytest.raises(errors.UserError, match='x: cannot be read .*; check'):
       safetensors_files.read_metadata(self.folder / 'x')
@@ -403,12 +406,12 @@ class BadInputTest(parameterized.TestCase):
   def test_single_and_index(self):
     self.sharded()
     raw_file(self.folder / 'net.safetensors', {'x': entry()}, b'1234')
-    self.fails('holds both')
+    self.fails('contains both')
 
   def test_missing_shard(self):
     self.sharded()
     (self.folder / self.shards[1]).unlink()
-    self.fails(f'names {self.shards[1]}, which is missing')
+    self.fails(f'lists {self.shards[1]}, which is missing')
 
   @parameterized.parameters(
     '../net.safetensors', '/etc/passwd', r'..\x', 'a/../b'
@@ -424,10 +427,10 @@ class BadInputTest(parameterized.TestCase):
     assert len(safetensors_files.open_tensors(self.folder, 'net')) == 2
     raw_file(
       self.folder / self.shards[1],
-      {'b': entry(), 'stranger': entry(offsets=(4, 8))},
+      {'b': entry(), 'unlisted': entry(offsets=(4, 8))},
       b'0' * 8,
     )
-    self.fails('holds stranger, which net.safetensors.index.json does not')
+    self.fails('contains unlisted, which net.safetensors.index.json does not')
 
   def test_tensor_not_in_shard(self):
     self.sharded()
@@ -443,14 +446,14 @@ class BadInputTest(parameterized.TestCase):
       {'b': entry(), 'a': entry(offsets=(4, 8))},
       b'0' * 8,
     )
-    self.fails(f'holds a a second time, after {self.shards[0]}')
+    self.fails(f'contains a, which {self.shards[0]} contains too')
 
   @parameterized.parameters(
     ('{', 'cannot be parsed'),
     ('[]', 'is not an object'),
     ('{}', 'weight_map does not map'),
     ('{"weight_map": {"a": 3}}', 'weight_map does not map'),
-    ('{"weight_map": {"a": "x", "a": "y"}}', 'names a twice'),
+    ('{"weight_map": {"a": "x", "a": "y"}}', 'duplicate key a'),
   )
   def test_index(self, text, message):
     self.sharded()
@@ -458,7 +461,7 @@ class BadInputTest(parameterized.TestCase):
     self.fails(message)
 
   def test_linked_files_open(self):
-    """A Hugging Face cache is a folder of links that leave it."""
+    """A Hugging Face cache is a folder of links to files outside of it."""
     self.sharded()
     snapshot = self.folder / 'snapshot'
     snapshot.mkdir()

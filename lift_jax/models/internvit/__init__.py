@@ -1,1 +1,1 @@
-"""InternViT-6B: what the 40b critic sees with."""
+"""InternViT-6B, the vision tower of the 40b critic."""

@@ -16,8 +16,8 @@ class InternViTConfig(vision.TowerConfig):
   """Sizes; the defaults are InternViT-6B-448px-V1-2, as in VILA-1.5 40b.
 
   Attributes:
-    norm_type: of the norms before attention and feed-forward layer; those of
-      queries and keys are root mean squares in any case.
+    norm_type: of the norms before attention and feed-forward layer; queries
+      and keys have RMS norms in any case.
   """
 
   image_size: int = 448
@@ -51,16 +51,16 @@ class InternViTConfig(vision.TowerConfig):
     Args:
       values: the parsed file.
       source: how errors name the file.
-      feature_layer: see `TowerConfig`; it stands in VILA's own config.json.
+      feature_layer: see `TowerConfig`; it is in VILA's own config.json.
 
     Raises:
-      UserError: a size is missing or of no use, or the file describes another
-        network than this one.
+      UserError: a size is missing or invalid, or the file describes another
+        network.
     """
     return _PUBLISHED.read(cls, values, source, feature_layer=feature_layer)
 
   def to_json(self) -> dict[str, Any]:
-    """A config.json like those of OpenGVLab."""
+    """A config.json in OpenGVLab's format."""
     return {'architectures': ['InternVisionModel'], **_PUBLISHED.write(self)}
 
 
@@ -75,7 +75,7 @@ _PUBLISHED = PublishedConfig(
     'intermediate_size': 'mlp_width',
     'layer_norm_eps': 'norm_eps',
   },
-  # Early files do not say, and mean the only kind that there was.
+  # Early files omit it, as there was only one kind.
   optional={'norm_type': 'norm_type'},
   fixed={
     'model_type': 'intern_vit_6b',
@@ -86,7 +86,7 @@ _PUBLISHED = PublishedConfig(
     'attention_dropout': 0.0,
     'dropout': 0.0,
   },
-  # Layers that are left out at random while the tower itself is trained, and
-  # which kernel computes attention.
+  # Stochastic depth while the tower itself is trained, and the attention
+  # kernel.
   ignored=('drop_path_rate', 'use_flash_attn'),
 )

@@ -1,10 +1,10 @@
-"""How the tower's parameters lie on a mesh.
+"""Sharding rules of the tower.
 
-Kernels are (layer, in, out). Each pair of projections is split so that what
-lies between them stays on its 'tensor' shard, as far as heads allow: 25 heads
-divide by 5 only. Any size of 'tensor' that divides the widths works all the
-same, see `vision.multi_head`; queries, keys and values then travel between
-shards. Patches and positions are small enough for a copy on every device.
+Kernels are (layer, in, out). Each pair of projections is split so that the
+activations between them stay on their 'tensor' shard, as far as the heads
+allow: 25 heads are divisible by 5 only. Any size of 'tensor' that divides the
+widths works, see `vision.multi_head`; queries, keys and values are then moved
+between shards. Patch and position embeddings are small and replicated.
 """
 
 from jax.sharding import PartitionSpec as P

@@ -4,8 +4,8 @@
   x <- x + b * gelu(norm(x) W_up) W_down
 
 with a and b learned for each channel. Queries and keys are normalised across
-all heads before attention, and have no biases. A class token goes first; it
-takes part in every layer, and is dropped at the end.
+all heads before attention, and have no biases. A class token comes first, and
+is dropped after the last layer.
 
 Legend: B frames, N patches, M = N + 1 tokens with the class token, D width.
 """
@@ -21,8 +21,7 @@ from lift_jax.models.functional import stack
 from lift_jax.models.internvit.config import InternViTConfig
 from lift_jax.models.linear import Linear
 
-# Of the photographs of ImageNet, which the tower was trained on as everyone
-# has been since: build_transform of VILA's intern_encoder.py.
+# The usual statistics of ImageNet: build_transform of VILA's intern_encoder.py.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -32,14 +31,14 @@ INIT_STDDEV = 0.02
 
 
 def normalise(frames: jax.Array) -> jax.Array:
-  """What the tower reads, fp32, of uint8 frames [..., 3]."""
+  """The tower's input, fp32, from uint8 frames [..., 3]."""
   return vision.normalise(frames, MEAN, STD)
 
 
 class Attention(nnx.Module):
   """Every token attends to all tokens of its frame.
 
-  The kernel of queries, keys and values is one, as published.
+  Queries, keys and values have a joint kernel, as published.
   """
 
   def __init__(
@@ -113,13 +112,13 @@ class Block(nnx.Module):
 
 
 class Tower(nnx.Module):
-  """Frames to the features of their patches.
+  """Computes one feature per patch of a frame.
 
   Args:
     config: sizes.
-    dtype: type of the computation and of the result; parameters keep
-      `param_dtype`. Norms and softmax are fp32.
-    remat: a name of `REMAT_POLICIES`, what is kept for a backward pass.
+    dtype: of the computation and the result; parameters have `param_dtype`.
+      Norms and softmax are fp32.
+    remat: a name of `REMAT_POLICIES`, for the backward pass.
     attention_backend: see `models.attention`.
     rngs: random streams for the initial parameters.
   """
@@ -161,7 +160,7 @@ class Tower(nnx.Module):
       pixels_bhw3: from `normalise`.
 
     Returns:
-      One token for each patch, row by row.
+      One token per patch, in row-major order.
     """
     x_bnd = self.patch_embedding(pixels_bhw3)
     batch, _, width = x_bnd.shape

@@ -13,8 +13,8 @@ class LlamaConfig:
   """Sizes of the decoder; the defaults are Vicuna 13B, as in VILA-1.5 13b.
 
   Attributes:
-    vocab_size: rows of the token embedding and columns of the head.
-    width: of a token in the residual stream.
+    vocab_size: number of tokens.
+    width: of the residual stream.
     num_layers: number of blocks.
     num_heads: query heads of a block.
     num_kv_heads: key heads; each is shared by num_heads / num_kv_heads
@@ -61,8 +61,8 @@ class LlamaConfig:
       source: how errors name the file.
 
     Raises:
-      UserError: a size is missing or of no use, or the file describes another
-        network than this one.
+      UserError: a size is missing or invalid, or the file describes another
+        network.
     """
     # A key without a value counts as absent.
     values = {
@@ -75,11 +75,11 @@ class LlamaConfig:
     width, heads = fields['width'], fields['num_heads']
     if 'head_dim' not in fields and width % heads:
       raise errors.UserError(
-        f'{source}: hidden_size {width} cannot be cut into {heads} heads;'
-        ' give head_dim'
+        f'{source}: hidden_size {width} is not divisible by {heads} heads; give'
+        ' head_dim'
       )
-    # Files from before shared key heads have no number of them, and most leave
-    # out the usual width of a head.
+    # Files older than shared key heads lack their number, and most files omit
+    # the usual width of a head.
     fields = {'num_kv_heads': heads, 'head_dim': width // heads} | fields
     return make_config(cls, fields, source)
 
@@ -93,16 +93,16 @@ class LlamaConfig:
 
 
 def _rope_theta(values: Mapping[str, Any], source: str) -> Any:
-  """The base of the rotary embedding, wherever a file has it.
+  """The base of the rotary embedding, in any of its published forms.
 
-  Up to transformers 4 it stands alone, beside a `rope_scaling`; transformers 5
-  writes both into `rope_parameters`.
+  Up to transformers 4 it is a key of its own, next to `rope_scaling`;
+  transformers 5 writes both into `rope_parameters`.
   """
   found = {'rope_theta': values.get('rope_theta')}
   for key in ('rope_scaling', 'rope_parameters'):
     if (group := values.get(key)) is None:
       continue
-    # Both keys of the kind have been in use.
+    # Files use either of the two keys.
     plain = {'type': 'default', 'rope_type': 'default'}
     if not isinstance(group, Mapping) or any(
       plain.get(name) != value
@@ -122,7 +122,7 @@ def _rope_theta(values: Mapping[str, Any], source: str) -> Any:
   return theta
 
 
-# What transformers takes where a file, from before 4.31, says nothing.
+# The default of transformers, for files older than 4.31.
 _ROPE_THETA = 10_000.0
 
 

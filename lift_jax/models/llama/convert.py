@@ -1,4 +1,4 @@
-"""Published LlamaForCausalLM weights to ours."""
+"""Conversion table of LlamaForCausalLM weights."""
 
 from lift_jax.weights import conversion
 
@@ -12,7 +12,9 @@ def _linear(published: str, ours: str) -> conversion.Table:
 
 
 LLAMA_TABLE = (
-  conversion.Row('model.embed_tokens.weight', 'token_embedding/embedding'),
+  conversion.TensorRule(
+    'model.embed_tokens.weight', 'token_embedding/embedding'
+  ),
   *conversion.norm(f'{_LAYER}.input_layernorm', 'blocks/attn_norm', bias=False),
   *_linear('self_attn.q_proj', 'attn/to_q'),
   *_linear('self_attn.k_proj', 'attn/to_k'),
@@ -28,6 +30,6 @@ LLAMA_TABLE = (
   *conversion.linear('lm_head', 'head', bias=False),
 )
 
-# Published before transformers 4.32: the rates of the rotary embedding, which
-# follow from the config. `ignored` of `conversion.load`.
+# `ignored` of `conversion.load`: the rates of the rotary embedding, which
+# follow from the config; saved before transformers 4.32.
 LLAMA_IGNORED = (r'model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq',)

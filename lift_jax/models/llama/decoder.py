@@ -3,19 +3,18 @@
   x <- x + Attention(rms(x))
   x <- x + (silu(rms(x) W_gate) * rms(x) W_up) W_down
 
-A token sees itself and the tokens before it. What it has of position is a
-rotation of queries and keys: pair k of a head turns by position * theta^(-2k/K)
-radians, where a pair is dimension k of the first half and k of the second.
+Attention is causal. Positions are encoded as rotations of queries and keys:
+pair k of a head turns by position * theta^(-2k/K) radians, where a pair is
+dimension k of the first half and dimension k of the second.
 
-There are two ways to run it. `__call__` takes whole sequences: training.
-`prefill` and `extend` keep the keys and values of what has been read, so that
-new tokens cost only themselves: several questions about one video, or an
-answer token by token (see cache.py). Neither knows where embeddings come from;
-`embed` makes those of text.
+There are two ways to run it. `__call__` takes complete sequences, for training.
+`prefill` and `extend` cache keys and values, so that only new tokens are
+computed: several questions about one video, or an answer token by token (see
+cache.py). All of them take embeddings; `embed` makes those of text.
 
-Legend: B batch, N tokens, R rows of a cache, M new tokens of a row, S places of
-a cache, L layers, D width, H query heads, G key heads, K width of a head,
-F width of the feed-forward layer, V vocabulary.
+Legend: B batch, N tokens, R sequences of a cache, M new tokens of a sequence,
+S slots of a cache, L layers, D width, H query heads, G key heads, K width of a
+head, F width of the feed-forward layer, V vocabulary.
 """
 
 import functools
@@ -29,22 +28,22 @@ from lift_jax.models.attention import attention
 from lift_jax.models.functional import stack
 from lift_jax.models.linear import Linear
 from lift_jax.models.llama import cache as cache_lib
-from lift_jax.models.llama.cache import Cache
+from lift_jax.models.llama.cache import KVCache
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.sharding import CACHE, LOOKUP, TOKENS
 from lift_jax.models.remat import scan_layers
 from lift_jax.partitioning import constrain
 
-# Of embeddings: initializer_range of the published configs. Kernels begin with
-# 1 / sqrt(inputs), which is about as much at the width of published models, and
-# does not let what passes a narrow one vanish.
+# Of embeddings: initializer_range of the published configs. Kernels have
+# 1 / sqrt(inputs), which is about the same at the width of published models,
+# and keeps activations from vanishing in narrow ones.
 INIT_STDDEV = 0.02
 
 
 def rotary_tables(
   positions_bn: jax.Array, head_dim: int, theta: float
 ) -> tuple[jax.Array, jax.Array]:
-  """Cosines and sines, fp32 [B, N, K / 2], of whole positions."""
+  """Cosines and sines, fp32 [B, N, K / 2], of integer positions."""
   rates = theta ** (-np.arange(0, head_dim, 2) / head_dim)
   angles = positions_bn.astype(jnp.float32)[..., None] * jnp.asarray(
     rates, jnp.float32
@@ -63,7 +62,7 @@ def rotate(x_bnhk: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 
 class Layers:
-  """Layers of one precision: fp32 statistics, `dtype` everywhere else."""
+  """Builds layers that compute norms in fp32 and all else in `dtype`."""
 
   def __init__(self, config: LlamaConfig, dtype, param_dtype, rngs: nnx.Rngs):
     self.linear = functools.partial(
@@ -84,10 +83,7 @@ class Layers:
 
 
 class Attention(nnx.Module):
-  """Rotated queries and keys, and the way back to the width of a token.
-
-  Which keys a query meets is left to the caller.
-  """
+  """Projections and rotary embeddings; the caller computes the attention."""
 
   def __init__(self, config: LlamaConfig, layers: Layers):
     head_dim = config.head_dim
@@ -134,21 +130,20 @@ class Block(nnx.Module):
     self.mlp = GatedMLP(config, layers)
 
   def __call__(self, x_bnd, rotation, attend):
-    """`attend(q, k, v)` returns [B, N, H, K] and whatever it keeps."""
+    """`attend(q, k, v)` returns [B, N, H, K] and any state to keep."""
     h_bnd, kept = self.attn(self.attn_norm(x_bnd), rotation, attend)
     x_bnd = x_bnd + h_bnd
     return x_bnd + self.mlp(self.mlp_norm(x_bnd)), kept
 
 
 class Decoder(nnx.Module):
-  """Embeddings to hidden states, and those to logits.
+  """Computes hidden states from embeddings, and logits from hidden states.
 
   Args:
     config: sizes.
-    dtype: type of the computation; parameters keep `param_dtype`. Norms,
-      rotations, softmax and logits are fp32.
-    remat: a name of `REMAT_POLICIES`, what `__call__` keeps for a backward
-      pass.
+    dtype: of the computation; parameters have `param_dtype`. Norms, rotations,
+      softmax and logits are fp32.
+    remat: a name of `REMAT_POLICIES`, for the backward pass of `__call__`.
     attention_backend: see `models.attention`.
   """
 
@@ -189,8 +184,8 @@ class Decoder(nnx.Module):
   def embed(self, tokens_bn: jax.Array) -> jax.Array:
     """Embeddings [B, N, D] of tokens, int [B, N], each from 0 to V - 1."""
     table_vd = self.token_embedding.embedding[...].astype(self.dtype)
-    # Rows of a batch and columns of the table lie along the same axis of a
-    # mesh: whole columns, or the compiler copies all tokens to all devices.
+    # The batch and the table's columns are sharded over the same mesh axis.
+    # Columns are gathered first, or XLA would copy all tokens to all devices.
     return jnp.take(constrain(table_vd, LOOKUP), tokens_bn, axis=0)
 
   def __call__(
@@ -199,22 +194,21 @@ class Decoder(nnx.Module):
     positions_bn: jax.Array,
     segment_ids_bn: jax.Array | None = None,
   ) -> jax.Array:
-    """Hidden states of whole sequences.
+    """Hidden states of complete sequences.
 
-    A row may hold several sequences, one after the other, and padding
-    anywhere. Where rows hold one sequence each, padded on the right, segments
-    are not needed: no token sees what comes after it. Without them attention
-    can take faster paths.
+    Sequences can be packed: several per batch slot, with padding anywhere. A
+    single sequence per slot, padded on the right, needs no segments, as
+    attention is causal; without them attention can take faster paths.
 
     Args:
       x_bnd: embeddings [B, N, D].
       positions_bn: int [B, N], of each token in its own sequence, from 0.
-      segment_ids_bn: int [B, N], a number for each sequence of a row and 0
-        for padding; tokens attend to their own segment only.
+      segment_ids_bn: int [B, N], a number for each packed sequence and 0 for
+        padding; tokens attend to their own segment only.
 
     Returns:
-      [B, N, D] in the compute type, after the final norm. Those of padding
-      are finite and mean nothing.
+      [B, N, D] in the compute dtype, after the final norm. Those of padding
+      are finite but meaningless.
     """
     self._check_width(x_bnd)
 
@@ -233,31 +227,31 @@ class Decoder(nnx.Module):
     *,
     max_length: int,
     num_branches: int = 1,
-  ) -> tuple[jax.Array, Cache]:
-    """Reads texts, from position 0.
+  ) -> tuple[jax.Array, KVCache]:
+    """Runs prompts, from position 0, and fills a cache.
 
     Args:
       x_bnd: embeddings [B, N, D], padded on the right.
-      lengths_b: int [B], tokens of each text without padding, 0 to N.
-      max_length: of a text and one of its branches: each may have as many
-        tokens as this is more than N.
-      num_branches: ways in which each text is to go on.
+      lengths_b: int [B], tokens of each prompt without padding, 0 to N.
+      max_length: of a prompt and one of its branches; each branch has a
+        capacity of max_length - N tokens.
+      num_branches: number of continuations of each prompt.
 
     Returns:
-      Hidden states [B, N, D] as of `__call__`, and the cache. A text whose
+      Hidden states [B, N, D] as of `__call__`, and the cache. A prompt whose
       length is not from 0 to N becomes NaN and so do its branches, since a
       compiled program cannot raise.
 
     Raises:
-      ValueError: max_length is less than N, or more than the model can do.
+      ValueError: max_length is less than N, or more than the model supports.
     """
     self._check_width(x_bnd)
     batch, num_tokens, _ = x_bnd.shape
     config = self.config
     if not num_tokens <= max_length <= config.max_length:
       raise ValueError(
-        f'a cache of length {max_length}: it must hold the {num_tokens} first '
-        f'tokens, and the model is made for {config.max_length}'
+        f'a cache of length {max_length}: it must hold {num_tokens} prompt '
+        f'tokens, and the model supports up to {config.max_length}'
       )
     shape = (
       config.num_layers,
@@ -267,66 +261,69 @@ class Decoder(nnx.Module):
       config.head_dim,
     )
     empty = constrain(jnp.zeros(shape, self.dtype), CACHE)
-    places_n = jnp.arange(num_tokens, dtype=jnp.int32)
-    places_bn = jnp.broadcast_to(places_n[None], (batch, num_tokens))
+    slots_n = jnp.arange(num_tokens, dtype=jnp.int32)
+    slots_bn = jnp.broadcast_to(slots_n[None], (batch, num_tokens))
 
     def attend(q_bnhk, k_bngk, v_bngk, layer, kept):
-      kept = _written(kept, (k_bngk, v_bngk), layer, places_bn)
+      kept = _written(kept, (k_bngk, v_bngk), layer, slots_bn)
       return self._attention(q_bnhk, k_bngk, v_bngk, is_causal=True), kept
 
-    x_bnd, kept = self._run_blocks(x_bnd, places_bn, attend, (empty, empty))
-    cache, is_sound_b = Cache.of_texts(
+    x_bnd, kept = self._run_blocks(x_bnd, slots_bn, attend, (empty, empty))
+    cache, is_valid_b = KVCache.of_prompts(
       *kept, lengths_b, num_tokens, num_branches
     )
-    return _or_nan(x_bnd, is_sound_b), cache
+    return _or_nan(x_bnd, is_valid_b), cache
 
   def extend(
-    self, x_rmd: jax.Array, lengths_r: jax.Array, cache: Cache
-  ) -> tuple[jax.Array, Cache]:
-    """Reads more tokens: those of a row follow what its branch holds.
+    self, x_rmd: jax.Array, lengths_r: jax.Array, cache: KVCache
+  ) -> tuple[jax.Array, KVCache]:
+    """Appends new tokens to the branches of a cache.
 
-    Several questions about a text: a row for each. Decoding: one token a row,
-    with length 0 where a row is done.
+    Several questions about a prompt: one sequence each. Decoding: one token per
+    sequence, with length 0 for a finished one.
 
     Args:
-      x_rmd: embeddings [R, M, D], padded on the right; rows are texts x
-        branches, those of a text side by side.
-      lengths_r: int [R], new tokens of each row without padding, 0 to M.
-      cache: of the same R rows. To save memory, donate it to `jax.jit`.
+      x_rmd: embeddings [R, M, D], padded on the right; sequences are prompts x
+        branches, those of a prompt adjacent.
+      lengths_r: int [R], new tokens of each sequence without padding, 0 to M.
+      cache: of the same R sequences. To save memory, donate it to `jax.jit`.
 
     Returns:
       Hidden states [R, M, D] as of `__call__`, and the cache with the new
-      tokens. A row whose length is not from 0 to M, or that has outgrown its
-      branch, becomes NaN and stays so, since a compiled program cannot raise.
+      tokens. A sequence whose length is not from 0 to M, or that exceeds its
+      branch's capacity, is NaN from then on, since a compiled program cannot
+      raise.
     """
     self._check_width(x_rmd)
-    if x_rmd.shape[0] != cache.num_rows:
+    if x_rmd.shape[0] != cache.num_sequences:
       raise ValueError(
-        f'{x_rmd.shape[0]} rows of new tokens, {cache.num_rows} rows in the '
-        'cache: see num_branches of prefill'
+        f'{x_rmd.shape[0]} sequences of new tokens, {cache.num_sequences} '
+        'sequences in the cache: see num_branches of prefill'
       )
     num_new = x_rmd.shape[1]
-    new = cache.new_places(num_new)
+    new = cache.new_slots(num_new)
 
     def attend(q_rmhk, k_rmgk, v_rmgk, layer, kept):
-      # The branches of a text are one row here: the text is not repeated.
+      # The branches of a prompt are joined here: the prompt is not repeated.
       q_bnhk, k_bngk, v_bngk = (
-        x.reshape(*new.places_bn.shape, *x.shape[2:])
+        x.reshape(*new.slots_bn.shape, *x.shape[2:])
         for x in (q_rmhk, k_rmgk, v_rmgk)
       )
-      kept = _written(kept, (k_bngk, v_bngk), layer, new.places_bn)
+      kept = _written(kept, (k_bngk, v_bngk), layer, new.slots_bn)
       k_bsgk, v_bsgk = (
         jax.lax.dynamic_index_in_dim(cached, layer, keepdims=False)
         for cached in kept
       )
-      out_bnhk = self._attention(q_bnhk, k_bsgk, v_bsgk, mask_bnm=new.seen_bns)
+      out_bnhk = self._attention(
+        q_bnhk, k_bsgk, v_bsgk, mask_bnm=new.visible_bns
+      )
       return out_bnhk.reshape(q_rmhk.shape), kept
 
     x_rmd, kept = self._run_blocks(
       x_rmd, new.positions_rm, attend, (cache.keys_lbsgk, cache.values_lbsgk)
     )
-    cache, is_sound_r = cache.extended(*kept, lengths_r, num_new)
-    return _or_nan(x_rmd, is_sound_r), cache
+    cache, is_valid_r = cache.extended(*kept, lengths_r, num_new)
+    return _or_nan(x_rmd, is_valid_r), cache
 
   def logits(self, x_bnd: jax.Array) -> jax.Array:
     """Logits, fp32 [..., V], of hidden states [..., D]."""
@@ -335,8 +332,8 @@ class Decoder(nnx.Module):
   def _check_width(self, x_bnd):
     if x_bnd.ndim != 3 or x_bnd.shape[-1] != self.config.width:
       raise ValueError(
-        f'embeddings [B, N, {self.config.width}] are needed, not '
-        f'{list(x_bnd.shape)}'
+        f'shape {list(x_bnd.shape)}; give embeddings [B, N, '
+        f'{self.config.width}]'
       )
 
   def _attention(self, q_bnhk, k_bmgk, v_bmgk, **mask):
@@ -349,7 +346,7 @@ class Decoder(nnx.Module):
     )
 
   def _run_blocks(self, x_bnd, positions_bn, attend, kept):
-    """All blocks and the final norm.
+    """Runs all blocks and the final norm.
 
     Args:
       attend: `attend(q, k, v, layer, kept)` returns [B, N, H, K] and `kept`
@@ -379,13 +376,13 @@ class Decoder(nnx.Module):
     return self.final_norm(x_bnd), kept
 
 
-def _written(kept, new, layer, places_bn):
-  """Keys and values, with the new ones of a layer at their places."""
+def _written(kept, new, layer, slots_bn):
+  """Keys and values, with the new ones of a layer in their slots."""
   return tuple(
-    cache_lib.write(cached, of_layer, layer, places_bn)
+    cache_lib.write(cached, of_layer, layer, slots_bn)
     for cached, of_layer in zip(kept, new, strict=True)
   )
 
 
-def _or_nan(x_rmd, is_sound_r):
-  return jnp.where(is_sound_r[:, None, None], x_rmd, jnp.nan)
+def _or_nan(x_rmd, is_valid_r):
+  return jnp.where(is_valid_r[:, None, None], x_rmd, jnp.nan)

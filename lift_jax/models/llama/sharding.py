@@ -1,9 +1,9 @@
-"""How the decoder lies on a mesh.
+"""Sharding rules of the decoder.
 
-Kernels are (layer, in, out). Each pair of projections is split so that what
-lies between them, heads or the feed-forward layer, stays on its 'tensor'
-shard. Query heads and key heads lie on the same shard as the heads that they
-meet, so 'tensor' must divide both numbers; `check_heads` says so before
+Kernels are (layer, in, out). Each pair of projections is split so that the
+activations between them, heads or the feed-forward layer, stay on their
+'tensor' shard. Query heads are on the same shard as their key heads, so
+'tensor' must divide both numbers; `check_heads` raises otherwise, before
 weights are read.
 """
 
@@ -33,7 +33,7 @@ RULES = (
 
 
 def check_heads(config: LlamaConfig, mesh: jax.sharding.Mesh) -> None:
-  """Raises UserError where the mesh would cut a head in parts."""
+  """Raises UserError if the mesh would split a head."""
   parts = mesh.shape['tensor']
   if config.num_heads % parts or config.num_kv_heads % parts:
     raise errors.UserError(

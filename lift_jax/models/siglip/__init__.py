@@ -1,1 +1,1 @@
-"""SigLIP vision tower: what the 3b and 13b critics see with."""
+"""SigLIP, the vision tower of the 3b and 13b critics."""

@@ -31,16 +31,16 @@ class SiglipConfig(vision.TowerConfig):
   ) -> Self:
     """Reads the config.json of transformers' SiglipVisionModel.
 
-    That of a whole SiglipModel will do too: it holds the other one.
+    The config.json of a complete SiglipModel, which contains it, works too.
 
     Args:
       values: the parsed file, of any version of transformers.
       source: how errors name the file.
-      feature_layer: see `TowerConfig`; it stands in VILA's own config.json.
+      feature_layer: see `TowerConfig`; it is in VILA's own config.json.
 
     Raises:
-      UserError: a size is missing or of no use, or the file describes another
-        network than this one.
+      UserError: a size is missing or invalid, or the file describes another
+        network.
     """
     if values.get('model_type') == 'siglip':
       vision_values = values.get('vision_config')
@@ -63,7 +63,7 @@ _PUBLISHED = PublishedConfig(
     'num_attention_heads': 'num_heads',
     'intermediate_size': 'mlp_width',
   },
-  # The file of a whole SiglipModel leaves it out.
+  # The file of a complete SiglipModel omits it.
   optional={'layer_norm_eps': 'norm_eps'},
   fixed={
     'model_type': 'siglip_vision_model',

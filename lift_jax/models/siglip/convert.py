@@ -1,4 +1,4 @@
-"""Published SigLIP weights to ours."""
+"""Conversion table of SigLIP weights."""
 
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.weights import conversion
@@ -12,7 +12,7 @@ SIGLIP_TABLE = (
     'patch_embedding',
     conversion.CONV2D,
   ),
-  conversion.Row(
+  conversion.TensorRule(
     'vision_model.embeddings.position_embedding.weight', 'positions'
   ),
   *conversion.norm(f'{_LAYER}.layer_norm1', 'blocks/attn_norm'),
@@ -27,10 +27,10 @@ SIGLIP_TABLE = (
 
 
 def siglip_ignored(config: SiglipConfig) -> tuple[str, ...]:
-  """Published tensors that the tower does without, for `conversion.load`.
+  """Published tensors that the tower does not need, for `conversion.load`.
 
-  They are the layers after the feature, the final norm and the pooling head;
-  and, in the weights of a whole SiglipModel, its text half.
+  They are the layers after the feature layer, the final norm and the pooling
+  head; and, in the weights of a complete SiglipModel, its text model.
   """
   layers = range(config.num_run_layers, config.num_layers)
   return (

@@ -1,8 +1,8 @@
-"""How the tower's parameters lie on a mesh.
+"""Sharding rules of the tower.
 
-Kernels are (layer, in, out). Each pair of projections is split so that what
-lies between them, heads or the feed-forward layer, stays on its 'tensor'
-shard. Patches and positions are small enough for a copy on every device.
+Kernels are (layer, in, out). Each pair of projections is split so that the
+activations between them, heads or the feed-forward layer, stay on their
+'tensor' shard. Patch and position embeddings are small and replicated.
 """
 
 from jax.sharding import PartitionSpec as P

@@ -4,8 +4,8 @@
   x <- x + gelu(norm(x) W_up) W_down
 
 Biases everywhere, the tanh form of GELU, learned positions and no class token.
-VILA takes the hidden state after the last but one layer as it is: the last
-layer, the final norm and the pooling head are neither held nor run.
+VILA takes the hidden state after the second-to-last layer: the last layer, the
+final norm and the pooling head are neither loaded nor run.
 
 Legend: B frames, N tokens, D width.
 """
@@ -23,7 +23,7 @@ from lift_jax.models.siglip.config import SiglipConfig
 
 
 def normalise(frames: jax.Array) -> jax.Array:
-  """What the tower reads, fp32 in [-1, 1], of uint8 frames [..., 3]."""
+  """The tower's input, fp32 in [-1, 1], from uint8 frames [..., 3]."""
   return vision.normalise(frames, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
@@ -83,13 +83,13 @@ class Block(nnx.Module):
 
 
 class Tower(nnx.Module):
-  """Frames to the features of their patches.
+  """Computes one feature per patch of a frame.
 
   Args:
     config: sizes.
-    dtype: type of the computation and of the result; parameters keep
-      `param_dtype`. Norms and softmax are fp32.
-    remat: a name of `REMAT_POLICIES`, what is kept for a backward pass.
+    dtype: of the computation and the result; parameters have `param_dtype`.
+      Norms and softmax are fp32.
+    remat: a name of `REMAT_POLICIES`, for the backward pass.
     attention_backend: see `models.attention`.
     rngs: random streams for the initial parameters.
   """
@@ -127,7 +127,7 @@ class Tower(nnx.Module):
       pixels_bhw3: from `normalise`.
 
     Returns:
-      One token for each patch, row by row.
+      One token per patch, in row-major order.
     """
     x_bnd = self.patch_embedding(pixels_bhw3)
     x_bnd = x_bnd + self.positions[...].astype(self.dtype)[None]

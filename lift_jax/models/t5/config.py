@@ -1,4 +1,4 @@
-"""The shape of a T5 v1.1 encoder, and its published config.json."""
+"""Sizes of a T5 v1.1 encoder, and its published config.json."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -13,13 +13,13 @@ class T5Config:
   """Sizes of the encoder; the defaults are google/t5-v1_1-xxl.
 
   Attributes:
-    vocab_size: rows of the token embedding.
+    vocab_size: number of tokens.
     d_model: width of the residual stream.
     d_kv: width of one attention head; num_heads * d_kv may differ from d_model.
     d_ff: width of the gated feed-forward layer.
     num_layers: number of blocks.
     num_heads: attention heads of a block.
-    relative_attention_num_buckets: rows of the table of position biases.
+    relative_attention_num_buckets: number of position biases of a head.
     relative_attention_max_distance: distance in tokens from which all
       positions share the last bucket.
     layer_norm_epsilon: added to the mean square before its root.
@@ -36,13 +36,13 @@ class T5Config:
   layer_norm_epsilon: float = 1e-6
 
   def __post_init__(self):
-    # The buckets of both signs each start with a half of exact distances.
+    # Half of the buckets of each sign are exact distances.
     buckets = self.relative_attention_num_buckets
     distance = self.relative_attention_max_distance
     if buckets % 4 or distance <= buckets // 4:
       raise UserError(
-        f'{buckets} relative attention buckets up to distance {distance}; give '
-        'a multiple of 4, and a distance above a quarter of it'
+        f'{buckets} relative attention buckets with maximal distance {distance}'
+        '; give a multiple of 4, and a distance above a quarter of it'
       )
 
   @classmethod
@@ -56,8 +56,8 @@ class T5Config:
       source: how errors name the file.
 
     Raises:
-      UserError: a size is missing or of no use, or the file describes another
-        network than a T5 v1.1 encoder.
+      UserError: a size is missing or invalid, or the file does not describe a
+        T5 v1.1 encoder.
     """
     return _PUBLISHED.read(cls, values, source)
 
@@ -69,7 +69,7 @@ class T5Config:
       'pad_token_id': 0,
       'eos_token_id': 1,
       'decoder_start_token_id': 0,
-      # What v1.1 publishes; nothing in the encoder reads it.
+      # As published with v1.1; the encoder does not use it.
       'tie_word_embeddings': False,
     }
 
@@ -83,7 +83,7 @@ _PUBLISHED = PublishedConfig(
   required=_same(
     'vocab_size', 'd_model', 'd_kv', 'd_ff', 'num_layers', 'num_heads'
   ),
-  # Early files of v1.1 have no maximal distance.
+  # Early files of v1.1 lack the maximal distance.
   optional=_same(
     'relative_attention_num_buckets',
     'relative_attention_max_distance',
@@ -94,13 +94,12 @@ _PUBLISHED = PublishedConfig(
     'feed_forward_proj': 'gated-gelu',
     'dense_act_fn': 'gelu_new',
     'is_gated_act': True,
-    # A decoder's attention is causal, and its buckets count backwards only.
+    # A decoder has causal attention, and buckets for one direction only.
     'is_decoder': False,
   },
-  # Without it the file is of T5 1.0, which has no gate.
+  # Files without it are of T5 1.0, which has no gate.
   stated=('feed_forward_proj',),
-  # Tied word embeddings, which any file may hold, only rescale the logits of a
-  # decoder: an encoder has one embedding whatever the key says.
+  # `tie_word_embeddings`, which any file may have, affects decoders only.
   ignored=(
     'classifier_dropout',
     'dropout_rate',

@@ -1,4 +1,4 @@
-"""Published T5EncoderModel weights to ours."""
+"""Conversion table of T5EncoderModel weights."""
 
 from lift_jax.weights import conversion
 
@@ -6,9 +6,9 @@ _ATTENTION = 'encoder.block.{i}.layer.0'
 _MLP = 'encoder.block.{i}.layer.1'
 
 T5_TABLE = (
-  conversion.Row('shared.weight', 'token_embedding/embedding'),
-  # One table for all layers, published with the first.
-  conversion.Row(
+  conversion.TensorRule('shared.weight', 'token_embedding/embedding'),
+  # All layers share the biases, which are published with the first.
+  conversion.TensorRule(
     'encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight',
     'relative_bias/embedding',
   ),

@@ -4,8 +4,8 @@
   x <- x + (gelu(rms(x) W_gate) * rms(x) W_up) W_down
 
 Attention has no 1/sqrt(K) and no mask: the video model was trained on
-embeddings whose text attends to its padding. What it has of position is one
-bias per head and distance, added to the scores of every layer.
+embeddings whose text attends to its padding. Positions are encoded by one bias
+per head and distance, added to the scores of every layer.
 
 Legend: B batch, N tokens, M tokens attended to (= N), D width, H heads,
 K width of a head, F width of the feed-forward layer.
@@ -25,7 +25,7 @@ from lift_jax.models.t5 import config as config_lib
 def position_buckets(
   length: int, num_buckets: int, max_distance: int
 ) -> np.ndarray:
-  """The row of the bias table for each query and key.
+  """The bucket of the position bias for each query and key.
 
   Half of the buckets are for keys up to the query, half for those after it.
   Of the n buckets of one sign the first e = n / 2 hold one distance r each,
@@ -35,16 +35,16 @@ def position_buckets(
 
   Args:
     length: number of tokens.
-    num_buckets: rows of the table, a multiple of 4.
-    max_distance: where the growing buckets would end.
+    num_buckets: a multiple of 4.
+    max_distance: the last bucket is open from about here.
 
   Returns:
     int32 [length of queries, length of keys].
   """
   per_sign = num_buckets // 2
   num_exact = per_sign // 2
-  # A bucket is the number of edges at or below the distance. Edges that are
-  # integers come out of the power a little off, hence the rounding.
+  # A bucket is the number of edges at or below the distance. The powers of
+  # integer edges are inexact, hence the rounding.
   factor = max_distance / num_exact
   powers = num_exact * factor ** (np.arange(num_exact) / num_exact)
   edges = np.concatenate([
@@ -63,7 +63,7 @@ class Attention(nnx.Module):
     self, config: config_lib.T5Config, *, dtype=jnp.float32, rngs: nnx.Rngs
   ):
     width, heads, head = config.d_model, config.num_heads, config.d_kv
-    # The missing 1/sqrt(K) is in the initial queries.
+    # The missing 1/sqrt(K) is in the initial kernel of the queries.
     self.to_q = _linear(
       width, heads * head, dtype, rngs, stddev=(width * head) ** -0.5
     )
@@ -122,16 +122,15 @@ class Block(nnx.Module):
 
 
 class Encoder(nnx.Module):
-  """Token ids to the embeddings that condition the video model.
+  """Computes the text embeddings that condition the video model.
 
-  Parameters are fp32. In published checkpoints the table of position biases
-  belongs to the first block; here it stands beside the stacked blocks, which
-  all read it.
+  Parameters are fp32. In published checkpoints the position biases belong to
+  the first block; here they are next to the stacked blocks, which share them.
 
   Args:
     config: sizes.
-    dtype: dtype of the computation and of the result. Norms, position biases
-      and softmax are fp32.
+    dtype: of the computation and the result. Norms, position biases and softmax
+      are fp32.
     rngs: random streams for the initial parameters.
   """
 
@@ -139,8 +138,7 @@ class Encoder(nnx.Module):
     self, config: config_lib.T5Config, *, dtype=jnp.float32, rngs: nnx.Rngs
   ):
     self.config = config
-    # Initial scales are those of T5's own code: unit embeddings, and biases
-    # of the size of a score's input.
+    # Initial scales are those of T5's own code.
     self.token_embedding = nnx.Embed(
       config.vocab_size,
       config.d_model,
@@ -165,7 +163,7 @@ class Encoder(nnx.Module):
     """Embeds tokens.
 
     Args:
-      tokens_bn: int [B, N], padding included: nothing is masked.
+      tokens_bn: int [B, N]; padding is not masked.
 
     Returns:
       [B, N, D] in the compute dtype.

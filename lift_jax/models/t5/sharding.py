@@ -1,8 +1,8 @@
-"""How the encoder's parameters lie on a mesh.
+"""Sharding rules of the encoder.
 
-Pairs of a pattern, matched in full against a parameter's name, and its
-layout. Each pair of projections is split so that what lies between them,
-heads or the feed-forward layer, stays on its 'tensor' shard.
+Patterns are matched in full against parameter names. Each pair of projections
+is split so that the activations between them, heads or the feed-forward layer,
+stay on their 'tensor' shard.
 """
 
 from jax.sharding import PartitionSpec as P

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from lift_jax.models.internvit import tower as internvit
 from lift_jax.models.internvit.config import InternViTConfig
-from lift_jax.models.llama.cache import Cache
+from lift_jax.models.llama.cache import KVCache
 from lift_jax.models.llama.decoder import Decoder
 from lift_jax.models.siglip import tower as siglip
 from lift_jax.models.siglip.config import SiglipConfig
@@ -103,7 +103,7 @@ class Vila(nnx.Module):
     *,
     max_length: int,
     num_branches: int = 1,
-  ) -> tuple[jax.Array, Cache]:
+  ) -> tuple[jax.Array, KVCache]:
     """Reads what the questions about a video have in common.
 
     See `Decoder.prefill`; arguments as of `__call__`.
@@ -114,8 +114,8 @@ class Vila(nnx.Module):
     )
 
   def extend(
-    self, tokens_rm: jax.Array, lengths_r: jax.Array, cache: Cache
-  ) -> tuple[jax.Array, Cache]:
+    self, tokens_rm: jax.Array, lengths_r: jax.Array, cache: KVCache
+  ) -> tuple[jax.Array, KVCache]:
     """Reads more text; see `Decoder.extend`. There are no image tokens."""
     return self.llm.extend(self.llm.embed(tokens_rm), lengths_r, cache)
 

@@ -1,7 +1,7 @@
-"""A tokenizer for captions of the toy world: one token a word.
+"""Tokenizer for captions of the toy world, with one token per word.
 
-Words are all that its grammar has; anything else is `<unk>`. Like T5's it pads
-with token 0 and ends every text with token 1.
+Its vocabulary is that of the grammar; any other word is `<unk>`. Like T5's, it
+pads with token 0 and ends every text with token 1.
 """
 
 import pathlib
@@ -11,12 +11,12 @@ from lift_jax.toyworld import scenes
 
 _SPECIAL = ('<pad>', '</s>', '<unk>')
 
-# Of the longest caption, its end included.
+# Tokens of the longest caption, including its end.
 MAX_LENGTH = 16
 
 
 def words() -> tuple[str, ...]:
-  """Every word and mark of the captions, sorted."""
+  """All words and punctuation marks of the captions, sorted."""
   captions = ' '.join(scene.caption for scene in scenes.all_scenes())
   return tuple(sorted(set(re.findall(r'\w+|[^\w\s]', captions.lower()))))
 

@@ -103,7 +103,7 @@ class ParityTest(parameterized.TestCase):
       lambda rngs: Block(config, Layers(jnp.float32, jnp.float32, rngs), 'auto')
     )
     table = tuple(
-      conversion.Row(
+      conversion.TensorRule(
         row.published.removeprefix('transformer_blocks.{i}.'),
         row.ours.removeprefix('blocks/'),
         row.transform,

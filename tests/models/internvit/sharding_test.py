@@ -1,4 +1,4 @@
-"""Every parameter by one rule, every rule used, and the same result."""
+"""Every parameter has one rule, every rule is used; sharded results agree."""
 
 from absl.testing import parameterized
 import jax
@@ -36,7 +36,7 @@ class ShardingTest(parameterized.TestCase):
     norm_type=NORM_TYPES,
   )
   def test_total(self, axes, norm_type):
-    """`param_shardings` raises where a rule is missing or of no use."""
+    """`param_shardings` raises if a rule is missing or unused."""
     model = _model(InternViTConfig(norm_type=norm_type))
     shardings = param_paths.flatten(
       partitioning.param_shardings(

@@ -274,38 +274,38 @@ class SequenceTest(parameterized.TestCase):
 
   @parameterized.parameters('grouped', 'plain')
   def test_prefill_and_extend_are_one_run(self, name):
-    """Rows of different lengths, read in four pieces of different sizes."""
+    """Sequences of different lengths, read in four parts of different sizes."""
     model, params, _ = _pair(name)
     tokens_bn = _tokens(3, 20)
-    # Tokens of each row in each piece; zero where a row waits.
-    pieces = [(5, [5, 2, 0]), (4, [4, 0, 3]), (1, [1, 1, 0]), (6, [2, 6, 1])]
+    # Tokens of each sequence in each part; zero where it waits.
+    parts = [(5, [5, 2, 0]), (4, [4, 0, 3]), (1, [1, 1, 0]), (6, [2, 6, 1])]
     whole, _ = _forward(model, params, tokens_bn, _positions(3, 20))
     done = np.zeros(3, int)
     cache = None
-    for size, lengths in pieces:
-      piece = _tokens(3, size, seed=9)  # what stays is padding
-      for row, length in enumerate(lengths):
-        piece[row, :length] = tokens_bn[row, done[row] : done[row] + length]
+    for size, lengths in parts:
+      part = _tokens(3, size, seed=9)  # what is not overwritten is padding
+      for b, length in enumerate(lengths):
+        part[b, :length] = tokens_bn[b, done[b] : done[b] + length]
       lengths_b = jnp.array(lengths)
       if cache is None:
-        hidden, cache = _prefill(model, params, piece, lengths_b, 12)
+        hidden, cache = _prefill(model, params, part, lengths_b, 12)
       else:
-        hidden, cache = _extend(model, params, piece, lengths_b, cache)
-      for row, length in enumerate(lengths):
+        hidden, cache = _extend(model, params, part, lengths_b, cache)
+      for b, length in enumerate(lengths):
         np.testing.assert_allclose(
-          hidden[row, :length],
-          whole[row, done[row] : done[row] + length],
+          hidden[b, :length],
+          whole[b, done[b] : done[b] + length],
           rtol=1e-5,
           atol=1e-5,
         )
         if length:
           np.testing.assert_array_equal(
-            last_token(hidden, lengths_b)[row], hidden[row, length - 1]
+            last_token(hidden, lengths_b)[b], hidden[b, length - 1]
           )
       done += lengths
-    # Row 0 fills the cache, and its padding in the last piece lay beyond: that
-    # must not have pushed anything aside.
-    np.testing.assert_array_equal(cache.text_lengths_b, [5, 2, 0])
+    # Sequence 0 fills the cache, and its padding in the last part is beyond the
+    # end: that must not have overwritten anything.
+    np.testing.assert_array_equal(cache.prompt_lengths_b, [5, 2, 0])
     np.testing.assert_array_equal(cache.lengths_bq, [[7], [7], [4]])
     self.assertEqual(
       cache.keys_lbsgk.shape,
@@ -313,9 +313,9 @@ class SequenceTest(parameterized.TestCase):
     )
 
   def test_questions_share_a_prefix(self):
-    """Two videos, three questions each, against six rows read whole.
+    """Two prompts with three questions each, against six complete sequences.
 
-    What the questions share is kept once.
+    The shared prompt is stored once.
     """
     model, params, _ = _pair('grouped')
     prefix_lengths, lengths = np.array([9, 6]), np.array([4, 2, 5, 1, 3, 5])
@@ -379,17 +379,17 @@ class SequenceTest(parameterized.TestCase):
   def test_misuse_shows(self):
     model, params, _ = _pair('grouped')
     tokens_bn = _tokens(2, 4)
-    bad_row = [False, True]
+    is_bad = [False, True]
 
     def check(hidden):
-      np.testing.assert_array_equal(np.isnan(hidden).any((1, 2)), bad_row)
-      np.testing.assert_array_equal(np.isnan(hidden).all((1, 2)), bad_row)
+      np.testing.assert_array_equal(np.isnan(hidden).any((1, 2)), is_bad)
+      np.testing.assert_array_equal(np.isnan(hidden).all((1, 2)), is_bad)
 
-    # More tokens than there are; more tokens than places. What is wrong once
-    # stays so.
-    for first, places, more in (([4, 5], 8, [2, 2]), ([4, 4], 6, [2, 3])):
+    # More tokens than there are; more tokens than slots. A sequence that is
+    # invalid once stays so.
+    for first, slots, more in (([4, 5], 8, [2, 2]), ([4, 4], 6, [2, 3])):
       hidden, cache = _prefill(
-        model, params, tokens_bn, jnp.array(first), places
+        model, params, tokens_bn, jnp.array(first), slots
       )
       if first[1] > 4:
         check(hidden)
@@ -400,15 +400,15 @@ class SequenceTest(parameterized.TestCase):
         check(hidden)
     with self.assertRaisesRegex(ValueError, 'a cache of length 3'):
       _prefill(model, params, tokens_bn, jnp.array([4, 4]), 3)
-    with self.assertRaisesRegex(ValueError, 'the model is made for 32'):
+    with self.assertRaisesRegex(ValueError, 'the model supports up to 32'):
       _prefill(model, params, tokens_bn, jnp.array([4, 4]), 33)
-    with self.assertRaisesRegex(ValueError, '6 rows of new tokens, 2 rows'):
+    with self.assertRaisesRegex(ValueError, '6 sequences of new tokens, 2 seq'):
       _extend(model, params, _tokens(6, 1), jnp.ones(6, jnp.int32), cache)
     with self.assertRaisesRegex(ValueError, r'embeddings \[B, N, 24\]'):
       model(params, tokens_bn, _positions(2, 4))
 
   def test_misuse_of_one_branch_leaves_the_others_alone(self):
-    """Both go on from a text that fills its places."""
+    """Both continue a prompt that fills its slots."""
     model, params, _ = _pair('grouped')
 
     def second_branch(first_length):
@@ -528,7 +528,7 @@ class LoRATest(parameterized.TestCase):
         self.assertTrue(np.any(grads[name][layer]), f'{name} {layer}')
 
   def test_cache(self):
-    """Adapters are in what the cache holds and in what reads it."""
+    """Adapters affect both what is cached and what attends to it."""
     tokens_bn = _tokens(2, 8)
     whole, _ = _forward(self.model, self.params, tokens_bn, _positions(2, 8))
     lengths_b = jnp.array([5, 5])

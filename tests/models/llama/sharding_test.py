@@ -1,4 +1,4 @@
-"""Every parameter by one rule, every rule used, and the same result."""
+"""Every parameter has one rule, every rule is used; sharded results agree."""
 
 import re
 
@@ -11,7 +11,8 @@ from lift_jax import errors, partitioning
 from lift_jax.models.functional import functional
 from lift_jax.models.llama import config as config_lib
 from lift_jax.models.llama import sharding
-from lift_jax.models.llama.decoder import Cache, Decoder
+from lift_jax.models.llama.cache import KVCache
+from lift_jax.models.llama.decoder import Decoder
 from lift_jax.weights import param_paths
 from tests.torch_weights import scaled_error
 
@@ -60,7 +61,7 @@ def _run(model, params, tokens_bn, segment_ids_bn, lengths_b):
 
 class ShardingTest(parameterized.TestCase):
   def test_total(self):
-    """`param_shardings` raises where a rule is missing or of no use."""
+    """`param_shardings` raises if a rule is missing or unused."""
     for config in (config_lib.VILA_13B, config_lib.VILA_40B):
       model = _model(config)
       mesh = _mesh(fsdp=2, tensor=4)
@@ -106,11 +107,11 @@ class ShardingTest(parameterized.TestCase):
       self.assertLess(scaled_error(ours, one_device), 1e-5)
 
   def test_each_device_writes_its_own_part_of_the_cache(self):
-    """Nothing of the size of the cache travels."""
+    """No collective moves data of the size of the cache."""
     model = _model(TINY)
     mesh = _mesh(data=2, fsdp=2, tensor=2)
-    places = 13  # no other size is like it
-    cache_shape = (TINY.num_layers, 4, places, 4, 4)
+    slots = 13  # a size that nothing else has
+    cache_shape = (TINY.num_layers, 4, slots, 4, 4)
     cache_spec = jax.NamedSharding(mesh, sharding.CACHE)
     batch = jax.NamedSharding(mesh, jax.P(partitioning.BATCH_AXES))
 
@@ -124,7 +125,7 @@ class ShardingTest(parameterized.TestCase):
     )
 
     def extend(params, x_rmd, lengths_r, keys, values, lengths_b):
-      cache, _ = Cache.of_texts(keys, values, lengths_b, 7, num_branches=2)
+      cache, _ = KVCache.of_prompts(keys, values, lengths_b, 7, num_branches=2)
       return model(params, x_rmd, lengths_r, cache, method='extend')
 
     with jax.set_mesh(mesh):
@@ -143,7 +144,7 @@ class ShardingTest(parameterized.TestCase):
       )
     gathered = re.findall(r'= \w+\[([\d,]*)\]\S* all-gather\(', text)
     for shape in gathered:
-      self.assertNotIn(str(places), shape.split(','), gathered)
+      self.assertNotIn(str(slots), shape.split(','), gathered)
     self.assertNotIn(' all-to-all(', text)
 
   @parameterized.parameters((config_lib.VILA_40B, 7), (TINY, 8))

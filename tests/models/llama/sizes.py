@@ -1,4 +1,4 @@
-"""Published sizes that only tests ask for."""
+"""Published sizes that only tests need."""
 
 from lift_jax.models.llama.config import LlamaConfig
 

@@ -54,7 +54,7 @@ class ConfigTest(parameterized.TestCase):
     self.assertEqual(_read(PUBLISHED, feature_layer=-1).num_run_layers, 27)
 
   def test_whole_model(self):
-    """google/siglip-so400m-patch14-384, which leaves out most."""
+    """google/siglip-so400m-patch14-384, which omits most keys."""
     names = (
       'hidden_size',
       'image_size',

@@ -1,4 +1,4 @@
-"""Every parameter by one rule, every rule used, and the same result."""
+"""Every parameter has one rule, every rule is used; sharded results agree."""
 
 from absl.testing import parameterized
 import jax
@@ -35,7 +35,7 @@ class ShardingTest(parameterized.TestCase):
     {'fsdp': 8}, {'fsdp': 2, 'tensor': 4}, {'tensor': 8}
   )
   def test_total(self, **axes):
-    """`param_shardings` raises where a rule is missing or of no use."""
+    """`param_shardings` raises if a rule is missing or unused."""
     model = _model(SiglipConfig())
     shardings = param_paths.flatten(
       partitioning.param_shardings(

@@ -122,7 +122,7 @@ class ParityTest(parameterized.TestCase):
     )
 
   def test_gradients(self):
-    """They are finite, and the same however much is kept for them."""
+    """They are finite, and the same for every remat policy."""
     params, _ = _params(-2)
 
     def gradients(remat):

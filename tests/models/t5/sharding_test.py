@@ -1,4 +1,4 @@
-"""Every parameter by one rule, every rule used, and the same result."""
+"""Every parameter has one rule, every rule is used; sharded results agree."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tokenizers of both kinds, against what made them."""
+"""Tokenizers of both kinds, against the libraries that made them."""
 
 import json
 import logging

@@ -212,7 +212,7 @@ class TestLoad:
 
   def test_missing_file(self, spoilt):
     (spoilt / 'llm' / WEIGHTS['llm']).unlink()
-    with pytest.raises(UserError, match=f'names {WEIGHTS["llm"]}, which is'):
+    with pytest.raises(UserError, match=f'lists {WEIGHTS["llm"]}, which is'):
       load(critics.open_critic(spoilt))
 
   def test_tower_of_another_size(self, spoilt):

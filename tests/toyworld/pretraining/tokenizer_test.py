@@ -1,4 +1,4 @@
-"""Captions of the toy world as tokens."""
+"""Tokenization of the toy world's captions."""
 
 from absl.testing import absltest
 import numpy as np
@@ -22,7 +22,7 @@ class TokenizerTest(absltest.TestCase):
     return tokenize(self.tokenizer, captions, tokenizer.MAX_LENGTH)
 
   def test_captions(self):
-    """Each has tokens of its own, all known, and none is cut."""
+    """Each has unique known tokens, and none is truncated."""
     ids, was_cut = self.ids(*CAPTIONS)
     self.assertFalse(any(was_cut))
     self.assertLen(np.unique(ids, axis=0), len(CAPTIONS))
@@ -32,7 +32,7 @@ class TokenizerTest(absltest.TestCase):
     self.assertEqual((ids != 0).sum(axis=1).max(), tokenizer.MAX_LENGTH)
 
   def test_words(self):
-    """A token is a word or a mark; an end follows the last."""
+    """A token is a word or a punctuation mark; an end token follows."""
     ids, _ = self.ids(
       'A small red circle moves upwards over a pink background.'
     )
