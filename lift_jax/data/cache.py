@@ -1,16 +1,16 @@
 """Encoded videos on disk: what `lift prepare` writes and `lift align` reads.
 
-  CACHE/made_by.json              everything that shaped the tensors
+  CACHE/made_by.json              fingerprint: all that determines the tensors
   CACHE/shards/NAME.array_record  records: safetensors of one video each
   CACHE/shards/NAME.json          the records of that shard, in order
-  CACHE/index.json                all records, once a run has ended
-  CACHE/skipped-HOST.json         videos that could not be used, and why
+  CACHE/index.json                all records, once a run has finished
+  CACHE/skipped-HOST.json         unusable videos, and what is wrong with them
   CACHE/null_text.safetensors     the embedding of the empty caption
 
-A shard counts from the moment its .json is there; both are written beside and
-renamed. So a killed run loses the shard it was filling and nothing else.
-Rewards are not kept here: they are read from the alignment files, so that new
-scores cost no new encoding.
+A shard is valid once its .json exists; both files are written under a temporary
+name and renamed. So a killed run loses only the shards that it was filling.
+Rewards are not stored here but read from the alignment files, so that new
+scores require no new encoding.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,17 +34,16 @@ from lift_jax.weights import safetensors_files
 
 FORMAT = 1
 
-# Latent frames, rows and columns: all that a compiled step depends on.
+# Latent frames, height and width: all that a compiled step depends on.
 Bucket = tuple[int, int, int]
 
+# Size in bytes and modification time in ns. A file with the same signature is
+# assumed to be unchanged.
+FileSignature = tuple[int, int]
 
-# Size in bytes and time of the last change in ns: a file that keeps both is
-# taken to be the same file.
-Stamp = tuple[int, int]
 
-
-def stamp(path: pathlib.Path) -> Stamp | None:
-  """The stamp of a file, or None if there is none."""
+def file_signature(path: pathlib.Path) -> FileSignature | None:
+  """The signature of a file, or None if it does not exist."""
   try:
     status = path.stat()
   except FileNotFoundError:
@@ -54,16 +53,16 @@ def stamp(path: pathlib.Path) -> Stamp | None:
 
 @dataclasses.dataclass(frozen=True)
 class CacheEntry:
-  """Where one encoded video lies, and what it was encoded from.
+  """Location of one encoded video, and its source.
 
   Attributes:
-    key: of the video's path and caption, see `record_key`.
-    video: the path, for people.
-    bucket: latent frames, rows and columns.
+    key: see `record_key`.
+    video: path of the source, for messages.
+    bucket: latent frames, height and width.
     shard: name of the shard.
-    position: of the record in the shard.
-    video_stamp: of the mp4 file.
-    video_sha256: of its content.
+    position: index in the shard.
+    video_stamp: file signature of the source.
+    video_sha256: hash of its content.
   """
 
   key: str
@@ -71,42 +70,42 @@ class CacheEntry:
   bucket: Bucket
   shard: str
   position: int
-  video_stamp: Stamp
+  video_stamp: FileSignature
   video_sha256: str
 
 
 class Skipped(NamedTuple):
-  """A record that was left out.
+  """A record that was skipped.
 
   Attributes:
     reason: what is wrong, with the file and the record.
-    video_stamp: of the video at that time; None if there was none.
+    video_stamp: file signature of the video then; None if it was missing.
   """
 
   reason: str
-  video_stamp: Stamp | None
+  video_stamp: FileSignature | None
 
 
 def record_key(record: AlignmentRecord) -> str:
-  """Names a video with a caption; neither its reward nor its file of origin."""
+  """Hash of video path and caption; independent of reward and JSON file."""
   return json_sha256([record.video, record.caption])[:32]
 
 
 class Cache:
-  """One cache folder, made with one set of settings.
+  """A cache folder, made with one set of settings.
 
   Args:
     folder: need not exist.
-    made_by: flat dict of JSON values: hashes of the networks, sizes, rules.
+    fingerprint: flat dict of JSON values: hashes of the networks, sizes, rules.
 
   Raises:
     UserError: the folder was made with other settings.
   """
 
-  def __init__(self, folder: pathlib.Path, made_by: Mapping[str, Any]):
+  def __init__(self, folder: pathlib.Path, fingerprint: Mapping[str, Any]):
     self.folder = folder
-    self.made_by = json.loads(json.dumps({'format': FORMAT, **made_by}))
-    self.hash = json_sha256(self.made_by, sort_keys=True)
+    self.fingerprint = json.loads(json.dumps({'format': FORMAT, **fingerprint}))
+    self.hash = json_sha256(self.fingerprint, sort_keys=True)
     self._check()
 
   def _check(self) -> None:
@@ -120,9 +119,9 @@ class Cache:
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise UserError(f'{path}: not readable ({error}); delete it') from None
     stale = [
-      f'{key} was {found.get(key)!r} and is now {self.made_by.get(key)!r}'
-      for key in sorted(found.keys() | self.made_by.keys())
-      if found.get(key) != self.made_by.get(key)
+      f'{key} was {found.get(key)!r} and is now {self.fingerprint.get(key)!r}'
+      for key in sorted(found.keys() | self.fingerprint.keys())
+      if found.get(key) != self.fingerprint.get(key)
     ]
     if stale:
       raise UserError(
@@ -131,12 +130,12 @@ class Cache:
       )
 
   def start(self) -> None:
-    """Makes the folder and clears what a killed run left; one host calls it."""
+    """Creates the folder, deletes partial shards; only one host calls it."""
     shards = self.folder / 'shards'
     shards.mkdir(parents=True, exist_ok=True)
     write_json(
       self.folder / 'made_by.json',
-      {'hash': self.hash, 'made_by': self.made_by},
+      {'hash': self.hash, 'made_by': self.fingerprint},
     )
     for path in shards.iterdir():
       is_orphan = path.suffix == '.array_record' and not (
@@ -146,7 +145,7 @@ class Cache:
         path.unlink()
 
   def finished(self) -> dict[str, CacheEntry]:
-    """Every record that is safe on disk, by key; reads each shard's list."""
+    """All records in complete shards, by key; reads the list of each shard."""
     entries = {}
     for path in sorted((self.folder / 'shards').glob('*.json')):
       for entry in _read_entries(path):
@@ -159,7 +158,7 @@ class Cache:
     return entries
 
   def write_index(self) -> None:
-    """Gathers the lists of all shards; one host calls it at the end."""
+    """Merges the lists of all shards; one host calls it at the end."""
     entries = sorted(self.finished().values(), key=lambda e: e.key)
     write_json(
       self.folder / 'index.json',
@@ -170,13 +169,13 @@ class Cache:
     )
 
   def write_skipped(self, host: int, skipped: Mapping[str, Skipped]) -> None:
-    """Lists the records that `host` left out, by key."""
+    """Writes the list of records that `host` skipped, by key."""
     if skipped:
       content = {key: skip._asdict() for key, skip in skipped.items()}
       write_json(self.folder / f'skipped-{host:05}.json', content)
 
   def skipped(self) -> dict[str, Skipped]:
-    """The records that the last run left out, by key."""
+    """The records that the last run skipped, by key."""
     skipped = {}
     for path in sorted(self.folder.glob('skipped-*.json')):
       for key, skip in json.loads(path.read_text(encoding='utf-8')).items():
@@ -184,16 +183,16 @@ class Cache:
         skipped[key] = Skipped(skip['reason'], found and tuple(found))
     return skipped
 
-  def forget_skipped(self) -> None:
-    """The next run tries them again; one host calls it."""
+  def clear_skipped(self) -> None:
+    """Deletes the lists of skipped records; only one host calls it."""
     for path in self.folder.glob('skipped-*.json'):
       path.unlink()
 
   def entries(self) -> dict[str, CacheEntry]:
-    """Every record of the index, by key; {} before a run has ended.
+    """All records of the index, by key; {} before a run has finished.
 
     Raises:
-      UserError: the index belongs to other settings.
+      UserError: the index was made with other settings.
     """
     path = self.folder / 'index.json'
     if not path.exists():
@@ -203,16 +202,16 @@ class Cache:
   def write_shard(
     self,
     bucket: Bucket,
-    items: Sequence[tuple[AlignmentRecord, bytes, Stamp, str]],
+    items: Sequence[tuple[AlignmentRecord, bytes, FileSignature, str]],
   ) -> None:
     """Writes one shard.
 
     Args:
       bucket: of all its records.
-      items: (record, packed tensors, stamp and sha256 of the video).
+      items: (record, packed tensors, file signature and sha256 of the video).
 
     Raises:
-      UserError: the disk is full, or otherwise refuses.
+      UserError: the disk is full, or writing fails otherwise.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -221,13 +220,13 @@ class Cache:
     path = self.shard_path(name)
     entries = [
       CacheEntry(
-        record_key(record), record.video, bucket, name, position, found, digest
+        record_key(record), record.video, bucket, name, index, signature, digest
       )
-      for position, (record, _, found, digest) in enumerate(items)
+      for index, (record, _, signature, digest) in enumerate(items)
     ]
     try:
       with atomic_path(path) as partial:
-        # One record a group: they are read one by one, in random order.
+        # One record per group, as they are read one by one in random order.
         writer = ArrayRecordWriter(str(partial), 'group_size:1')
         for _, data, _, _ in items:
           writer.write(data)
@@ -239,7 +238,7 @@ class Cache:
     except (OSError, RuntimeError, ValueError) as error:
       raise UserError(
         f'{path}: could not be written ({error}); make room and run the same '
-        'command again, which goes on from here'
+        'command again to resume'
       ) from error
 
   def shard_path(self, name: str) -> pathlib.Path:
@@ -250,7 +249,7 @@ class Cache:
     return self.folder / 'null_text.safetensors'
 
   def write_null_text(self, text_sd: np.ndarray) -> None:
-    """Keeps the embedding of the empty caption [S, D]."""
+    """Writes the embedding of the empty caption [S, D]."""
     safetensors_files.write(
       self.null_text_path,
       [('text', text_sd.shape, text_sd.dtype, lambda: text_sd)],
@@ -285,7 +284,7 @@ def _read_entries(
     ) from None
   if wanted_hash is not None and content.get('hash') != wanted_hash:
     raise UserError(
-      f'{path}: belongs to other settings than made_by.json beside it; '
+      f'{path}: was made with other settings than made_by.json next to it; '
       'delete it and run lift prepare again'
     )
   return entries
@@ -294,12 +293,12 @@ def _read_entries(
 def check_unchanged(
   cache: Cache, record: AlignmentRecord, entry: CacheEntry
 ) -> None:
-  """Raises UserError if the video file is there and is another one.
+  """Raises UserError if the video exists and its content has changed.
 
-  Its content is read only where its size is the same and its time is not, as
-  after a copy.
+  The content is read only if the size is the same and the modification time is
+  not, as after a copy.
   """
-  now = stamp(record.path)
+  now = file_signature(record.path)
   if now is None or now == entry.video_stamp:
     return
   if (

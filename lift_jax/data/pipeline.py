@@ -1,7 +1,7 @@
-"""Grain: from the cache to batches on the mesh.
+"""Grain pipeline from the cache to training batches.
 
-The order of the whole data set is drawn on every host alike; a host then reads
-the rows of a batch that its devices hold. So the n-th batch is the same on any
+Every host shuffles the full data set in the same way and then reads the
+examples of a batch that its devices hold. So the n-th batch is the same on any
 number of hosts, and the position in the data is one number.
 """
 
@@ -14,17 +14,17 @@ import jax
 import numpy as np
 
 from lift_jax.data import cache as cache_lib
-from lift_jax.data.global_batch import READ_AHEAD, local_rows
+from lift_jax.data.global_batch import READ_AHEAD, local_indices
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
 
-# What a batch has of each video beside its latents and caption.
+# What a batch contains of each video besides latents and caption.
 COLUMNS = ('reward', 'is_real')
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredEntry:
-  """An encoded video and what is known of its worth."""
+  """An encoded video with its reward."""
 
   entry: cache_lib.CacheEntry
   reward: float
@@ -34,9 +34,9 @@ class ScoredEntry:
 def join(
   cache: cache_lib.Cache, records: Sequence[AlignmentRecord]
 ) -> list[ScoredEntry]:
-  """The cached form of every record, with its reward.
+  """The cache entry of every record, with its reward.
 
-  Records that were skipped when the cache was made are left out.
+  Omits records that were skipped when the cache was made.
 
   Raises:
     UserError: a record is not in the cache, or none is left.
@@ -54,22 +54,22 @@ def join(
       )
     scored.append(ScoredEntry(entry, record.reward, record.is_real))
   if not scored:
-    raise UserError(f'{cache.folder}: every record was skipped; mend the data')
+    raise UserError(f'{cache.folder}: every record was skipped; fix the data')
   return scored
 
 
-class _ReadRows(grain.transforms.Map):
-  """A batch of record numbers to the arrays of the rows held here."""
+class _ReadLocalLatents(grain.transforms.Map):
+  """Record indices of a batch to the arrays of the examples of this host."""
 
   def __init__(
-    self, reader: '_Reader', scored: Sequence[ScoredEntry], rows: np.ndarray
+    self, reader: '_Reader', scored: Sequence[ScoredEntry], local: np.ndarray
   ):
     self._reader = reader
     self._scored = scored
-    self._rows = rows
+    self._local = local
 
   def map(self, element: np.ndarray) -> dict[str, np.ndarray]:
-    chosen = [self._scored[index] for index in element[self._rows]]
+    chosen = [self._scored[index] for index in element[self._local]]
     tensors = [self._reader.read(scored.entry) for scored in chosen]
     arrays = {
       name: np.stack([tensor[name] for tensor in tensors])
@@ -94,7 +94,7 @@ class _Reader:
     if missing:
       raise UserError(
         f'{cache.folder}/shards lacks {listing(missing)}, which the index '
-        'names; bring them back, or delete the cache and run lift prepare'
+        'names; restore them, or delete the cache and run lift prepare'
       )
     self._source = grain.sources.ArrayRecordDataSource(
       [str(path) for path in paths]
@@ -118,32 +118,32 @@ def make_iterator(
   seed: int,
   num_threads: int,
 ) -> grain.DatasetIterator:
-  """Endless batches of one bucket each, buckets in proportion to their videos.
+  """Endless batches of one bucket each, buckets in proportion to their size.
 
-  Every epoch of a bucket is shuffled anew. The iterator gives the rows that
-  this host holds; `global_batch.to_global` makes a batch of them. Its state is
-  the number of batches drawn, the same on every host.
+  Every epoch of a bucket is reshuffled. The iterator yields the examples that
+  this host holds; `global_batch.to_global` makes a global batch of them. Its
+  state is the number of batches so far, the same on every host.
 
   Args:
-    scored: records to train on.
-    batch_size: rows of a batch over all hosts.
+    scored: examples to train on.
+    batch_size: examples per batch over all hosts.
     sharding: of a batch along its first axis.
     seed: of the order.
-    num_threads: that read records.
+    num_threads: threads that read records.
   """
   buckets = collections.defaultdict(list)
   for item in scored:
     buckets[item.entry.bucket].append(item)
   reader = _Reader(cache)
-  rows = local_rows(sharding, batch_size)
-  # Of what has no end nothing remains to be dropped, but only so does Grain
-  # divide its length in integers: in floats, by 1, it would pass the largest.
+  local = local_indices(sharding, batch_size)
+  # An endless data set has no remainder to drop. But without drop_remainder
+  # Grain computes the number of batches in floats, which overflows.
   datasets = [
     grain.MapDataset.range(len(items))
     .shuffle(seed=seed + number)
     .repeat()
     .batch(batch_size, drop_remainder=True)
-    .map(_ReadRows(reader, items, rows))
+    .map(_ReadLocalLatents(reader, items, local))
     for number, (_, items) in enumerate(sorted(buckets.items()))
   ]
   weights = [len(items) for _, items in sorted(buckets.items())]

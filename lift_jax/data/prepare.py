@@ -1,8 +1,8 @@
-"""Decoding and encoding every clip once.
+"""Encodes every clip of a data set once, into a cache.
 
-Each host takes its share of the records that are not done yet. Clips are
-decoded ahead in threads, gathered by size and length, encoded in full batches,
-and written in shards of one bucket.
+Each host takes its share of the records that are not encoded yet. Clips are
+decoded ahead in threads, grouped by size and length, encoded in full batches,
+and written in shards of one bucket each.
 """
 
 import collections
@@ -30,17 +30,18 @@ from lift_jax.runtime.shutdown import Stopped, StopSignal
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Which videos, and what of them is seen.
+  """Which videos to encode, and at which size and length.
 
   Attributes:
-    root: folder that paths in the JSON files are relative to; '' for a job
-      that draws its own.
+    root: folder that paths in the JSON files are relative to; '' for clips of
+      the toy world.
     synthetic: alignment files of scored videos.
     real: alignment files of real videos, whose reward is 1.
-    on_bad_record: 'error' stops at the first; 'skip' lists them and goes on.
+    on_bad_record: 'error' stops at the first bad record; 'skip' lists and
+      skips them.
     cache: folder of the encoded videos; '' is `cache` in the workdir.
-    sizes: (height, width) of the encoded videos; each takes the one whose
-      aspect ratio is nearest.
+    sizes: (height, width) of the encoded videos; each video takes the one with
+      the nearest aspect ratio.
     max_frames: most frames of a video.
     fps: to resample to; None keeps the frames of the file.
     resize: 'crop' keeps the aspect ratio, 'stretch' does not (reference).
@@ -66,8 +67,8 @@ class DataConfig:
     for height, width in self.sizes:
       if height < 1 or width < 1 or height % 2 or width % 2:
         raise UserError(
-          f'data.sizes: {height} x {width} is no size of a video; both must '
-          'be even'
+          f'data.sizes: {height} x {width} is not a valid size of a video; '
+          'both must be positive and even'
         )
     if self.max_frames < 1:
       raise UserError(f'data.max_frames is {self.max_frames}; give at least 1')
@@ -77,15 +78,15 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig:
-  """How the encoding is done.
+  """How clips are encoded.
 
   Attributes:
     batch_per_device: clips that a device encodes at a time.
-    records_per_shard: clips of a shard; a killed run loses at most one shard
-      of each bucket and host.
-    num_threads: that decode.
+    records_per_shard: clips per shard; a killed run loses at most one shard
+      per bucket and host.
+    num_threads: threads that decode.
     compute_dtype: of autoencoder and text encoder.
-    keep_dtype: of what is stored.
+    keep_dtype: of the stored tensors.
     tiling: whether the VAE works in tiles, as the reference does.
   """
 
@@ -106,7 +107,7 @@ class PrepareConfig:
 
 
 class Encoder(Protocol):
-  """What turns clips into tensors; see `training.encoding`."""
+  """Turns clips into tensors; see `training.encoding.ClipEncoder`."""
 
   def videos(
     self, frames_bthw3: np.ndarray
@@ -117,8 +118,8 @@ class Encoder(Protocol):
   ) -> tuple[np.ndarray, list[bool]]: ...
 
 
-def identity(config: DataConfig) -> dict[str, object]:
-  """What decides the frames of a clip, for the cache to remember."""
+def fingerprint(config: DataConfig) -> dict[str, object]:
+  """Everything that determines which frames of a given clip are encoded."""
   return {
     'sizes': [list(size) for size in config.sizes],
     'max_frames': config.max_frames,
@@ -131,13 +132,13 @@ def identity(config: DataConfig) -> dict[str, object]:
 class _Clip:
   record: AlignmentRecord
   frames: np.ndarray
-  stamp: cache_lib.Stamp
+  signature: cache_lib.FileSignature
   sha256: str
 
 
 def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
-  _check_there(record)
-  stamp = cache_lib.stamp(record.path)
+  _check_exists(record)
+  signature = cache_lib.file_signature(record.path)
   clip = video.decode(
     record.path,
     config.max_frames,
@@ -147,21 +148,21 @@ def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
     policy=config.resize,
   )
   digest = file_sha256(record.path)
-  return _Clip(record, clip.frames, stamp, digest)
+  return _Clip(record, clip.frames, signature, digest)
 
 
-def _check_there(record: AlignmentRecord) -> None:
+def _check_exists(record: AlignmentRecord) -> None:
   if not record.path.is_file():
     raise UserError(
-      f'{record.where}: no such video below the data root; put it there or '
-      'delete the record'
+      f'{record.where}: no such video under data.root; add it or delete the '
+      'record'
     )
 
 
 def _decoded(
   records: Sequence[AlignmentRecord], config: DataConfig, num_threads: int
 ) -> Iterator[tuple[AlignmentRecord, _Clip | UserError]]:
-  """Clips in order, decoded a little ahead of who takes them."""
+  """Clips in order, decoded a little ahead of their use."""
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
     waiting = collections.deque()
     rest = iter(records)
@@ -190,10 +191,10 @@ def missing_from(
   records: Sequence[AlignmentRecord],
   on_bad_record: str,
 ) -> list[AlignmentRecord]:
-  """Records that a run has yet to look at.
+  """Records that a run has yet to process.
 
-  Those are the ones that neither are in the index nor were skipped on the way
-  there, by a run that could not use the same video.
+  These are in neither the index nor the list of records that an earlier run
+  skipped because of the same video file.
 
   Raises:
     UserError: a video in the index has changed since.
@@ -207,7 +208,7 @@ def missing_from(
     elif (
       on_bad_record == 'error'
       or key not in skipped
-      or skipped[key].video_stamp != cache_lib.stamp(record.path)
+      or skipped[key].video_stamp != cache_lib.file_signature(record.path)
     ):
       missing.append(record)
   return missing
@@ -224,22 +225,22 @@ def run(
   """Encodes what is not in the cache yet; every host must call it.
 
   Args:
-    cache: where to; may be empty, half full or complete.
+    cache: the target; may be empty, partial or complete.
     records: all of them, the same on every host.
     make_encoder: called once this host has a batch to encode, so that a bad
       clip among the first is found before any network is loaded.
     data: how clips are read.
     config: how they are encoded.
-    logger: speaks on the primary host.
+    logger: logs on the primary host.
 
   Raises:
-    UserError: a clip cannot be used and `data.on_bad_record` is 'error', on
-      this host or another. The shards that are full by then stay.
-    Stopped: on SIGTERM, to this host or another. All that is encoded stays.
+    UserError: a clip is unusable and `data.on_bad_record` is 'error', on this
+      host or another. The shards that are full by then are kept.
+    Stopped: on SIGTERM, to this host or another. Encoded clips are kept.
   """
   if distributed.is_primary():
     cache.start()
-  distributed.barrier('cache is there')
+  distributed.barrier('cache exists')
   finished = cache.finished()
   todo = []
   for record in records:
@@ -254,7 +255,7 @@ def run(
   )  # fmt: skip
   if data.on_bad_record == 'error':
     for record in todo:
-      _check_there(record)
+      _check_exists(record)
   distributed.barrier('cache is read')
   make_encoder = functools.cache(make_encoder)
   mine = todo[jax.process_index() :: jax.process_count()]
@@ -263,17 +264,17 @@ def run(
     StopSignal(together=False) as stop,
   ):
     if distributed.is_primary():
-      cache.forget_skipped()
+      cache.clear_skipped()
     skipped = _encode_all(cache, mine, make_encoder, data, config, stop, logger)
     wants_null_text = distributed.is_primary() and not stop.received
     if wants_null_text and not cache.null_text_path.exists():
       cache.write_null_text(make_encoder().captions([''])[0][0])
-  # Also where all was done by then: whoever called may have more to do.
+  # Even if every clip was encoded by then: the caller must stop too.
   if not distributed.true_everywhere(not stop.received):
-    logger.warning('SIGTERM: what was encoded is kept; run again to go on')
+    logger.warning('SIGTERM: encoded clips are kept; run again to resume')
     raise Stopped
   cache.write_skipped(jax.process_index(), skipped)
-  distributed.barrier('all is encoded')
+  distributed.barrier('everything is encoded')
   if distributed.is_primary():
     cache.write_index()
   distributed.barrier('index is written')
@@ -297,15 +298,15 @@ def _encode_all(cache, records, make_encoder, data, config, stop, logger):
     mean, logvar = encoder.videos(np.stack([clip.frames for clip in clips]))
     captions = [clip.record.caption for clip in clips]
     text, is_cut = encoder.captions(captions)
-    for row, clip in enumerate(clips):
-      if is_cut[row]:
+    for index, clip in enumerate(clips):
+      if is_cut[index]:
         truncated.append(clip.record.where)
-      bucket = mean[row].shape[:3]
+      bucket = mean[index].shape[:3]
       encoded[bucket].append(
         (
           clip.record,
-          cache_lib.pack(mean[row], logvar[row], text[row]),
-          clip.stamp,
+          cache_lib.pack(mean[index], logvar[index], text[index]),
+          clip.signature,
           clip.sha256,
         )
       )
@@ -322,7 +323,7 @@ def _encode_all(cache, records, make_encoder, data, config, stop, logger):
         if data.on_bad_record == 'error':
           raise clip
         skipped[cache_lib.record_key(record)] = cache_lib.Skipped(
-          str(clip), cache_lib.stamp(record.path)
+          str(clip), cache_lib.file_signature(record.path)
         )
         progress.update(1)
         continue
@@ -338,7 +339,7 @@ def _encode_all(cache, records, make_encoder, data, config, stop, logger):
       cache.write_shard(bucket, items)
   if truncated:
     logger.warning(
-      '%d captions are longer than the model reads and were cut: %s',
+      '%d captions are longer than the model reads and were truncated: %s',
       len(truncated),
       listing(truncated),
     )

@@ -1,1 +1,1 @@
-"""One file for each job of `lift`: its config and its `run`."""
+"""The jobs of `lift`, one per file: its config, `main` and `run`."""

@@ -3,10 +3,10 @@
 usage: lift align --config=FILE.py[:variant] --workdir=DIR [--multihost]
                   [--config.SECTION.FIELD=VALUE ...]
 
-Prepares what is not prepared yet (see lift prepare), then trains. DIR gets the
-checkpoints, metrics (TensorBoard and metrics.jsonl), the config, and at the end
-a diffusers folder (export/). The same command again resumes; SIGTERM saves and
-ends with status 143.
+Encodes clips that are not encoded yet (see lift prepare), then trains. DIR gets
+the checkpoints, metrics (TensorBoard and metrics.jsonl), the config, and at the
+end a diffusers folder (export/). The same command again resumes; SIGTERM saves
+a checkpoint and exits with status 143.
 
 example: lift align --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
-  """The whole job; returns the last state."""
+  """Runs the job; returns the final state."""
   return training_main.run(
     'align',
     functools.partial(Alignment, call, logger),
@@ -52,7 +52,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
 
 
 class Alignment(training_main.Task):
-  """A text-to-video model, trained on encoded videos."""
+  """Training of a text-to-video model on encoded videos."""
 
   def __init__(
     self,
@@ -87,7 +87,7 @@ class Alignment(training_main.Task):
       config.train.seed,
       config.train.num_threads,
     )
-    self.belongs_to = alignment.belongs_to(
+    self.fingerprint = alignment.fingerprint(
       self._folder,
       config.train,
       config.objective,
@@ -96,7 +96,7 @@ class Alignment(training_main.Task):
       batch_size,
     )
 
-  def begin(self):
+  def on_start(self):
     job_flags.write_config(self._call, 'align')
 
   def make_validation(self):
@@ -129,7 +129,7 @@ class Alignment(training_main.Task):
     )
     null_text = jax.device_put(self._cache.null_text(), self.setup.replicated)
     key = training_main.replicated_key(self.setup, train.seed)
-    reference = alignment.reference_of(trainable, self._objective)
+    reference = alignment.make_reference(trainable, self._objective)
     return step, (null_text, key, reference)
 
   def to_batch(self, arrays) -> LatentBatch:
@@ -153,7 +153,7 @@ class Alignment(training_main.Task):
       config.lora if config.train.trainable == 'lora' else None,
       config.train.export_dtype,
     )
-    self._logger.info('align: done; for diffusers: %s', target)
+    self._logger.info('align: done; diffusers folder: %s', target)
 
 
 def _describe(

@@ -1,4 +1,4 @@
-"""The config that `lift prepare` and `lift align` share."""
+"""The config of `lift prepare` and `lift align`."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from lift_jax.weights.checkpoints import CheckpointConfig
 class AlignConfig:
   """Sections of an alignment experiment.
 
-  `toy_clips` clips of the toy world stand in where `data.root` is ''.
+  If `data.root` is '', `toy_clips` clips of the toy world are used instead.
   """
 
   model: ModelConfig

@@ -1,23 +1,24 @@
-"""Converts models between diffusers folders and our form, both ways.
+"""Converts models between diffusers folders and our checkpoint format.
 
 usage: lift convert --from=FOLDER --to=DIR [--multihost]
                     [--dtype=float32|bfloat16|float16]
 
 FOLDER is one of
-  the diffusers folder of a model  -> DIR: our form of it, whose weights all
-                                      hosts of a pod read and write at once
-  our form of such a folder        -> DIR: a diffusers folder
+  the diffusers folder of a model  -> DIR: the model in our checkpoint format,
+                                      which all hosts of a pod read and write
+                                      in parallel
+  a model in our format            -> DIR: a diffusers folder
   the workdir of a lift align run  -> DIR: a diffusers folder of its latest
-                                      checkpoint (of the moving average where
-                                      one is kept), or for LoRA the adapters,
-                                      a file for load_lora_weights; either way
-                                      with the model.adapter of the run
+                                      checkpoint (the moving average if there
+                                      is one), or for LoRA the adapters, a file
+                                      for load_lora_weights; in both cases the
+                                      model.adapter of the run is included
 
-Weights keep the type they are stored in, and those of a run get its
-train.export_dtype, unless --dtype names another (for a run: of the transformer
-or the adapters). DIR must be empty or not there.
+Weights keep their stored dtype, and those of a run get its train.export_dtype,
+unless --dtype is given (for a run: of the transformer or the adapters). DIR
+must be empty or not exist.
 
-With the run that the example of `lift align --help` makes:
+With the run from the example in `lift align --help`:
 
 example: lift convert --from=runs/lift --to=runs/lift_diffusers
 """
@@ -42,12 +43,12 @@ from lift_jax.training.setup import Setup
 from lift_jax.weights import checkpoints
 
 DTYPES = ('float32', 'bfloat16', 'float16')
-_CONFIG = 'align_config.json'  # what `lift align` leaves in its workdir
+_CONFIG = 'align_config.json'  # written by `lift align` to its workdir
 
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-  """The flags of one call; `dtype` is None where the stored one stays."""
+  """The flags of one call; `dtype` None keeps the stored one."""
 
   source: pathlib.Path
   target: pathlib.Path
@@ -67,18 +68,18 @@ def main(argv: list[str]) -> int:
   else:
     raise UserError(
       f'--from={source} is neither a diffusers folder of a model '
-      '(model_index.json, transformer, vae, text_encoder), nor our form of '
-      f'one, nor the workdir of a lift align run ({_CONFIG}, checkpoints); '
+      '(model_index.json, transformer, vae, text_encoder), nor one in our '
+      f'format, nor the workdir of a lift align run ({_CONFIG}, checkpoints); '
       'give one of these'
     )
   return 0
 
 
 def _parse(argv: list[str]) -> _Call:
-  """The flags, checked.
+  """The validated flags.
 
   Raises:
-    UserError: a flag is missing, or --to names a folder that is in use.
+    UserError: a flag is missing, or --to names a folder that is not empty.
     absl.flags.Error: an unknown flag or a value that does not parse.
   """
   values = flags.FlagValues()
@@ -88,7 +89,7 @@ def _parse(argv: list[str]) -> _Call:
     'dtype', None, DTYPES, 'Type of the weights.', flag_values=values
   )
   flags.DEFINE_bool(
-    'multihost', False, 'Join the other hosts first.', flag_values=values
+    'multihost', False, 'Run on several hosts.', flag_values=values
   )
   rest = values(['convert', *argv])[1:]
   if rest:
@@ -103,20 +104,20 @@ def _parse(argv: list[str]) -> _Call:
     raise UserError(f'--from={source}: no such folder; check the path')
   if target.exists() and not (target.is_dir() and not any(target.iterdir())):
     raise UserError(
-      f'--to={target} is there and not an empty folder; remove it, or choose '
+      f'--to={target} exists and is not an empty folder; remove it, or choose '
       'another'
     )
   return _Call(source, target, values['dtype'].value, values['multihost'].value)
 
 
 def _convert_model(call: _Call, logger: logging.Logger) -> None:
-  """A diffusers folder to our form, or our form to a diffusers folder."""
+  """Converts a diffusers folder to our format, or the reverse."""
   model = open_model(call.source)
   ours = [name for name in NETWORKS if model.is_ours(name)]
   if ours and len(ours) < len(NETWORKS):
     raise UserError(
       f'--from={call.source}: of its weights only {", ".join(ours)} are in our '
-      'form; convert the model again'
+      'format; convert the model again'
     )
   write = (
     generator_folder.write_published if ours else generator_folder.write_ours
@@ -127,13 +128,13 @@ def _convert_model(call: _Call, logger: logging.Logger) -> None:
     distributed.barrier('configs are copied')
     for network in NETWORKS:
       write(model, network, partial, call.dtype)
-      logger.info('convert: %s is written', network)
-  form = 'a diffusers folder' if ours else 'our form'
-  logger.info('convert: done, %s in %s', form, call.target)
+      logger.info('convert: wrote %s', network)
+  result = 'diffusers folder' if ours else 'model in our format'
+  logger.info('convert: done; %s: %s', result, call.target)
 
 
 def _convert_run(call: _Call, logger: logging.Logger) -> None:
-  """The latest checkpoint of a training run to what diffusers loads."""
+  """Converts the latest checkpoint of a training run for diffusers."""
   config = config_lib.resolve(
     read_json(call.source / _CONFIG),
     AlignConfig,
@@ -143,26 +144,26 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
     config.model.path or call.source / 'model', config.model.adapter
   )
   saved = call.source / 'checkpoints'
-  step, note = checkpoints.latest_of_run(saved)
-  if note['model'] != model.fingerprint('transformer'):
+  step, fingerprint = checkpoints.latest_of_run(saved)
+  if fingerprint['model'] != model.fingerprint('transformer'):
     raise UserError(
       f'{saved}/{step} was trained from another model than {_described(model)}'
-      f', which {_CONFIG} names; put the one it was trained from there'
+      f', which {_CONFIG} names; restore the original model there'
     )
-  # The checkpoint knows best: the config may be that of a later attempt.
-  trainable, lora = note['trainable'], None
-  if note['lora'] is not None:
+  # From the checkpoint, as the config may be that of a later attempt.
+  trainable, lora = fingerprint['trainable'], None
+  if fingerprint['lora'] is not None:
     lora = LoRAConfig(
-      note['lora']['rank'],
-      note['lora']['alpha'],
-      tuple(note['lora']['targets']),
+      fingerprint['lora']['rank'],
+      fingerprint['lora']['alpha'],
+      tuple(fingerprint['lora']['targets']),
     )
   setup = partitioning.spread(
     lambda mesh: alignment.make_setup(
       model, config.model, trainable, lora or config.lora, mesh
     )
   )
-  field = 'ema' if note['has_ema'] else 'trainable'
+  field = 'ema' if fingerprint['has_ema'] else 'trainable'
   abstract, _ = setup.split(setup.model.abstract_params)
   shardings, _ = setup.split(setup.shardings)
   params = checkpoints.load_of_run(saved, step, field, abstract, shardings)
@@ -175,7 +176,7 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
     lora,
     call.dtype or config.train.export_dtype,
   )
-  logger.info('convert: done, for diffusers: %s', call.target)
+  logger.info('convert: done; for diffusers: %s', call.target)
 
 
 def _described(model: VideoModel) -> str:
@@ -185,7 +186,7 @@ def _described(model: VideoModel) -> str:
 
 
 def _frozen(setup: Setup, model: VideoModel) -> Params:
-  """What a whole transformer has beside what was trained, as stored."""
+  """The frozen parameters of a transformer, as stored; {} for LoRA."""
   _, frozen = setup.split(setup.model.abstract_params)
   if not frozen or setup.trainable == 'lora':
     return {}

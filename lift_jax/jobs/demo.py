@@ -1,16 +1,16 @@
-"""The whole pipeline in the toy world: feedback, critic, rewards, alignment.
+"""The full pipeline in the toy world: feedback, critic, rewards, alignment.
 
 usage: lift demo [--workdir=DIR] [--from_scratch]
                  [--config=FILE.py[:variant]] [--config.SECTION.FIELD=VALUE ...]
 
-Samples clips from a tiny CogVideoX, lets simulated people rate some, trains a
-critic on what they say, scores the other clips with it, fine-tunes the model by
-reward-weighted likelihood, and compares it with the one before on prompts that
-nothing was trained on. Who judges there are checkers that know the truth.
+Samples clips from a tiny CogVideoX, has simulated annotators rate some, trains
+a critic on these ratings, scores the other clips with it, fine-tunes the model
+by reward-weighted likelihood, and compares it with the original model on
+held-out prompts. That comparison is judged by checkers with ground truth.
 
-DIR (runs/demo unless told otherwise) gets every stage, results.json and
-report.html. The same command again goes on where it stopped. Both models come
-with the package; --from_scratch makes them anew first, which takes hours.
+DIR (default: runs/demo) gets every stage, results.json and report.html. The
+same command again resumes. Both models come with the package; --from_scratch
+pretrains them first, which takes hours.
 
 example: lift demo --config=:smoke --workdir=runs/demo_smoke
 """
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     'demo',
     default_config=demo_config.__file__,
     default_workdir='runs/demo',
-    switches={'from_scratch': 'Make both models anew.'},
+    switches={'from_scratch': 'Pretrain both models first.'},
   )
   if call.multihost:
     raise UserError('the demo runs on one host; leave --multihost out')
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
-  """The whole demo; returns what results.json holds."""
+  """Runs the demo; returns the content of results.json."""
   from_scratch = 'from_scratch' in call.switches
   stages = (*_PRETRAINING, *_STAGES) if from_scratch else _STAGES
   demo = Demo(call, stages, logger)
@@ -124,7 +124,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-  """Of Python and of the packages that decide the numbers."""
+  """Versions of Python and of the packages that affect the results."""
   found = {'python': platform.python_version()}
   for name in _PACKAGES:
     found[name] = importlib.metadata.version(name)
@@ -132,7 +132,7 @@ def versions() -> dict[str, str]:
 
 
 def critic_numbers(folder: pathlib.Path) -> dict[str, Any]:
-  """The main numbers of `lift evaluate`, by dimension and over all."""
+  """The main metrics of `lift evaluate`, per dimension and over all."""
   evaluation = read_json(folder / 'evaluation.json')
   sections = {**evaluation['dimensions'], 'all': evaluation['all']}
   return {
@@ -150,7 +150,7 @@ def _pairs(
   after: Sequence[judge.JudgedClip],
   count: int,
 ) -> list[ClipPair]:
-  """Evenly spread over the prompts, better and worse ones alike."""
+  """Pairs at even intervals over the prompts, whatever their rewards."""
   others = {clip.key: clip for clip in after}
   count = min(count, len(before))
   chosen = [before[number * len(before) // count] for number in range(count)]
@@ -169,7 +169,7 @@ def _shown(clip: judge.JudgedClip) -> ShownClip:
   )
 
 
-# What of the metrics is worth a plot, by the start of its name.
+# Prefixes of the metrics to plot.
 _PLOTTED = ('loss', 'reward', 'accuracy', 'validation', 'grad_norm')
 
 
@@ -188,7 +188,7 @@ def _curves(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
 def _configs(
   call: job_flags.Invocation, stages: Sequence[str]
 ) -> dict[str, Any]:
-  """The exact config of each job, paths filled in."""
+  """The resolved config of each job."""
   files = {
     'demo': call.workdir / 'demo_config.json',
     'sample': call.workdir / 'clips' / 'sample_config.json',
@@ -201,7 +201,7 @@ def _configs(
 
 
 def _table(results: dict[str, Any]) -> list[str]:
-  """What the terminal shows."""
+  """The lines of the table that is printed."""
   counts, critic = results['counts'], results['critic']
   lines = [
     '',

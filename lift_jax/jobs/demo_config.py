@@ -1,7 +1,7 @@
-"""The config of `lift demo`: the whole pipeline in the toy world, on two cores.
+"""The config of `lift demo`: the full pipeline in the toy world, on two cores.
 
-Every stage is the job of the same name with the section of that name; `lift
-demo` fills in the paths, which are FILLED below, and runs one after the other.
+Every stage is a job, configured by the section of its name; `lift demo` fills
+in the paths, which are FILLED below, and runs the stages in sequence.
 
   lift demo --config=:smoke --workdir=DIR
 """
@@ -20,7 +20,7 @@ from lift_jax.toyworld.pretraining import config as pretraining_config
 
 FILLED = 'filled in by lift demo'
 
-# What several stages share.
+# Settings that several stages share.
 _VIDEO_MODEL = {
   'path': FILLED,
   'adapter': '',
@@ -52,14 +52,14 @@ _OPTIMIZER = {
 
 @dataclasses.dataclass(frozen=True)
 class ClipsConfig:
-  """How many clips there are of each kind.
+  """The number of clips of each kind.
 
   Attributes:
-    rated: by people, for the critic to learn from.
-    scored: by the critic, for the model to learn from.
-    real: clean ones that are no model's.
+    rated: clips rated by annotators, to train the critic on.
+    scored: clips scored by the critic, to train the model on.
+    real: flawless clips that are drawn, not generated.
     held_out: prompts that nothing is trained on.
-    per_held_out: clips of each of them, before and after.
+    per_held_out: clips of each of these prompts, before and after.
   """
 
   rated: int
@@ -87,7 +87,7 @@ class ClipsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DemoConfig:
-  """Sections of the demo: those of the jobs, and what lies between.
+  """Sections of the demo: those of the jobs, and its own settings.
 
   Attributes:
     seed: of everything random, in every stage.
@@ -107,11 +107,11 @@ class DemoConfig:
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` does everything once, on a few clips; its numbers say nothing."""
+  """`:smoke` runs every stage on a few clips; its results mean nothing."""
   is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
   config = config_dict.ConfigDict()
 
-  # Draws clips, noise and the order of training alike.
+  # Of prompts, noise and the order of training.
   config.seed = 0
   config.clips = {
     'rated': 16 if is_smoke else 256,
@@ -164,7 +164,7 @@ def _sample() -> dict:
 
 
 def _train_critic(steps: int) -> dict:
-  """Goes on from the critic that is shipped, which has seen no such clips."""
+  """Fine-tunes the shipped critic, which was not trained on such clips."""
   return {
     'model': _CRITIC,
     'data': {
@@ -238,7 +238,7 @@ def _score() -> dict:
 
 
 def _evaluate() -> dict:
-  """Of the critic, on clips that nobody has rated for it."""
+  """Evaluation of the critic, on clips that it was not trained on."""
   return {
     'scores': {'files': (FILLED,)},
     'labels': {

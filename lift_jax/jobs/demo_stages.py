@@ -1,17 +1,17 @@
-"""The stages of `lift demo`: each is a job of its own, or feeds the next one.
+"""The stages of `lift demo`: each runs a job or prepares data for the next one.
 
-Folders of a workdir, in the order in which they come about:
+Folders of a workdir, in the order of their creation:
 
-  pretrained/   both models, where they are made from scratch
-  prompts/      of training, and held out
-  clips/        of the first model on training prompts; real/ among them
-  feedback/     what people say of some of the clips, and the truth on the rest
-  critic/       what `lift train_critic` leaves
-  scores/       the critic's rewards
-  evaluation/   how far to trust it
-  align/        what `lift align` leaves
+  pretrained/   both models, if they are trained from scratch
+  prompts/      for training, and held out
+  clips/        of the base model on training prompts; clips/real/: real ones
+  feedback/     ratings of some clips by annotators, ground truth of the rest
+  critic/       workdir of `lift train_critic`
+  scores/       the critic's scores
+  evaluation/   evaluation of the critic
+  align/        workdir of `lift align`
   before/ after/   clips of held-out prompts
-  stages/       what each finished stage was made of, and how long it took
+  stages/       fingerprint and duration of each finished stage
 """
 
 from collections.abc import Callable, Mapping
@@ -40,12 +40,12 @@ from lift_jax.toyworld.pretraining import critic_model, video_model
 
 
 class Demo:
-  """A demo in a folder; stages that are finished are not run again.
+  """A demo in a workdir; finished stages are not run again.
 
   Args:
     call: of `lift demo`.
-    stages: names of all stages of this run, for the headings.
-    logger: takes headings and the lines of the jobs.
+    stages: names of all stages of this run, for the log.
+    logger: for the stages and their jobs.
   """
 
   def __init__(
@@ -63,38 +63,38 @@ class Demo:
     (self.workdir / 'stages').mkdir(exist_ok=True)
 
   def stage(
-    self, name: str, made_of: Mapping[str, Any], work: Callable[[], None]
+    self, name: str, fingerprint: Mapping[str, Any], work: Callable[[], None]
   ) -> None:
-    """Does `work`, unless it is done.
+    """Runs a stage, unless it is finished.
 
     Args:
-      name: one of the stages.
-      made_of: JSON values that decide the result.
-      work: what there is to do; it goes on where it was interrupted.
+      name: of the stage.
+      fingerprint: JSON values that determine the result.
+      work: runs the stage; resumes if it was interrupted.
 
     Raises:
-      UserError: it was done, but from something else.
+      UserError: the stage is finished, but with another fingerprint.
     """
-    place = f'{self._stages.index(name) + 1} of {len(self._stages)}'
+    number = f'{self._stages.index(name) + 1} of {len(self._stages)}'
     path = self._marker(name)
-    made_of = json.loads(json.dumps(made_of))
+    fingerprint = json.loads(json.dumps(fingerprint))
     if path.is_file():
-      there = read_json(path)['made_of']
-      for field, old, new in differences(there, made_of):
+      found = read_json(path)['made_of']
+      for field, old, new in differences(found, fingerprint):
         raise UserError(
           f'{path}: stage {name!r} was made with {field} = {old!r}, which is '
           f'now {new!r}; give another --workdir'
         )
-      self._logger.info('demo: stage %s, %s: done before', place, name)
+      self._logger.info('demo: stage %s, %s: already done', number, name)
       return
-    self._logger.info('demo: stage %s, %s', place, name)
+    self._logger.info('demo: stage %s, %s', number, name)
     start = time.monotonic()
     work()
     seconds = time.monotonic() - start
-    write_json(path, {'made_of': made_of, 'seconds': round(seconds, 2)})
+    write_json(path, {'made_of': fingerprint, 'seconds': round(seconds, 2)})
 
   def seconds(self) -> dict[str, float]:
-    """How long each stage took, in this run or an earlier one."""
+    """The duration of each stage, in this run or an earlier one."""
     return {
       name: read_json(self._marker(name))['seconds'] for name in self._stages
     }
@@ -102,8 +102,8 @@ class Demo:
   def _marker(self, name: str) -> pathlib.Path:
     return self.workdir / 'stages' / f'{name}.json'
 
-  def _digest(self, *stages: str) -> dict[str, str]:
-    """What earlier stages were made of, in short."""
+  def _fingerprints(self, *stages: str) -> dict[str, str]:
+    """Hashes of the fingerprints of earlier stages, by name."""
     return {
       name: json_sha256(read_json(self._marker(name))['made_of'])[:16]
       for name in stages
@@ -128,7 +128,7 @@ class Demo:
     )
 
   def pretrain(self) -> None:
-    """Both models, from nothing."""
+    """Pretrains both models from scratch."""
     target = self.workdir / 'pretrained'
     settings = self._settings('pretrain')['pretrain']
     config, logger = self.config.pretrain, self._logger
@@ -157,7 +157,7 @@ class Demo:
       self.stage(name, {section: settings[section]}, work)
 
   def sample_training(self, model: pathlib.Path) -> None:
-    """Clips of training prompts, by the model that is to be improved."""
+    """Samples clips of training prompts from the base model."""
     clips, seed = self.config.clips, self.config.seed
     known = scenes.training_scenes()
     order = np.random.default_rng(seed).permutation(len(known))
@@ -172,7 +172,7 @@ class Demo:
       'sample',
       self._settings('sample')
       | {'prompts': chosen}
-      | _identity(open_model(model)),
+      | _model_fingerprint(open_model(model)),
       work,
     )
 
@@ -196,7 +196,7 @@ class Demo:
     )
 
   def annotate(self) -> None:
-    """People rate some clips; the checkers tell the truth about the rest."""
+    """Simulates annotators on some clips; checkers rate the rest."""
     target = self.workdir / 'feedback'
 
     def work():
@@ -204,7 +204,7 @@ class Demo:
       found = read_videos(self.clips, ('manifest.jsonl',), 'error').records
       clips = [(video.video, video.caption) for video in found]
       num_rated = self.config.clips.rated
-      for name, part, people in (
+      for name, part, raters in (
         ('hra', clips[:num_rated], annotators.ANNOTATORS),
         ('held_out', clips[num_rated:], annotators.HONEST),
       ):
@@ -214,7 +214,7 @@ class Demo:
           target / f'{name}.json',
           read_questions(feedback.questions_path()),
           self.config.seed,
-          people,
+          raters,
         )
       dataset.write_real_clips(
         self.clips / 'real',
@@ -224,7 +224,7 @@ class Demo:
       )
 
     self.stage(
-      'annotate', self._settings('clips') | self._digest('sample'), work
+      'annotate', self._settings('clips') | self._fingerprints('sample'), work
     )
 
   def train_critic(
@@ -233,13 +233,13 @@ class Demo:
     variant: str = '',
     settings: Mapping[str, Any] | None = None,
   ) -> None:
-    """A critic learns what people said.
+    """Trains a critic on the ratings.
 
     Args:
       critic: to start from.
-      variant: ends the names of stage and folder, here and in `score` and
+      variant: suffix of stage and folder, here and in `score` and
         `evaluate_critic`.
-      settings: what differs from the config, by dotted name.
+      settings: overrides of the config, by dotted name.
     """
     settings = dict(settings or {})
 
@@ -264,13 +264,13 @@ class Demo:
     self.stage(
       f'train_critic{variant}',
       self._settings('train_critic')
-      | self._digest('annotate')
+      | self._fingerprints('annotate')
       | {'critic': opened.fingerprint, 'settings': settings},
       work,
     )
 
   def score(self, variant: str = '') -> None:
-    """The critic rates every clip, those of the feedback too."""
+    """Scores every clip with the critic, including those of the feedback."""
 
     def work():
       call = self._call(
@@ -287,12 +287,12 @@ class Demo:
 
     self.stage(
       f'score{variant}',
-      self._settings('score') | self._digest(f'train_critic{variant}'),
+      self._settings('score') | self._fingerprints(f'train_critic{variant}'),
       work,
     )
 
   def evaluate_critic(self, variant: str = '') -> pathlib.Path:
-    """How often the critic is right about clips it has not learnt from.
+    """Evaluates the critic on clips that it was not trained on.
 
     Returns:
       The folder of the evaluation.
@@ -318,13 +318,13 @@ class Demo:
 
     self.stage(
       f'evaluate{variant}',
-      self._settings('evaluate') | self._digest(f'score{variant}'),
+      self._settings('evaluate') | self._fingerprints(f'score{variant}'),
       work,
     )
     return folder
 
   def unrated_clips(self) -> list[dict[str, Any]]:
-    """Clips that no person has rated: `video` and `caption` of each."""
+    """Clips without a rating: `video` and `caption` of each."""
     found = read_videos(self.clips, ('manifest.jsonl',), 'error').records
     return [
       {'video': clip.video, 'caption': clip.caption}
@@ -332,7 +332,7 @@ class Demo:
     ]
 
   def scored_clips(self) -> list[dict[str, Any]]:
-    """What the critic says of the clips that no person has rated."""
+    """The critic's records of the clips without a rating."""
     unrated = {record['video'] for record in self.unrated_clips()}
     scored = json.loads(
       (self.workdir / 'scores' / 'scores.json').read_text(encoding='utf-8')
@@ -350,9 +350,9 @@ class Demo:
 
     Args:
       model: to start from.
-      records: alignment records; None takes what the critic says.
-      name: of the stage, and of its folder.
-      settings: what differs from the config, by dotted name.
+      records: alignment records; None takes those of the critic.
+      name: of the stage and its folder.
+      settings: overrides of the config, by dotted name.
 
     Returns:
       The folder of the aligned model.
@@ -371,7 +371,7 @@ class Demo:
         {
           'model.path': str(model),
           'data.root': str(self.clips),
-          # Clips are encoded once for all runs that learn from them.
+          # Clips are encoded once for all runs.
           'data.cache': str(self.workdir / 'cache'),
           'data.synthetic': (str(folder / 'scored.json'),),
           'data.real': (f'real/{dataset.REAL}',),
@@ -384,15 +384,15 @@ class Demo:
     self.stage(
       name,
       self._settings('align')
-      | self._digest('annotate', *(('score',) if records is None else ()))
-      | _identity(open_model(model))
+      | self._fingerprints('annotate', *(('score',) if records is None else ()))
+      | _model_fingerprint(open_model(model))
       | {'settings': settings, 'records': _hash(records)},
       work,
     )
     return folder / 'export'
 
   def sample_held_out(self, model: pathlib.Path, name: str) -> pathlib.Path:
-    """Clips of prompts that nothing was trained on; the same noise each time.
+    """Samples clips of held-out prompts; the noise is the same each time.
 
     Args:
       model: to sample from.
@@ -417,18 +417,18 @@ class Demo:
       name,
       self._settings('sample')
       | {'prompts': chosen, 'per_prompt': clips.per_held_out}
-      | _identity(open_model(model)),
+      | _model_fingerprint(open_model(model)),
       work,
     )
     return folder
 
   def judge(self, name: str) -> list[judge.JudgedClip]:
-    """What the checkers say of the clips in a folder."""
+    """The verdicts of the checkers on the clips in a folder."""
     return judge.judge_videos(self.workdir / name)
 
 
 def write_prompts(path: pathlib.Path, captions: list[str]) -> None:
-  """JSON lines that `lift sample` reads; ids are numbers."""
+  """Writes prompts as JSON lines for `lift sample`; ids are numbers."""
   path.parent.mkdir(exist_ok=True)
   path.write_text(
     ''.join(
@@ -438,7 +438,7 @@ def write_prompts(path: pathlib.Path, captions: list[str]) -> None:
   )
 
 
-def _identity(model: VideoModel) -> dict[str, str]:
+def _model_fingerprint(model: VideoModel) -> dict[str, str]:
   return {
     component: model.fingerprint(component)[:16]
     for component in ('transformer', 'vae', 'text_encoder')

@@ -1,11 +1,11 @@
-"""Tells how far a critic can be trusted, by what people said of its clips.
+"""Evaluates a critic against the ratings of annotators.
 
 usage: lift evaluate --config=FILE.py[:variant] --workdir=DIR
                      [--config.SECTION.FIELD=VALUE ...]
 
 Reads scored records, as lift score writes them, and human ratings (HRA), and
-writes DIR/evaluation.json, with every number, and DIR/report.html, a page that
-needs no other file. A table of the main numbers is printed.
+writes all metrics to DIR/evaluation.json and DIR/report.html, a self-contained
+page. A table of the main metrics is printed.
 
 example: lift evaluate --config=configs/eval_critic.py:smoke --workdir=runs/eval
 """
@@ -42,7 +42,7 @@ from lift_jax.toyworld import dataset, feedback
 
 @dataclasses.dataclass(frozen=True)
 class ScoresConfig:
-  """What the critic said.
+  """The scores of the critic.
 
   Attributes:
     files: scored records, .json or .jsonl; relative to the current folder.
@@ -53,14 +53,15 @@ class ScoresConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LabelsConfig:
-  """What people said.
+  """The ratings of annotators.
 
   Attributes:
-    root: the folder of the videos, which need not be there; '' is the current
+    root: the folder of the videos, which need not exist; '' is the current
       one.
     files: HRA files, relative to the root.
-    questions: a prompt JSON with the questions of these files; '' finds them.
-    on_bad_record: 'error' or 'skip'; also of the scores.
+    questions: a prompt JSON with the questions of these files; '' detects
+      them.
+    on_bad_record: 'error' or 'skip'; applies to the scores too.
   """
 
   root: str
@@ -76,11 +77,11 @@ class LabelsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedOnConfig:
-  """What the critic was trained on.
+  """The training data of the critic.
 
   Attributes:
-    files: HRA files like those of the labels; if there are any, a video or
-      caption that is in both is an error.
+    files: HRA files; a video or caption that is in these and in the labels is
+      an error.
   """
 
   files: tuple[str, ...]
@@ -88,13 +89,13 @@ class TrainedOnConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationConfig:
-  """What temperatures and thresholds are fitted on.
+  """The ratings that temperatures and thresholds are fitted on.
 
   Attributes:
-    files: HRA files of ratings for that alone.
-    fraction: without files, the share of the labels' prompts that is set aside,
-      with all of their videos; 0 fits nothing.
-    seed: of that choice.
+    files: HRA files of ratings for this purpose only.
+    fraction: without files, the fraction of the labels' prompts, with all of
+      their videos, that is used; 0 fits nothing.
+    seed: of the choice of these prompts.
   """
 
   files: tuple[str, ...]
@@ -112,8 +113,8 @@ class CalibrationConfig:
 class EvaluateConfig:
   """Sections of an evaluation.
 
-  `toy_clips` clips of the toy world, with ratings and scores, stand in where no
-  file is named.
+  If no files are given, `toy_clips` clips of the toy world are used, with
+  simulated ratings and scores.
   """
 
   scores: ScoresConfig
@@ -146,7 +147,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
-  """The whole job, on one host."""
+  """Runs the job, on one host."""
   config, workdir = call.config, call.workdir
   is_synthetic = bool(
     config.toy_clips and not config.scores.files and not config.labels.files
@@ -154,23 +155,23 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   if is_synthetic:
     config = _with_toy_clips(config, workdir, logger)
   records = _read(config)
-  comparison, evaluated, aside = _compare(config, records)
+  comparison, evaluated, calibration = _compare(config, records)
   logger.info(
     'evaluate: %d ratings of %d videos, %d more to fit temperatures',
     len(evaluated),
     len({rating.video for rating in evaluated}),
-    len(aside),
+    len(calibration),
   )
   job_flags.write_config(call, 'evaluate')
-  measured = evaluate(evaluated, aside, config.reward, config.metrics)
+  measured = evaluate(evaluated, calibration, config.reward, config.metrics)
   shown = worst(evaluated, config.report.worst)
   result = {
     'synthetic': is_synthetic,
     'critic': next((r.critic for r in records.scored.records if r.critic), ''),
     'settings': json.loads(call.source.to_json_best_effort()),
-    'counts': _counts(records, evaluated, aside),
+    'counts': _counts(records, evaluated, calibration),
     **measured,
-    'left_out': _left_out(records, comparison),
+    'left_out': _omitted(records, comparison),
     'worst': [_describe(rating) for rating in shown],
   }
   write_json(workdir / 'evaluation.json', result)
@@ -178,18 +179,18 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   write_text(workdir / 'report.html', page)
   for line in critic_table.text_lines(result):
     logger.info('%s', line)
-  _log_left_out(result, logger)
-  logger.info('evaluate: the whole of it is in %s', workdir / 'report.html')
+  _log_omitted(result, logger)
+  logger.info('evaluate: full report in %s', workdir / 'report.html')
 
 
 def _with_toy_clips(
   config: EvaluateConfig, workdir: pathlib.Path, logger: logging.Logger
 ) -> EvaluateConfig:
-  """The config with files of the toy world."""
+  """The config with clips, ratings and scores of the toy world."""
   folder = workdir / inputs.TOY_CLIPS
   dataset.write_clips(folder, config.toy_clips)
   logger.info(
-    'evaluate: no files are named, so clips, ratings and scores are simulated'
+    'evaluate: no files are given, so clips, ratings and scores are simulated'
   )
   return dataclasses.replace(
     config,
@@ -204,7 +205,7 @@ def _with_toy_clips(
 
 
 def _read(config: EvaluateConfig) -> _Input:
-  """Every file, checked, and no clip of training among those evaluated."""
+  """Reads and checks all files; training and evaluation are disjoint."""
   labels = config.labels
   if not labels.files:
     raise UserError(
@@ -239,14 +240,14 @@ def _read(config: EvaluateConfig) -> _Input:
 def _compare(
   config: EvaluateConfig, records: _Input
 ) -> tuple[Comparison, list[Rating], list[Rating]]:
-  """All that was compared, what is evaluated on, and what is set aside."""
+  """The comparison, and its ratings for evaluation and for calibration."""
   scored = records.scored.records
   comparison = join(
     [*records.labels.records, *records.calibration.records], scored
   )
   if records.calibration.records:
     videos = {record.video for record in records.calibration.records}
-    aside = [r for r in comparison.ratings if r.video in videos]
+    calibration = [r for r in comparison.ratings if r.video in videos]
     evaluated = [r for r in comparison.ratings if r.video not in videos]
   elif config.calibration.fraction:
     fraction = config.calibration.fraction
@@ -256,19 +257,19 @@ def _compare(
       config.calibration.seed,
       root=config.labels.root,
     )
-    evaluated, aside = parts['evaluated'], parts['calibration']
+    evaluated, calibration = parts['evaluated'], parts['calibration']
   else:
-    evaluated, aside = comparison.ratings, []
+    evaluated, calibration = comparison.ratings, []
   if not evaluated:
     raise UserError(
-      f'{", ".join(config.labels.files)}: none of these clips is scored, only '
-      'those of calibration.files; score them'
+      f'{", ".join(config.labels.files)}: no clips with scores other than '
+      'those of calibration.files; run lift score on them'
     )
-  return comparison, evaluated, aside
+  return comparison, evaluated, calibration
 
 
 def _counts(
-  records: _Input, evaluated: Sequence[Rating], aside: Sequence[Rating]
+  records: _Input, evaluated: Sequence[Rating], calibration: Sequence[Rating]
 ) -> Tree:
   flags = Counter(
     flag for record in records.scored.records for flag in record.flags
@@ -280,14 +281,14 @@ def _counts(
     'train_records': len(records.train.records),
     'ratings_evaluated': len(evaluated),
     'videos_evaluated': len({rating.video for rating in evaluated}),
-    'ratings_aside': len(aside),
-    'videos_aside': len({rating.video for rating in aside}),
+    'ratings_aside': len(calibration),
+    'videos_aside': len({rating.video for rating in calibration}),
     'flags': dict(sorted(flags.items())),
   }
 
 
-def _left_out(records: _Input, comparison: Comparison) -> Tree:
-  """What was not compared, or counts as wrong for want of an answer."""
+def _omitted(records: _Input, comparison: Comparison) -> Tree:
+  """Records that were not compared, or count as wrong without an answer."""
   return {
     'rated_not_scored': [list(item) for item in comparison.rated_not_scored],
     'scored_not_rated': comparison.scored_not_rated,
@@ -303,7 +304,7 @@ def _left_out(records: _Input, comparison: Comparison) -> Tree:
 
 
 def _describe(rating: Rating) -> Tree:
-  """A disagreement, as evaluation.json holds it."""
+  """A disagreement, as written to evaluation.json."""
   return {
     'video': rating.video,
     'caption': rating.caption,
@@ -315,8 +316,8 @@ def _describe(rating: Rating) -> Tree:
   }
 
 
-def _log_left_out(result: Tree, logger: logging.Logger) -> None:
-  """A line for each kind of record that was left out."""
+def _log_omitted(result: Tree, logger: logging.Logger) -> None:
+  """Logs a line for each kind of omitted record."""
   logger.info('')
   for kind, items in result['left_out'].items():
     if items:

@@ -1,4 +1,4 @@
-"""Records that a job leaves out, and clips of the toy world for one without."""
+"""Inputs of several jobs: toy clips, and reports of skipped records."""
 
 from collections.abc import Sequence
 import logging
@@ -24,7 +24,7 @@ def toy_clips(
     **sizes: of the clips; see `dataset.write_clips`.
 
   Raises:
-    UserError: none are asked for, so that there is nothing to work on.
+    UserError: `num_clips` is 0, so that the job has no data.
   """
   if not num_clips:
     raise UserError(
@@ -44,12 +44,12 @@ def report_skipped(
   num_left: int,
   logger: logging.Logger,
 ) -> None:
-  """Counts and lists what was left out, on the primary host.
+  """Counts and lists skipped records, on the primary host.
 
   Args:
-    workdir: gets `skipped.json`, or loses that of an earlier run.
-    reasons: where each record stands, and why it was left out.
-    num_left: how many records were not.
+    workdir: gets `skipped.json`; that of an earlier run is deleted.
+    reasons: location of each skipped record, and why it was skipped.
+    num_left: number of other records.
   """
   if not distributed.is_primary():
     return

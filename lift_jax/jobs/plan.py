@@ -1,19 +1,19 @@
-"""Compiles a job for devices that are not here, and says what it will cost.
+"""Compiles a job for absent devices and estimates its memory and step time.
 
 usage: lift plan --config=FILE.py[:variant] --topology=TOPOLOGY
                  [--job=align|train_critic|sample|score] [--json]
                  [--config.SECTION.FIELD=VALUE ...]
 
 TOPOLOGY is v5p:4x4x4 (TPU chips along each side of a slice), 2*v5p:4x4x4
-(slices), h100:2x8 (hosts x GPUs of a host) or cpu:8. The job is align unless
-told otherwise. It is compiled as the job itself would compile it, on the mesh
-of the config; no data and no weights are needed. For each of its programs this
-prints the memory that a device needs, FLOPs, what is sent between devices, and
-from these between which bounds the time of a step lies. Nothing is measured.
+(slices), h100:2x8 (hosts x GPUs per host) or cpu:8. The default job is align.
+It is compiled as the job itself would compile it, on the mesh of the config; no
+data and no weights are needed. For each of its programs this prints memory per
+device, FLOPs, communication between devices, and the resulting bounds on the
+time of a step. Nothing is measured.
 
 TPUs need libtpu (pip install 'lift_jax[tpu]'), GPUs JAX's CUDA plugin
-(pip install 'lift_jax[cuda]'). lift sample and lift score work on each host by
-itself, so they are planned for one host.
+(pip install 'lift_jax[cuda]'). lift sample and lift score run on each host
+separately, so they are planned for one host.
 
 example: lift plan --config=configs/align_sample.py:smoke --topology=cpu:8
 """
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
   job = values['job'].value
   if job in _ON_ONE_HOST:
     topology = topology.one_host
-  topology_lib.prepare(topology)  # before JAX looks for devices
+  topology_lib.prepare(topology)  # before JAX initialises its backends
   found = plan(job, values['config'].value, overrides, topology)
   if values['json'].value:
     print(json.dumps(found.to_json(), indent=1))
@@ -57,15 +57,15 @@ def main(argv: list[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What is known of a job on some devices.
+  """The reports on a job for some devices.
 
   Attributes:
-    job: its name.
+    job: name of the job.
     topology: the devices.
-    mesh: how they are laid out, in words.
-    attention: the kernel, and why where it is not the one asked for.
-    reports: of each program.
-    knobs: what would help where one does not fit.
+    mesh: description of the mesh.
+    attention: the kernel, and why if it is not the configured one.
+    reports: one for each program.
+    knobs: settings to change if a program does not fit.
   """
 
   job: str
@@ -100,7 +100,7 @@ class Plan:
     }
 
 
-# What compilers call each kernel of attention.
+# Substring of the compiled custom call of each attention kernel.
 _KERNELS = {'splash': 'tpu_custom_call', 'cudnn': 'fmha'}
 
 
@@ -113,9 +113,9 @@ def plan(
   """Compiles every program of a job.
 
   Raises:
-    UserError: the config is not one of the job, or does not suit the devices.
+    UserError: the config is not one of the job, or does not fit the devices.
   """
-  # Imports JAX's compilers, after `prepare` has told them what to look for.
+  # Imported late: they may use JAX's backends, which `prepare` configures.
   import jax
 
   from lift_jax import partitioning
@@ -129,20 +129,20 @@ def plan(
   try:
     reports = [report.make(program, topology) for program in programs]
   except RuntimeError as error:
-    # That cuDNN is missing is found by the compiler or, as a plain
-    # RuntimeError, by JAX before.
+    # A missing cuDNN is reported by the compiler, or by JAX itself as a plain
+    # RuntimeError.
     if 'cudnn' not in str(error).lower() or attention == 'xla':
       if not isinstance(error, jax.errors.JaxRuntimeError):
         raise
       raise UserError(
         f'--topology={topology}: {str(error).strip().splitlines()[0]}'
       ) from error
-    # Its kernels are chosen by the library itself, which is not here.
+    # cuDNN must be installed to select its kernels.
     model = dataclasses.replace(config.model, attention='xla')
     config = dataclasses.replace(config, model=model)
     attention = (
-      'xla in place of cudnn, as cuDNN is not installed: more memory and more '
-      'traffic than there will be'
+      'xla in place of cudnn, as cuDNN is not installed: memory and traffic '
+      'are overestimated'
     )
     programs = make_programs(config, devices)
     reports = [report.make(program, topology) for program in programs]
@@ -159,15 +159,17 @@ def plan(
   )
 
 
-def _chosen(asked: str, reports: Sequence[Any]) -> str:
-  """The kernel that attention became, by what the programs call."""
+def _chosen(configured: str, reports: Sequence[Any]) -> str:
+  """The attention kernel, according to the custom calls of the programs."""
   if any(one.memory is None for one in reports):
-    return asked  # a program that the compiler refused tells nothing
-  called = {name for one in reports for name in one.kernels}
+    return configured  # unknown if the compiler rejected a program
+  names = {name for one in reports for name in one.kernels}
   found = {
     kernel
     for kernel, target in _KERNELS.items()
-    if any(target in name for name in called)
+    if any(target in name for name in names)
   }
   chosen = ', '.join(sorted(found)) or 'xla'
-  return chosen if asked == chosen else f'{chosen} (asked for: {asked})'
+  if chosen == configured:
+    return chosen
+  return f'{chosen} (configured: {configured})'

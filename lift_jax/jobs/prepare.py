@@ -3,12 +3,12 @@
 usage: lift prepare --config=FILE.py[:variant] --workdir=DIR [--multihost]
                     [--config.SECTION.FIELD=VALUE ...]
 
-Reads the alignment files that the config names, decodes the videos, encodes
-them with the model's autoencoder and their captions with its text encoder, and
-writes the cache (DIR/cache unless data.cache says otherwise). Run it again to
-go on after a kill; what is done is not done again. SIGTERM lets it keep all
-that is encoded, and ends it with status 143. DIR/skipped.json lists the records
-that were left out where data.on_bad_record is 'skip'.
+Reads the alignment files of the config, decodes the videos, encodes them with
+the model's autoencoder and their captions with its text encoder, and writes the
+cache (DIR/cache, or data.cache if set). The same command again resumes and
+encodes only what is missing; on SIGTERM the job keeps encoded clips and exits
+with status 143. If data.on_bad_record is 'skip', DIR/skipped.json lists the
+skipped records.
 
 example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
@@ -50,13 +50,13 @@ def main(argv: list[str]) -> int:
 
 
 def read_records(config: AlignConfig, workdir: pathlib.Path) -> ReadResult:
-  """The records of the alignment files, checked but for their videos.
+  """The records of the alignment files; videos are not checked.
 
   Raises:
     UserError: a bad file or record.
   """
   data = config.data
-  # Encoded clips may live on without their videos.
+  # Videos may be deleted once they are encoded.
   return read_alignment(
     data.root or _toy_clips(config, workdir),
     data.synthetic,
@@ -73,30 +73,30 @@ def ensure_prepared(
   found: ReadResult,
   logger: logging.Logger,
 ) -> Cache:
-  """The cache with every record in it; encodes only what is missing.
+  """The cache with every record in it; encodes only missing ones.
 
   Raises:
     UserError: a bad clip, one that has changed since it was encoded, or a
-      cache of other settings.
+      cache made with other settings.
   """
   data = config.data
   encoding.check_sizes(model, data.sizes)
   folder = pathlib.Path(data.cache) if data.cache else workdir / 'cache'
-  kept = {
+  settings = {
     'dtype': config.prepare.compute_dtype,
     'keep_dtype': config.prepare.keep_dtype,
     'tiling': config.prepare.tiling,
   }
   cache = Cache(
     folder.expanduser().resolve(),
-    encoding.identity(model, **kept) | prepare_lib.identity(data),
+    encoding.fingerprint(model, **settings) | prepare_lib.fingerprint(data),
   )
   if prepare_lib.missing_from(cache, found.records, data.on_bad_record):
     prepare_lib.run(
       cache,
       found.records,
       lambda: encoding.ClipEncoder(
-        model, batch_per_device=config.prepare.batch_per_device, **kept
+        model, batch_per_device=config.prepare.batch_per_device, **settings
       ),
       data,
       config.prepare,
@@ -109,7 +109,7 @@ def ensure_prepared(
 
 
 def _why_skipped(found: ReadResult, cache: Cache) -> list[str]:
-  """Where each record stands that was left out, and why."""
+  """Location of each skipped record, and why it was skipped."""
   skipped = cache.skipped()
   keys = [record_key(record) for record in found.records]
   return [f'{where}: {reason}' for where, reason in found.skipped] + [
@@ -118,7 +118,7 @@ def _why_skipped(found: ReadResult, cache: Cache) -> list[str]:
 
 
 def _toy_clips(config: AlignConfig, workdir: pathlib.Path) -> pathlib.Path:
-  """Clips of the size and length that the model gets to see."""
+  """Clips of the toy world, of the configured size and length."""
   height, width = config.data.sizes[0]
   return inputs.toy_clips(
     workdir,

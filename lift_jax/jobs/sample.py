@@ -1,12 +1,13 @@
-"""Generates videos from prompts: mp4 files, and a manifest of what they are.
+"""Generates videos from prompts: mp4 files and a manifest.
 
 usage: lift sample --config=FILE.py[:variant] --workdir=DIR [--multihost]
                    [--config.SECTION.FIELD=VALUE ...]
 
 Reads prompts (text, JSON lines, or JSON as of HRA and VBench) and writes
 DIR/videos/NAME.mp4, a line of DIR/manifest.jsonl for each, and a contact sheet.
-The same command again makes what is missing or damaged; SIGTERM ends it with
-status 143. With --multihost each host makes its share on its own devices.
+The same command again generates missing or damaged videos; on SIGTERM the job
+exits with status 143. With --multihost each host generates its share on its own
+devices.
 
 example: lift sample --config=configs/sample.py:smoke --workdir=runs/sample
 """
@@ -38,13 +39,13 @@ from lift_jax.sampling.config import (
   SamplingRunConfig,
   VideoConfig,
 )
-from lift_jax.sampling.generator import Generator, made_by
+from lift_jax.sampling.generator import Generator, clip_fingerprint
 from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-  """Sections of a sampling job; the mesh is of one host's devices."""
+  """Sections of a sampling job; the mesh is that of one host's devices."""
 
   model: ModelConfig
   prompts: SamplingPromptsConfig
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
-  """The whole job."""
+  """Runs the job."""
   config, workdir = call.config, call.workdir
   clips = _read_clips(config, logger)
   model = open_chosen(config.model, workdir)
@@ -94,7 +95,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     'sample: %d of %d videos are in %s', len(finished), len(mine), workdir
   )
   job_flags.write_config(call, 'sample')
-  with distributed.independent_work('every host has made its videos'):
+  with distributed.independent_work('every host has generated its videos'):
     is_done = _make(config, generator, mine, finished, manifest, logger)
   is_done = distributed.true_everywhere(is_done)
   if distributed.is_primary():
@@ -105,11 +106,11 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
 
 
 def _read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
-  """Every clip that is asked for."""
-  prompts, repeated = read_prompts(
+  """All clips of the config, of all hosts."""
+  prompts, num_duplicates = read_prompts(
     config.prompts.file, config.prompts.text_key, config.prompts.name_key
   )
-  clips, left_out = make_clips(
+  clips, skipped = make_clips(
     prompts,
     config.prompts.videos_per_prompt,
     config.prompts.seed,
@@ -117,14 +118,14 @@ def _read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
     config.prompts.same_name,
   )
   logger.info('sample: %d prompts, %d videos', len(prompts), len(clips))
-  if repeated:
-    logger.info('sample: %d prompts stand there more than once', repeated)
-  if left_out:
+  if num_duplicates:
+    logger.info('sample: %d duplicate prompts are ignored', num_duplicates)
+  if skipped:
     logger.warning(
-      '%d prompts are left out, as files of theirs would be called like those '
-      'of others: %s',
-      len(left_out),
-      listing(prompt.where for prompt in left_out),
+      '%d prompts are skipped, as their files would be named like those of '
+      'others: %s',
+      len(skipped),
+      listing(prompt.where for prompt in skipped),
     )
   return clips
 
@@ -135,24 +136,28 @@ def _warn(
   clips: Sequence[Clip],
   logger: logging.Logger,
 ) -> None:
-  """Says where the result will not be quite what was asked for."""
+  """Warns where the result will differ from the config or the prompts."""
   if generator.num_frames != config.video.num_frames:
     logger.warning(
-      'video.num_frames is %d, but the autoencoder decodes its latents to %d '
-      'frames, as the reference does, and all are written',
+      'video.num_frames is %d, but the autoencoder decodes to %d frames, as '
+      'that of the reference does; all are written',
       config.video.num_frames,
       generator.num_frames,
     )
   prompts = list({clip.prompt.id: clip.prompt for clip in clips}.values())
-  are_cut = generator.too_long([prompt.text for prompt in prompts])
-  cut = [p.where for p, is_cut in zip(prompts, are_cut, strict=True) if is_cut]
-  if cut:
+  are_long = generator.too_long([prompt.text for prompt in prompts])
+  too_long = [
+    prompt.where
+    for prompt, is_long in zip(prompts, are_long, strict=True)
+    if is_long
+  ]
+  if too_long:
     logger.warning(
-      '%d prompts are longer than the %d tokens that the model reads, and '
-      'their ends are cut off: %s',
-      len(cut),
+      '%d prompts are longer than the %d tokens that the model reads and are '
+      'truncated: %s',
+      len(too_long),
       generator.max_text_length,
-      listing(cut),
+      listing(too_long),
     )
 
 
@@ -162,11 +167,11 @@ def _open_manifest(
   model: VideoModel,
   clips: Sequence[Clip],
 ) -> Manifest:
-  """The manifest, with what earlier runs left in one piece."""
+  """The manifest, with the lines of earlier runs merged into one file."""
   kinds = (VIDEOS, LATENTS) if config.output.keep_latents else (VIDEOS,)
   manifest = Manifest(
     workdir,
-    made_by(
+    clip_fingerprint(
       model,
       config.model,
       config.video,
@@ -182,17 +187,17 @@ def _open_manifest(
     for kind in kinds:
       _make_folder(workdir / kind)
     manifest.gather(clips)
-  distributed.barrier('the manifest is in one piece')
+  distributed.barrier('the manifest is merged')
   return manifest
 
 
 def _make_folder(folder: pathlib.Path) -> None:
-  """A folder without what a killed run was writing."""
+  """Creates a folder and deletes partial files of a killed run."""
   try:
     folder.mkdir(exist_ok=True)
   except OSError as error:
     raise UserError(
-      f'{folder} cannot be made ({error.strerror}); a folder is needed there'
+      f'{folder} cannot be created ({error.strerror}); a folder is needed there'
     ) from None
   for partial in folder.glob('.*.partial'):
     partial.unlink()
@@ -206,10 +211,10 @@ def _make(
   manifest: Manifest,
   logger: logging.Logger,
 ) -> bool:
-  """Makes what is not finished, with a bar and an ear for SIGTERM.
+  """Generates missing clips, with a progress bar, until SIGTERM.
 
   Returns:
-    Whether none is left.
+    Whether all clips are finished.
   """
   progress = Progress(
     len(clips),
@@ -241,7 +246,7 @@ def _write_sheet(
   clips: Sequence[Clip],
   logger: logging.Logger,
 ) -> None:
-  """A picture of what came out."""
+  """Writes the contact sheet."""
   if not config.output.sheet_clips:
     return
   shown = [
@@ -251,4 +256,4 @@ def _write_sheet(
   ]
   path = workdir / 'contact_sheet.png'
   write_contact_sheet(path, shown, max_clips=config.output.sheet_clips)
-  logger.info('sample: %d videos, a look at them in %s', len(shown), path)
+  logger.info('sample: %d videos, contact sheet in %s', len(shown), path)

@@ -3,12 +3,12 @@
 usage: lift score --config=FILE.py[:variant] --workdir=DIR [--multihost]
                   [--config.SECTION.FIELD=VALUE ...]
 
-Asks the critic three questions about each captioned video. DIR/scores.json is
-what LiFT publishes (video, caption, answers) with score, probabilities and
-flags beside; `lift align` and `lift evaluate` take it as it is. DIR/
-ratings.jsonl gets each rating as it is made, and the same command again goes on
-from there; SIGTERM ends it with status 143. With --multihost each host rates
-its share on its own devices.
+Asks the critic three questions about each captioned video. DIR/scores.json has
+LiFT's published format (video, caption, answers), extended by score,
+probabilities and flags; `lift align` and `lift evaluate` read it. Each rating
+is appended to DIR/ratings.jsonl at once, and the same command again resumes
+from there; on SIGTERM the job exits with status 143. With --multihost each host
+rates its share on its own devices.
 
 example: lift score --config=configs/score.py:smoke --workdir=DIR
 """
@@ -23,7 +23,7 @@ import jax
 from lift_jax import partitioning
 from lift_jax.cli import job_flags
 from lift_jax.data import critic_prompts
-from lift_jax.data.cache import stamp
+from lift_jax.data.cache import file_signature
 from lift_jax.data.json_records import ReadResult
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
@@ -44,9 +44,9 @@ from lift_jax.toyworld import dataset
 
 @dataclasses.dataclass(frozen=True)
 class ScoreConfig:
-  """Sections of a scoring job; the mesh is of one host's devices.
+  """Sections of a scoring job; the mesh is that of one host's devices.
 
-  `toy_clips` clips of the toy world stand in where `videos.files` is empty.
+  If `videos.files` is empty, `toy_clips` clips of the toy world are used.
   """
 
   model: critic_config.CriticModelConfig
@@ -68,14 +68,14 @@ def main(argv: list[str]) -> int:
 
 
 def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
-  """The whole job."""
+  """Runs the job."""
   config, workdir = call.config, call.workdir
   critic = critic_config.open_chosen(config.model, workdir)
   folders = [critic.path]
   if critic.adapter is not None:
     folders.insert(0, critic.adapter.path)
   questions = config.prompts.questions
-  if not questions and not config.model.path:  # a random critic knows none
+  if not questions and not config.model.path:  # a random critic has none
     questions = str(critics.questions_path())
   prompts = critic_prompts.find_prompts(
     questions, folders, config.model.template
@@ -88,7 +88,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   reasons = [f'{where}: {reason}' for where, reason in found.skipped]
   inputs.report_skipped(workdir, reasons, len(found.records), logger)
 
-  settings = {
+  fingerprint = {
     'critic': critic.fingerprint,
     'made_by': {
       'compute_dtype': config.model.compute_dtype,
@@ -102,9 +102,9 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   keys = [video.key for video in found.records]
   if distributed.is_primary():
     journal.gather(keys)
-  distributed.barrier('the ratings are in one piece')
-  # Of all videos, so that what is refused here every host refuses.
-  done = _done(journal, found.records, settings)
+  distributed.barrier('the ratings are merged')
+  # For all videos, so that every host raises the same error.
+  done = _rated(journal, found.records, fingerprint)
   mine = found.records[jax.process_index() :: jax.process_count()]
   done &= {video.key for video in mine}
   logger.info(
@@ -129,7 +129,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     tokenizer,
     labels,
     prompts,
-    settings,
+    fingerprint,
     critic.frames,
     config.prompts,
     config.run,
@@ -154,7 +154,7 @@ def _read_videos(
   workdir: pathlib.Path,
   prompts: critic_prompts.CriticPrompts,
 ) -> ReadResult[CaptionedVideo]:
-  """What is to be rated: the user's videos, or clips of the toy world."""
+  """The videos to rate: those of the config, or clips of the toy world."""
   videos = config.videos
   if videos.files or not config.toy_clips:
     if not videos.root:
@@ -172,36 +172,38 @@ def _read_videos(
   return read_videos(folder, (dataset.ALIGNMENT,), videos.on_bad_record)
 
 
-def _done(journal: Journal, videos: list[CaptionedVideo], settings) -> set[str]:
-  """Keys of those videos that are rated, and have not changed since.
+def _rated(
+  journal: Journal, videos: list[CaptionedVideo], fingerprint
+) -> set[str]:
+  """Keys of the videos that are rated and have not changed since.
 
-  Those that could not be read are tried again: something may have been mended.
+  Unreadable videos are tried again: they may have been fixed.
 
   Raises:
-    UserError: the ratings are of another critic, or of other prompts.
+    UserError: the ratings are those of another critic, or of other prompts.
   """
   lines, done = journal.read(), set()
   for video in videos:
     line = lines.get(video.key)
     if line is None:
       continue
-    there = {key: line.get(key) for key in settings}
-    for name, old, new in differences(there, settings):
+    found = {key: line.get(key) for key in fingerprint}
+    for name, old, new in differences(found, fingerprint):
       raise UserError(
         f'{journal.path}: {video.video} was rated with {name} = {old!r}, which '
         f'is now {new!r}; give another --workdir'
       )
-    is_same = tuple(line.get('stamp') or ()) == stamp(video.path)
-    if is_same and 'probabilities' in line:
+    is_unchanged = tuple(line.get('stamp') or ()) == file_signature(video.path)
+    if is_unchanged and 'probabilities' in line:
       done.add(video.key)
   return done
 
 
 def _rate(rater: Rater, videos, done, journal, mesh, logger) -> bool:
-  """Rates what is not done, with a bar and an ear for SIGTERM.
+  """Rates the videos that are not done, with a progress bar, until SIGTERM.
 
   Returns:
-    Whether none is left.
+    Whether all videos are done.
   """
   progress = Progress(
     len(videos),
@@ -216,8 +218,8 @@ def _rate(rater: Rater, videos, done, journal, mesh, logger) -> bool:
   seconds = time.monotonic() - start
   if rater.num_rated:
     logger.info(
-      'score: %d videos in %.1f s, %.1f s of them on the devices, compilation '
-      'included: %.3g videos/s/chip',
+      'score: %d videos in %.1f s, %.1f s of them on the devices, including '
+      'compilation: %.3g videos/s/chip',
       rater.num_rated,
       seconds,
       rater.seconds,
@@ -233,7 +235,7 @@ def _write_scores(
   videos: list[CaptionedVideo],
   logger: logging.Logger,
 ) -> None:
-  """The published form of all ratings, in the order of the videos."""
+  """Writes all ratings in published format, in the order of the videos."""
   lines = journal.read()
   rated = [lines[video.key] for video in videos if video.key in lines]
   records = [scored_record(line, config.reward) for line in rated]
@@ -242,7 +244,7 @@ def _write_scores(
   errors = [record for record in records if 'error' in record]
   flagged = sum(bool(record['flags']) for record in records)
   logger.info(
-    'score: %d of %d videos in %s, %d of them odd (see "flags")',
+    'score: %d of %d videos in %s, %d of them flagged (see "flags")',
     len(records),
     len(videos),
     path,

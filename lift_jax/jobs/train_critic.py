@@ -1,13 +1,13 @@
-"""Trains a critic to rate videos as annotators did.
+"""Trains a critic on the ratings of annotators.
 
 usage: lift train_critic --config=FILE.py[:variant] --workdir=DIR [--multihost]
                          [--config.SECTION.FIELD=VALUE ...]
 
-Reads published feedback (HRA, VIDGEN), sets clips aside for validation and
-test, and trains. DIR gets the three parts as JSON (splits/), checkpoints,
-metrics (TensorBoard and metrics.jsonl), the config, and at the end what was
-trained, as it is published (export/). The same command again resumes; SIGTERM
-saves and ends with status 143.
+Reads published feedback (HRA, VIDGEN), splits it into training, validation and
+test, and trains. DIR gets the three splits as JSON (splits/), checkpoints,
+metrics (TensorBoard and metrics.jsonl), the config, and at the end the adapters
+or the critic in published format (export/). The same command again resumes;
+SIGTERM saves a checkpoint and exits with status 143.
 
 example: lift train_critic --config=configs/critic_tiny.py:smoke --workdir=DIR
 """
@@ -21,8 +21,8 @@ import jax
 
 from lift_jax import partitioning
 from lift_jax.cli import job_flags
-from lift_jax.data import critic_pipeline
-from lift_jax.data.critic_pipeline import CriticDataConfig, Example
+from lift_jax.data import critic_examples, critic_pipeline
+from lift_jax.data.critic_examples import CriticDataConfig, Example
 from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.critic_records import CriticRecords, read_critic_records
 from lift_jax.data.hra import HRARecord, conversation
@@ -47,7 +47,7 @@ from lift_jax.training.state import TrainState
 from lift_jax.weights import param_paths
 from lift_jax.weights.checkpoints import CheckpointConfig
 
-# Of a validation batch.
+# Size of a validation batch.
 _VALIDATION_EXAMPLES_PER_SHARD = 4
 
 
@@ -55,7 +55,7 @@ _VALIDATION_EXAMPLES_PER_SHARD = 4
 class TrainCriticConfig:
   """Sections of the training of a critic.
 
-  `toy_clips` clips of the toy world stand in where `data.root` is ''.
+  If `data.root` is '', `toy_clips` clips of the toy world are used instead.
   """
 
   model: CriticModelConfig
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
-  """The whole job; returns the last state."""
+  """Runs the job; returns the final state."""
   return training_main.run(
     'train_critic',
     functools.partial(CriticTraining, call, logger),
@@ -90,7 +90,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> TrainState:
 
 
 class CriticTraining(training_main.Task):
-  """A critic, trained on the answers of annotators."""
+  """Training of a critic on the answers of annotators."""
 
   def __init__(
     self,
@@ -126,7 +126,7 @@ class CriticTraining(training_main.Task):
       config.train.seed,
       config.data,
     )
-    self.belongs_to = critic_lib.belongs_to(
+    self.fingerprint = critic_lib.fingerprint(
       self._critic,
       config.model,
       config.train,
@@ -137,7 +137,7 @@ class CriticTraining(training_main.Task):
     )
 
   def _make_examples(self, split: str) -> ReadResult[Example]:
-    return critic_pipeline.make_examples(
+    return critic_examples.make_examples(
       self._records.splits[split],
       self._records,
       self._tokenizer,
@@ -145,7 +145,7 @@ class CriticTraining(training_main.Task):
       self._call.config.data,
     )
 
-  def begin(self):
+  def on_start(self):
     job_flags.write_config(self._call, 'train_critic')
     _write_splits(self._call.workdir, self._records)
 
@@ -157,7 +157,7 @@ class CriticTraining(training_main.Task):
     batch_size = partitioning.batch_shards(self.setup.mesh)
     batch_size *= _VALIDATION_EXAMPLES_PER_SHARD
     validation = CriticValidation(
-      lambda: critic_pipeline.in_order(
+      lambda: critic_pipeline.validation_batches(
         examples,
         self._tokenizer,
         self._critic.frames,
@@ -197,7 +197,7 @@ class CriticTraining(training_main.Task):
     )
 
   def export(self, trained, frozen):
-    """Adapters or a whole critic, with the questions that it was asked."""
+    """Writes adapters or the full critic, with its questions."""
     config, target = self._call.config, self._call.workdir / 'export'
     if config.train.trainable == 'lora':
       self._critic.write_adapter(
@@ -210,7 +210,7 @@ class CriticTraining(training_main.Task):
         param_paths.merge(trained, frozen),
         config.train.export_dtype,
       )
-      self._logger.info('train_critic: done; the critic: %s', target)
+      self._logger.info('train_critic: done; critic: %s', target)
     if distributed.is_primary():
       records = [example.record for example in self._examples]
       questions = {record.dimension: record.question for record in records}
@@ -224,7 +224,7 @@ def _max_targets(examples: list[Example]) -> int:
 def _read_records(
   config: TrainCriticConfig, workdir: pathlib.Path
 ) -> CriticRecords:
-  """The feedback; on clips of the toy world where the config names no data."""
+  """The feedback of the config, or that of the toy world if it has no data."""
   data = config.data
   if not data.root:
     clips = inputs.toy_clips(workdir, config.toy_clips)
@@ -233,11 +233,11 @@ def _read_records(
   return read_critic_records(data)
 
 
-def _report_skipped(workdir, records, made, logger) -> None:
-  """What the reader left out, and what made no example afterwards."""
+def _report_skipped(workdir, records, results, logger) -> None:
+  """Reports records that could not be read or made into examples."""
   skipped = [*records.skipped]
   num_left = sum(map(len, records.splits.values()))
-  for examples in made:
+  for examples in results:
     skipped += examples.skipped
     num_left -= len(examples.skipped)
   reasons = [f'{where}: {reason}' for where, reason in skipped]
@@ -245,7 +245,7 @@ def _report_skipped(workdir, records, made, logger) -> None:
 
 
 def _write_splits(workdir: pathlib.Path, records: CriticRecords) -> None:
-  """Each part of the feedback as published, for `lift score` and others."""
+  """Writes each split in published format, for `lift score` and others."""
   if not distributed.is_primary():
     return
   folder = workdir / 'splits'
@@ -267,8 +267,8 @@ def _describe(
   ]
   logger.info('train_critic: %s', ', '.join(parts))
   for length in sorted({example.length for example in examples}):
-    rows = sum(example.length == length for example in examples)
-    logger.info('train_critic: %d rows of %d tokens', rows, length)
+    count = sum(example.length == length for example in examples)
+    logger.info('train_critic: %d sequences of %d tokens', count, length)
 
 
 def _num_videos(records: list[HRARecord]) -> int:

@@ -1,8 +1,7 @@
-"""Which clips a job makes: how each is called, and where its noise starts.
+"""The clips that a job generates: file names and seeds.
 
-The name and the seed of a clip follow from its prompt and its index alone.
-Neither the other prompts, their order, the batch, the host nor the mesh has a
-say in them.
+The name and the seed of a clip depend on its prompt and index alone, not on the
+other prompts, their order, the batch, the host or the mesh.
 """
 
 from collections.abc import Sequence
@@ -14,18 +13,18 @@ import unicodedata
 from lift_jax.data.prompts import Prompt
 from lift_jax.errors import UserError
 
-# A file name may have 255 bytes. Prompts get this many of them, which leaves
-# the longest name of VBench (210) whole; a pattern's own text gets fewer.
+# A file name may have 255 bytes. Prompts get this many of them, enough for the
+# longest name of VBench (210); the literal text of a pattern gets fewer.
 _PROMPT_BYTES = 220
 _PATTERN_BYTES = 16
 
-# Two prompts that give one file name: an error, or the first of them is made.
-# VBench holds two such pairs.
+# If two prompts give the same file name: raise, or keep only the first of them.
+# VBench has two such pairs.
 SAME_NAME = ('error', 'first')
 
 _FIELDS = ('id', 'prompt', 'index')
 
-# What Linux, macOS or Windows refuse in a name, or shells and URLs stumble on.
+# Characters that file systems forbid, or that are special in shells and URLs.
 _FORBIDDEN = frozenset('/\\:*?"<>|')
 # Control and format characters, surrogates, line and paragraph separators.
 _UNPRINTABLE = ('Cc', 'Cf', 'Cs', 'Zl', 'Zp')
@@ -33,15 +32,15 @@ _UNPRINTABLE = ('Cc', 'Cf', 'Cs', 'Zl', 'Zp')
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """One clip to make.
+  """One clip to generate.
 
   Attributes:
-    prompt: what it shows.
+    prompt: its prompt.
     index: among the clips of its prompt, from 0.
     seed: of all its noise, in [0, 2^53).
-    stem: of its files' names.
-    initial_noise: hash of the file that it starts from, or None where its
-      noise is drawn.
+    stem: file name without suffix.
+    initial_noise: hash of the file that it starts from, or None if its noise is
+      sampled.
   """
 
   prompt: Prompt
@@ -52,7 +51,7 @@ class Clip:
 
 
 def clip_seed(base_seed: int, prompt_id: str, index: int) -> int:
-  """The seed of a clip in [0, 2^53), which any JSON reader keeps exactly."""
+  """The seed of a clip in [0, 2^53), which JSON readers represent exactly."""
   text = f'{base_seed}/{index}/{prompt_id}'
   digest = hashlib.sha256(text.encode()).digest()
   return int.from_bytes(digest[:8]) >> 11
@@ -61,9 +60,9 @@ def clip_seed(base_seed: int, prompt_id: str, index: int) -> int:
 def safe_name(text: str, max_bytes: int) -> str:
   """`text` as a part of a file name, of at most `max_bytes` in UTF-8.
 
-  Forbidden and unprintable characters become '_', as does a dot in front; what
-  is too long is cut. A text that had to be changed ends with '~' and eight hex
-  digits of its hash, so that different texts keep different names.
+  Forbidden and unprintable characters and a leading dot become '_'; a long text
+  is truncated. If the text was changed, the name ends with '~' and eight hex
+  digits of the hash of the text, so that different texts have different names.
   """
   name = ''.join(
     '_'
@@ -81,32 +80,34 @@ def safe_name(text: str, max_bytes: int) -> str:
 
 
 def check_pattern(pattern: str, clips_per_prompt: int) -> None:
-  """Raises UserError unless file names can be made from `pattern`."""
+  """Raises UserError unless `pattern` is a valid pattern of file names."""
   where = f'output.name is {pattern!r}'
   try:
     parts = list(string.Formatter().parse(pattern))
   except ValueError as error:
-    raise UserError(f'{where}: {error}; write such as {{id}}') from None
+    raise UserError(f'{where}: {error}; write for example {{id}}') from None
   fields = [field for _, field, _, _ in parts if field is not None]
   if len(set(fields)) < len(fields) or any(
     field is not None and (field not in _FIELDS or spec or conversion)
     for _, field, spec, conversion in parts
   ):
     raise UserError(
-      f'{where}: it may hold {{id}}, {{prompt}} and {{index}}, each once and '
-      'as it stands'
+      f'{where}: it may contain {{id}}, {{prompt}} and {{index}}, each once '
+      'and without a format'
     )
   if not {'id', 'prompt'} & set(fields):
-    raise UserError(f'{where}: add {{id}} or {{prompt}}, or all are called so')
+    raise UserError(f'{where}: add {{id}} or {{prompt}} to tell clips apart')
   if clips_per_prompt > 1 and 'index' not in fields:
     raise UserError(
-      f'{where}: with {clips_per_prompt} videos of a prompt add {{index}}'
+      f'{where}: with {clips_per_prompt} videos per prompt, add {{index}}'
     )
-  own = ''.join(text for text, *_ in parts)
-  if len(own.encode()) > _PATTERN_BYTES or safe_name(own, 255) != own:
+  literal = ''.join(text for text, *_ in parts)
+  if (
+    len(literal.encode()) > _PATTERN_BYTES or safe_name(literal, 255) != literal
+  ):
     raise UserError(
-      f'{where}: its own text may have {_PATTERN_BYTES} bytes, without '
-      f'{" ".join(sorted(_FORBIDDEN))} and without a dot in front'
+      f'{where}: its literal text may have {_PATTERN_BYTES} bytes, without '
+      f'{" ".join(sorted(_FORBIDDEN))} and without a leading dot'
     )
 
 
@@ -117,26 +118,26 @@ def make_clips(
   pattern: str,
   same_name: str = 'error',
 ) -> tuple[list[Clip], list[Prompt]]:
-  """All clips, those of a prompt one after the other.
+  """All clips, grouped by prompt.
 
   Args:
-    prompts: with different ids.
-    clips_per_prompt: how many of each.
+    prompts: with distinct ids.
+    clips_per_prompt: clips of each prompt.
     base_seed: see `clip_seed`.
     pattern: of file names.
-    same_name: what becomes of a prompt whose files would be called as those of
-      an earlier one: see `SAME_NAME`.
+    same_name: what to do with a prompt whose files would have the same name as
+      those of an earlier one, see `SAME_NAME`.
 
   Returns:
-    The clips, and the prompts that were left out.
+    The clips, and the prompts that were skipped.
 
   Raises:
-    UserError: a bad pattern, or two prompts that it would give one name.
+    UserError: a bad pattern, or two prompts that it gives the same name.
   """
   check_pattern(pattern, clips_per_prompt)
   named = sum(f'{{{field}}}' in pattern for field in ('id', 'prompt'))
   max_bytes = _PROMPT_BYTES // named
-  clips, left_out, by_stem = [], [], {}
+  clips, skipped, by_stem = [], [], {}
   for prompt in prompts:
     stems = [
       pattern.format(
@@ -146,7 +147,7 @@ def make_clips(
       )
       for index in range(clips_per_prompt)
     ]
-    # Any of them: without a mark between, 'a' + '10' is 'a1' + '0'.
+    # Any of them: without a separator, 'a' + '10' equals 'a1' + '0'.
     taken = [stem for stem in stems if stem in by_stem]
     if not taken:
       by_stem |= dict.fromkeys(stems, prompt)
@@ -155,11 +156,11 @@ def make_clips(
         for index, stem in enumerate(stems)
       ]
     elif same_name == 'first':
-      left_out.append(prompt)
+      skipped.append(prompt)
     else:
       raise UserError(
-        f'{prompt.where}: its videos would be called {taken[0]!r}, as those of '
-        f'{by_stem[taken[0]].where}; put {{id}} into output.name, or set '
-        'prompts.same_name = first to leave this one out'
+        f'{prompt.where}: its videos would be named {taken[0]!r}, like those '
+        f'of {by_stem[taken[0]].where}; put {{id}} into output.name, or set '
+        'prompts.same_name = first to skip this prompt'
       )
-  return clips, left_out
+  return clips, skipped

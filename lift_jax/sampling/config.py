@@ -1,4 +1,4 @@
-"""Settings of `lift sample`, beside those of model, mesh and sampler."""
+"""Settings of `lift sample`, except those of model, mesh and sampler."""
 
 import dataclasses
 
@@ -9,19 +9,19 @@ from lift_jax.sampling.clips import SAME_NAME
 
 @dataclasses.dataclass(frozen=True)
 class SamplingPromptsConfig:
-  """What is to be seen.
+  """Which clips to generate.
 
   Attributes:
     file: prompts, see `data.prompts`.
-    text_key: what the model is told, in JSON; '' finds it.
-    name_key: what files are called after, in JSON; '' finds it.
-    negative: text to keep away from, for all clips; '' is the published one.
+    text_key: JSON key of the prompt; '' detects it.
+    name_key: JSON key of the text that names the files; '' detects it.
+    negative: negative prompt of all clips; '' is the published one.
     videos_per_prompt: clips of each prompt.
-    seed: from which, with prompt and index, the seed of each clip follows.
-    same_name: 'error', or 'first' to leave out a prompt whose files would be
-      called as those of an earlier one.
+    seed: determines, with prompt and index, the seed of each clip.
+    same_name: 'error', or 'first' to skip a prompt whose files would have the
+      same name as those of an earlier one.
     initial_noise: folder with one NAME.npy for each clip to start from, see
-      `sampling.noise`; '' draws it.
+      `sampling.noise`; '' samples it.
   """
 
   file: str
@@ -54,10 +54,10 @@ class VideoConfig:
   Attributes:
     height: in pixels.
     width: in pixels.
-    num_frames: r k + 1, where r frames are one of latents; for CogVideoX r is
-      4, 8 k + 1 is best, and 49 what it was trained at.
+    num_frames: r k + 1, where r frames make one latent frame; for CogVideoX r
+      is 4, 8 k + 1 is best, and it was trained with 49.
     tiling: whether the autoencoder decodes in tiles, as the reference does: a
-      quarter of the memory, and slightly other pixels.
+      quarter of the memory, and slightly different pixels.
   """
 
   height: int
@@ -68,16 +68,15 @@ class VideoConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingRunConfig:
-  """How the work is cut up; none of it changes a clip but for rounding.
+  """How the work is divided; affects clips only through rounding.
 
   Attributes:
     batch_per_shard: clips that are denoised together on each shard of the
-      batch (the mesh has data x fsdp of them).
+      batch (the mesh has data x fsdp shards).
     batches_per_round: batches that are embedded, then denoised, then decoded.
       A killed job loses at most one round.
-    offload: whether each network leaves the devices when its stage of a round
-      is over. Takes a few seconds a round, and as much host memory as there
-      are weights.
+    offload: whether each network is moved to the host while others run. Takes a
+      few seconds per round, and host memory for all weights.
     num_writers: threads that encode mp4 files.
   """
 
@@ -94,15 +93,15 @@ class SamplingRunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OutputConfig:
-  """What is written.
+  """Which files to write.
 
   Attributes:
     name: pattern of file names, with {id}, {prompt} and {index}.
     fps: frames per second of the mp4 files.
-    crf: their constant rate factor (x264): 0 nearly lossless, 18 looks so, 51
-      worst.
+    crf: their constant rate factor (x264): 0 is nearly lossless, 18 visually
+      lossless, 51 worst.
     keep_latents: also writes latents/NAME.npy.
-    sheet_clips: clips on the contact sheet; 0 makes none.
+    sheet_clips: clips on the contact sheet; 0 writes none.
   """
 
   name: str

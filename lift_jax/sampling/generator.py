@@ -1,4 +1,4 @@
-"""Batches of clips through the three networks, each with its own time.
+"""Batched generation: text encoder, transformer and autoencoder in turn.
 
 B clips  S text tokens  D width of their embeddings  F latent frames  h w height
 and width in latents  C channels  T H W frames, height and width of videos
@@ -31,24 +31,24 @@ T = TypeVar('T')
 
 
 class Generator:
-  """A model on the devices of one host, told what to make.
+  """A text-to-video model on the devices of one host.
 
   Args:
     model: folder of the networks.
-    config: type of the computation, and attention.
+    config: dtype of the computation, and attention.
     mesh: of the devices.
     video: size of the clips.
-    sampler: how they are sampled.
-    negative: text to keep away from.
+    sampler: settings of the sampler.
+    negative: negative prompt.
     offload: see `SamplingRunConfig`.
 
   Attributes:
-    num_shards: of the batch, each with clips of its own.
+    num_shards: number of shards of a batch.
     latent_shape: (F, h, w, C) of a clip.
     num_frames: of a decoded clip, see `sizes.decoded_frames`.
 
   Raises:
-    UserError: the model does not make such clips, or the mesh does not divide
+    UserError: the model cannot generate such clips, or the mesh does not divide
       it.
   """
 
@@ -68,7 +68,7 @@ class Generator:
     self.latent_shape = sizes.latent_shape(model, video)
     self._model, self._sampler, self._tiling = model, sampler, video.tiling
     model.check_mesh(mesh)
-    model.schedule.make_steps(sampler)  # raises if it cannot
+    model.schedule.make_steps(sampler)  # raises if unsupported
     stage = functools.partial(
       Stage, model, mesh=mesh, dtype=config.compute_dtype, offload=offload
     )
@@ -79,11 +79,11 @@ class Generator:
     self._negative = negative
     self._negative_text = None
     self.num_frames = sizes.decoded_frames(model, self._vae.network, video)
-    self._rows = NamedSharding(mesh, BATCH)
-    self._everywhere = NamedSharding(mesh, P())
+    self._batch_sharding = NamedSharding(mesh, BATCH)
+    self._replicated = NamedSharding(mesh, P())
 
   def flops(self) -> float:
-    """Of all steps of one clip in the transformer."""
+    """FLOPs of the transformer for one clip, over all sampling steps."""
     num_tokens = self._model.num_tokens(*self.latent_shape[:3])
     passes = self._sampler.num_steps * (2 if self._sampler.is_guided else 1)
     return passes * self._model.flops(num_tokens).forward
@@ -94,7 +94,7 @@ class Generator:
 
   @property
   def max_text_length(self) -> int:
-    """Tokens of a text that the model reads."""
+    """Most tokens of a text that the model reads."""
     return self._model.text_shape[0]
 
   def embed(self, batches: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
@@ -102,13 +102,14 @@ class Generator:
     with self._text_encoder.params() as params:
 
       def run(texts):
-        tokens_bs = jax.device_put(self._tokenize(texts)[0], self._rows)
+        tokens_bs, _ = self._tokenize(texts)
+        tokens_bs = jax.device_put(tokens_bs, self._batch_sharding)
         return programs.embed(self._text_encoder.network, params, tokens_bs)
 
       if self._negative_text is None:
         batches = iter(batches)
         first = next(batches)
-        # In a whole batch, so that it needs no program of its own.
+        # As a full batch, so that no other program is compiled.
         (text_bsd,) = self._one_ahead(run, [[self._negative] * len(first)])
         self._negative_text = text_bsd[0]
         batches = itertools.chain([first], batches)
@@ -120,15 +121,15 @@ class Generator:
     """Scaled latents fp32 [B, F, h, w, C] of batches.
 
     Args:
-      batches: embeddings [B, S, D], seeds of the B clips, and the noise to
-        start from [B, F, h, w, C] or None to draw it.
+      batches: embeddings [B, S, D], seeds of the B clips, and the initial noise
+        [B, F, h, w, C] or None to sample it.
     """
     with self._transformer.params() as params:
-      negative = jax.device_put(self._negative_text, self._everywhere)
+      negative = jax.device_put(self._negative_text, self._replicated)
 
       def run(batch):
         text_bsd, seeds, noise = batch
-        put = functools.partial(jax.device_put, device=self._rows)
+        put = functools.partial(jax.device_put, device=self._batch_sharding)
         return programs.denoise(
           self._transformer.network,
           params,
@@ -151,7 +152,7 @@ class Generator:
         return programs.decode_latents(
           self._vae.network,
           params,
-          jax.device_put(latents_bfhwc, self._rows),
+          jax.device_put(latents_bfhwc, self._batch_sharding),
           self._model.latent_scale,
           self._tiling,
         )
@@ -161,35 +162,35 @@ class Generator:
   def _one_ahead(
     self, run: Callable[[T], jax.Array], items: Iterable[T]
   ) -> Iterator[np.ndarray]:
-    """Results on the host; the devices have the next one before."""
-    waiting = None
+    """Results on the host, each fetched once the next one is dispatched."""
+    pending = None
     for item in items:
       with jax.set_mesh(self.mesh):
         result = run(item)
-      if waiting is not None:
-        yield jax.device_get(waiting)
-      waiting = result
-    if waiting is not None:
-      yield jax.device_get(waiting)
+      if pending is not None:
+        yield jax.device_get(pending)
+      pending = result
+    if pending is not None:
+      yield jax.device_get(pending)
 
 
-def checkpoint_id(model: VideoModel) -> str:
-  """Sixteen hex digits that tell a model's weights and configs from others."""
+def model_fingerprint(model: VideoModel) -> str:
+  """Hash (16 hex digits) of the weights and configs of a model."""
   parts = [model.fingerprint(part) for part in (*NETWORKS, TOKENIZER)]
   parts.append(json.dumps(model.schedule.to_json(), sort_keys=True))
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
 
 
-def made_by(
+def clip_fingerprint(
   model: VideoModel,
   config: ModelConfig,
   video: VideoConfig,
   sampler: SamplerConfig,
   **others: Any,
 ) -> dict[str, Any]:
-  """What decides how a clip looks, besides its prompt and seed."""
+  """Everything that determines a clip besides its prompt and seed."""
   return {
-    'checkpoint': checkpoint_id(model),
+    'checkpoint': model_fingerprint(model),
     'compute_dtype': config.compute_dtype,
     'video': dataclasses.asdict(video),
     'sampler': dataclasses.asdict(sampler),

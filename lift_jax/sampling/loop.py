@@ -1,4 +1,4 @@
-"""The rounds of a job: embed, denoise, decode, and write while more is made."""
+"""Sampling loop: rounds of embedding, denoising and decoding."""
 
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,16 +25,16 @@ T = TypeVar('T')
 
 
 class ClipWriter:
-  """Writes clips in threads, and notes each in the manifest once it is whole.
+  """Writes clips in threads and adds each to the manifest once it is complete.
 
-  Use it as a context manager: leaving it waits for what was begun.
+  Use it as a context manager: leaving it waits for pending clips.
 
   Args:
-    manifest: says where files go.
-    output: what is written.
+    manifest: decides the paths of files.
+    output: which files to write.
     num_threads: clips that are encoded at a time.
-    limit: clips that may wait before `put` blocks.
-    on_written: called for each clip, by the thread that calls `put`.
+    limit: clips that may be pending before `put` blocks.
+    on_written: called for each clip, in the thread that calls `put`.
   """
 
   def __init__(
@@ -48,27 +48,27 @@ class ClipWriter:
     self._manifest, self._output = manifest, output
     self._limit, self._on_written = limit, on_written
     self._pool = concurrent.futures.ThreadPoolExecutor(num_threads)
-    self._waiting = collections.deque()
+    self._pending = collections.deque()
 
   def put(
     self, clip: Clip, frames_thw3: np.ndarray, latents_fhwc: np.ndarray
   ) -> None:
-    """Hands a clip over; copies, so that the batch can go.
+    """Queues a clip for writing; copies it, so that the batch can be freed.
 
     Raises:
       UserError: this or an earlier clip cannot be written.
     """
-    while len(self._waiting) >= self._limit:
+    while len(self._pending) >= self._limit:
       self._finish_one()
     latents = latents_fhwc.copy() if self._output.keep_latents else None
-    self._waiting.append(
+    self._pending.append(
       self._pool.submit(self._write, clip, frames_thw3.copy(), latents)
     )
-    while self._waiting and self._waiting[0].done():
+    while self._pending and self._pending[0].done():
       self._finish_one()
 
   def _finish_one(self) -> None:
-    self._waiting.popleft().result()
+    self._pending.popleft().result()
     self._on_written()
 
   def _write(self, clip, frames_thw3, latents_fhwc) -> None:
@@ -83,7 +83,7 @@ class ClipWriter:
     except OSError as error:
       raise UserError(
         f'{video} cannot be written ({error.strerror or error}); make room and '
-        'run the same command again, which goes on from here'
+        'run the same command again to resume'
       ) from error
 
   def __enter__(self) -> Self:
@@ -91,7 +91,7 @@ class ClipWriter:
 
   def __exit__(self, kind, *exception) -> None:
     try:
-      while kind is None and self._waiting:
+      while kind is None and self._pending:
         self._finish_one()
     finally:
       self._pool.shutdown(cancel_futures=True)
@@ -104,7 +104,7 @@ class Clock:
     self.seconds = collections.Counter()
 
   def timed(self, stage: str, items: Iterator[T]) -> Iterator[T]:
-    """`items`, with the time that each takes to come."""
+    """Yields `items` and counts the time spent waiting for each."""
     while True:
       start = time.monotonic()
       try:
@@ -129,16 +129,16 @@ def run(
   peak_flops: float | None,
   logger: logging.Logger,
 ) -> bool:
-  """Makes the clips that are not finished, until all are or SIGTERM comes.
+  """Generates missing clips until all are finished or SIGTERM arrives.
 
   Args:
     clips: of this host.
-    finished: stems of those that are there already.
-    initial_noise: folder of the noise to start from; '' draws it.
-    peak_flops: of a device, or None where it is not known.
+    finished: stems of the clips that exist already.
+    initial_noise: folder of the initial noise; '' samples it.
+    peak_flops: per second and device; None if unknown.
 
   Returns:
-    Whether none is left.
+    Whether all clips are finished.
 
   Raises:
     UserError: a clip is not finite or cannot be written.
@@ -163,14 +163,14 @@ def run(
       )
       rounds.append((num_clips, clock.seconds))
   if stop.received:
-    logger.warning('SIGTERM: what was begun is written; run again to go on')
+    logger.warning('SIGTERM: pending clips are written; run again to resume')
   _summarize(generator, rounds, peak_flops, logger)
   num_made = sum(number for number, _ in rounds)
   return num_made == sum(clip.stem not in finished for clip in clips)
 
 
 def _round(generator, batches, initial_noise, stop, clock, writer) -> int:
-  """Takes some batches through all stages; returns how many clips it made."""
+  """Runs batches through all stages; returns the number of new clips."""
   texts = list(
     clock.timed(
       'text encoder',
@@ -198,14 +198,14 @@ def _round(generator, batches, initial_noise, stop, clock, writer) -> int:
     _check_finite(batch, latents_bfhwc)
   num_clips = 0
   videos = clock.timed('autoencoder', generator.decode(latents))
-  # Videos come first, so that their generator runs to its end, where the
-  # network leaves the devices.
+  # Videos come first in zip, so that their generator runs to its end, where the
+  # network is offloaded.
   for video_bthw3, batch, latents_bfhwc in zip(
     videos, batches, latents, strict=False
   ):
-    for row, clip in enumerate(batch.items):
-      if batch.is_new[row]:
-        writer.put(clip, video_bthw3[row], latents_bfhwc[row])
+    for slot, clip in enumerate(batch.items):
+      if batch.is_new[slot]:
+        writer.put(clip, video_bthw3[slot], latents_bfhwc[slot])
         num_clips += 1
   return num_clips
 
@@ -226,17 +226,17 @@ def _summarize(
   peak_flops: float | None,
   logger: logging.Logger,
 ) -> None:
-  """Where the time went, and the rate once everything is compiled.
+  """Logs the time of each stage, and the throughput without compilation.
 
   Args:
     rounds: (clips, seconds of each stage) of each round.
-    peak_flops: of a device, or None.
+    peak_flops: per second and device; None if unknown.
   """
   num_clips, seconds = _total(rounds)
   if not num_clips:
     return
   logger.info(
-    '%d videos in %.1f s: %s, compilation included',
+    '%d videos in %.1f s: %s, including compilation',
     num_clips,
     sum(seconds.values()),
     ', '.join(f'{stage} {spent:.1f} s' for stage, spent in seconds.items()),
@@ -246,13 +246,13 @@ def _summarize(
     return
   chips = generator.mesh.size
   logger.info(
-    'after the first round: %.4g s a video and chip, %.3g videos/s/chip',
+    'after the first round: %.4g chip-seconds per video, %.3g videos/s/chip',
     chips * sum(seconds.values()) / num_clips,
     num_clips / sum(seconds.values()) / chips,
   )
   if peak_flops is not None:
-    done = generator.flops() * num_clips / seconds['transformer'] / chips
-    logger.info('of the peak, the transformer: %.1f%%', 100 * done / peak_flops)
+    achieved = generator.flops() * num_clips / seconds['transformer'] / chips
+    logger.info('MFU of the transformer: %.1f%%', 100 * achieved / peak_flops)
 
 
 def _total(rounds) -> tuple[int, collections.Counter]:

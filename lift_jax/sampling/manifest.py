@@ -1,11 +1,10 @@
-"""The list of finished clips, written as a job goes: what may be trusted.
+"""Manifest of finished clips, appended to while a job runs.
 
   WORKDIR/manifest.jsonl         one line for each clip
   WORKDIR/.manifest-HOST.jsonl   the lines of the other hosts, while they run
 
-A clip counts from the moment its line is there, which comes after its files
-(see `journal`). A run that starts looks at what every file of its clips holds
-now.
+A clip is finished once it has a line, which is written after its files (see
+`journal`). Every run first compares the files of its clips with their hashes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +27,12 @@ _READERS = 8
 
 
 class Manifest:
-  """The lines of one job; use it as a context manager while clips are made.
+  """The manifest of one job; use it as a context manager while clips are added.
 
   Args:
-    workdir: where the manifest lies, and the folders of its files.
-    made_by: what decides how a clip looks: JSON values, nested dicts.
+    workdir: contains the manifest, and the folders of its files.
+    fingerprint: what determines a clip besides prompt and seed: JSON values,
+      nested dicts.
     kinds: of files that a clip has.
     host: number of this process.
   """
@@ -40,14 +40,14 @@ class Manifest:
   def __init__(
     self,
     workdir: pathlib.Path,
-    made_by: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
     kinds: Sequence[str] = (VIDEOS,),
     host: int = 0,
   ):
     self._workdir = workdir
     self._kinds = kinds
-    # As it is read back: tuples become lists.
-    self._made_by = json.loads(json.dumps(made_by))
+    # In the form that is read back: tuples become lists.
+    self._fingerprint = json.loads(json.dumps(fingerprint))
     self._journal = Journal(workdir / NAME, _stem, host)
 
   @property
@@ -55,33 +55,33 @@ class Manifest:
     return self._journal.path
 
   def file(self, clip: Clip, kind: str) -> pathlib.Path:
-    """Where a file of a clip lies."""
+    """The path of a file of a clip."""
     return self._workdir / kind / f'{clip.stem}{_SUFFIXES[kind]}'
 
   def gather(self, clips: Sequence[Clip]) -> None:
-    """Makes one file of all parts, in the order of `clips`.
+    """Merges the lines of all hosts into one file, in the order of `clips`.
 
-    For the first host, while no other writes. Clips of earlier runs that are
-    not among `clips` stay, at the end.
+    Only the primary host calls it, while no other writes. Clips of earlier runs
+    that are not in `clips` are kept, at the end.
     """
     self._journal.gather([clip.stem for clip in clips])
 
   def finished(self, clips: Sequence[Clip]) -> set[str]:
-    """Stems of those `clips` whose files are what the manifest says.
+    """Stems of those `clips` whose files match their hashes in the manifest.
 
     Raises:
-      UserError: a clip of another prompt, seed or setting has the name of one.
+      UserError: a clip of the same name has another prompt, seed or setting.
     """
     lines = self._journal.read()
     known = [clip for clip in clips if clip.stem in lines]
     for clip in known:
       self._check_same(lines[clip.stem], clip)
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-      is_whole = pool.map(
-        lambda clip: self._is_whole(lines[clip.stem], clip), known
+      is_intact = pool.map(
+        lambda clip: self._is_intact(lines[clip.stem], clip), known
       )
       return {
-        clip.stem for clip, yes in zip(known, is_whole, strict=True) if yes
+        clip.stem for clip, yes in zip(known, is_intact, strict=True) if yes
       }
 
   def _line(self, clip: Clip) -> dict[str, Any]:
@@ -92,34 +92,34 @@ class Manifest:
       'prompt': clip.prompt.text,
       'seed': clip.seed,
       'initial_noise': clip.initial_noise,
-      **self._made_by,
+      **self._fingerprint,
     }
 
   def _check_same(self, line: Mapping[str, Any], clip: Clip) -> None:
-    there = {key: line[key] for key in line.keys() - {'files'}}
-    for name, old, new in differences(there, self._line(clip)):
+    found = {key: line[key] for key in line.keys() - {'files'}}
+    for name, old, new in differences(found, self._line(clip)):
       raise UserError(
         f'{self.path}: {clip.stem} was made with {name} = {old!r}, which is '
         f'now {new!r}; give another --workdir'
       )
 
   def _digests(self, clip: Clip) -> dict[str, str]:
-    """Hashes of what the files of a clip hold now."""
+    """Hashes of the current files of a clip."""
     paths = [self.file(clip, kind) for kind in self._kinds]
     return {
       path.relative_to(self._workdir).as_posix(): file_sha256(path)
       for path in paths
     }
 
-  def _is_whole(self, line: Mapping[str, Any], clip: Clip) -> bool:
-    """Whether the files of a clip hold what they held when it was made."""
+  def _is_intact(self, line: Mapping[str, Any], clip: Clip) -> bool:
+    """Whether the files of a clip are unchanged since it was generated."""
     try:
       return self._digests(clip).items() <= line['files'].items()
     except OSError:
       return False
 
   def add(self, clip: Clip) -> None:
-    """Notes a clip whose files are there; threads may call it."""
+    """Adds a clip whose files are written; thread-safe."""
     digests = self._digests(clip)
     self._journal.add({'files': digests} | self._line(clip))
 
@@ -132,6 +132,6 @@ class Manifest:
 
 
 def _stem(line: Mapping[str, Any]) -> str:
-  """That of the clip of a line."""
+  """The stem of the clip of a line."""
   (video,) = (name for name in line['files'] if name.endswith('.mp4'))
   return pathlib.PurePosixPath(video).stem

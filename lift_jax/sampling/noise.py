@@ -1,7 +1,7 @@
-"""Noise and latents as files, to compare with other implementations.
+"""Files of initial noise and latents, to compare with other implementations.
 
-They lie as in diffusers' pipelines, [F, C, h, w]: F latent frames, C channels,
-h and w height and width in latents. A leading axis of 1 may be there.
+The layout is that of diffusers' pipelines, [F, C, h, w]: F latent frames, C
+channels, h and w height and width in latents. A leading axis of 1 is allowed.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ Shape = tuple[int, int, int, int]  # F, h, w, C
 
 
 def _open(path: pathlib.Path, shape: Shape) -> np.ndarray:
-  """The array of a file, not read yet.
+  """The array of a file, memory-mapped.
 
   Raises:
-    UserError: no such file, or another array.
+    UserError: no such file, or an array of another shape or dtype.
   """
   wanted = _channels_second(shape)
   try:
-    # Not numpy.load, which also opens archives, and those have no shape.
+    # Unlike numpy.load, this rejects archives.
     array = np.lib.format.open_memmap(path, mode='r')
   except FileNotFoundError:
     raise UserError(
-      f'{path}: no such file; a folder of initial noise holds one NAME.npy for '
+      f'{path}: no such file; a folder of initial noise needs one NAME.npy for '
       'each video'
     ) from None
   except (OSError, ValueError) as error:
@@ -40,11 +40,11 @@ def _open(path: pathlib.Path, shape: Shape) -> np.ndarray:
     ) from None
   if array.shape not in (wanted, (1, *wanted)):
     raise UserError(
-      f'{path}: shape {array.shape}; these videos start from {wanted}: latent '
+      f'{path}: shape {array.shape}, but these videos need {wanted}: latent '
       'frames, channels, height, width'
     )
   if not np.issubdtype(array.dtype, np.floating):
-    raise UserError(f'{path}: holds {array.dtype}; write floating point noise')
+    raise UserError(f'{path}: dtype {array.dtype}; write floating-point noise')
   return array
 
 
@@ -54,7 +54,7 @@ def with_initial_noise(
   """The clips, each with the hash of its file in `folder`.
 
   Raises:
-    UserError: a file is missing, or holds another array.
+    UserError: a file is missing, or its array has another shape or dtype.
   """
   started = []
   for clip in clips:
@@ -70,7 +70,7 @@ def read_initial_noise(
   """Noise fp32 [B, F, h, w, C] of B clips.
 
   Raises:
-    UserError: a file is missing, is of another shape or not finite.
+    UserError: a file is missing, has another shape or is not finite.
   """
   noise = []
   for clip in clips:
@@ -78,7 +78,7 @@ def read_initial_noise(
     array = np.array(_open(path, shape), np.float32)
     array = array.reshape(_channels_second(shape))
     if not np.isfinite(array).all():
-      raise UserError(f'{path}: holds NaN or infinity; write it again')
+      raise UserError(f'{path}: contains NaN or infinity; write it again')
     noise.append(np.moveaxis(array, 1, -1))
   return np.stack(noise)
 
@@ -89,6 +89,6 @@ def _channels_second(shape: Shape) -> Shape:
 
 
 def write_latents(path: pathlib.Path, latents_fhwc: np.ndarray) -> None:
-  """Writes scaled latents fp32 [F, C, h, w], beside and then renamed."""
+  """Writes scaled latents fp32 as [F, C, h, w], atomically."""
   with atomic_path(path) as partial, open(partial, 'wb') as file:
     np.save(file, np.moveaxis(latents_fhwc, -1, 1), allow_pickle=False)

@@ -1,9 +1,9 @@
-"""Texts to embeddings, these to latents, and latents to videos.
+"""Compiled programs of sampling: embed texts, denoise latents, decode videos.
 
-The three are separate programs, so that the networks need not be in memory
-together; each is compiled once for each shape. Under a mesh (`jax.set_mesh`)
-`embed` and `denoise` spread clips over 'data' and 'fsdp', and `decode_latents`
-spreads them over all devices where their number allows it.
+They are separate programs, so that the networks need not be in memory together;
+each is compiled once per shape. Under a mesh (`jax.set_mesh`) `embed` and
+`denoise` shard clips over 'data' and 'fsdp', and `decode_latents` shards them
+over all devices if the batch size allows it.
 
 B clips  F latent frames  h w height and width in latents  C channels  S text
 tokens  D width of their embeddings  N steps  T H W frames, height and width of
@@ -28,7 +28,7 @@ from lift_jax.partitioning import AXES, BATCH, BATCH_AXES, constrain
 def embed(
   model: FunctionalModel, params: Params, tokens_bs: jax.Array
 ) -> jax.Array:
-  """Text embeddings [B, S, D] in the type of the computation.
+  """Text embeddings [B, S, D] in the dtype of the computation.
 
   Args:
     model: the text encoder; pass the same object for the same program.
@@ -56,23 +56,24 @@ def denoise(
 ) -> jax.Array:
   """Scaled latents [B, F, h, w, C] in fp32.
 
-  Noise comes from the keys; what is given as an array is not drawn.
+  Noise is sampled from the keys unless it is given as an array.
 
   Args:
     model: the transformer; pass the same object for the same program.
     params: its parameters.
     schedule: the noise schedule that it was trained with.
-    config: sampler.
+    config: settings of the sampler.
     text_bsd: text embeddings [B, S, D].
-    negative_text_sd: embeddings of the negative prompt [S, D]; not read where
+    negative_text_sd: embeddings of the negative prompt [S, D]; ignored if
       `config` has no guidance.
     latent_shape: (F, h, w, C).
     keys_b2: uint32 [B, 2], see `sampler.clip_keys`.
     initial_noise: [B, F, h, w, C].
-    step_noise: noises of a stochastic sampler [N, B, F, h, w, C].
+    step_noise: noise of a stochastic sampler [N, B, F, h, w, C].
 
   Raises:
-    ValueError: something that `config` needs is missing, or has another shape.
+    ValueError: an argument that `config` needs is missing, or has another
+      shape.
   """
   clips_shape = (text_bsd.shape[0], *latent_shape)
   steps = schedule.make_steps(config)
@@ -121,15 +122,15 @@ def decode_latents(
 ) -> jax.Array:
   """Videos uint8 [B, T, H, W, 3] of scaled latents.
 
-  Each device decodes one clip after the other, so that memory does not grow
-  with the batch but for the results.
+  Each device decodes its clips in sequence, so that only the results take more
+  memory with a larger batch.
 
   Args:
     vae: the autoencoder; pass the same object for the same program.
-    params: its parameters, whole on each device.
-    latents_bfhwc: [B, F, h, w, C]; under a mesh B is a multiple of its 'data'
-      times 'fsdp', and if also of its size, all devices take part.
-    scale: of the latents.
+    params: its parameters, replicated on each device.
+    latents_bfhwc: [B, F, h, w, C]; under a mesh B is a multiple of 'data' times
+      'fsdp', and all devices take part if it is one of the mesh size.
+    scale: normalisation of the latents.
     tiling: whether the autoencoder works in tiles.
   """
 
@@ -146,11 +147,11 @@ def decode_latents(
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return decode_all(params, latents_bfhwc)
-  spread = AXES if latents_bfhwc.shape[0] % mesh.size == 0 else BATCH_AXES
+  axes = AXES if latents_bfhwc.shape[0] % mesh.size == 0 else BATCH_AXES
   return jax.shard_map(
     decode_all,
     mesh=mesh,
-    in_specs=(P(), P(spread)),
-    out_specs=P(spread),
+    in_specs=(P(), P(axes)),
+    out_specs=P(axes),
     check_vma=False,
   )(params, latents_bfhwc)

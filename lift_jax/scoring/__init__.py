@@ -1,1 +1,1 @@
-"""Rating videos with a critic, by the tens of thousands."""
+"""Rating videos with a critic."""

@@ -1,4 +1,4 @@
-"""Settings of `lift score`, beside those of model and mesh."""
+"""Settings of `lift score`, except those of model and mesh."""
 
 import dataclasses
 
@@ -12,13 +12,14 @@ KINDS = ('labels', 'soft')
 
 @dataclasses.dataclass(frozen=True)
 class VideosConfig:
-  """Which videos are rated.
+  """Which videos to rate.
 
   Attributes:
     root: folder that paths in the files are relative to; '' for clips of the
       toy world.
     files: see `scoring.videos`.
-    on_bad_record: 'error' stops at the first; 'skip' lists them and goes on.
+    on_bad_record: 'error' stops at the first bad record; 'skip' lists and
+      skips them.
   """
 
   root: str
@@ -33,16 +34,16 @@ class VideosConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ScoringPromptsConfig:
-  """What the critic is asked.
+  """The prompts of the critic and its answers.
 
   Attributes:
     questions: prompt JSON with the three questions that it was trained on; ''
-      takes those that `lift train_critic` left beside it, and our own for a
+      takes those that `lift train_critic` wrote next to it, and our own for a
       random critic.
-    text_buckets: the numbers of tokens that a caption, with the words around
-      it, may take beside the frames; each is compiled on its own.
-    max_answer_tokens: of a rationale, its label included; 0 asks for none, and
-      the rating costs one reading of the prompt.
+    text_buckets: allowed numbers of tokens of the caption and the text around
+      it, without those of the frames; one program is compiled for each.
+    max_answer_tokens: of label and rationale; 0 generates none, and a rating
+      takes only one forward pass over the prompt.
   """
 
   questions: str
@@ -64,10 +65,10 @@ class RewardConfig:
   """From ratings to the score that `lift align` reads.
 
   Attributes:
-    good: worth of each label, in [0, 1].
+    good: score of the label, in [0, 1].
     normal: see `good`.
     bad: see `good`.
-    kind: 'labels', the mean worth of the three labels, as LiFT; or 'soft', the
+    kind: 'labels', the mean score of the three labels, as LiFT; or 'soft', the
       mean of its expectation under the critic's probabilities.
     decimals: of the score; None does not round. LiFT keeps 2.
   """
@@ -80,22 +81,22 @@ class RewardConfig:
 
   def __post_init__(self):
     config_lib.check_choice('reward.kind', self.kind, KINDS)
-    self.worth()  # is refused here, and not once everything is rated
+    self.reward_map()  # checks its arguments before anything is rated
     if self.decimals is not None and self.decimals < 0:
       raise UserError('reward.decimals must not be below 0')
 
-  def worth(self) -> RewardMap:
+  def reward_map(self) -> RewardMap:
     """The score of each label."""
     return RewardMap(self.good, self.normal, self.bad)
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoringRunConfig:
-  """How the work is cut up; none of it changes a rating but for rounding.
+  """How the work is divided; affects ratings only through rounding.
 
   Attributes:
     batch_per_shard: videos that are rated together on each shard of the batch
-      (the mesh has data x fsdp of them).
+      (the mesh has data x fsdp shards).
     num_readers: threads that decode videos.
     read_ahead: batches that are decoded before they are needed.
   """

@@ -1,4 +1,4 @@
-"""Ratings as LiFT publishes them, with more beside; `lift align` takes them."""
+"""Scored records: LiFT's published format with extra keys, for `lift align`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,21 +18,19 @@ PUBLISHED_KEYS = {
 def scored_record(
   line: Mapping[str, Any], reward: RewardConfig
 ) -> dict[str, Any]:
-  """What is written of a video.
-
-  A record with an "error" has no score: nothing is made up for it.
+  """The record of a video; one with an "error" has no score.
 
   Args:
     line: of the journal.
-    reward: what the labels are worth.
+    reward: the score of each label.
   """
-  worth = reward.worth()
+  reward_map = reward.reward_map()
   record = {'video': line['video'], 'caption': line['caption']}
   if 'probabilities' in line:
-    soft = _expected(line['probabilities'], worth)
+    soft = _expected(line['probabilities'], reward_map)
     if 'error' not in line:
-      labels = video_reward(line['labels'], worth)
-      score = labels if reward.kind == 'labels' else soft
+      hard = video_reward(line['labels'], reward_map)
+      score = hard if reward.kind == 'labels' else soft
       if reward.decimals is not None:
         score = round(score, reward.decimals)
       record['score'] = score
@@ -50,11 +48,11 @@ def scored_record(
 
 
 def _expected(
-  probabilities: Mapping[str, Mapping[str, float]], worth: RewardMap
+  probabilities: Mapping[str, Mapping[str, float]], reward_map: RewardMap
 ) -> float:
-  """The mean over dimensions of the expected worth of the label."""
+  """The mean over dimensions of the expected score of the label."""
   total = sum(
-    probabilities[dimension][label] * worth.score(label)
+    probabilities[dimension][label] * reward_map.score(label)
     for dimension in DIMENSIONS
     for label in LABELS
   )

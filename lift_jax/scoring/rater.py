@@ -1,4 +1,4 @@
-"""Videos through the critic, in full batches of one length, read ahead.
+"""Rates videos in full batches of one shape, with frames decoded ahead.
 
 Legend: B videos, Q questions, N tokens of a prefix, M tokens of a question.
 """
@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from lift_jax.data import video as video_lib
-from lift_jax.data.cache import stamp
-from lift_jax.data.critic_pipeline import decode_selected
+from lift_jax.data.cache import file_signature
+from lift_jax.data.critic_examples import decode_selected
 from lift_jax.data.critic_prompts import CriticPrompts
 from lift_jax.data.hra import LABELS
 from lift_jax.errors import UserError
@@ -36,25 +36,25 @@ from lift_jax.scoring.config import ScoringPromptsConfig, ScoringRunConfig
 from lift_jax.scoring.scorer import Prompts, Ratings, Scorer
 from lift_jax.scoring.videos import CaptionedVideo
 
-# Brightest level of a clip that counts as black, and largest change of one that
-# counts as static: what lossy codecs leave of 0. x264 at a rate factor of 18
-# changes the pixels of a still picture by up to 17.
+# Largest pixel value of a black clip, and largest change of a static one: the
+# error of lossy codecs. x264 at a rate factor of 18 changes the pixels of a
+# still image by up to 17.
 _NOISE = 18
-# Share of the vocabulary below which the labels are a forced choice.
+# Probability of all labels together below which a rating is flagged.
 _LOW_MASS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-  """A video with its prompts.
+class RatingTask:
+  """A video with its tokenised prompts.
 
   Attributes:
-    video: to be rated.
-    clip: what its file states.
-    selection: the frames that its prompts are made for.
-    prefix: ids of what its prompts have in common.
-    questions: ids of the rest of each prompt.
-    length: tokens that its prefix is padded to.
+    video: the clip to rate.
+    clip: metadata of its file.
+    selection: the frames that its prompts have positions for.
+    prefix: token ids that its prompts share.
+    questions: token ids of the rest of each prompt.
+    length: number of tokens of the padded prefix.
   """
 
   video: CaptionedVideo
@@ -66,7 +66,7 @@ class Task:
 
   @property
   def shape(self) -> tuple[int, int]:
-    """Videos with the same shape share batches."""
+    """Videos of the same shape share batches."""
     return self.selection.num_positions, self.length
 
 
@@ -76,15 +76,15 @@ def make_task(
   frames: FrameProcessor,
   prompts: CriticPrompts,
   text_buckets: Sequence[int],
-) -> Task:
+) -> RatingTask:
   """Tokenises the prompts of a video.
 
   Raises:
-    UserError: a clip that is no video, or a text that is too long.
+    UserError: a clip that is not a video, or a text that is too long.
   """
   clip = video_lib.probe(video.path, where=video.where)
   selection = frames.select(clip)
-  whole = [
+  complete = [
     tokenizer.inference(
       video.caption,
       question,
@@ -94,7 +94,7 @@ def make_task(
     )
     for question in prompts.questions.values()
   ]
-  split = shared_prefix(whole)
+  split = shared_prefix(complete)
   lengths = [selection.num_positions + text for text in sorted(text_buckets)]
   fitting = [length for length in lengths if length >= split]
   if not fitting:
@@ -103,19 +103,23 @@ def make_task(
       'tokens, more than the largest of prompts.text_buckets '
       f'({max(text_buckets)}); raise it, or shorten the caption'
     )
-  questions = [ids[split:] for ids in whole]
-  return Task(video, clip, selection, whole[0][:split], questions, fitting[0])
+  questions = [ids[split:] for ids in complete]
+  return RatingTask(
+    video, clip, selection, complete[0][:split], questions, fitting[0]
+  )
 
 
-def pad_prompts(tasks: Sequence[Task], length: int, pad_id: int) -> Prompts:
+def pad_prompts(
+  tasks: Sequence[RatingTask], length: int, pad_id: int
+) -> Prompts:
   """Prompts of a batch; questions are padded to `length`."""
   prefix_bn = np.full((len(tasks), tasks[0].length), pad_id, np.int32)
   num_questions = len(tasks[0].questions)
   question_bqm = np.full((len(tasks), num_questions, length), pad_id, np.int32)
-  for row, task in enumerate(tasks):
-    prefix_bn[row, : len(task.prefix)] = task.prefix
+  for slot, task in enumerate(tasks):
+    prefix_bn[slot, : len(task.prefix)] = task.prefix
     for number, ids in enumerate(task.questions):
-      question_bqm[row, number, : len(ids)] = ids
+      question_bqm[slot, number, : len(ids)] = ids
   return Prompts(
     prefix_bn,
     np.array([len(task.prefix) for task in tasks], np.int32),
@@ -124,14 +128,16 @@ def pad_prompts(tasks: Sequence[Task], length: int, pad_id: int) -> Prompts:
   )
 
 
-def read_frames(task: Task, frames: FrameProcessor) -> tuple[Frames, list[str]]:
-  """Arrays of a clip for the critic, and flags for what is unusual about it.
+def read_frames(
+  task: RatingTask, frames: FrameProcessor
+) -> tuple[Frames, list[str]]:
+  """Arrays of a clip for the critic, and flags of suspicious properties.
 
-  Flagged clips are rated all the same.
+  Flagged clips are rated nevertheless.
 
   Raises:
     UserError: the clip cannot be decoded, or not to the frames that its prompt
-      was made for.
+      has positions for.
   """
   video, selection = task.video, task.selection
   clip = decode_selected(video.path, task.clip, selection, frames, video.where)
@@ -148,42 +154,42 @@ def read_frames(task: Task, frames: FrameProcessor) -> tuple[Frames, list[str]]:
 
 
 class Rater:
-  """Rates videos and notes each in a journal.
+  """Rates videos and writes each rating to a journal.
 
   Args:
-    scorer: makes the critic, once there is something to rate.
-    num_shards: of the batch, on the critic's mesh.
+    make_scorer: loads the critic; called once there is something to rate.
+    num_shards: number of shards of a batch on the critic's mesh.
     tokenizer: of the critic.
     label_ids: the first token of each label.
-    prompts: what it is asked.
-    settings: what decides a rating, noted with each.
+    prompts: questions and format of the prompts.
+    fingerprint: what determines a rating, written with each.
     frames: of the critic.
     texts: lengths of prompts and answers.
-    config: how the work is cut up.
-    on_bad_record: 'error' stops at a video that cannot be used; 'skip' notes
-      it as an error of its own.
+    config: how the work is divided.
+    on_bad_record: 'error' stops at an unusable video; 'skip' writes a line with
+      the error.
   """
 
   def __init__(
     self,
-    scorer: Callable[[], Scorer],
+    make_scorer: Callable[[], Scorer],
     num_shards: int,
     tokenizer: Tokenizer,
     label_ids: Mapping[str, int],
     prompts: CriticPrompts,
-    settings: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
     frames: FrameProcessor,
     texts: ScoringPromptsConfig,
     config: ScoringRunConfig,
     on_bad_record: str,
   ):
-    self._make_scorer, self._scorer = scorer, None
+    self._make_scorer, self._scorer = make_scorer, None
     self._batch_size = config.batch_per_shard * num_shards
     self._tokenizer, self._prompts = tokenizer, prompts
     self._labels = {token: label for label, token in label_ids.items()}
-    self._settings, self._frames = dict(settings), frames
+    self._fingerprint, self._frames = dict(fingerprint), frames
     self._texts, self._config = texts, config
-    self._stops = on_bad_record == 'error'
+    self._raises = on_bad_record == 'error'
     self.seconds = 0.0  # spent waiting for the devices
     self.num_rated = 0
 
@@ -196,18 +202,18 @@ class Rater:
     progress: Progress,
     logger: logging.Logger,
   ) -> bool:
-    """Rates the videos that are not done, until all are or SIGTERM comes.
+    """Rates the videos that are not done, until all are or SIGTERM arrives.
 
     Args:
       videos: of this host.
-      done: keys of those that the journal holds.
+      done: keys of the videos that are in the journal.
 
     Returns:
-      Whether none is left.
+      Whether all videos are done.
 
     Raises:
-      UserError: a video that cannot be used, answers that the critic has no
-        room for, a critic that is not finite, or a disk that is full.
+      UserError: an unusable video, prompts and answers that exceed the context
+        of the critic, probabilities that are not finite, or a full disk.
     """
     if all(video.key in done for video in videos):
       return True
@@ -215,7 +221,7 @@ class Rater:
       self._config.num_readers
     ) as pool:
       tasks = self._tasks(videos, done, pool, journal, progress)
-      # All rounded up alike, so that the number of programs is that of buckets.
+      # One length for all questions, so that there is one program per bucket.
       longest = max(
         (len(q) for task in tasks for q in task.questions), default=1
       )
@@ -226,20 +232,22 @@ class Rater:
         by_shape[task.shape].append(task)
       batches = (
         batch
-        for _, some in sorted(by_shape.items())
+        for _, same in sorted(by_shape.items())
         for batch in fill_batches(
-          some, lambda task: task.video.key in done, self._batch_size
+          same, lambda task: task.video.key in done, self._batch_size
         )
       )
       for batch, frames in self._read_ahead(batches, pool):
         if stop.received:
-          logger.warning('SIGTERM: what was rated is kept; run again to go on')
+          logger.warning('SIGTERM: ratings are kept; run again to resume')
           return False
         self._rate(batch, frames, length, journal, progress)
     return True
 
-  def _check_length(self, tasks: Sequence[Task], question_length: int) -> None:
-    """Refuses prompts and answers that together are more than is read."""
+  def _check_length(
+    self, tasks: Sequence[RatingTask], question_length: int
+  ) -> None:
+    """Raises UserError if prompt and answer exceed the critic's context."""
     prompt_length = question_length + max(
       (task.length for task in tasks), default=0
     )
@@ -252,10 +260,10 @@ class Rater:
         'the largest of prompts.text_buckets'
       )
 
-  def _tasks(self, videos, done, pool, journal, progress) -> list[Task]:
-    """Prompts of all videos: those that are done keep their rows too."""
+  def _tasks(self, videos, done, pool, journal, progress) -> list[RatingTask]:
+    """Tasks of all videos; those that are done keep their batch slots."""
 
-    def make(video: CaptionedVideo) -> Task | UserError:
+    def make(video: CaptionedVideo) -> RatingTask | UserError:
       try:
         return make_task(
           video,
@@ -269,47 +277,47 @@ class Rater:
 
     tasks = []
     for video, task in zip(videos, pool.map(make, videos), strict=True):
-      if isinstance(task, Task):
+      if isinstance(task, RatingTask):
         tasks.append(task)
       elif video.key not in done:
-        self._refuse(video, task, journal, progress)
+        self._reject(video, task, journal, progress)
     return tasks
 
-  def _refuse(self, video, error: UserError, journal, progress) -> None:
-    """A video that cannot be used: the end, or an entry that says why."""
-    if self._stops:
+  def _reject(self, video, error: UserError, journal, progress) -> None:
+    """Raises the error of an unusable video, or writes it to the journal."""
+    if self._raises:
       raise error
-    self._note(self._line(video) | {'error': str(error)}, journal, progress)
+    self._write(self._line(video) | {'error': str(error)}, journal, progress)
 
-  def _note(self, line: dict[str, Any], journal, progress) -> None:
+  def _write(self, line: dict[str, Any], journal, progress) -> None:
     try:
       journal.add(line)
     except OSError as error:
       raise UserError(
         f'{journal.path} cannot be written ({error.strerror}); make room and '
-        'run the same command again, which goes on from here'
+        'run the same command again to resume'
       ) from None
     progress.update(1)
 
   def _read_ahead(
-    self, batches: Iterator[WorkBatch[Task]], pool
-  ) -> Iterator[tuple[WorkBatch[Task], list]]:
-    """Batches with futures of their frames, decoded before they are needed."""
+    self, batches: Iterator[WorkBatch[RatingTask]], pool
+  ) -> Iterator[tuple[WorkBatch[RatingTask], list]]:
+    """Batches with futures of their frames, decoded ahead of use."""
 
-    def begin(batch: WorkBatch[Task]):
-      # A video that fills several rows is read once.
+    def submit(batch: WorkBatch[RatingTask]):
+      # A video that fills several slots is decoded once.
       futures = {
         task.video.key: pool.submit(read_frames, task, self._frames)
         for task in {task.video.key: task for task in batch.items}.values()
       }
       return batch, [futures[task.video.key] for task in batch.items]
 
-    waiting = collections.deque()
+    pending = collections.deque()
     for batch in batches:
-      waiting.append(begin(batch))
-      if len(waiting) > self._config.read_ahead:
-        yield waiting.popleft()
-    yield from waiting
+      pending.append(submit(batch))
+      if len(pending) > self._config.read_ahead:
+        yield pending.popleft()
+    yield from pending
 
   def _rate(self, batch, futures, length, journal, progress) -> None:
     frames, flagged, new = [], [], []
@@ -320,7 +328,7 @@ class Rater:
         clip_frames, flags = future.result()
       except UserError as error:
         if is_new:
-          self._refuse(task.video, error, journal, progress)
+          self._reject(task.video, error, journal, progress)
         is_new, flags = False, []
         clip_frames = jax.tree.map(
           lambda shape: np.zeros(shape.shape, shape.dtype),
@@ -341,32 +349,32 @@ class Rater:
       self._texts.max_answer_tokens,
     )
     self.seconds += time.monotonic() - start
-    for row, task in enumerate(batch.items):
-      if new[row]:
-        line = self._rated(task.video, ratings, row, flagged[row])
-        self._note(line, journal, progress)
+    for slot, task in enumerate(batch.items):
+      if new[slot]:
+        line = self._rated(task.video, ratings, slot, flagged[slot])
+        self._write(line, journal, progress)
         self.num_rated += 1
 
   def _line(self, video: CaptionedVideo) -> dict[str, Any]:
     return {
       'video': video.video,
       'caption': video.caption,
-      'stamp': list(stamp(video.path) or ()),
-      **self._settings,
+      'stamp': list(file_signature(video.path) or ()),
+      **self._fingerprint,
     }
 
   def _rated(
-    self, video: CaptionedVideo, ratings: Ratings, row: int, flags: list[str]
+    self, video: CaptionedVideo, ratings: Ratings, slot: int, flags: list[str]
   ) -> dict[str, Any]:
-    """The entry of a video.
+    """The journal line of a rated video.
 
     Raises:
       UserError: probabilities that are not finite.
     """
-    probabilities_ql = ratings.probabilities_bql[row]
+    probabilities_ql = ratings.probabilities_bql[slot]
     if not np.isfinite(probabilities_ql).all():
       raise UserError(
-        f'{video.where}: the critic gives no finite probabilities; try '
+        f'{video.where}: the probabilities of the critic are not finite; try '
         'model.compute_dtype = float32, or another critic'
       )
     line = self._line(video) | {'flags': list(flags)}
@@ -379,14 +387,14 @@ class Rater:
     line['label_mass'] = {
       dimension: float(mass)
       for dimension, mass in zip(
-        self._prompts.questions, ratings.mass_bq[row], strict=True
+        self._prompts.questions, ratings.mass_bq[slot], strict=True
       )
     }
     if min(line['label_mass'].values()) < _LOW_MASS:
       line['flags'].append('low label mass')
     try:
       line['answers'] = {
-        dimension: self._answer(ratings, row, number)
+        dimension: self._answer(ratings, slot, number)
         for number, dimension in enumerate(self._prompts.questions)
       }
       line['labels'] = {
@@ -397,15 +405,15 @@ class Rater:
       line['error'] = str(error)
     return line
 
-  def _answer(self, ratings: Ratings, row: int, number: int) -> str:
-    """The text of an answer: its label alone, where no more was asked for."""
+  def _answer(self, ratings: Ratings, slot: int, number: int) -> str:
+    """The text of an answer; only the label if no answer was generated."""
     if ratings.answer_bqa is not None:
-      return self._tokenizer.decode(ratings.answer_bqa[row, number].tolist())
-    token = int(ratings.first_bq[row, number])
+      return self._tokenizer.decode(ratings.answer_bqa[slot, number].tolist())
+    token = int(ratings.first_bq[slot, number])
     if token not in self._labels:
       raise UserError(
         f'the answer begins with {self._tokenizer.decode([token])!r}, not with '
-        f'{", ".join(LABELS)}; use a critic trained to answer so, with the '
+        f'{", ".join(LABELS)}; use a critic trained on this format, with the '
         'questions and the prompt template of its training'
       )
     return format_answer(self._labels[token], '')

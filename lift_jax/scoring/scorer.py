@@ -1,13 +1,13 @@
-"""A critic on the devices of one host: videos in, ratings out.
+"""Inference of a critic on the devices of one host: prompts in, ratings out.
 
-The rating is the first token of an answer, so it takes no generation: the
-prompt is read once and the logits behind its last token tell how probable each
-label is. What comes before the question (system text, frames, caption) is read
-once for the three questions of a video.
+The rating is the first token of an answer, so no generation is needed: the
+logits at the last token of the prompt give the probability of each label. The
+prefix (system text, frames, caption) is computed once for the three questions
+of a video.
 
 Legend: B videos, Q questions, N tokens of a prefix, M tokens of a question, R
-rows of the cache (videos x questions), A tokens of an answer, K stop tokens, V
-vocabulary, L labels.
+sequences of the cache (videos x questions), A tokens of an answer, K stop
+tokens, V vocabulary, L labels.
 """
 
 from collections.abc import Mapping
@@ -31,10 +31,10 @@ class Prompts(NamedTuple):
   """Prompts of a batch, in two parts.
 
   Attributes:
-    prefix_bn: ids int32 [B, N] of what the questions of a video have in
-      common, padded on the right.
+    prefix_bn: token ids int32 [B, N] that the prompts of a video share, padded
+      on the right.
     prefix_length_b: int32 [B].
-    question_bqm: ids int32 [B, Q, M] of the rest, padded on the right.
+    question_bqm: token ids int32 [B, Q, M] of the rest, padded on the right.
     question_length_bq: int32 [B, Q], each at least 1.
   """
 
@@ -45,14 +45,14 @@ class Prompts(NamedTuple):
 
 
 class Ratings(NamedTuple):
-  """What the critic says of a batch.
+  """Ratings of a batch.
 
   Attributes:
-    probabilities_bql: fp32 [B, Q, L], of the labels alone.
+    probabilities_bql: fp32 [B, Q, L], normalised over the labels.
     mass_bq: fp32 [B, Q], the probability that an answer begins with a label.
-    first_bq: int32 [B, Q], the most probable first token of all.
-    answer_bqa: int32 [B, Q, A], a greedy answer, padded after its stop token;
-      None where none was asked for.
+    first_bq: int32 [B, Q], the most probable first token.
+    answer_bqa: int32 [B, Q, A], the greedy answer, padded after its stop token;
+      None if none was generated.
   """
 
   probabilities_bql: np.ndarray
@@ -73,7 +73,7 @@ def rate(
   label_ids: tuple[tuple[str, int], ...],
   max_length: int,
 ):
-  """(probabilities, mass, first token), and the cache behind the prompts.
+  """((probabilities, mass, first token), cache after the prompts).
 
   Args:
     model: the critic; pass the same object for the same program.
@@ -81,7 +81,7 @@ def rate(
     frames: arrays of the clips, as the critic's `FrameProcessor` makes them.
     prompts: of the batch.
     label_ids: (label, first token of its answer) of each label.
-    max_length: of a prefix, a question and its answer, in tokens.
+    max_length: of prefix, question and answer together, in tokens.
   """
   num_questions = prompts.question_bqm.shape[1]
   _, cache = model(
@@ -122,16 +122,16 @@ def answer(
   pad_id: int,
   max_tokens: int,
 ) -> tuple[jax.Array, Any]:
-  """Greedy answers int32 [R, max_tokens], and the cache behind them.
+  """Greedy answers int32 [R, max_tokens], and the cache after them.
 
-  It ends as soon as every row has stopped.
+  Decoding ends as soon as every sequence has stopped.
 
   Args:
     first_r: first token of each answer.
-    cache: behind the prompts, with room for `max_tokens` more.
+    cache: after the prompts, with room for `max_tokens` more.
   """
-  rows = first_r.shape[0]
-  answers_ra = jnp.full((rows, max_tokens), pad_id, jnp.int32)
+  num_sequences = first_r.shape[0]
+  answers_ra = jnp.full((num_sequences, max_tokens), pad_id, jnp.int32)
 
   def is_unfinished(carry):
     number, token_r, _, is_done_r, _ = carry
@@ -157,28 +157,28 @@ def answer(
     next_r = jnp.argmax(logits_rv, axis=-1).astype(jnp.int32)
     return number + 1, next_r, answers_ra, is_done_r, cache
 
-  start = (0, first_r, answers_ra, jnp.zeros(rows, bool), cache)
+  start = (0, first_r, answers_ra, jnp.zeros(num_sequences, bool), cache)
   *_, answers_ra, _, cache = jax.lax.while_loop(
     is_unfinished, next_token, start
   )
-  return answers_ra, cache  # which makes room for the one that was given
+  return answers_ra, cache  # an output, so that the donated one is reused
 
 
 class Scorer:
   """A critic, loaded on the devices of this host.
 
   Args:
-    critic: opened.
+    critic: the folder of the critic.
     mesh: of the devices.
     dtype: of the computation and of the parameters.
     attention: see `models.attention`.
     label_ids: first token of each label.
-    stop_ids: any of these ends an answer.
-    pad_id: fills up.
+    stop_ids: tokens that end an answer.
+    pad_id: token for padding.
 
   Raises:
-    UserError: the mesh does not divide the critic, or its weights are not
-      those of its config.
+    UserError: the mesh does not divide the critic, or its weights do not match
+      its config.
   """
 
   def __init__(
@@ -209,7 +209,7 @@ class Scorer:
   def __call__(
     self, frames: Frames, prompts: Prompts, max_answer_tokens: int
   ) -> Ratings:
-    """Rates a batch of videos; `frames` as of `rate`."""
+    """Rates a batch of videos; for `frames` see `rate`."""
     batch, num_questions, length = prompts.question_bqm.shape
     put = functools.partial(jax.device_put, device=self._batch_sharding)
     with jax.set_mesh(self.mesh):

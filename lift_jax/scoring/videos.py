@@ -1,7 +1,7 @@
-"""Which videos are to be rated, and what they should show.
+"""Readers for lists of videos to rate, with their captions.
 
 Lists of `{"video", "caption"}`, as LiFT publishes them; manifests of `lift
-sample`; or conversations (HRA), of which each clip counts once.
+sample`; or conversations (HRA), each clip of which is rated once.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ from lift_jax.runtime.files import json_sha256
 
 @dataclasses.dataclass(frozen=True)
 class CaptionedVideo:
-  """A clip to be rated.
+  """A clip to rate.
 
   Attributes:
     video: path relative to the root, with '/'.
     path: the same, absolute.
     caption: what it should show.
-    file: the file that lists it, as the caller named it.
-    index: position there, from 0.
+    file: the file that lists it, as given by the caller.
+    index: of the record in that file, from 0.
   """
 
   video: str
@@ -54,12 +54,12 @@ class CaptionedVideo:
 
   @property
   def key(self) -> str:
-    """Tells it from every other clip and caption."""
+    """Identifies clip and caption, see `key_of`."""
     return key_of(self.video, self.caption)
 
 
 def key_of(video: str, caption: str) -> str:
-  """Sixteen hex digits of a clip with a caption."""
+  """Hash (16 hex digits) of the path of a clip and its caption."""
   return json_sha256([video, caption])[:16]
 
 
@@ -71,14 +71,14 @@ def read_videos(
 ) -> ReadResult[CaptionedVideo]:
   """Reads and checks lists of videos.
 
-  A clip that is listed again with the same caption counts once.
+  Duplicates of clip and caption are read once.
 
   Args:
     root: the folder that paths are relative to, and may not leave.
     files: .json or .jsonl, relative to the root or absolute.
     on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
       records.
-    questions: that conversations may hold; others are found in them.
+    questions: of the conversations, if known; others are detected.
 
   Raises:
     UserError: a bad file or record, or no usable record at all.
@@ -105,21 +105,23 @@ def _items(name: str, path: pathlib.Path) -> list[Any]:
   wanted = 'objects with "video" and "caption"'
   if path.suffix != '.jsonl':
     return parse_list(name, text, wanted)
-  rows = enumerate(text.split('\n'), 1)
+  lines = enumerate(text.split('\n'), 1)
   return [
-    parse_json(name, row, wanted, number) for number, row in rows if row.strip()
+    parse_json(name, line, wanted, number)
+    for number, line in lines
+    if line.strip()
   ]
 
 
 def _find_questions(items: list[Any]) -> tuple[str, ...]:
-  """The questions of conversations, which stand behind their captions."""
+  """The questions of conversations, which follow their captions."""
   texts = []
   for item in items:
     if isinstance(item, dict) and 'conversations' in item:
       try:
         texts.append(hra.human_text(item))
       except RecordError:
-        continue  # told when its own turn comes
+        continue  # reported when this record is read
   return hra.find_questions(texts) if texts else ()
 
 
@@ -135,14 +137,14 @@ def _video(
   if 'conversations' in item:
     name = text_field(item, 'video')
     text = hra.human_text(item)
-    # Those that are known first: what few clips have in common may be more.
+    # Known questions first: the text that a few clips share may be longer.
     known = [one for one in questions if text.rstrip().endswith(one)]
     caption, _ = hra.split_text(text, known or found)
   elif 'files' in item:  # of a manifest
     files = item['files'] if isinstance(item['files'], dict) else {}
     names = [name for name in files if name.endswith('.mp4')]
     if len(names) != 1:
-      raise RecordError('"files" names no mp4 file; give a manifest')
+      raise RecordError('"files" must name one mp4 file; give a manifest')
     name, caption = names[0], text_field(item, 'prompt')
   else:
     name, caption = text_field(item, 'video'), text_field(item, 'caption')

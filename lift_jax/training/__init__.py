@@ -1,1 +1,1 @@
-"""State, loss, step and loop of fine-tuning."""
+"""Training: objectives, steps, state, validation and the loop."""

@@ -1,4 +1,4 @@
-"""A text-to-video transformer, made ready to be fine-tuned on a mesh."""
+"""Fine-tuning of a text-to-video transformer: network, step, fingerprint."""
 
 import dataclasses
 import functools
@@ -57,10 +57,7 @@ def make_setup(
 def load_base(
   setup: Setup, folder: VideoModel, compute_dtype: str, key: jax.Array
 ) -> tuple[Params, Params]:
-  """(trainable, frozen) parameters before the first step.
-
-  See `setup.load`.
-  """
+  """(trainable, frozen) parameters before the first step; see `setup.load`."""
   return setup_lib.load(
     setup,
     functools.partial(folder.load, 'transformer'),
@@ -76,7 +73,7 @@ def make_step(
   objective: Objective,
   tx: optax.GradientTransformation,
 ):
-  """The step of a run, see `step.make_train_step`."""
+  """The training step; see `step.make_train_step`."""
   return make_train_step(
     setup.model,
     folder.schedule,
@@ -96,8 +93,8 @@ def check_data_needs(config: ObjectiveConfig) -> None:
   objective = config.chosen
   if objective.unit != 'clip':
     raise UserError(
-      f'objective.name is {config.name!r}, which trains on a '
-      f'{objective.unit} at a time; lift align reads single clips'
+      f'objective.name is {config.name!r}, which trains on units of a '
+      f'{objective.unit}; lift align reads single clips'
     )
   if unknown := set(objective.columns) - set(COLUMNS):
     raise UserError(
@@ -106,10 +103,10 @@ def check_data_needs(config: ObjectiveConfig) -> None:
     )
 
 
-def reference_of(trainable: Params, objective: Objective) -> Params:
-  """What the step compares with: `trainable` as it is now, if it needs it.
+def make_reference(trainable: Params, objective: Objective) -> Params:
+  """A copy of the initial `trainable` for objectives that need one, else {}.
 
-  New adapters change nothing yet, so with them this is the model without any.
+  New adapters have no effect yet, so with LoRA this is the base model.
   """
   if not objective.needs_reference:
     return {}
@@ -119,13 +116,13 @@ def reference_of(trainable: Params, objective: Objective) -> Params:
 def step_flops(
   folder: VideoModel, trainable: str, latents_shape: tuple[int, ...]
 ) -> float:
-  """FLOPs of a step on latents [B, F, h, w, C], all devices together."""
+  """FLOPs of a step on latents [B, F, h, w, C], summed over all devices."""
   num_videos, *size, _ = latents_shape
   flops = folder.flops(folder.num_tokens(*size))
   return num_videos * flops.training(trains_kernels=trainable != 'lora')
 
 
-def belongs_to(
+def fingerprint(
   folder: VideoModel,
   config: TrainConfig,
   objective: ObjectiveConfig,
@@ -133,7 +130,7 @@ def belongs_to(
   scored: list[ScoredEntry],
   batch_size: int,
 ) -> dict[str, Any]:
-  """What a checkpoint of this run may be continued with."""
+  """What a run must share with a checkpoint to resume from it."""
   data = [(s.entry.key, s.reward, s.is_real) for s in scored]
   adapters = dataclasses.asdict(lora_config)
   adapters['targets'] = list(adapters['targets'])
@@ -141,7 +138,7 @@ def belongs_to(
     'model': folder.fingerprint('transformer'),
     'trainable': config.trainable,
     'lora': adapters if config.trainable == 'lora' else None,
-    # Its settings may change on the way, as the learning rate may.
+    # Its settings may change between runs, as the learning rate may.
     'objective': objective.name,
     'has_ema': config.ema_decay > 0,
     'seed': config.seed,

@@ -1,6 +1,6 @@
-"""How a batch lies on a mesh, whole and in parts.
+"""Shardings of a batch, and its division into micro-batches.
 
-B examples  A micro-batches  U units of a micro-batch, which are never parted
+B examples  A micro-batches  U units of a micro-batch, which are never split
 """
 
 import jax
@@ -13,22 +13,22 @@ def batch_spec(ndim: int) -> jax.sharding.PartitionSpec:
 
 
 def micro_batches(x: jax.Array, num: int, unit_size: int = 1) -> jax.Array:
-  """[B, ...] to [A, B / A, ...], each micro-batch spread over all devices.
+  """[B, ...] to [A, B / A, ...], each micro-batch sharded over all devices.
 
-  Unit i goes to micro-batch i % A: a device keeps the examples it holds.
+  Unit i goes to micro-batch i % A, so no example moves to another device.
 
   Args:
     x: any array of a batch.
-    num: of micro-batches.
-    unit_size: neighbouring examples that stay together.
+    num: number of micro-batches.
+    unit_size: consecutive examples that stay together.
   """
   micro = x.reshape(-1, num, unit_size, *x.shape[1:]).swapaxes(0, 1)
   micro = micro.reshape(num, -1, *x.shape[1:])
   return constrain(micro, jax.sharding.PartitionSpec(None, *batch_spec(x.ndim)))
 
 
-def whole_batch(x: jax.Array, num_units: int) -> jax.Array:
-  """The inverse of `micro_batches`, also for one value of each unit.
+def merge_micro_batches(x: jax.Array, num_units: int) -> jax.Array:
+  """The inverse of `micro_batches`, also for one value per unit.
 
   Args:
     x: [A, U, ...], or [A, U * unit_size, ...].

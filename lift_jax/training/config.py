@@ -12,28 +12,28 @@ from lift_jax.training.setup import IS_TRAINABLE
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """How long, on what batches, and which parameters.
+  """Length, batches and trainable parameters of a run.
 
   Attributes:
-    steps: optimizer steps in all; takes precedence over `epochs`, so that one
+    steps: total optimizer steps; takes precedence over `epochs`, so that one
       flag shortens a run. None takes `epochs`.
     epochs: passes over the data.
-    batch_size: videos of an optimizer step; takes precedence over
+    batch_size: videos per optimizer step; takes precedence over
       `batch_per_device`.
-    batch_per_device: the same for each device.
-    grad_accum: parts a batch is worked through in, one after the other.
+    batch_per_device: the same per device.
+    grad_accum: micro-batches per optimizer step.
     seed: of everything random.
     trainable: 'blocks' (every parameter of the transformer blocks, as LiFT),
       'all', or 'lora'.
-    remat: what the backward pass keeps, see `models.remat`.
+    remat: what is saved for the backward pass, see `models.remat`.
     ema_decay: of a moving average of the parameters; 0 keeps none.
     log_every: optimizer steps between two entries of the metrics.
-    profile: 'START:COUNT' writes a JAX profiler trace of COUNT steps from step
-      START on to WORKDIR/profile; '' writes none.
+    profile: 'START:COUNT' writes a JAX profiler trace of COUNT steps, starting
+      with step START, to WORKDIR/profile; '' writes none.
     wandb_project: logs to Weights & Biases too; '' does not.
-    export: writes what was trained to WORKDIR/export at the end, as it is
-      published.
-    export_dtype: of that folder.
+    export: writes the trained model to WORKDIR/export at the end, in the
+      published format.
+    export_dtype: of the weights in that folder.
   """
 
   steps: int | None
@@ -76,10 +76,10 @@ class TrainConfig:
     return profiling.parse_steps(self.profile)
 
   def global_batch(self, num_devices: int, batch_shards: int) -> int:
-    """Videos of an optimizer step.
+    """Videos per optimizer step.
 
     Raises:
-      UserError: they do not spread evenly over the mesh.
+      UserError: they do not divide evenly over the mesh.
     """
     size = self.batch_size or self.batch_per_device * num_devices
     parts = batch_shards * self.grad_accum
@@ -91,7 +91,7 @@ class TrainConfig:
     return size
 
   def num_steps(self, num_records: int, batch_size: int) -> int:
-    """Optimizer steps in all; what `epochs` comes to is rounded up."""
+    """Total optimizer steps; from `epochs`, rounded up."""
     if self.steps is not None:
       return self.steps
     return max(1, math.ceil(round(self.epochs * num_records) / batch_size))
@@ -99,11 +99,11 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AlignTrainConfig(TrainConfig):
-  """What the alignment of a text-to-video model has besides.
+  """Further settings for the alignment of a text-to-video model.
 
   Attributes:
     caption_dropout: share of captions replaced by the empty one.
-    num_threads: that read the cache.
+    num_threads: threads that read the cache.
   """
 
   caption_dropout: float

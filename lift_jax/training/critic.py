@@ -1,4 +1,4 @@
-"""A critic, made ready to be trained on a mesh."""
+"""Training of a critic: network, step, FLOPs, fingerprint."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lift_jax.data.critic_pipeline import CriticDataConfig, Example
+from lift_jax.data.critic_examples import CriticDataConfig, Example
 from lift_jax.errors import UserError, listing
 from lift_jax.models import lora
 from lift_jax.models.critic_config import CriticModelConfig
@@ -38,11 +38,12 @@ def make_setup(
   """Declares the network of a run; allocates nothing.
 
   Raises:
-    UserError: the mesh does not divide it, or this cannot train.
+    UserError: the mesh does not divide it, or `train.trainable` does not suit a
+      critic.
   """
   if train.trainable not in TRAINABLE:
     raise UserError(
-      f'train.trainable is {train.trainable!r}; of a critic, choose one of '
+      f'train.trainable is {train.trainable!r}; for a critic, choose one of '
       f'{list(TRAINABLE)}'
     )
   critic.check_mesh(mesh)
@@ -53,7 +54,7 @@ def make_setup(
   )
   if train.trainable == 'lora':
     if critic.adapter is not None:
-      # They would be exported without those that they build upon.
+      # The export would lack the adapters that the new ones build upon.
       raise UserError(
         f'model.adapter is {critic.adapter.path}: new adapters cannot be '
         "trained on top of others; set train.trainable to 'all', or "
@@ -72,14 +73,15 @@ def make_setup(
 
 
 def _check_published(critic: Critic, abstract_params: Params) -> None:
-  """Raises UserError for adapters that could not be written in the end."""
+  """Raises UserError for adapters that the published format cannot hold."""
   adapters, _ = param_paths.partition(abstract_params, lora.is_adapter)
   known = {row.ours for row in critic.adapter_table}
-  if strangers := param_paths.flatten(adapters).keys() - known:
-    layers = {name.rpartition('/')[0] for name in strangers}
+  if unknown := param_paths.flatten(adapters).keys() - known:
+    layers = {name.rpartition('/')[0] for name in unknown}
     raise UserError(
-      f'lora.targets: {listing(layers)} are not of the language model, and '
-      f'published adapters are; an example that is: {critic.lora_targets[0]!r}'
+      f'lora.targets: {listing(layers)} are not part of the language model, '
+      'the only one that published adapters cover; try '
+      f'{critic.lora_targets[0]!r}'
     )
 
 
@@ -96,7 +98,7 @@ def make_step(
   tx: optax.GradientTransformation,
   max_targets: int,
 ):
-  """The step of a run, see `critic_step.make_critic_step`."""
+  """The training step; see `critic_step.make_critic_step`."""
   return make_critic_step(
     setup.model,
     tx,
@@ -107,17 +109,17 @@ def make_step(
 def step_flops(
   critic: Critic, trainable: str, batch: CriticBatch, max_targets: int
 ) -> float:
-  """FLOPs of a step on a batch, all devices together.
+  """FLOPs of a step on a batch, summed over all devices.
 
-  Recomputation is not counted. With adapters nothing goes back through the
-  vision tower, and the kernels of the language model have no gradient; the
+  Recomputation is not counted. With adapters there is no backward pass through
+  the vision tower, and the kernels of the language model have no gradient; the
   adapters themselves are not counted.
 
   Args:
-    critic: that trains.
+    critic: the one in training.
     trainable: 'lora' or 'all'.
-    batch: of which only shapes are read.
-    max_targets: answer tokens of a sequence at most.
+    batch: only its shapes are read.
+    max_targets: most answer tokens of a sequence.
   """
   batch_size, num_tokens = batch.tokens.shape
   vision = critic.vision_flops(batch.frames)
@@ -128,7 +130,7 @@ def step_flops(
   return vision + 2 * (decoder - attention) + 3 * attention
 
 
-def belongs_to(
+def fingerprint(
   critic: Critic,
   config: CriticModelConfig,
   train: TrainConfig,
@@ -137,18 +139,18 @@ def belongs_to(
   data_config: CriticDataConfig,
   batch_size: int,
 ) -> dict[str, Any]:
-  """What a checkpoint of this run may be continued with."""
-  # One after the other: all the tokens of a large set, as JSON, are gigabytes.
+  """What a run must share with a checkpoint to resume from it."""
+  # Hashed one by one: as JSON, the tokens of a large data set are gigabytes.
   digest = hashlib.sha256()
   for example in examples:
-    row = [
+    values = [
       example.record.video,
       example.is_real,
       len(example.selection.indices),
       example.length,
       hashlib.sha256(example.tokens.tobytes()).hexdigest(),
     ]
-    digest.update(json.dumps(row).encode() + b'\n')
+    digest.update(json.dumps(values).encode() + b'\n')
   adapters = dataclasses.asdict(lora_config)
   adapters['targets'] = list(adapters['targets'])
   return {

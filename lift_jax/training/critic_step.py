@@ -1,11 +1,11 @@
-"""One step of training a critic on annotators' answers, jitted as a whole.
+"""The training step of a critic, on the answers of annotators.
 
   loss = sum_bt w_b (-log p(answer token t of example b)) / sum_bt w_b
 
-over the answer tokens of the whole batch: long answers count more, as in the
+over the answer tokens of the full batch: long answers count more, as in the
 reference, which averages over the tokens of the global batch.
 
-B examples  N tokens of a sequence  K answer tokens of it at most  V vocabulary
+B examples  N tokens of a sequence  K most answer tokens of one  V vocabulary
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ from lift_jax.weights import param_paths
 
 
 class CriticBatch(NamedTuple):
-  """Rated clips; see `data.critic_pipeline`.
+  """Rated clips, from `data.critic_pipeline`.
 
   Attributes:
     frames: arrays that the critic's `FrameProcessor` defines, [B, ...] each.
     tokens: int32 [B, N], padded on the right.
-    is_target: bool [B, N], what is to be learned.
+    is_target: bool [B, N], the tokens of the answer.
     segment_ids: int32 [B, N], 1 for tokens and 0 for padding.
-    weight: fp32 [B].
+    weight: fp32 [B], of each example in the loss.
   """
 
   frames: Frames
@@ -43,12 +43,12 @@ class CriticBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CriticStepConfig:
-  """What the loss is made of.
+  """Settings of the step.
 
   Attributes:
-    max_targets: answer tokens of an example at most; only for these is the
-      vocabulary computed.
-    grad_accum: micro-batches of a step.
+    max_targets: most answer tokens of an example; logits are computed for
+      these positions only.
+    grad_accum: micro-batches per step.
     ema_decay: of the moving average; 0 keeps none.
   """
 
@@ -63,28 +63,28 @@ def answer_losses(
   """-log p of every answer token.
 
   Args:
-    params: the whole network.
+    params: of the full network.
 
   Returns:
-    Losses fp32 [B, K]; whether there is such a token, bool [B, K]; whether it
-    was the most probable one, bool [B, K]. Tokens are in their order.
+    Losses fp32 [B, K]; whether the answer has such a token, bool [B, K];
+    whether it was the most probable one, bool [B, K]. Tokens keep their order.
   """
   hidden_bnd = model(params, batch.frames, batch.tokens)
-  # Positions of the answer first, in their order.
+  # Positions of the answer come first, in their order.
   order_bn = jnp.argsort(~batch.is_target, axis=1, stable=True)
   position_bk = order_bn[:, :max_targets]
-  is_there_bk = jnp.take_along_axis(batch.is_target, position_bk, axis=1)
+  is_token_bk = jnp.take_along_axis(batch.is_target, position_bk, axis=1)
   target_bk = jnp.take_along_axis(batch.tokens, position_bk, axis=1)
-  target_bk = jnp.where(is_there_bk, target_bk, 0)
-  # A token is predicted by the one before it.
-  before_bk = jnp.maximum(position_bk - 1, 0)
-  hidden_bkd = jnp.take_along_axis(hidden_bnd, before_bk[:, :, None], axis=1)
+  target_bk = jnp.where(is_token_bk, target_bk, 0)
+  # The logits at a position predict the next token.
+  previous_bk = jnp.maximum(position_bk - 1, 0)
+  hidden_bkd = jnp.take_along_axis(hidden_bnd, previous_bk[:, :, None], axis=1)
   logits_bkv = model(params, hidden_bkd, method='logits')
   loss_bk = optax.softmax_cross_entropy_with_integer_labels(
     logits_bkv, target_bk
   )
-  is_right_bk = jnp.argmax(logits_bkv, axis=-1) == target_bk
-  return loss_bk, is_there_bk, is_right_bk & is_there_bk
+  is_correct_bk = jnp.argmax(logits_bkv, axis=-1) == target_bk
+  return loss_bk, is_token_bk, is_correct_bk & is_token_bk
 
 
 def make_critic_step(
@@ -92,18 +92,18 @@ def make_critic_step(
   tx: optax.GradientTransformation,
   config: CriticStepConfig,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """`step(state, frozen, batch) -> (state, metrics)`; nothing is random."""
+  """`step(state, frozen, batch) -> (state, metrics)`; deterministic."""
 
   def loss_fn(trainable, frozen, batch, total_weight):
-    loss_bk, is_there_bk, is_right_bk = answer_losses(
+    loss_bk, is_token_bk, is_correct_bk = answer_losses(
       model, param_paths.merge(trainable, frozen), batch, config.max_targets
     )
-    weight_bk = batch.weight[:, None] * is_there_bk
+    weight_bk = batch.weight[:, None] * is_token_bk
     sums = {
-      'token_accuracy': jnp.sum(is_right_bk),
+      'token_accuracy': jnp.sum(is_correct_bk),
       # The first token of an answer is its label.
-      'label_accuracy': jnp.sum(is_right_bk[:, 0]),
-      'label_loss': jnp.sum(loss_bk[:, 0] * is_there_bk[:, 0]),
+      'label_accuracy': jnp.sum(is_correct_bk[:, 0]),
+      'label_loss': jnp.sum(loss_bk[:, 0] * is_token_bk[:, 0]),
     }
     return jnp.sum(weight_bk * loss_bk) / total_weight, sums
 

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a critic in training, on held-out answers."""
+"""Validation of a critic: loss and accuracy on held-out answers."""
 
 from collections.abc import Callable, Iterator
 import dataclasses
@@ -16,7 +16,7 @@ from lift_jax.training.critic_step import CriticBatch, answer_losses
 
 @dataclasses.dataclass(frozen=True)
 class CriticValidationConfig:
-  """Validation on the way.
+  """Validation during training.
 
   Attributes:
     every_steps: optimizer steps between two validations; 0 makes none. There is
@@ -34,28 +34,28 @@ class CriticValidationConfig:
 def _sums(
   model: FunctionalModel, params: Params, batch: CriticBatch, max_targets: int
 ) -> dict[str, jax.Array]:
-  loss_bk, is_there_bk, is_right_bk = answer_losses(
+  loss_bk, is_token_bk, is_correct_bk = answer_losses(
     model, params, batch, max_targets
   )
   return {
-    'loss': jnp.sum(loss_bk * is_there_bk),
-    'label_loss': jnp.sum(loss_bk[:, 0] * is_there_bk[:, 0]),
-    'right_tokens': jnp.sum(is_right_bk),
-    'right_labels': jnp.sum(is_right_bk[:, 0]),
-    'tokens': jnp.sum(is_there_bk),
-    'labels': jnp.sum(is_there_bk[:, 0]),
+    'loss': jnp.sum(loss_bk * is_token_bk),
+    'label_loss': jnp.sum(loss_bk[:, 0] * is_token_bk[:, 0]),
+    'correct_tokens': jnp.sum(is_correct_bk),
+    'correct_labels': jnp.sum(is_correct_bk[:, 0]),
+    'tokens': jnp.sum(is_token_bk),
+    'labels': jnp.sum(is_token_bk[:, 0]),
   }
 
 
 class CriticValidation:
-  """Loss and accuracy over a fixed set; every host must call it.
+  """Loss and accuracy on a fixed data set; every host must call it.
 
   Args:
-    batches: `batches()` gives the rows of this host, batch by batch.
-    batch_size: rows of a batch over all hosts.
+    batches: `batches()` yields batches, each with the examples of this host.
+    batch_size: examples per batch over all hosts.
     sharding: of a batch along its first axis.
     model: the critic; pass the same object for the same program.
-    max_targets: answer tokens of a row at most.
+    max_targets: most answer tokens of an example.
   """
 
   def __init__(
@@ -82,9 +82,9 @@ class CriticValidation:
       'validation/loss': float(total['loss'] / total['tokens']),
       'validation/label_loss': float(total['label_loss'] / total['labels']),
       'validation/token_accuracy': float(
-        total['right_tokens'] / total['tokens']
+        total['correct_tokens'] / total['tokens']
       ),
       'validation/label_accuracy': float(
-        total['right_labels'] / total['labels']
+        total['correct_labels'] / total['labels']
       ),
     }

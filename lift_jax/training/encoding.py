@@ -1,4 +1,4 @@
-"""Videos and captions to what the transformer is trained on, batch by batch."""
+"""Encoding of videos and captions into latents and embeddings."""
 
 from collections.abc import Sequence
 import functools
@@ -17,14 +17,14 @@ from lift_jax.models.stage import Stage
 class ClipEncoder:
   """Video autoencoder and text encoder on the devices of this host.
 
-  Both are loaded when they are first used, and compiled once for each shape; a
-  batch that is not full is filled up by repetition and cut again.
+  Both are loaded on first use and compiled once per shape; a partial batch is
+  padded by repeating its last item, and the results are cut again.
 
   Args:
     model: folder of the networks.
-    batch_per_device: videos, and captions, that a device takes at a time.
-    dtype: type of the computation and of the weights.
-    keep_dtype: type of the results.
+    batch_per_device: videos, and captions, that a device encodes at a time.
+    dtype: of the computation and of the weights.
+    keep_dtype: of the results.
     tiling: whether the VAE works in tiles, as the reference does.
   """
 
@@ -64,7 +64,7 @@ class ClipEncoder:
     self._encode_text = jax.jit(encode_text)
 
   def _run(self, function, stage: Stage, array: np.ndarray):
-    """`function` over one batch that may not be full."""
+    """`function` on one batch, possibly a partial one."""
     count = len(array)
     array = np.concatenate(
       [array, np.repeat(array[-1:], self.batch_size - count, axis=0)]
@@ -80,24 +80,24 @@ class ClipEncoder:
       frames_bthw3: uint8 [B, T, H, W, 3], at most `batch_size` clips.
 
     Raises:
-      UserError: the VAE's tiles do not fit together at this size.
+      UserError: the VAE's tiles do not join exactly at this size.
     """
     moments = self._run(self._encode_video, self._vae, frames_bthw3)
     height, width = frames_bthw3.shape[2:4]
     expected = (height // self._shrink, width // self._shrink)
     if moments[0].shape[2:4] != expected:
-      # Overlaps are rounded down to whole latents, so that tiles of some sizes
-      # cover a row or column twice.
+      # Overlaps are rounded down to integer latents, so that for some sizes
+      # tiles cover a row or column twice.
       raise UserError(
         f'data.sizes: {height} x {width} pixels encode to '
         f'{moments[0].shape[2:4]} latents instead of {expected}: the tiles of '
-        'this VAE do not meet there; choose another size, or set '
+        'this VAE do not join exactly; choose another size, or set '
         'prepare.tiling = False'
       )
     return moments
 
   def captions(self, captions: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
-    """Embeddings [B, S, D], and which captions were cut to the length S."""
+    """Embeddings [B, S, D], and which captions were truncated to length S."""
     tokens_bs, truncated = self._tokenize(captions)
     text_bsd = self._run(self._encode_text, self._text_encoder, tokens_bs)
     return text_bsd, truncated
@@ -110,14 +110,14 @@ def check_sizes(model: VideoModel, sizes: Sequence[tuple[int, int]]) -> None:
     if height % multiple or width % multiple:
       raise UserError(
         f'data.sizes: {height} x {width} is not a multiple of {multiple} '
-        'pixels, as this model needs'
+        'pixels, which this model requires'
       )
 
 
-def identity(
+def fingerprint(
   model: VideoModel, *, dtype, keep_dtype, tiling: bool
 ) -> dict[str, object]:
-  """What decides the encoded form of a clip, for the cache to remember."""
+  """Everything that determines the encoding of given frames and captions."""
   return {
     'vae': model.fingerprint('vae'),
     'text_encoder': model.fingerprint('text_encoder'),

@@ -1,4 +1,4 @@
-"""The loop around a compiled step: batches in, checkpoints and metrics out."""
+"""Training loop: batches in, checkpoints and metrics out."""
 
 import collections
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from lift_jax.weights.checkpoints import TrainCheckpoints
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-  """What throughput is counted in.
+  """What throughput is computed from.
 
   Attributes:
-    batch_size: videos of a step.
-    flops: of a step, by the shapes of its batch.
+    batch_size: videos per step.
+    flops: of a step, given its batch.
     num_devices: over all hosts.
-    peak_flops: of a device, or None.
-    compile_seconds: spent compiling so far, which is not step time.
+    peak_flops: per second and device; None if unknown.
+    compile_seconds: time spent on compilation so far, not counted as step time.
   """
 
   batch_size: int
@@ -41,11 +41,11 @@ class Workload:
 
 
 class CompiledSteps:
-  """A step, compiled once for each bucket and measured while at it.
+  """A step, compiled once per bucket; logs compile time and memory.
 
   Args:
     jitted: see `jit_step`.
-    describe: what tells the batches of a bucket, in words.
+    describe: names the shape of a batch, for the log.
     logger: gets the time and memory of each program.
   """
 
@@ -59,7 +59,7 @@ class CompiledSteps:
     self._describe = describe
     self._logger = logger
     self._compiled = {}
-    self.seconds = 0.0  # spent compiling
+    self.seconds = 0.0  # spent on compilation
 
   def __call__(self, state, frozen, batch, *rest):
     shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
@@ -83,18 +83,18 @@ def jit_step(
   step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
   state: TrainState,
 ):
-  """The step, jitted: it donates the state, and leaves it laid out as it was.
+  """The jitted step: donates the state and keeps its shardings.
 
   Args:
     step: `step(state, frozen, batch, *rest) -> (state, metrics)`, pure.
-    state: before the first of them, or its shapes with their shardings.
+    state: before the first step, or its shapes and shardings.
   """
   shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def _memory(compiled) -> str:
-  """Bytes per device that a program holds, as XLA counts them."""
+  """Memory per device of a program, according to XLA."""
   analysis = compiled.memory_analysis()
   if analysis is None:
     return 'memory per device unknown'
@@ -108,7 +108,7 @@ def _memory(compiled) -> str:
 
 
 class _Interval:
-  """Metrics and clock between two entries of the log."""
+  """Metrics and clock between two log entries."""
 
   def __init__(self, workload: Workload):
     self._workload = workload
@@ -121,14 +121,14 @@ class _Interval:
     self._start = time.monotonic()
     self._compiling = self._workload.compile_seconds()
 
-  def leave_out(self, work: Callable[[], None]) -> None:
-    """Does work that is not training, with the clock stopped."""
+  def exclude(self, work: Callable[[], None]) -> None:
+    """Runs work that is not training, with the clock stopped."""
     start = time.monotonic()
     work()
     self._start += time.monotonic() - start
 
   def add(self, step: int, metrics, flops: float, folder) -> None:
-    """Reads the metrics of a step, which waits until it is done.
+    """Fetches the metrics of a step; blocks until it is done.
 
     Raises:
       UserError: the loss or the gradient is NaN or infinite.
@@ -143,20 +143,20 @@ class _Interval:
 
   def close(self) -> dict[str, float]:
     """Means and rates since the last entry; starts the next interval."""
-    load = self._workload
-    compiling = load.compile_seconds() - self._compiling
+    workload = self._workload
+    compiling = workload.compile_seconds() - self._compiling
     seconds = max(time.monotonic() - self._start - compiling, 1e-9)
     per_second = len(self._steps) / seconds
     summary = metrics_lib.summarize(self._steps) | {
       'step_seconds': 1 / per_second,
       'data_wait_seconds': self.data_seconds / len(self._steps),
       'videos_per_second_per_chip': (
-        load.batch_size * per_second / load.num_devices
+        workload.batch_size * per_second / workload.num_devices
       ),
     }
-    if load.peak_flops is not None:
-      done = self._flops / seconds / load.num_devices
-      summary['mfu'] = done / load.peak_flops
+    if workload.peak_flops is not None:
+      achieved = self._flops / seconds / workload.num_devices
+      summary['mfu'] = achieved / workload.peak_flops
     self._reset()
     return summary
 
@@ -164,7 +164,7 @@ class _Interval:
 def _diverged(name: str, value: float, step: int, folder) -> UserError:
   return UserError(
     f'{name} is {value} at step {step}: the run has stopped, its last good '
-    f'checkpoint is kept in {folder}; try a lower learning rate, or '
+    f'checkpoint is in {folder}; try a lower learning rate, or '
     'model.compute_dtype = float32'
   )
 
@@ -173,7 +173,7 @@ _norm = jax.jit(optax.tree.norm)
 
 
 def _check_finite(state: TrainState, step: int, folder) -> None:
-  """Raises UserError if a step with a finite loss has spoilt the parameters."""
+  """Raises UserError if a parameter is NaN or infinite, whatever the loss."""
   norm = float(_norm(state.trainable))
   if not math.isfinite(norm):
     raise _diverged('the norm of the parameters', norm, step, folder)
@@ -201,11 +201,11 @@ def run(
   Args:
     step_fn: `step_fn(state, batch) -> (state, metrics)`; donates the state.
     next_batch: blocks until a batch is on the devices.
-    data_state: position of the data after the batches that were taken.
+    data_state: position in the data after the batches that were taken.
     learning_rate: of a step, for the log.
     profiler: traces some of the steps.
-    validate: `validate(step, state, is_last)` is called before the first step
-      of all and after each step; its time does not count.
+    validate: `validate(step, state, is_last)` is called before step 1 of a new
+      run and after every step; its time is not counted as step time.
 
   Raises:
     UserError: a loss, gradient or parameter is NaN or infinite, or a
@@ -214,29 +214,29 @@ def run(
   step = first_step = int(state.step)
   interval = _Interval(workload)
   # Metrics are read one step late, so that the host never waits for the step it
-  # has just started; before a checkpoint all are read, so that it is good.
-  late = collections.deque()
+  # has just dispatched. Before a checkpoint all are read: it must be finite.
+  pending = collections.deque()
   progress = Progress(
     num_steps, 'step', done=step, logger=logger, enabled=is_primary
   )
   with progress, profiler, StopSignal(together=True) as stop:
     if validate is not None and step == 0:
-      interval.leave_out(functools.partial(validate, 0, state, False))
+      interval.exclude(functools.partial(validate, 0, state, False))
     while step < num_steps:
       profiler.before(step + 1)
       start = time.monotonic()
       batch = next_batch()
       interval.data_seconds += time.monotonic() - start
       state, metrics = step_fn(state, batch)
-      late.append((step + 1, metrics, workload.flops(batch)))
+      pending.append((step + 1, metrics, workload.flops(batch)))
       step += 1
       profiler.after(step, metrics)
       is_last = step == num_steps
       stopping = stop.everywhere()
       saving = checkpoints.is_due(step) or is_last or stopping
       logging_now = step % log_every == 0 or is_last or stopping
-      while len(late) > (0 if saving or logging_now else 1):
-        interval.add(*late.popleft(), checkpoints.folder)
+      while len(pending) > (0 if saving or logging_now else 1):
+        interval.add(*pending.popleft(), checkpoints.folder)
       if step == first_step + 1:
         jax.block_until_ready(metrics)
         logger.info('first step took %.1f s', time.monotonic() - start)
@@ -245,8 +245,8 @@ def run(
         rate = float(learning_rate(step - 1))
         writer.write(step, interval.close() | {'learning_rate': rate})
       if validate is not None and not stopping:
-        # Before saving, so that a killed run makes up for what it missed.
-        interval.leave_out(functools.partial(validate, step, state, is_last))
+        # Before saving, so that a run killed in between validates again.
+        interval.exclude(functools.partial(validate, step, state, is_last))
       if saving:
         _check_finite(state, step, checkpoints.folder)
         checkpoints.save(step, state, data_state())

@@ -1,7 +1,7 @@
-"""The main of every training job, from the mesh to the last checkpoint.
+"""The main function of every training job, from the mesh to the export.
 
-A job fills in what is its own (data, network, step, FLOPs, validation, export)
-as a `Task`; `run` calls its methods in the order in which they stand there.
+A job implements its own parts (data, network, step, FLOPs, validation, export)
+as a `Task`; `run` calls the methods in the order of their definition.
 """
 
 import abc
@@ -32,37 +32,38 @@ from lift_jax.weights.checkpoints import TrainCheckpoints
 # `step(state, frozen, batch, *constants) -> (state, metrics)`, pure.
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
-# `validate(step, params, writer)`, of the whole network.
+# `validate(step, params, writer)`, with the parameters of the full network.
 Validate = Callable[[int, Params, metrics.MetricWriter], None]
 
 
 class Task(abc.ABC):
-  """What a job trains, on what data, and what it makes of the result.
+  """What a job trains, on what data, and how it validates and exports.
 
-  It is made once the mesh is known: it reads, checks and describes the data,
-  and declares the network. Nothing large is allocated.
+  The constructor reads, checks and logs the data and declares the network on
+  the mesh. It allocates nothing large.
 
   Attributes:
     setup: the network on the mesh.
-    num_examples: that an epoch goes through.
-    iterator: endless batches, of each the examples that this host holds.
-    belongs_to: what a checkpoint of the run may be continued with, JSON-like.
+    num_examples: in an epoch.
+    iterator: endless batches, each with the examples that this host holds.
+    fingerprint: what a run must share with a checkpoint to resume from it;
+      JSON values.
   """
 
   setup: Setup
   num_examples: int
   iterator: grain.DatasetIterator
-  belongs_to: dict[str, Any]
+  fingerprint: dict[str, Any]
 
   @abc.abstractmethod
-  def begin(self) -> None:
-    """Writes the config, now that no check can refuse the run any more."""
+  def on_start(self) -> None:
+    """Called once all checks have passed, to write the config."""
 
   @abc.abstractmethod
   def make_validation(self) -> Validate | None:
-    """What is called every `validation.every_steps` steps, if anything.
+    """The function to call every `validation.every_steps` steps, if any.
 
-    What needs the devices for a while, such as a text encoder, is done here,
+    Whatever needs the devices only once, such as a text encoder, is run here,
     before the state takes their memory.
     """
 
@@ -71,23 +72,23 @@ class Task(abc.ABC):
     """(trainable, frozen) parameters before the first step.
 
     Args:
-      key: of those that are new.
+      key: for new parameters.
     """
 
   @abc.abstractmethod
   def make_step(
     self, tx: optax.GradientTransformation, trainable: Params
   ) -> tuple[Step, tuple[Any, ...]]:
-    """The step, and its constants: arrays on the mesh.
+    """The step, and its constant arguments: arrays on the mesh.
 
     Args:
       tx: the optimizer.
-      trainable: before the first step of all; it will be donated.
+      trainable: initial parameters; they will be donated.
     """
 
   @abc.abstractmethod
   def to_batch(self, arrays: Mapping[str, jax.Array]) -> Any:
-    """The batch of the step, of the arrays of the iterator."""
+    """The batch that the step takes, from arrays of the iterator."""
 
   @abc.abstractmethod
   def describe_batch(self, batch: Any) -> str:
@@ -95,11 +96,11 @@ class Task(abc.ABC):
 
   @abc.abstractmethod
   def step_flops(self, batch: Any) -> float:
-    """FLOPs of a step on a batch, all devices together."""
+    """FLOPs of a step on a batch, summed over all devices."""
 
   @abc.abstractmethod
   def export(self, trained: Params, frozen: Params) -> None:
-    """Writes what was trained, or its average, in its published form."""
+    """Writes the trained parameters, or their average, in published format."""
 
 
 def run(
@@ -109,18 +110,18 @@ def run(
   workdir: pathlib.Path,
   logger: logging.Logger,
 ) -> TrainState:
-  """Trains from the last checkpoint to the end; returns the last state.
+  """Trains, from the latest checkpoint if any; returns the last state.
 
   Args:
-    job: its name, for the log.
+    job: name of the job, for the log.
     make_task: `make_task(mesh, batch_size)`.
     config: with the sections mesh, train, optimizer, checkpoint and validation.
     workdir: gets checkpoints and metrics.
-    logger: takes the progress.
+    logger: for progress and descriptions.
 
   Raises:
     UserError: bad input, a checkpoint of another run, or a loss that diverges.
-    Stopped: by SIGTERM, after the state was saved.
+    Stopped: after a graceful shutdown on SIGTERM; the state is saved.
   """
   train = config.train
 
@@ -129,20 +130,20 @@ def run(
   logger.info('%s: %s', job, partitioning.describe(mesh))
   batch_size = train.global_batch(mesh.size, partitioning.batch_shards(mesh))
 
-  # Data and network: read, checked and described; nothing large is allocated.
+  # Data and network: read, checked and logged; nothing large is allocated.
   task = make_task(mesh, batch_size)
   setup = task.setup
   num_steps = train.num_steps(task.num_examples, batch_size)
   _check_profile(train.profiled_steps, num_steps)
   _describe(job, setup, train, batch_size, num_steps, logger)
 
-  # Checkpoints: whether there is one to go on from.
+  # Checkpoints: whether there is one to resume from.
   tx = make_optimizer(config.optimizer, num_steps)
   with TrainCheckpoints(
-    workdir / 'checkpoints', config.checkpoint, task.belongs_to
+    workdir / 'checkpoints', config.checkpoint, task.fingerprint
   ) as checkpoints:
     resume_step = checkpoints.resume_step(num_steps)
-    task.begin()
+    task.on_start()
     validation = task.make_validation()
 
     # State and step.
@@ -219,9 +220,9 @@ def run(
 
 
 def replicated_key(setup: Setup, seed: int) -> jax.Array:
-  """The key of a run, on all devices.
+  """The key of a run, replicated over all devices.
 
-  It is made there: a key of one host could not be put on the others.
+  It is created under jit: a local key could not be sent to other hosts.
   """
   return jax.jit(lambda: jax.random.key(seed), out_shardings=setup.replicated)()
 
@@ -229,21 +230,21 @@ def replicated_key(setup: Setup, seed: int) -> jax.Array:
 def _check_profile(profiled_steps: range, num_steps: int) -> None:
   if profiled_steps and profiled_steps[0] > num_steps:
     raise UserError(
-      f'train.profile starts at step {profiled_steps[0]}, and the run has '
-      f'{num_steps}; give an earlier one'
+      f'train.profile starts at step {profiled_steps[0]}, but the run has only '
+      f'{num_steps} steps; give an earlier one'
     )
 
 
 def _describe(job, setup, train, batch_size, num_steps, logger) -> None:
   trainable, frozen = setup.split(setup.model.abstract_params)
   logger.info(
-    '%s: %s parameters train, %s are frozen',
+    '%s: %s trainable parameters, %s frozen',
     job,
     f'{setup_lib.count(trainable):,}',
     f'{setup_lib.count(frozen):,}',
   )
   if train.steps is not None and train.epochs is not None:
-    logger.info('%s: train.steps is given, so train.epochs is not read', job)
+    logger.info('%s: train.steps is set, so train.epochs is ignored', job)
   logger.info(
     '%s: %d steps of %d examples (%d at a time)',
     job,

@@ -1,4 +1,4 @@
-"""Metrics of a run: means over an interval, to TensorBoard and JSON lines."""
+"""Metrics of a run: means over an interval, in TensorBoard and JSON lines."""
 
 from collections.abc import Mapping
 import io
@@ -20,7 +20,7 @@ def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
   """Means over the metrics of several steps.
 
   'error_sum/X' and 'error_count/X' become the mean error of X over all samples
-  of the interval; X is left out if no sample was of its kind.
+  of the interval; X is omitted if there was no such sample.
   """
   steps = jax.device_get(steps)
   totals = {name: np.sum([s[name] for s in steps]) for name in steps[0]}
@@ -37,13 +37,13 @@ def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class MetricWriter:
-  """Writes scalars and clips of the primary host; elsewhere it does nothing.
+  """Writes scalars and clips on the primary host; does nothing on others.
 
   Args:
     workdir: gets `tensorboard/` and `metrics.jsonl`.
     enabled: whether this host writes.
     wandb_project: also logs to Weights & Biases under this name; '' does not.
-    resume_step: lines of a later step, left by a killed run, are dropped.
+    resume_step: lines of later steps, left by a killed run, are dropped.
   """
 
   def __init__(
@@ -65,7 +65,7 @@ class MetricWriter:
       str(workdir / 'tensorboard'), purge_step=resume_step + 1
     )
     if wandb_project:
-      import wandb  # an extra of the user's own
+      import wandb  # optional: the user installs it
 
       self._wandb = wandb.init(
         project=wandb_project, name=workdir.name, resume='allow'
@@ -85,10 +85,10 @@ class MetricWriter:
   def write_videos(
     self, step: int, videos: Mapping[str, np.ndarray], fps: float
   ) -> None:
-    """Writes clips as animated GIFs, in the size they have.
+    """Writes clips as animated GIFs, at their own size.
 
-    TensorBoard shows them among its images; tensorboardX's own way needs
-    moviepy, and so does that of W&B for arrays.
+    TensorBoard shows them among its images. The built-in video support of
+    tensorboardX, and of W&B for arrays, would need moviepy.
 
     Args:
       step: the training step.
@@ -132,7 +132,7 @@ class MetricWriter:
 
 
 def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
-  """Whole lines of an earlier run, up to `step`."""
+  """Complete lines of an earlier run, up to `step`."""
   if not path.exists():
     return []
   kept = []
@@ -140,7 +140,7 @@ def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
     try:
       is_kept = line.endswith('\n') and json.loads(line)['step'] <= step
     except (ValueError, KeyError):
-      logging.getLogger('lift').warning('%s: dropped a torn line', path)
+      logging.getLogger('lift').warning('%s: dropped an incomplete line', path)
       continue
     if is_kept:
       kept.append(line)

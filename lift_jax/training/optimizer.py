@@ -1,4 +1,4 @@
-"""AdamW behind a clipped gradient, and its learning rate."""
+"""AdamW with gradient clipping, and its learning rate schedule."""
 
 import dataclasses
 import math
@@ -11,18 +11,18 @@ from lift_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """AdamW; LiFT's values stand in configs/align_cogvideox_2b.py.
+  """Settings of AdamW; configs/align_cogvideox_2b.py has those of LiFT.
 
   Attributes:
-    learning_rate: its peak.
+    learning_rate: the peak.
     warmup_steps: linear rise from 0 to the peak.
-    cycles: cosine falls to 0 from there to the last step, after each of which
-      the rate starts again at the peak.
+    cycles: number of cosine decays to 0 between warm-up and the last step; each
+      starts at the peak.
     beta1: decay of the first moment.
     beta2: decay of the second moment.
-    eps: added to the root of the second moment.
-    weight_decay: decoupled, times the learning rate.
-    clip_norm: largest norm of the whole gradient.
+    eps: added to the square root of the second moment.
+    weight_decay: decoupled; multiplied by the learning rate.
+    clip_norm: maximum global norm of the gradient.
   """
 
   learning_rate: float
@@ -62,7 +62,7 @@ def learning_rate_schedule(
 def make_optimizer(
   config: OptimizerConfig, num_steps: int
 ) -> optax.GradientTransformation:
-  """The update of one step, `num_steps` of which are made in all."""
+  """The optimizer of a run of `num_steps` steps."""
   return optax.chain(
     optax.clip_by_global_norm(config.clip_norm),
     optax.adamw(

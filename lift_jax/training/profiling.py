@@ -1,4 +1,4 @@
-"""A JAX profiler trace of a few steps of a run."""
+"""JAX profiler traces of a few training steps."""
 
 import pathlib
 import re
@@ -10,10 +10,10 @@ from lift_jax.errors import UserError
 
 
 def parse_steps(text: str) -> range:
-  """The steps of 'START:COUNT', numbered from 1 as in the log; '' is none.
+  """The steps of 'START:COUNT', numbered from 1 as in the log; '' gives none.
 
   Raises:
-    UserError: the text is of another form.
+    UserError: the text has another format.
   """
   if not text:
     return range(0)
@@ -28,8 +28,8 @@ def parse_steps(text: str) -> range:
 class StepProfiler:
   """Traces steps on this host; use it as a context manager around the loop.
 
-  A run that resumes behind the first of the steps traces none; one that ends
-  among them keeps the trace so far.
+  A run that resumes after the first of the steps traces none; one that ends
+  before the last of them keeps the trace so far.
 
   Args:
     folder: gets the trace, which TensorBoard and Perfetto show.
@@ -41,13 +41,13 @@ class StepProfiler:
     self._is_tracing = False
 
   def before(self, step: int) -> None:
-    """To be called before step number `step` starts."""
+    """Must be called before step number `step` starts."""
     if self._steps and step == self._steps[0]:
       jax.profiler.start_trace(str(self._folder))
       self._is_tracing = True
 
   def after(self, step: int, outputs: Any) -> None:
-    """To be called with what the step returned, once it is dispatched."""
+    """Must be called with outputs of the step, once it is dispatched."""
     if self._is_tracing and step == self._steps[-1]:
       jax.block_until_ready(outputs)
       self._stop()

@@ -1,4 +1,4 @@
-"""The network of a run: which parameters train, and their shardings."""
+"""The network of a run: its trainable parameters and their shardings."""
 
 from collections.abc import Callable
 import dataclasses
@@ -31,7 +31,7 @@ class Setup:
   """The network of a run and the shardings of its parameters.
 
   Attributes:
-    model: the network, with adapters if those train.
+    model: the network, with adapters if those are trained.
     mesh: all devices.
     shardings: of every parameter.
     trainable: a key of `IS_TRAINABLE`.
@@ -51,10 +51,9 @@ class Setup:
     return NamedSharding(self.mesh, P())
 
   def base_dtype(self, compute_dtype: str) -> jax.numpy.dtype:
-    """Of the network without adapters: fp32 where it trains itself.
+    """The dtype of the network without adapters: fp32 where it is trained.
 
-    Beside adapters it is kept in the type of the computation, which takes half
-    the memory.
+    With adapters it is the dtype of the computation, which saves memory.
     """
     name = compute_dtype if self.trainable == 'lora' else 'float32'
     return jax.numpy.dtype(name)
@@ -71,12 +70,12 @@ def make_setup(
   trainable: str,
   mesh: jax.sharding.Mesh,
 ) -> Setup:
-  """Lays a network out on a mesh; allocates nothing.
+  """Assigns shardings to the parameters of a network; allocates nothing.
 
   Args:
     model: the network, with adapters or without.
-    rules: of its own parameters, total.
-    adapter_rules: of adapters; those that match none are ignored, as not every
+    rules: for the parameters without adapters; all must match.
+    adapter_rules: for adapters; rules that match none are ignored, as not every
       layer has adapters.
     trainable: a key of `IS_TRAINABLE`.
     mesh: all devices.
@@ -107,13 +106,13 @@ def load(
 ) -> tuple[Params, Params]:
   """(trainable, frozen) parameters before the first step.
 
-  What trains is fp32; for the rest see `Setup.base_dtype`.
+  Trainable parameters are fp32; for the others see `Setup.base_dtype`.
 
   Args:
     load_base: `load_base(model, shardings, dtype)` reads the network without
       its adapters.
     compute_dtype: of the computation.
-    key: of new adapters.
+    key: for new adapters.
   """
   adapters, base = param_paths.partition(
     setup.model.abstract_params, lora.is_adapter
@@ -124,7 +123,7 @@ def load(
   plain = dataclasses.replace(setup.model, abstract_params=base)
   params = load_base(plain, base_shardings, setup.base_dtype(compute_dtype))
   if adapters:
-    # Only the adapters are results, so only they are made.
+    # XLA removes the rest of the initialisation, as only adapters are returned.
     fresh = jax.jit(
       lambda key: param_paths.partition(setup.model.init(key), lora.is_adapter)[
         0
@@ -138,7 +137,7 @@ def load(
 def abstract_state(
   setup: Setup, tx: optax.GradientTransformation, with_ema: bool
 ) -> tuple[TrainState, TrainState]:
-  """Shapes of the state of a run, and their shardings."""
+  """Shapes of the state of a run, and its shardings."""
   trainable, _ = setup.split(setup.model.abstract_params)
   shardings, _ = setup.split(setup.shardings)
   abstract = jax.eval_shape(
@@ -160,8 +159,8 @@ def create_or_restore(
 
   Args:
     trainable: parameters before the first step; donated.
-    resume_step: of the checkpoint, or None for a new run.
-    iterator: of the data; its position is restored too.
+    resume_step: step of the checkpoint, or None for a new run.
+    iterator: over the data; its position is restored too.
   """
   abstract, shardings = abstract_state(setup, tx, with_ema)
   if resume_step is None:

@@ -1,4 +1,4 @@
-"""What a training run changes, and what it is made from."""
+"""The state of a training run and its update."""
 
 import dataclasses
 from typing import Any, Self
@@ -13,10 +13,10 @@ from lift_jax.models.functional import Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """Everything that a step replaces; frozen parameters stand beside it.
+  """Everything that a step updates; frozen parameters are kept elsewhere.
 
   Attributes:
-    step: optimizer steps made, int32 scalar.
+    step: number of optimizer steps so far, int32 scalar.
     trainable: nested dict of fp32 parameters.
     opt_state: Optax state of `trainable`.
     ema: moving average of `trainable`, or {} where none is kept.
@@ -31,7 +31,7 @@ class TrainState:
   def create(
     cls, trainable: Params, tx: optax.GradientTransformation, with_ema: bool
   ) -> Self:
-    """The state before the first step."""
+    """The initial state."""
     ema = jax.tree.map(jnp.copy, trainable) if with_ema else {}
     return cls(jnp.zeros((), jnp.int32), trainable, tx.init(trainable), ema)
 
@@ -41,7 +41,7 @@ class TrainState:
     tx: optax.GradientTransformation,
     ema_decay: float,
   ) -> Self:
-    """The state after a step with these gradients."""
+    """The state after an optimizer step with these gradients."""
     updates, opt_state = tx.update(grads, self.opt_state, self.trainable)
     trainable = optax.apply_updates(self.trainable, updates)
     ema = jax.tree.map(

@@ -1,6 +1,6 @@
-"""One step of fine-tuning a diffusion model, jitted as a whole.
+"""The training step of a diffusion model.
 
-The loss is that of an objective, see `training.objectives`.
+The loss comes from an objective, see `training.objectives`.
 
 B examples  F latent frames  h w C height, width and channels of latents
 S text tokens  D width of their embeddings
@@ -18,7 +18,11 @@ from lift_jax.diffusion.schedule import Schedule
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.models.generators import LatentScale
 from lift_jax.partitioning import constrain
-from lift_jax.training.batches import batch_spec, micro_batches, whole_batch
+from lift_jax.training.batches import (
+  batch_spec,
+  merge_micro_batches,
+  micro_batches,
+)
 from lift_jax.training.objectives.objective import (
   UNIT_SIZES,
   Objective,
@@ -29,7 +33,7 @@ from lift_jax.weights import param_paths
 
 
 class LatentBatch(NamedTuple):
-  """Encoded videos, all of one size.
+  """Encoded videos of one size.
 
   Attributes:
     mean: posterior mean of the video autoencoder [B, F, h, w, C].
@@ -45,18 +49,18 @@ class LatentBatch(NamedTuple):
 
   @classmethod
   def of(cls, arrays: Mapping[str, Any], objective: Objective) -> Self:
-    """The batch of arrays as `data.pipeline` names them."""
+    """The batch with these arrays, named as in `data.pipeline`."""
     columns = {name: arrays[name] for name in objective.columns}
     return cls(arrays['mean'], arrays['logvar'], arrays['text'], columns)
 
 
 class Draws(NamedTuple):
-  """What is random in a step.
+  """The random draws of a step.
 
   Attributes:
-    posterior: standard normal [B, F, h, w, C], picks the latents.
-    noise: standard normal [B, F, h, w, C], is added to them.
-    timesteps: as the schedule draws them [B].
+    posterior: standard normal [B, F, h, w, C], to sample the latents.
+    noise: standard normal [B, F, h, w, C], added to them.
+    timesteps: from the schedule's distribution [B].
     drop_caption: whether the caption is replaced by the empty one [B].
   """
 
@@ -68,12 +72,12 @@ class Draws(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-  """How examples are drawn, and what a step does with its gradient.
+  """Settings of the step.
 
   Attributes:
     latent_scale: of the model.
     caption_dropout: share of captions replaced by the empty one.
-    grad_accum: micro-batches of a step.
+    grad_accum: micro-batches per step.
     ema_decay: of the moving average; 0 keeps none.
   """
 
@@ -92,7 +96,7 @@ def draw(
 ) -> Draws:
   """Independent draws for every unit, the same on any mesh.
 
-  The examples of a unit share all but the draw of the posterior.
+  The examples of a unit share all draws but that of the posterior.
   """
   posterior, noise, times, drop = jax.random.split(key, 4)
   num_examples, *latent_shape = batch.mean.shape
@@ -121,9 +125,9 @@ def predict(
   """Predictions for every example.
 
   Args:
-    params: the whole network.
+    params: of the full network.
     null_text: embedding of the empty caption [S, D].
-    reference_params: the whole reference network, if it is to run too.
+    reference_params: of the full reference network; None does not run it.
   """
   mean = batch.mean.astype(jnp.float32)
   deviation = jnp.exp(0.5 * batch.logvar.astype(jnp.float32))
@@ -155,8 +159,8 @@ def make_train_step(
 
   It returns (state, metrics). Pure; jit it with the state donated. `key` is
   that of the run: the step number is folded in here, so that a resumed run
-  replays the same draws. `reference` is what trains as it was before the first
-  step, for an objective that needs it, and {} for others.
+  repeats the same draws. `reference` holds the initial trainable parameters for
+  an objective that needs them, and is {} for others.
   """
   unit_size = UNIT_SIZES[objective.unit]
 
@@ -179,7 +183,7 @@ def make_train_step(
 
   def loss_fn(trainable, constants, statistics, batch, draws):
     values = evaluate(trainable, constants, batch, draws)
-    if statistics is None:  # the batch at hand is the whole one
+    if statistics is None:  # this is the full batch
       statistics = objective.statistics(
         jax.lax.stop_gradient(values), batch.columns
       )
@@ -188,7 +192,7 @@ def make_train_step(
   value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
   def accumulate(trainable, constants, batch, draws):
-    """Mean loss and gradient over micro-batches, one after the other."""
+    """Mean loss and gradient over micro-batches, computed in sequence."""
     if config.grad_accum == 1:
       return value_and_grad(trainable, constants, None, batch, draws)
 
@@ -197,15 +201,15 @@ def make_train_step(
       lambda x: micro_batches(x, config.grad_accum, unit_size), (batch, draws)
     )
 
-    def gathered(values):
-      return jax.tree.map(lambda x: whole_batch(x, num_units), values)
+    def merged(values):
+      return jax.tree.map(lambda x: merge_micro_batches(x, num_units), values)
 
     statistics = {}
     if objective.needs_statistics:
       values = jax.lax.map(
         lambda micro: evaluate(trainable, constants, *micro), micro
       )
-      statistics = objective.statistics(gathered(values), batch.columns)
+      statistics = objective.statistics(merged(values), batch.columns)
 
     def body(total, micro):
       (loss, values), grads = value_and_grad(
@@ -216,7 +220,7 @@ def make_train_step(
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trainable))
     total, values = jax.lax.scan(body, zero, micro)
     loss, grads = jax.tree.map(lambda x: x / config.grad_accum, total)
-    return (loss, gathered(values)), grads
+    return (loss, merged(values)), grads
 
   def step(state, frozen, batch, null_text, key, reference):
     key = jax.random.fold_in(key, state.step)

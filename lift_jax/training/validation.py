@@ -1,8 +1,7 @@
-"""Videos of fixed prompts and seeds while a model is fine-tuned.
+"""Validation of a text-to-video model: clips of fixed prompts and seeds.
 
-All hosts take part in every batch, so that none waits for another: the clips
-lie on the mesh as a training batch does. Each host writes the clips that its
-own devices hold.
+Batches are sharded over the mesh of all hosts, as training batches are. Each
+host writes the clips that its own devices hold.
 """
 
 from collections.abc import Callable
@@ -31,24 +30,24 @@ from lift_jax.sampling import programs, sizes
 from lift_jax.sampling.clips import clip_seed, safe_name
 from lift_jax.sampling.config import VideoConfig
 
-# Height of the small copies that TensorBoard gets.
+# Height of the downscaled copies for TensorBoard.
 _PREVIEW_HEIGHT = 160
 _NAME_BYTES = 80
 
 
 @dataclasses.dataclass(frozen=True)
 class ValidationConfig:
-  """Videos made on the way.
+  """Clips generated during training.
 
   Attributes:
-    every_steps: optimizer steps between two sets; 0 makes none. There is also
-      one before the first step and one after the last.
-    prompts: one clip of each.
-    negative: text to keep away from.
+    every_steps: optimizer steps between two sets of clips; 0 generates none.
+      There is also one before the first step and one after the last.
+    prompts: one clip is generated for each.
+    negative: negative prompt.
     seed: of their noise, which is the same every time.
     fps: frames per second of the files.
     video: size of the clips.
-    sampler: how they are sampled.
+    sampler: settings of the sampler.
   """
 
   every_steps: int
@@ -63,25 +62,25 @@ class ValidationConfig:
     if self.every_steps < 0:
       raise UserError('validation.every_steps must not be below 0')
     if self.every_steps and not all(text.strip() for text in self.prompts):
-      raise UserError('validation.prompts: one of them is blank')
+      raise UserError('validation.prompts has a blank prompt; remove it')
     if self.every_steps and not self.prompts:
-      raise UserError('validation.prompts is empty; name some, or set '
+      raise UserError('validation.prompts is empty; add some, or set '
                       'validation.every_steps = 0')  # fmt: skip
 
 
 class Validation:
-  """Makes the videos of a run.
+  """Generates the validation clips of a run.
 
   Args:
     config: with `every_steps` above 0.
     model: folder of the networks.
-    transformer: the one that is trained.
-    mesh: of the training, all devices of all hosts.
+    transformer: the one in training.
+    mesh: all devices of all hosts.
     dtype: of text encoder and autoencoder.
     workdir: gets `validation/step_NUMBER/NAME.mp4`.
 
   Raises:
-    UserError: sizes or a sampler that the model has not.
+    UserError: sizes or a sampler that the model does not support.
   """
 
   def __init__(
@@ -97,10 +96,10 @@ class Validation:
     self._transformer = transformer
     self._folder = workdir / 'validation'
     self._batch_size = partitioning.batch_shards(mesh)
-    self._rows = NamedSharding(mesh, BATCH)
-    self._everywhere = NamedSharding(mesh, P())
+    self._batch_sharding = NamedSharding(mesh, BATCH)
+    self._replicated = NamedSharding(mesh, P())
     self._latent_shape = sizes.latent_shape(model, config.video)
-    model.schedule.make_steps(config.sampler)  # raises if it cannot
+    model.schedule.make_steps(config.sampler)  # raises if unsupported
     stage = functools.partial(
       Stage, model, mesh=mesh, dtype=dtype, offload=True
     )
@@ -114,22 +113,22 @@ class Validation:
     ]
 
   def _embed(self, text_encoder: Stage, dtype: str) -> np.ndarray:
-    """Embeddings of the prompts and, last, of the negative one.
+    """Embeddings of the prompts and, last, of the negative prompt.
 
-    They are kept, so that a run that resumes need not load the text encoder.
+    They are cached, so that a resumed run need not load the text encoder.
     """
     texts = [*self._config.prompts, self._config.negative]
-    identity = [
+    fingerprint = [
       texts,
       dtype,
       self._model.fingerprint('text_encoder'),
       self._model.fingerprint(TOKENIZER),
       self._model.text_shape[0],
     ]
-    path = self._folder / f'text-{json_sha256(identity)[:16]}.npy'
-    is_there = path.exists()
-    distributed.barrier('all know whether the texts are embedded')
-    if is_there:
+    path = self._folder / f'text-{json_sha256(fingerprint)[:16]}.npy'
+    is_cached = path.exists()
+    distributed.barrier('every host has checked for cached embeddings')
+    if is_cached:
       return np.load(path, allow_pickle=False)
     tokens_bs, _ = self._model.load_tokenizer()(texts)
     with text_encoder.params() as params:
@@ -149,38 +148,38 @@ class Validation:
     return text_bsd
 
   def _put(self, array: np.ndarray, sharding=None) -> jax.Array:
-    """On the mesh, cut by rows unless told otherwise."""
+    """The array on the mesh, by default sharded along the batch axis."""
     return jax.make_array_from_callback(
-      array.shape, sharding or self._rows, lambda index: array[index]
+      array.shape, sharding or self._batch_sharding, lambda index: array[index]
     )
 
   def _fetch(self, x: jax.Array) -> np.ndarray:
-    """An array of the mesh on every host."""
-    return np.asarray(jax.jit(_same, out_shardings=self._everywhere)(x))
+    """A sharded array as a full copy on every host."""
+    return np.asarray(jax.jit(_same, out_shardings=self._replicated)(x))
 
   def _over_batches(self, run: Callable[..., jax.Array], *arrays: np.ndarray):
-    """`run` on batches of the rows of `arrays`; the last one is filled up."""
+    """`run` on batches of `arrays`; the last one is padded by repetition."""
     count, size = len(arrays[0]), self._batch_size
     for start in range(0, count, size):
-      rows = np.minimum(np.arange(start, start + size), count - 1)
+      indices = np.minimum(np.arange(start, start + size), count - 1)
       with jax.set_mesh(self._mesh):
-        yield run(*(array[rows] for array in arrays))
+        yield run(*(array[indices] for array in arrays))
 
   def __call__(self, step: int, params: Params) -> dict[str, np.ndarray]:
-    """Makes and writes the videos of a step; every host must call it.
+    """Generates and writes the clips of a step; every host must call it.
 
     Args:
       step: for the names of the files.
       params: of the transformer.
 
     Returns:
-      Small copies uint8 [T, H, W, 3] by name.
+      Downscaled copies uint8 [T, H, W, 3] by name.
 
     Raises:
       UserError: a file cannot be written, on this host or another.
     """
     config = self._config
-    negative = self._put(self._negative, self._everywhere)
+    negative = self._put(self._negative, self._replicated)
     seeds = [clip_seed(config.seed, prompt, 0) for prompt in config.prompts]
 
     def denoise(text_bsd, keys_b2):
@@ -222,10 +221,10 @@ class Validation:
       folder.mkdir(parents=True, exist_ok=True)
       for shard in video_bthw3.addressable_shards:
         start = first + (shard.index[0].start or 0)
-        rows = enumerate(np.asarray(shard.data), start)
-        for row, frames_thw3 in rows if shard.replica_id == 0 else ():
-          if row < len(self._names):
-            path = folder / f'{self._names[row]}.mp4'
+        clips = enumerate(np.asarray(shard.data), start)
+        for index, frames_thw3 in clips if shard.replica_id == 0 else ():
+          if index < len(self._names):
+            path = folder / f'{self._names[index]}.mp4'
             write_mp4(path, frames_thw3, self._config.fps)
     except OSError as raised:
       error = UserError(f'{folder} cannot be written ({raised}); make room')

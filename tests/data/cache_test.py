@@ -103,7 +103,7 @@ class CacheTest(_CacheTest):
     cache.write_skipped(3, {'two': two})
     cache.write_skipped(4, {})
     self.assertEqual(self.open().skipped(), {'one': one, 'two': two})
-    cache.forget_skipped()
+    cache.clear_skipped()
     self.assertEqual(cache.skipped(), {})
 
   def test_null_text(self):
@@ -157,7 +157,7 @@ class RefuseTest(_CacheTest):
     path = self.folder / 'index.json'
     index = json.loads(path.read_text())
     path.write_text(json.dumps(index | {'hash': 'x'}))
-    with self.assertRaisesRegex(UserError, 'belongs to other settings'):
+    with self.assertRaisesRegex(UserError, 'was made with other settings'):
       self.open().entries()
 
   def test_file(self):
@@ -174,7 +174,7 @@ class UnchangedTest(_CacheTest):
     self.record = record(self.root, 'a')
     self.cache = self.open()
     self.entry = cache_lib.CacheEntry(
-      'key', 'a', (1, 2, 3), 'shard', 0, cache_lib.stamp(self.video),
+      'key', 'a', (1, 2, 3), 'shard', 0, cache_lib.file_signature(self.video),
       file_sha256(self.video),
     )  # fmt: skip
 

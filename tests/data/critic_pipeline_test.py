@@ -1,216 +1,28 @@
-"""The critic's batches: what is in them, how often, and from where they go on.
-
-Clips are `tests.data.clips`, whose frames tell their numbers; the tokenizer is
-one that gives each byte of a text its own id.
-"""
+"""Contents and frequencies of training batches of a critic, and resuming."""
 
 import collections
-import itertools
 import json
-import pathlib
 from unittest import mock
 
 from absl.testing import parameterized
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
-import pytest
 
-from lift_jax import config_lib
-from lift_jax.data import critic_pipeline, critic_records, global_batch
-from lift_jax.errors import UserError
-from lift_jax.models.vila.backbone import VilaFrames
-from tests.data import clips, feedback
-
-_SIZE = 16
-_BATCH = 4
-_IMAGE = -200
-_TOKENS_PER_FRAME = 2
-_PAD = 3
-# Frames of the generated clips, then of the real ones.
-_HRA_FRAMES = {'a': 8, 'b': 5, 'c': 15, 'd': 1, 'e': 9, 'f': 8}
-_REAL_FRAMES = {'p': 16, 'q': 2, 'r': 8, 's': 12}
-_ANSWERS = ('Good. It is fine.', 'Bad. It is not.', 'Normal', 'Bad.')
-_LONG = 'It is seen from afar, in the light of the evening. ' * 3
+from lift_jax.data import critic_pipeline, global_batch
+from tests.data import clips, critic_clips
 
 
-_FRAMES = VilaFrames(_SIZE, _TOKENS_PER_FRAME)
-
-
-class _Tokenizer:
-  pad_id = _PAD
-
-  def training(self, caption, question, frames, answer, *, where):
-    del where
-    prompt = [1] + [_IMAGE] * _TOKENS_PER_FRAME * len(frames.indices)
-    prompt += [10 + byte for byte in (caption + question).encode()]
-    answer = [10 + byte for byte in answer.encode()] + [2]
-    return prompt + answer, [False] * len(prompt) + [True] * len(answer)
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory) -> pathlib.Path:
-  """18 records of six generated clips and 4 of real ones."""
-  root = tmp_path_factory.mktemp('feedback')
-  (root / 'videos').mkdir()
-  for name, num_frames in (_HRA_FRAMES | _REAL_FRAMES).items():
-    clips.write_clip(root / f'videos/{name}.mp4', num_frames, 24, 32)
-  answers = itertools.cycle(_ANSWERS)
-  hra = [
-    feedback.entry(
-      f'videos/{name}.mp4',
-      _LONG * (name in 'ab') + f'This is {name}.',
-      dimension,
-      next(answers),
-    )
-    for name in _HRA_FRAMES
-    for dimension in feedback.QUESTIONS
-  ]
-  real = [
-    feedback.entry(
-      f'videos/{name}.mp4',
-      _LONG * (name == 'p') + f'This is {name}.',
-      'motion',
-      'Good. It moves.',
-    )
-    for name in _REAL_FRAMES
-  ]
-  (root / 'hra.json').write_text(json.dumps(hra))
-  (root / 'real.json').write_text(json.dumps(real))
-  return root
-
-
-class _PipelineTest(parameterized.TestCase):
-  @pytest.fixture(autouse=True)
-  def _folder(self, folder):
-    self.root = folder
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ('data',))
-    self.sharding = NamedSharding(mesh, PartitionSpec('data'))
-    self.examples = self.make()
-
-  def config(self, **changes):
-    return feedback.config(self.root, **{'real': ('real.json',)} | changes)
-
-  def make(self, **changes):
-    """The examples of a config that trains on everything."""
-    config = self.config(**changes)
-    records = critic_records.read_critic_records(config)
-    return critic_pipeline.make_examples(
-      records.splits['train'], records, _Tokenizer(), _FRAMES, config
-    ).records
-
-  def iterator(self, examples=None, seed=0, **changes):
-    return critic_pipeline.make_iterator(
-      examples or self.examples,
-      _Tokenizer(),
-      _FRAMES,
-      _BATCH,
-      self.sharding,
-      seed,
-      self.config(**changes),
-    )
-
-  def take(self, count, iterator=None, **kwargs):
-    iterator = iterator or self.iterator(**kwargs)
-    return [next(iterator) for _ in range(count)]
-
-  def numbers(self, batch) -> list[int]:
-    """Which examples are in the rows of a batch."""
-    known = {
-      tuple(example.tokens): number
-      for number, example in enumerate(self.examples)
-    }
-    return [
-      known[tuple(tokens[segment_ids == 1])]
-      for tokens, segment_ids in zip(
-        batch['tokens'], batch['segment_ids'], strict=True
-      )
-    ]
-
-  def assert_error(self, call, *words):
-    with self.assertRaises(UserError) as raised:
-      call()
-    message = str(raised.exception)
-    self.assertLen(message.splitlines(), 1)
-    for word in words:
-      self.assertIn(word, message)
-
-  def assert_same(self, batches, others):
-    for batch, other in zip(batches, others, strict=True):
-      self.assertEqual(sorted(batch), sorted(other))
-      for name, array in batch.items():
-        np.testing.assert_array_equal(array, other[name])
-
-
-class ExampleTest(_PipelineTest):
-  def test_all_differ(self):
-    """Or else `numbers` would not tell them apart."""
-    self.assertLen({tuple(e.tokens) for e in self.examples}, 22)
-
-  def test_frames(self):
-    for example in self.examples:
-      frames = (_HRA_FRAMES | _REAL_FRAMES)[example.path.stem]
-      self.assertLen(example.selection.indices, min(frames, 8))
-      self.assertEqual(
-        np.sum(example.tokens == _IMAGE), _TOKENS_PER_FRAME * min(frames, 8)
-      )
-      self.assertEqual(example.is_real, example.path.stem in _REAL_FRAMES)
-
-  @parameterized.parameters(
-    (True, ('Good. It is fine.', 'Bad. It is not.', 'Normal.', 'Bad.')),
-    (False, ('Good.', 'Bad.', 'Normal.', 'Bad.')),
-  )
-  def test_answers(self, with_rationale, wanted):
-    examples = self.make(with_rationale=with_rationale)
-    for example, answer in zip(examples, wanted, strict=False):
-      target = example.tokens[example.is_target]
-      self.assertEqual(bytes((target[:-1] - 10).tolist()).decode(), answer)
-
-  def test_length(self):
-    """Places of eight frames, and the smallest bucket that is enough."""
-    images = 8 * _TOKENS_PER_FRAME
-    for example in self.examples:
-      longest = images + 160
-      wanted = longest if len(example.tokens) <= longest else images + 320
-      self.assertEqual(example.length, wanted)
-    self.assertLen({example.length for example in self.examples}, 2)
-
-  def test_fits_to_the_token(self):
-    places = max(len(e.tokens) for e in self.examples) - 8 * _TOKENS_PER_FRAME
-    self.make(text_buckets=(places,))
-    self.assert_error(
-      lambda: self.make(text_buckets=(places - 1,)),
-      'hra.json record 0 (videos/a.mp4)',
-      '1 more than the longest row',
-      'data.text_buckets by 1',
-    )
-
-  def test_skip(self):
-    broken = self.root / 'videos/c.mp4'
-    content = broken.read_bytes()
-    try:
-      broken.write_bytes(b'no video')
-      self.assert_error(self.make, 'hra.json record 6', 'videos/c.mp4')
-      self.assertLen(self.make(on_bad_record='skip'), 19)
-    finally:
-      broken.write_bytes(content)
-
-  def test_nothing_is_left(self):
-    self.assert_error(
-      lambda: self.make(on_bad_record='skip', text_buckets=(8,)),
-      'no record is left',
-      'hra.json record 0',
-    )
-
-
-class BatchTest(_PipelineTest):
+class BatchTest(critic_clips.PipelineTest):
   def test_contents(self):
     lengths = set()
     for batch in self.take(8):
       length = batch['tokens'].shape[1]
       lengths.add(length)
       frames = batch['frames']
-      self.assertEqual(frames.shape, (_BATCH, 8, _SIZE, _SIZE, 3))
+      self.assertEqual(
+        frames.shape,
+        (critic_clips.BATCH, 8, critic_clips.SIZE, critic_clips.SIZE, 3),
+      )
       kinds = {name: array.dtype.name for name, array in batch.items()}
       self.assertEqual(
         kinds,
@@ -230,10 +42,12 @@ class BatchTest(_PipelineTest):
           batch['is_target'][row, :end], example.is_target
         )
         self.assertFalse(batch['is_target'][row, end:].any())
-        self.assertTrue((batch['tokens'][row, end:] == _PAD).all())
+        self.assertTrue((batch['tokens'][row, end:] == critic_clips.PAD).all())
         self.assertTrue((batch['segment_ids'][row, :end] == 1).all())
         self.assertFalse(batch['segment_ids'][row, end:].any())
-        num_frames = (_HRA_FRAMES | _REAL_FRAMES)[example.path.stem]
+        num_frames = (critic_clips.HRA_FRAMES | critic_clips.REAL_FRAMES)[
+          example.path.stem
+        ]
         chosen = range(num_frames)
         if num_frames > 8:
           chosen = [int(i * (num_frames - 1) / 7) for i in range(8)]
@@ -245,7 +59,7 @@ class BatchTest(_PipelineTest):
 
   def test_on_the_mesh(self):
     (batch,) = self.take(1)
-    placed = global_batch.to_global(batch, _BATCH, self.sharding)
+    placed = global_batch.to_global(batch, critic_clips.BATCH, self.sharding)
     for name, array in batch.items():
       np.testing.assert_array_equal(np.asarray(placed[name]), array)
 
@@ -277,7 +91,7 @@ class BatchTest(_PipelineTest):
       numbers = self.numbers(batch)
       is_real += [self.examples[number].is_real for number in numbers]
       lengths[batch['tokens'].shape[1]] += 1
-    # Streams take turns, so that the shares are kept to within a few rows.
+    # Streams take turns, so that the shares are kept to within a few examples.
     self.assertAlmostEqual(np.mean(is_real), wanted, delta=0.02)
     # 6 of 18 generated and 1 of 4 real records are long.
     long = (1 - wanted) / 3 + wanted / 4
@@ -300,7 +114,7 @@ class BatchTest(_PipelineTest):
     generated = [e for e in self.examples if not e.is_real]
     self.assert_error(
       lambda: self.iterator(generated, real_share=0.5),
-      'data.real_share', 'all 18 records', 'generated',
+      'data.real_share', 'all 18 training records', 'generated',
     )  # fmt: skip
 
   def test_seed(self):
@@ -319,7 +133,7 @@ class BatchTest(_PipelineTest):
     self.assertEqual(list(drawn.values()), [4, 4, 4])
 
 
-class DamageTest(_PipelineTest):
+class DamageTest(critic_clips.PipelineTest):
   """What turns up only when frames are decoded."""
 
   def spoilt(self, content):
@@ -335,26 +149,28 @@ class DamageTest(_PipelineTest):
   def test_other_number_of_frames(self):
     other = (self.root / 'videos/b.mp4').read_bytes()
     self.spoilt(lambda _: other)
-    self.assert_error(lambda: self.take(12), 'videos/c.mp4', 'shows 5 frames')
+    self.assert_error(lambda: self.take(12), 'videos/c.mp4', 'has 5 frames')
 
 
-class LabelWeightTest(_PipelineTest):
+class LabelWeightTest(critic_clips.PipelineTest):
   def test_none(self):
     for batch in self.take(4):
-      np.testing.assert_array_equal(batch['weight'], np.ones(_BATCH))
+      np.testing.assert_array_equal(
+        batch['weight'], np.ones(critic_clips.BATCH)
+      )
 
   @parameterized.parameters((None,), (0.4,))
   def test_balanced(self, real_share):
-    """Mean 1 over what is drawn, to which each label adds the same."""
-    total, num_rows = collections.Counter(), 0
+    """Mean 1 over sampled examples; each label contributes the same."""
+    total, num_examples = collections.Counter(), 0
     for batch in self.take(110, label_weight='balanced', real_share=real_share):
       for number, weight in zip(
         self.numbers(batch), batch['weight'], strict=True
       ):
         total[self.examples[number].record.label] += float(weight)
-        num_rows += 1
+        num_examples += 1
     for label in ('Good', 'Normal', 'Bad'):
-      self.assertAlmostEqual(total[label] / num_rows, 1 / 3, delta=0.02)
+      self.assertAlmostEqual(total[label] / num_examples, 1 / 3, delta=0.02)
 
   def test_values(self):
     weights = critic_pipeline.label_weights(self.examples, None, 'balanced')
@@ -371,7 +187,7 @@ class LabelWeightTest(_PipelineTest):
     )
 
 
-class ResumeTest(_PipelineTest):
+class ResumeTest(critic_clips.PipelineTest):
   @parameterized.product(taken=(0, 1, 5), real_share=(None, 0.5))
   def test_state(self, taken, real_share):
     changes = {'real_share': real_share, 'label_weight': 'balanced'}
@@ -385,12 +201,18 @@ class ResumeTest(_PipelineTest):
       self.assert_same(wanted, self.take(6, resumed))
 
   @parameterized.parameters(None, 0.5)
-  def test_state_of_single_rows(self, real_share):
+  def test_state_of_single_examples(self, real_share):
     def single():
       sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
       config = self.config(real_share=real_share)
       return critic_pipeline.make_iterator(
-        self.examples, _Tokenizer(), _FRAMES, 1, sharding, 0, config
+        self.examples,
+        critic_clips.Tokenizer(),
+        critic_clips.FRAMES,
+        1,
+        sharding,
+        0,
+        config,
       )
 
     iterator = single()
@@ -405,18 +227,20 @@ class ResumeTest(_PipelineTest):
     self.assert_same(wanted, self.take(6, resumed))
 
 
-class HostsTest(_PipelineTest):
+class HostsTest(critic_clips.PipelineTest):
   @parameterized.parameters(1, 2, 4)
-  def test_rows(self, num_hosts):
-    """Hosts decode their rows of the batches that one host would have."""
+  def test_local_examples(self, num_hosts):
+    """Hosts decode their part of the batches that one host would have."""
     wanted = self.take(6, real_share=0.5)
     parts = []
     for host in range(num_hosts):
-      rows = np.arange(_BATCH).reshape(num_hosts, -1)[host]
-      with mock.patch.object(critic_pipeline, 'local_rows', return_value=rows):
+      local = np.arange(critic_clips.BATCH).reshape(num_hosts, -1)[host]
+      with mock.patch.object(
+        critic_pipeline, 'local_indices', return_value=local
+      ):
         parts.append(self.take(6, real_share=0.5))
     for part in parts:
-      self.assertLen(part[0]['tokens'], _BATCH // num_hosts)
+      self.assertLen(part[0]['tokens'], critic_clips.BATCH // num_hosts)
     self.assert_same(
       wanted,
       [
@@ -434,7 +258,7 @@ class HostsTest(_PipelineTest):
     state = iterator.get_state()
     wanted = self.take(2, iterator)
     with mock.patch.object(
-      critic_pipeline, 'local_rows', return_value=np.array([2, 3])
+      critic_pipeline, 'local_indices', return_value=np.array([2, 3])
     ):
       other = self.iterator()
     other.set_state(state)
@@ -443,41 +267,18 @@ class HostsTest(_PipelineTest):
         np.testing.assert_array_equal(array[2:], part[name])
 
 
-class ConfigTest(_PipelineTest):
-  @parameterized.parameters(
-    ({'hra': ()}, 'data.hra'),
-    ({'label_weight': 'inverse'}, 'data.label_weight'),
-    ({'real_share': 0.0}, 'data.real_share'),
-    ({'real_share': 1.0}, 'data.real_share'),
-    ({'text_buckets': ()}, 'data.text_buckets'),
-    ({'text_buckets': (64, 0)}, 'data.text_buckets'),
-    ({'num_threads': 0}, 'data.num_threads'),
-  )
-  def test_refused(self, changes, name):
-    self.assert_error(lambda: self.config(**changes), name)
-
-  def test_from_a_section(self):
-    section = {
-      'root': '', 'hra': ['a.json'], 'real': [], 'held_out': [],
-      'questions': '', 'on_bad_record': 'skip',
-      'split': {
-        'validation': 0.1, 'test': 0.1, 'seed': 1, 'by_content': False
-      },
-      'real_share': None, 'with_rationale': True, 'label_weight': 'none',
-      'text_buckets': [128, 256], 'num_threads': 4,
-    }  # fmt: skip
-    config = config_lib.resolve(section, critic_pipeline.CriticDataConfig)
-    self.assertEqual(config.text_buckets, (128, 256))
-    self.assertAlmostEqual(config.split.fractions['train'], 0.8)
-
-
-class InOrderTest(_PipelineTest):
+class ValidationBatchesTest(critic_clips.PipelineTest):
   @parameterized.parameters(4, 8)
   def test_every_example_once(self, batch_size):
-    """Batches of one length; rows that only fill one up have no target."""
+    """Batches of one length; examples that only pad it have no target."""
     seen = []
-    for batch in critic_pipeline.in_order(
-      self.examples, _Tokenizer(), _FRAMES, batch_size, self.sharding, 2
+    for batch in critic_pipeline.validation_batches(
+      self.examples,
+      critic_clips.Tokenizer(),
+      critic_clips.FRAMES,
+      batch_size,
+      self.sharding,
+      2,
     ):
       self.assertEqual(batch['frames'].shape[:2], (batch_size, 8))
       self.assertEqual(batch['frames'].dtype, np.uint8)

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from lift_jax.data.critic_pipeline import CriticDataConfig
+from lift_jax.data.critic_examples import CriticDataConfig
 from lift_jax.data.critic_records import SplitConfig
 
 QUESTIONS = {

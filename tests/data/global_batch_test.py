@@ -17,9 +17,9 @@ class GlobalBatchTest(parameterized.TestCase):
     return NamedSharding(mesh, PartitionSpec('data'))
 
   @parameterized.parameters(1, 4)
-  def test_local_rows(self, num_devices):
+  def test_local_indices(self, num_devices):
     np.testing.assert_array_equal(
-      global_batch.local_rows(self.sharding(num_devices), 8), np.arange(8)
+      global_batch.local_indices(self.sharding(num_devices), 8), np.arange(8)
     )
 
   @parameterized.parameters(1, 2, 4)
@@ -49,18 +49,18 @@ from lift_jax.runtime import distributed
 distributed.initialize(True)
 mesh = Mesh(np.array(jax.devices())[[0, 2, 1, 3]], ('data',))
 sharding = NamedSharding(mesh, PartitionSpec('data'))
-rows = global_batch.local_rows(sharding, 8)
-batch = global_batch.to_global({'x': 10 * rows}, 8, sharding)
+local = global_batch.local_indices(sharding, 8)
+batch = global_batch.to_global({'x': 10 * local}, 8, sharding)
 held = {
   shard.index[0].start: np.asarray(shard.data).tolist()
   for shard in batch['x'].addressable_shards
 }
-print(json.dumps([rows.tolist(), sorted(held.items())]))
+print(json.dumps([local.tolist(), sorted(held.items())]))
 """
 
 
 def test_two_hosts():
-  """Each reads the rows of its own devices, and puts each where it belongs."""
+  """Each reads the examples of its own devices and assigns them to these."""
   hosts = jobs.two_hosts(_HOST, [], num_devices=2)
   found = []
   for status, output, errors in hosts:

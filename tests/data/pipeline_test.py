@@ -1,4 +1,4 @@
-"""Batches: what is in them, in which order, and from where they go on."""
+"""Contents and order of batches, and resuming in the middle of the data."""
 
 import collections
 import pathlib
@@ -77,7 +77,7 @@ class _PipelineTest(parameterized.TestCase):
 
 class BatchTest(_PipelineTest):
   def test_contents(self):
-    """Tensors, reward and origin of a row are of one record."""
+    """Tensors, reward and origin of an example are of one record."""
     for batch in self.take(self.iterator(), 8):
       self.assertEqual(
         sorted(batch), ['is_real', 'logvar', 'mean', 'reward', 'text']
@@ -165,13 +165,13 @@ class ResumeTest(_PipelineTest):
 
 class HostsTest(_PipelineTest):
   @parameterized.parameters(1, 2, 4)
-  def test_rows(self, num_hosts):
-    """Hosts read their rows of the batches that one host would read."""
+  def test_local_examples(self, num_hosts):
+    """Hosts read their part of the batches that one host would read."""
     wanted = self.take(self.iterator(), 8)
     parts = []
     for host in range(num_hosts):
-      rows = np.arange(_BATCH).reshape(num_hosts, -1)[host]
-      with mock.patch.object(pipeline, 'local_rows', return_value=rows):
+      local = np.arange(_BATCH).reshape(num_hosts, -1)[host]
+      with mock.patch.object(pipeline, 'local_indices', return_value=local):
         parts.append(self.take(self.iterator(), 8))
     for step, batch in enumerate(wanted):
       for name, array in batch.items():
@@ -200,4 +200,4 @@ class JoinTest(_PipelineTest):
       with self.assertRaisesRegex(UserError, 'every record was skipped'):
         pipeline.join(self.cache, [_record(99)])
     finally:
-      self.cache.forget_skipped()
+      self.cache.clear_skipped()

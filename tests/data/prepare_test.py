@@ -1,4 +1,4 @@
-"""What is encoded, by whom and how often; the encoder is a stand-in."""
+"""Encoding: of which clips, on which host, how often; with a fake encoder."""
 
 import json
 import logging
@@ -110,7 +110,7 @@ class _PrepareTest(parameterized.TestCase):
 
 class RunTest(_PrepareTest):
   def test_batches(self):
-    """Full ones of one shape, and at the end what is left."""
+    """Full ones of one shape, and partial ones at the end."""
     encoder = _Encoder()
     self.run_with(encoder)
     self.assertEqual(

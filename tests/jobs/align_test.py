@@ -257,7 +257,7 @@ class RefuseTest(_AlignTest):
 
   @parameterized.parameters(
     ({'train__batch_size': 6}, 'batch of 6 videos', '8 devices'),
-    ({'train__profile': '7:1'}, 'starts at step 7', 'the run has 6'),
+    ({'train__profile': '7:1'}, 'starts at step 7', 'the run has only 6'),
     ({'train__grad_accum': 3}, 'batch of 8 videos', 'grad_accum = 3'),
     ({'mesh__fsdp': 3}, 'fsdp 3', 'the 8 devices'),
     ({'mesh__data': -1}, 'data -1', 'at most one axis'),

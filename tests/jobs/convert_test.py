@@ -403,7 +403,7 @@ class TestErrors:
   def test_half_in_our_form(self, spoiled, tmp_path, capsys):
     (spoiled / 'vae/params').mkdir()
     assert_refused(
-      spoiled, tmp_path / 'out', capsys, 'only vae are in our form'
+      spoiled, tmp_path / 'out', capsys, 'only vae are in our format'
     )
 
   def test_none_of_the_three(self, tmp_path, capsys):
@@ -413,7 +413,7 @@ class TestErrors:
       tmp_path / 'out',
       capsys,
       'diffusers folder',
-      'our form',
+      'our format',
       'workdir of a lift align run',
     )
     assert_refused(
@@ -425,7 +425,7 @@ class TestErrors:
       (tmp_path / name).parent.mkdir(exist_ok=True)
       (tmp_path / name).write_text('kept')
     for name in ('file', 'folder'):
-      assert_refused(published, tmp_path / name, capsys, 'is there and not an')
+      assert_refused(published, tmp_path / name, capsys, 'exists and is not an')
     assert (tmp_path / 'folder/file').read_text() == 'kept'
 
   @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ class DemoTest(parameterized.TestCase):
     results = self.results()
     outcome = _demo(self.workdir)
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
-    done = [line for line in outcome.log if line.endswith(': done before')]
+    done = [line for line in outcome.log if line.endswith(': already done')]
     self.assertLen(done, len(_STAGES))
     again = self.results()
     for key in ('comparison', 'critic', 'seconds', 'counts'):

@@ -140,7 +140,7 @@ class _ApartTest(_HostsTest):
     turns = [turns_of(output) for _, output, _ in hosts]
     self.assertEqual([[status for status, _ in t] for t in turns], [[143]] * 2)
     for _, output, _ in hosts:
-      self.assertIn('SIGTERM: what was ', output)
+      self.assertIn('; run again to resume', output)
     return hosts[0][1], [count for ((_, count),) in turns]
 
 
@@ -191,7 +191,7 @@ class SampleTest(_ApartTest):
     output, counts = self.assert_stopped_and_lost(self.job, killed=1)
     self.assertEqual(counts[1], 1)
     self.assertBetween(counts[0], 1, 3)  # of 4
-    self.assertIn(f'sample: {sum(counts)} videos, a look', output)
+    self.assertIn(f'sample: {sum(counts)} videos, contact sheet', output)
     self.assertIn(f'{counts[0]} of 4 videos are in', output)
     output = self.assert_done(self.job)
     (kept,) = re.findall(r'(\d) of 4 videos are in', output)

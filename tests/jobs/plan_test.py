@@ -80,7 +80,7 @@ class OutputTest(parameterized.TestCase):
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     lines = outcome.stdout.splitlines()
     self.assertStartsWith(lines[0], 'lift align on cpu:8: 8 cpu devices: ')
-    self.assertEqual(lines[1], 'attention: xla (asked for: auto)')
+    self.assertEqual(lines[1], 'attention: xla (configured: auto)')
     self.assertTrue(any('all-gather' in line for line in lines))
     self.assertIn('unknown for this device', lines[-1])
 

@@ -267,7 +267,7 @@ _BAD_RECORDS = {
 }
 
 _BAD_VIDEOS = {
-  'missing': (None, 'no such video', 'put it there'),
+  'missing': (None, 'no such video', 'add it or delete'),
   'text': (b'a text, not a video', 'cannot be decoded'),
   'empty': (b'', 'cannot be decoded'),
   'cut': ('cut', 'cut short'),

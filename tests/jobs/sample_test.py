@@ -125,7 +125,7 @@ class WholeTest(_SampleTest):
     self.assert_refused(outcome, "'A dog.-0'", 'record 2', 'record 0', '{id}')
     outcome = self.sample(**settings, prompts__same_name='first')
     self.assert_ended(outcome)
-    self.assertTrue(outcome.has_logged('1 prompts are left out'))
+    self.assertTrue(outcome.has_logged('1 prompts are skipped'))
     names = sorted(path.stem for path in (self.workdir / 'videos').iterdir())
     self.assertEqual(names[:2], ['A dog.-0', 'A dog.-1'])
     self.assertRegex(names[2], '^a_b~[0-9a-f]{8}-0$')
@@ -462,7 +462,7 @@ class RefuseTest(_SampleTest):
     ({'prompts__videos_per_prompt': 0}, 'prompts.videos_per_prompt is 0'),
     ({'prompts__videos_per_prompt': 2, 'output__name': '{id}'}, '{index}'),
     ({'output__name': 'clip'}, "output.name is 'clip'", 'add {id}'),
-    ({'output__name': '{id}/{index}'}, 'output.name', 'its own text'),
+    ({'output__name': '{id}/{index}'}, 'output.name', 'its literal text'),
     ({'output__crf': 60}, 'output.crf is 60'),
     ({'output__fps': 0.0}, 'output.fps is 0'),
     ({'run__num_writers': 0}, 'run.num_writers must be above 0'),

@@ -93,7 +93,7 @@ class WholeTest(_ScoreTest):
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     self.assertTrue(outcome.has_logged('score: 0 of 7 videos are rated'))
     self.assertTrue(outcome.has_logged('score: 7 videos in '))
-    self.assertTrue(outcome.has_logged('3 of them odd'))
+    self.assertTrue(outcome.has_logged('3 of them flagged'))
     self.assertEqual(
       {path.name for path in self.world.undisturbed.iterdir()},
       {'ratings.jsonl', 'scores.json', 'score_config.json'},

@@ -419,7 +419,7 @@ class RefuseTest(_CriticTest):
 
   def test_long_caption(self):
     self.refuse(
-      'hra.json record', 'more than the longest row', 'data.text_buckets',
+      'hra.json record', 'more than the longest sequence', 'data.text_buckets',
       data__text_buckets=(80,),
     )  # fmt: skip
 
@@ -491,7 +491,7 @@ class RefuseTest(_CriticTest):
       for k in range(3)
       if 3 * index + k not in lost
     ]
-    self.assertTrue(outcome.has_logged(f'{len(left)} rows of'))
+    self.assertTrue(outcome.has_logged(f'{len(left)} sequences of'))
 
   def test_clip_fails_on_the_way(self):
     """Its header is sound, so that nobody knows before it is decoded."""

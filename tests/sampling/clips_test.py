@@ -255,34 +255,34 @@ class NameTest(parameterized.TestCase):
 
 class FaultTest(parameterized.TestCase):
   @parameterized.parameters(
-    ('{id', 1, r"expected '}' before end of string; write such as \{id\}$"),
-    ('{id}}', 1, r"Single '}' encountered in format string; write such as"),
+    ('{id', 1, r"expected '}' before end of string; write for example \{id\}$"),
+    ('{id}}', 1, r"Single '}' encountered in format string; write for example"),
     ('{', 1, "Single '{' encountered"),
-    ('{id!}', 1, r'write such as \{id\}$'),
-    ('{}', 1, r'may hold \{id\}, \{prompt\} and \{index\}, each once and as'),
-    ('{0}', 1, 'may hold'),
-    ('{name}', 1, 'may hold'),
-    ('{ID}', 1, 'may hold'),
-    ('{id.__class__}', 1, 'may hold'),
-    ('{prompt[0]}', 1, 'may hold'),
-    ('{id!r}', 1, 'may hold'),
-    ('{id}-{index:03d}', 1, 'may hold'),
-    ('{id:{index}}', 1, 'may hold'),
+    ('{id!}', 1, r'write for example \{id\}$'),
+    ('{}', 1, r'may contain \{id\}, \{prompt\} and \{index\}, each once and'),
+    ('{0}', 1, 'may contain'),
+    ('{name}', 1, 'may contain'),
+    ('{ID}', 1, 'may contain'),
+    ('{id.__class__}', 1, 'may contain'),
+    ('{prompt[0]}', 1, 'may contain'),
+    ('{id!r}', 1, 'may contain'),
+    ('{id}-{index:03d}', 1, 'may contain'),
+    ('{id:{index}}', 1, 'may contain'),
     ('{id}{id}', 1, 'each once'),
     ('{prompt} {prompt}-{index}', 5, 'each once'),
-    ('', 1, r'add \{id\} or \{prompt\}, or all are called so'),
+    ('', 1, r'add \{id\} or \{prompt\} to tell clips apart'),
     ('clip', 1, r'add \{id\} or \{prompt\}'),
     ('{index}', 5, r'add \{id\} or \{prompt\}'),
     ('{{id}}', 1, r'add \{id\} or \{prompt\}'),
-    ('{id}', 5, r'with 5 videos of a prompt add \{index\}'),
-    ('{prompt}{{index}}', 2, r'with 2 videos of a prompt add \{index\}'),
-    ('{id}/{index}', 5, 'its own text may have 16 bytes, without "'),
-    ('../{id}', 1, 'its own text'),
-    ('.{id}', 1, 'without a dot in front$'),
-    ('{id}\n', 1, 'its own text'),
-    ('{id}*', 1, 'its own text'),
-    ('x' * 17 + '{id}', 1, 'its own text'),
-    ('猫' * 6 + '{id}', 1, 'its own text'),
+    ('{id}', 5, r'with 5 videos per prompt, add \{index\}'),
+    ('{prompt}{{index}}', 2, r'with 2 videos per prompt, add \{index\}'),
+    ('{id}/{index}', 5, 'its literal text may have 16 bytes, without "'),
+    ('../{id}', 1, 'its literal text'),
+    ('.{id}', 1, 'without a leading dot$'),
+    ('{id}\n', 1, 'its literal text'),
+    ('{id}*', 1, 'its literal text'),
+    ('x' * 17 + '{id}', 1, 'its literal text'),
+    ('猫' * 6 + '{id}', 1, 'its literal text'),
   )
   def test_pattern(self, pattern, count, message):
     with self.assertRaisesRegex(UserError, message) as caught:
@@ -314,9 +314,9 @@ class FaultTest(parameterized.TestCase):
       make_all(prompts, 2, 0, '{prompt}-{index}')
     self.assertEqual(
       str(caught.exception),
-      "p.json record 8: its videos would be called 'a-0', as those of p.json "
+      "p.json record 8: its videos would be named 'a-0', like those of p.json "
       'record 3; put {id} into output.name, or set prompts.same_name = first '
-      'to leave this one out',
+      'to skip this prompt',
     )
     clips, left_out = clips_lib.make_clips(
       prompts, 2, 0, '{prompt}-{index}', 'first'
@@ -328,7 +328,9 @@ class FaultTest(parameterized.TestCase):
   def test_same_name_through_the_index(self):
     # Video 1 of 'a1' and video 11 of 'a', as video 0 and 10.
     for names in (['a', 'a1'], ['a1', 'a']):
-      with self.assertRaisesRegex(UserError, "would be called 'a10', as those"):
+      with self.assertRaisesRegex(
+        UserError, "would be named 'a10', like those"
+      ):
         stems(names, '{prompt}{index}', 12)
       prompts = [prompt(name) for name in names]
       clips, left_out = clips_lib.make_clips(

@@ -1,4 +1,4 @@
-"""Rounds of a job whose networks are arithmetic: who is made, what is left."""
+"""Rounds of a sampling job, with networks that are simple arithmetic."""
 
 from collections.abc import Callable
 import contextlib
@@ -224,7 +224,7 @@ class ClipWriterTest(_JobTest):
     self.assertEqual(
       str(caught.exception),
       f'{path} cannot be written (No space left on device); make room and run '
-      'the same command again, which goes on from here',
+      'the same command again to resume',
     )
     self.assertIn('0', self.stems())
     self.assertNotIn('1', self.stems())
@@ -242,7 +242,7 @@ class ClipWriterTest(_JobTest):
     self.assertEmpty(set(threading.enumerate()) - threads)
 
   def test_error_at_the_end_ends_the_rest(self):
-    """Nothing goes on writing once the error is told."""
+    """No clip is written after the error is raised."""
     threads = set(threading.enumerate())
     may_write = threading.Event()
     calls = []
@@ -316,7 +316,7 @@ def _wait_and_touch(event, path, seconds=30.0):
 
 
 class FakeGenerator:
-  """Networks that are arithmetic; notes what passes through them.
+  """Networks that are simple arithmetic; records their inputs.
 
   Latents follow from text, seed, noise and row, videos from latents: a clip
   that were made from another one's, or in another row, would show.
@@ -474,7 +474,7 @@ class RunTest(_RunTest):
 
   @parameterized.parameters(*range(5))
   def test_going_on(self, seed):
-    """What is made in two runs is what is made in one, to the last byte."""
+    """Two runs give the same bytes as one."""
     clips = make(11)
     self.run_job(clips)
     self.manifest().gather(clips)
@@ -519,7 +519,7 @@ class RunTest(_RunTest):
 
   @parameterized.parameters(np.nan, np.inf)
   def test_not_finite(self, value):
-    """Nothing is written of that round, and what was written before stays."""
+    """No clip of that round is written; those of earlier rounds are kept."""
     clips, test = make(20), self
 
     class Spoilt(FakeGenerator):
@@ -579,7 +579,7 @@ class RunTest(_RunTest):
     self.assertEqual(jobs.leftovers(self.workdir), [])
     self.assertLen(self.files(), num_made)
     self.assertIn(
-      'SIGTERM: what was begun is written; run again to go on',
+      'SIGTERM: pending clips are written; run again to resume',
       self.caplog.messages,
     )
     if stage == 'embed':  # no network is put on the devices for nothing
@@ -618,7 +618,7 @@ SECONDS = {'embed': 0.5, 'denoise': 8.0, 'decode': 1.5}
 
 
 class SummaryTest(_RunTest):
-  """What is said at the end, with seconds for each batch of a stage."""
+  """The log at the end, with given seconds for each batch of a stage."""
 
   def summary(self, num_clips, **options):
     with clock() as pass_time:
@@ -635,17 +635,17 @@ class SummaryTest(_RunTest):
     # Rounds of two, two and one batches of four clips.
     first = (
       '20 videos in 350.0 s: text encoder 102.5 s, transformer 140.0 s, '
-      'autoencoder 107.5 s, compilation included'
+      'autoencoder 107.5 s, including compilation'
     )
     # 12 videos in 3 times 10 s, on 4 chips.
-    rate = 'after the first round: 10 s a video and chip, 0.1 videos/s/chip'
+    rate = 'after the first round: 10 chip-seconds per video, 0.1 videos/s/chip'
     self.assertEqual(self.summary(20), [first, rate])
     self.caplog.clear()
     # 3e6 operations each, in 24 s of the transformer.
     self.workdir = self.new_workdir('again')
     self.assertEqual(
       self.summary(20, peak_flops=1e6),
-      [first, rate, 'of the peak, the transformer: 37.5%'],
+      [first, rate, 'MFU of the transformer: 37.5%'],
     )
 
   def test_one_round(self):
@@ -653,7 +653,7 @@ class SummaryTest(_RunTest):
       self.summary(7, peak_flops=1e6),
       [
         '7 videos in 320.0 s: text encoder 101.0 s, transformer 116.0 s, '
-        'autoencoder 103.0 s, compilation included'
+        'autoencoder 103.0 s, including compilation'
       ],
     )
 
@@ -662,4 +662,4 @@ class SummaryTest(_RunTest):
     (line, rate) = self.summary(20, finished=finished)
     self.assertStartsWith(line, '3 videos in 330.0 s')
     # One clip in the second round, whose batch took the time of four.
-    self.assertIn('40 s a video and chip, 0.025 videos', rate)
+    self.assertIn('40 chip-seconds per video, 0.025 videos', rate)

@@ -1,4 +1,4 @@
-"""What the manifest says is finished is whole, and what was asked for."""
+"""Clips that the manifest lists as finished are intact and as configured."""
 
 import concurrent.futures
 import dataclasses

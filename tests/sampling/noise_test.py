@@ -152,7 +152,7 @@ class FaultTest(_NoiseTest):
     return noise_lib.read_initial_noise(folder, clips, shape)
 
   def test_missing(self):
-    self.check(': no such file; a folder of initial noise holds one NAME.npy')
+    self.check(': no such file; a folder of initial noise needs one NAME.npy')
 
   def test_folder(self):
     (self.folder / 'a.npy').mkdir()
@@ -171,12 +171,12 @@ class FaultTest(_NoiseTest):
   )
   def test_shape(self, shape):
     self.write('a', noise_of(0, shape))
-    self.check(r'shape \(.*\); these videos start from \(3, 5, 4, 6\): latent')
+    self.check(r'shape \(.*\), but these videos need \(3, 5, 4, 6\): latent')
 
   @parameterized.parameters('i4', 'u1', 'c8', '?', 'S4', 'V2')
   def test_type(self, dtype):
     self.write('a', np.zeros(ON_DISK, dtype))
-    self.check(r'holds .*; write floating point noise$')
+    self.check(r'dtype .*; write floating-point noise$')
 
   @parameterized.named_parameters(
     ('empty', b''),
@@ -202,5 +202,5 @@ class FaultTest(_NoiseTest):
     self.write('a', array)
     # Only its hash is taken at the start; it is looked at when it is used.
     noise_lib.with_initial_noise(make('b', 'a'), self.folder, SHAPE)
-    with self.assertRaisesRegex(UserError, 'a.npy: holds NaN or infinity; '):
+    with self.assertRaisesRegex(UserError, 'a.npy: contains NaN or infinity; '):
       self.read('b', 'a')

@@ -380,7 +380,7 @@ class ProgramTest(parameterized.TestCase):
     self.assertGreater(scaled_error(first, second), 0.1)
 
   def test_scan_is_independent_of_the_number_of_steps(self):
-    """The network stands in the program once."""
+    """The program contains the network once."""
 
     def size(num_steps):
       args, kwargs = self.arguments(SamplerConfig('dpm', num_steps), 0)

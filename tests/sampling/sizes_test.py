@@ -1,4 +1,4 @@
-"""Sizes of clips: which there are, and what comes out of the decoder."""
+"""Sizes of clips: which are allowed, and those of decoded clips."""
 
 import dataclasses
 import functools
@@ -84,7 +84,7 @@ class LatentShapeTest(parameterized.TestCase):
         sizes.latent_shape(PUBLISHED, video)
       self.assertEqual(
         str(caught.exception),
-        f'video.{name} is {size}; this model makes multiples of 16 pixels',
+        f'video.{name} is {size}; this model needs multiples of 16 pixels',
       )
 
   @parameterized.parameters(
@@ -103,7 +103,7 @@ class LatentShapeTest(parameterized.TestCase):
       )
     self.assertEqual(
       str(caught.exception),
-      f'video.num_frames is {num_frames}; this model makes 4 k + 1 frames, '
+      f'video.num_frames is {num_frames}; this model needs 4 k + 1 frames, '
       f'such as {near}',
     )
 
@@ -139,7 +139,7 @@ class DecodedFramesTest(parameterized.TestCase):
     self.assertRegex(
       text,
       r'^video: 64 x 32 pixels decode to \d+ x \d+: the tiles of this '
-      'autoencoder do not meet there; choose another size, or set '
+      'autoencoder do not join exactly; choose another size, or set '
       'video.tiling = False$',
     )
     whole = dataclasses.replace(video, tiling=False)

@@ -98,7 +98,7 @@ class RecordTest(parameterized.TestCase):
     self.assertAlmostEqual(record['score'], expected, places=12)
     self.assertAlmostEqual(record['soft_reward'], SOFT, places=12)
 
-  def test_other_worth(self):
+  def test_other_reward_map(self):
     config = rewards(good=1.0, normal=0.5, bad=0.0)
     record = scored_record(line(), config)
     self.assertEqual(record['score'], 0.5)
@@ -142,7 +142,7 @@ class FileTest(parameterized.TestCase):
     self.root = tmp_path
 
   def test_lift_align_reads_it(self):
-    """As it is; what has an error is refused by name, or left out."""
+    """Unchanged; records with an error are rejected by name, or skipped."""
     lines = [line(), line(video='videos/b.mp4')]
     records = [scored_record(some, rewards()) for some in lines]
     bad = {'video': 'videos/c.mp4', 'caption': 'x', 'critic': '0f'}
@@ -163,7 +163,7 @@ class FileTest(parameterized.TestCase):
 class PublishedTest(parameterized.TestCase):
   @parameterized.parameters((OURS, [0.38, 0.67]), (THEIRS, [0.62, 0.1]))
   def test_rewards(self, root, expected):
-    """The answers of LiFT-Critic 13b, and what its script makes of them."""
+    """The answers of LiFT-Critic 13b, and the output of its script."""
     require(root)
     path = root / 'lift_sample' / 'reference' / 'critic_output_13b.json'
     scores = []

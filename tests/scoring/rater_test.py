@@ -1,4 +1,4 @@
-"""Videos through a critic that is arithmetic: what it sees, what is noted."""
+"""Rating with a critic that is simple arithmetic: its inputs, the journal."""
 
 import collections
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lift_jax.data import video as video_lib
-from lift_jax.data.cache import stamp
+from lift_jax.data.cache import file_signature
 from lift_jax.data.critic_prompts import CriticPrompts
 from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.errors import UserError
@@ -41,10 +41,10 @@ SOME_TEXT = 'It is.'
 
 
 class FakeScorer:
-  """A critic whose ratings follow from what it sees, and from the row.
+  """A critic whose ratings depend on its input and on the batch slot.
 
-  A video that were rated in another row, or by another one's frames or text,
-  would show.
+  So a video rated in a wrong slot, or with frames or text of another video, is
+  detected.
 
   Attributes:
     calls: (frames, prompts, max_answer_tokens) of each batch.
@@ -64,10 +64,10 @@ class FakeScorer:
   def __call__(self, frames_bthw3, prompts, max_answer_tokens) -> Ratings:
     self.before()
     self.calls.append((frames_bthw3, prompts, max_answer_tokens))
-    rows = [self._row(*row) for row in enumerate(zip(
+    slots = [self._slot(*each) for each in enumerate(zip(
       frames_bthw3, prompts.prefix_bn, prompts.question_bqm, strict=True
     ))]  # fmt: skip
-    probabilities_bql = np.stack(rows)
+    probabilities_bql = np.stack(slots)
     first_bq = np.array(self._labels)[probabilities_bql.argmax(axis=-1)]
     if self.first is not None:
       first_bq[:] = self.first
@@ -87,9 +87,9 @@ class FakeScorer:
     )
 
   @staticmethod
-  def _row(row, seen) -> np.ndarray:
+  def _slot(slot, seen) -> np.ndarray:
     frames_thw3, prefix_n, question_qm = seen
-    rng = np.random.default_rng((row, int(frames_thw3.sum()), *(
+    rng = np.random.default_rng((slot, int(frames_thw3.sum()), *(
       int(ids.sum()) + 300_000 for ids in (prefix_n, question_qm)
     )))  # fmt: skip
     return rng.dirichlet(np.ones(3), 3).astype(np.float32)
@@ -196,7 +196,7 @@ class LineTest(_JobTest):
     rater = self.rate(videos)
     (line,) = self.lines()
     ((frames, prompts, _),) = self.scorer.calls
-    probabilities_ql = self.scorer._row(
+    probabilities_ql = self.scorer._slot(
       0, (frames[0], prompts.prefix_bn[0], prompts.question_bqm[0])
     )
     labels = [LABELS[index] for index in probabilities_ql.argmax(axis=1)]
@@ -205,7 +205,7 @@ class LineTest(_JobTest):
       {
         'video': '0.mp4',
         'caption': 'caption 0',
-        'stamp': list(stamp(video.path)),
+        'stamp': list(file_signature(video.path)),
         **SETTINGS,
         'flags': [],
         'probabilities': {
@@ -248,7 +248,7 @@ class LineTest(_JobTest):
         )
 
   def test_answers(self):
-    """Up to the stop token, behind which the fake goes on."""
+    """Up to the stop token; the fake continues after it."""
     self.rate(self.videos(3), answer=30)
     self.assertEqual({call[2] for call in self.scorer.calls}, {30})
     said = set()
@@ -260,7 +260,7 @@ class LineTest(_JobTest):
 
   @parameterized.parameters(0, 30)
   def test_no_label(self, answer):
-    """Said with what the answer begins with, and never guessed."""
+    """The error names the beginning of the answer; no label is guessed."""
     (self.scorer.first,) = set(self.tokenizer._encode('Well')[:1])
     word = self.tokenizer.decode([self.scorer.first])
     self.rate(self.videos(2), answer=answer)
@@ -307,7 +307,7 @@ class LineTest(_JobTest):
     self.scorer.change = change
     self.on_bad_record = on_bad_record
     self.assert_refused(
-      self.videos(4), 'test.json record 1 (1.mp4)', 'no finite', 'float32'
+      self.videos(4), 'test.json record 1 (1.mp4)', 'not finite', 'float32'
     )
     self.assertEqual([line['video'] for line in self.lines()], ['0.mp4'])
 
@@ -324,7 +324,7 @@ def still(value=None, num_frames=9) -> np.ndarray:
 
 class OddClipTest(_JobTest):
   def rate_frames(self, frames_thw3):
-    """The line of a clip, and what the critic saw of it."""
+    """The line of a clip, and the frames that the critic saw."""
     path = self.root / 'clip.mp4'
     video_lib.write_mp4(path, frames_thw3)
     self.rate([self.video(path)])
@@ -343,7 +343,7 @@ class OddClipTest(_JobTest):
     (23, 8, []),
   )
   def test_length(self, num_frames, num_seen, expected):
-    """A prompt has places for no more frames than there are."""
+    """A prompt has positions only for existing frames."""
     moving = clips.moving_square(num_frames, 32, 64)
     flags, frames, num_images = self.rate_frames(moving)
     self.assertEqual((flags, num_images), (expected, num_seen))
@@ -423,7 +423,7 @@ class BadClipTest(_JobTest):
     self.assertLen(self.lines(), 1)
 
   def test_states_other_frames(self):
-    """The prompt would have places for frames that are not there."""
+    """The prompt would have positions for missing frames."""
     probe = video_lib.probe
 
     def probe_half(*args, **kwargs):
@@ -432,7 +432,7 @@ class BadClipTest(_JobTest):
 
     with mock.patch.object(video_lib, 'probe', probe_half):
       self.assert_refused(
-        self.videos(2), 'test.json record 0 (0.mp4)', 'shows 9 frames, not as'
+        self.videos(2), 'test.json record 0 (0.mp4)', 'has 9 frames, not as'
       )
 
   @parameterized.parameters(
@@ -508,8 +508,8 @@ class BatchTest(_JobTest):
     self.assertEqual((self.lines(), self.num_done), ([], 0))
 
   @parameterized.parameters(([0],), ([3, 5],), ([0, 1, 2, 3, 8],), ([4, 6, 7],))
-  def test_rows_keep_their_place(self, finished):
-    """What is rated in two runs is what is rated in one, to the last bit."""
+  def test_slots_are_kept(self, finished):
+    """Two runs give bitwise the same ratings as one."""
     videos = self.videos()
     self.rate(videos)
     whole = {line['video']: line for line in self.lines()}

@@ -1,4 +1,4 @@
-"""Ratings against whole prompts, and answers against a plain loop."""
+"""Ratings against unsplit prompts, and answers against a plain loop."""
 
 from collections.abc import Sequence
 import functools
@@ -24,7 +24,7 @@ from lift_jax.models.functional import functional
 from lift_jax.models.vila.tokenizer import IMAGE_TOKEN, PromptTokenizer
 from lift_jax.partitioning import MeshConfig
 from lift_jax.scoring import scorer as scorer_lib
-from lift_jax.scoring.rater import Task, pad_prompts
+from lift_jax.scoring.rater import RatingTask, pad_prompts
 from lift_jax.scoring.scorer import Prompts, Ratings, Scorer
 from tests.models.selections import first_frames
 from tests.scoring import tiny_critic
@@ -87,7 +87,9 @@ class World:
       whole = self.whole_prompts()[3 * row : 3 * row + 3]
       length = shared_prefix(whole)
       rest = [ids[length:] for ids in whole]
-      tasks.append(Task(None, None, None, whole[0][:length], rest, prefix))
+      tasks.append(
+        RatingTask(None, None, None, whole[0][:length], rest, prefix)
+      )
     return pad_prompts(tasks, question, self.tokenizer.pad_id)
 
   def rate(self, rows=range(8), answer=0, **mesh: int) -> Ratings:
@@ -106,9 +108,9 @@ class World:
 
   @functools.cache  # noqa: B019
   def plain(self):
-    """`logits(tokens [24, N], lengths [24])` of the last token of each row.
+    """`logits(tokens [24, N], lengths [24])` at the last token of each prompt.
 
-    It knows no cache and no common prefix: every prompt is read as a whole.
+    No cache and no shared prefix: every prompt is computed in full.
     """
     model = functional(self.critic.build())
     mesh = partitioning.make_mesh(MeshConfig(**ONE), jax.devices()[:1])
@@ -139,7 +141,7 @@ class _ScorerTest(parameterized.TestCase):
     self.world, self.caplog = world, caplog
 
   def assert_same(self, ratings: Ratings, rows, atol=1e-5):
-    """The ratings of these rows, whatever they were computed with."""
+    """The ratings of these videos, whatever the rest of the batch."""
     expected = self.world.rated()
     for name in ('probabilities_bql', 'mass_bq'):
       np.testing.assert_allclose(
@@ -154,7 +156,7 @@ class _ScorerTest(parameterized.TestCase):
 
 class RatingTest(_ScorerTest):
   def pad(self):
-    """The whole prompts [24, N], and their lengths [24]."""
+    """The unsplit prompts [24, N], and their lengths [24]."""
     whole = self.world.whole_prompts()
     tokens_rn = np.full((24, 160), self.world.tokenizer.pad_id, np.int32)
     for row, ids in enumerate(whole):
@@ -162,7 +164,7 @@ class RatingTest(_ScorerTest):
     return tokens_rn, np.array([len(ids) for ids in whole], np.int32)
 
   def test_prompts_are_what_they_seem(self):
-    """Frames are in the prefix, whose end differs from row to row."""
+    """Frames are in the prefix, whose length differs between videos."""
     prompts = self.world.prompts(range(8))
     self.assertGreater(len(set(prompts.prefix_length_b)), 4)
     self.assertNotIn(IMAGE_TOKEN, prompts.question_bqm)
@@ -170,7 +172,7 @@ class RatingTest(_ScorerTest):
     self.assertEqual(tuple(num_images), NUM_FRAMES)
 
   def test_whole_prompts(self):
-    """What a shared prefix gives is what three prompts would, one by one."""
+    """A shared prefix gives the same as three separate prompts."""
     logits_rv = self.world.plain()(*self.pad()).astype(np.float64)
     chances_rv = np.exp(logits_rv - logits_rv.max(axis=1, keepdims=True))
     chances_rv /= chances_rv.sum(axis=1, keepdims=True)
@@ -245,7 +247,7 @@ class SameScoreTest(_ScorerTest):
     self.assertGreater(np.abs(others - there).max(), 0.05)
 
   def test_padding(self):
-    """A larger bucket, and longer questions beside."""
+    """A larger bucket, and longer questions in the batch."""
     prompts = self.world.prompts(range(8), PREFIX + 16, QUESTION + 32)
     ratings = self.world.scorer(**ONE)(self.world.frames, prompts, 0)
     self.assert_same(ratings, range(8))
@@ -384,7 +386,7 @@ class CompileTest(_ScorerTest):
     )
 
   def test_once(self):
-    """Whatever the rows hold; the last batch of a job is filled up."""
+    """Whatever the batch contains; the last batch of a job is padded."""
     scorer = self.world.scorer(**MESH)
     self.compiled(scorer, range(8))
     again = self.compiled(scorer, [7, 6, 5, 4, 3, 2, 1, 0], [5] * 7 + [2])

@@ -58,7 +58,7 @@ def made(name, prompt='A cat.', **more):
 
 
 def rated(name, caption='A cat.'):
-  """What people said of a clip, in the three dimensions."""
+  """Ratings of a clip in the three dimensions."""
   return [
     feedback.entry(f'videos/{name}.mp4', caption, dimension, 'Good. Yes.')
     for dimension in feedback.QUESTIONS
@@ -79,7 +79,7 @@ class ReadTest(_VideosTest):
     self.assertEqual(self.pairs(str(path)), [('videos/a.mp4', 'A cat.')])
 
   def test_one_record_a_line(self):
-    """Texts may hold what some take for the end of a line."""
+    """Texts may contain characters that some treat as line ends."""
     captions = ['one\u2028two', 'three\x85four', 'five\x0csix']
     items = map(item, 'abc', captions)
     path = self.write(list(items), 'test.jsonl')
@@ -108,7 +108,7 @@ class ReadTest(_VideosTest):
     self.assertEqual(self.read('hra.json').records[1].index, 3)
 
   def test_few_conversations(self):
-    """Too few to tell what is question: known questions are cut off first."""
+    """Too few to detect the question: known questions are removed first."""
     self.write(rated('a'), 'hra.json')
     self.assert_refused(['hra.json record 0', 'question'], 'hra.json')
     # What these have in common is more than the question.
@@ -158,7 +158,7 @@ class ReadTest(_VideosTest):
     self.assertLen(self.read('test.json').records, 1)
 
   def test_keys(self):
-    """They stand in journals, which later versions go on with."""
+    """They are stored in journals, which later versions resume."""
     self.assertEqual(key_of('videos/a.mp4', 'A cat.'), KEY)
     keys = {key_of('a', 'b c'), key_of('a b', 'c'), key_of('b c', 'a')}
     self.assertLen(keys, 3)
@@ -181,11 +181,14 @@ class RefuseTest(_VideosTest):
     ([item('a') | {'video': '../outside.mp4'}], 'contains ".."'),
     ([item('a') | {'video': '/etc/passwd'}], 'absolute path'),
     ([item('a') | {'video': 'videos'}], 'not a regular file'),
-    ([made('a', files=None)], '"files" names no mp4'),
-    ([made('a', files=7)], '"files" names no mp4'),
-    ([made('a', files=['videos/a.mp4'])], '"files" names no mp4'),
-    ([made('a', files={'latents/a.npy': '0'})], '"files" names no mp4'),
-    ([made('a', files={'a.mp4': '0', 'b.mp4': '1'})], '"files" names no mp4'),
+    ([made('a', files=None)], '"files" must name one'),
+    ([made('a', files=7)], '"files" must name one'),
+    ([made('a', files=['videos/a.mp4'])], '"files" must name one'),
+    ([made('a', files={'latents/a.npy': '0'})], '"files" must name one'),
+    (
+      [made('a', files={'a.mp4': '0', 'b.mp4': '1'})],
+      '"files" must name one',
+    ),
     ([made('a', '')], '"prompt" is empty'),
     ([item('a') | {'conversations': 7}], '"conversations" is a number'),
     ([item('a') | {'conversations': [7]}], 'a number, not an object'),

@@ -1,4 +1,4 @@
-"""What trains and where it lies, for every choice of `train.trainable`."""
+"""Trainable parameters and shardings for every `train.trainable`."""
 
 import dataclasses
 import types
@@ -109,15 +109,15 @@ class _TwoObjectives(ObjectiveConfig):
   other: RewardWeighted | None = None
 
 
-def test_belongs_to_an_objective():
-  """Whose settings may change on the way."""
+def test_fingerprint_names_the_objective():
+  """Its settings may change between runs."""
   folder = types.SimpleNamespace(fingerprint=lambda component: component)
   train = types.SimpleNamespace(trainable='blocks', ema_decay=0.0, seed=0)
 
   def note(name, real_weight):
     weighted = RewardWeighted(real_weight)
     objective = _TwoObjectives(name, weighted, weighted)
-    return alignment.belongs_to(folder, train, objective, LoRAConfig(), [], 8)
+    return alignment.fingerprint(folder, train, objective, LoRAConfig(), [], 8)
 
   first = note('reward_weighted', 1.0)
   assert note('reward_weighted', 2.0) == first

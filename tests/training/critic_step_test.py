@@ -73,7 +73,7 @@ def run_step(
 
 @functools.cache
 def expected_step(trainable):
-  """On one device, in one piece."""
+  """On one device, without micro-batches."""
   state, metrics, _ = run_step(trainable)
   return jax.device_get(state), metrics
 
@@ -99,7 +99,7 @@ def assert_same(ours, theirs, tolerance):
 
 
 class TorchTest(parameterized.TestCase):
-  """The whole batch at once, all logits, and autograd."""
+  """The full batch at once, all logits, and autograd."""
 
   def reference(self, trainable):
     """Losses [B, N - 1] and right predictions of the tokens from the second."""
@@ -179,7 +179,7 @@ class TorchTest(parameterized.TestCase):
     }
 
   def test_token_losses(self):
-    """Each answer token in its place, whatever room there is."""
+    """Each answer token at its index, whatever `max_targets` is."""
     losses, is_right = self.reference('all')
     model = declare('all')
     for max_targets in (6, NUM_TOKENS):
@@ -211,7 +211,7 @@ class BatchTest(parameterized.TestCase):
     ('lora', 1, {'data': 2, 'fsdp': 2, 'tensor': 2}),
     ('all', 2, {'fsdp': 2, 'context': 2, 'tensor': 2}),
     ('lora', 2, {'data': 4, 'tensor': 2}),
-    # Divides neither the tokens of a frame nor those of a row.
+    # Divides neither the tokens of a frame nor those of an example.
     ('all', 1, {'context': 8}),
   )
   def test_mesh(self, trainable, parts, axes):
@@ -228,17 +228,17 @@ class BatchTest(parameterized.TestCase):
     )
 
   def test_only_answers_and_what_they_follow_matter(self):
-    """Not what a row lacks of frames, nor what lies in its padding."""
+    """Neither missing frames nor padding count."""
     tokens, frames = BATCH.tokens.copy(), BATCH.frames.copy()
     tokens[BATCH.segment_ids == 0] = 99
-    frames[5] = 7  # of the row without frames
+    frames[5] = 7  # of the example without frames
     frames[1, 2] = 7  # of one with two
     other = BATCH._replace(tokens=tokens, frames=frames)
     state, metrics, _ = run_step('lora', batch=other)
     assert_same((state, metrics), expected_step('lora'), 1e-6)
 
   def test_weights(self):
-    """Twice the weight is the row twice; no weight is no row."""
+    """Weight 2 is the example twice; weight 0 omits it."""
     twice = [0, 0, 1, 3, 4, 5, 6, 7]
     weight = np.ones(8, np.float32)
     weight[0], weight[2] = 2, 0

@@ -1,4 +1,4 @@
-"""What of a critic trains, where it lies, and what a checkpoint is of."""
+"""Trainable parameters of a critic, shardings and fingerprints of runs."""
 
 import dataclasses
 import pathlib
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lift_jax import partitioning
-from lift_jax.data.critic_pipeline import CriticDataConfig, Example
+from lift_jax.data.critic_examples import CriticDataConfig, Example
 from lift_jax.data.critic_records import SplitConfig
 from lift_jax.data.hra import HRARecord
 from lift_jax.data.video import ClipInfo
@@ -119,7 +119,8 @@ def test_layout_of_adapters():
     # They could be trained, but not be written as PEFT names them.
     (
       {'lora': LoRAConfig(targets=(*TARGETS, 'vision_tower/blocks/mlp/up'))},
-      'lora.targets: vision_tower/blocks/mlp/up are not of the language model',
+      'lora.targets: vision_tower/blocks/mlp/up are not part of the '
+      'language model',
     ),
     (
       {'adapter': adapters.AdapterFile(pathlib.Path('liftA'), {}, 8.0)},
@@ -171,7 +172,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize('trainable', ['lora', 'all'])
 def test_first_parameters(folder, trainable):
-  """What trains is fp32; beside adapters the base is kept as it is computed."""
+  """Trainable parameters are fp32; with LoRA the base has the compute dtype."""
   mesh = partitioning.make_mesh(partitioning.MeshConfig(tensor=2))
   train = dataclasses.replace(TRAIN, trainable=trainable)
   setup = critic.make_setup(folder, MODEL, train, LORA, mesh)
@@ -209,21 +210,21 @@ def example(video='a.mp4', is_real=False, token=5, num_frames=8):
   )
 
 
-def belongs_to(
+def fingerprint(
   folder, examples, model=MODEL, train=TRAIN, lora=LORA, data=DATA
 ):
-  return critic.belongs_to(folder, model, train, lora, examples, data, 8)
+  return critic.fingerprint(folder, model, train, lora, examples, data, 8)
 
 
-def test_checkpoints_belong_to_a_run(folder):
-  one = belongs_to(folder, [example(), example('b.mp4')])
-  assert belongs_to(folder, [example(), example('b.mp4')]) == one
+def test_fingerprint_of_a_run(folder):
+  one = fingerprint(folder, [example(), example('b.mp4')])
+  assert fingerprint(folder, [example(), example('b.mp4')]) == one
   others = [
-    belongs_to(folder, [example()]),
-    belongs_to(folder, [example('b.mp4'), example()]),
-    belongs_to(folder, [example(), example('b.mp4', is_real=True)]),
-    belongs_to(folder, [example(), example('b.mp4', token=6)]),
-    belongs_to(folder, [example(), example('b.mp4', num_frames=7)]),
+    fingerprint(folder, [example()]),
+    fingerprint(folder, [example('b.mp4'), example()]),
+    fingerprint(folder, [example(), example('b.mp4', is_real=True)]),
+    fingerprint(folder, [example(), example('b.mp4', token=6)]),
+    fingerprint(folder, [example(), example('b.mp4', num_frames=7)]),
   ]
   for other in others:
     assert {key for key in one if one[key] != other[key]} == {'data'}
@@ -235,14 +236,14 @@ def test_checkpoints_belong_to_a_run(folder):
     ),
     ({'train': dataclasses.replace(TRAIN, ema_decay=0.5)}, {'has_ema'}),
     ({'model': dataclasses.replace(MODEL, template='hermes-2')}, {'template'}),
-    # How long, and in which type, may change on the way.
+    # Length and dtype may change between runs.
     ({'train': dataclasses.replace(TRAIN, steps=7)}, set()),
     ({'model': dataclasses.replace(MODEL, compute_dtype='float32')}, set()),
   ):
-    other = belongs_to(folder, [example(), example('b.mp4')], **changes)
+    other = fingerprint(folder, [example(), example('b.mp4')], **changes)
     assert {key for key in one if one[key] != other[key]} == keys
-  # Adapters that do not train are of no account.
+  # Settings of adapters that are not trained do not count.
   whole = dataclasses.replace(TRAIN, trainable='all')
-  assert belongs_to(folder, [example()], train=whole) == belongs_to(
+  assert fingerprint(folder, [example()], train=whole) == fingerprint(
     folder, [example()], train=whole, lora=dataclasses.replace(LORA, rank=8)
   )

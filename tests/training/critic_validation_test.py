@@ -1,4 +1,4 @@
-"""Answers that are only looked at: the same means however they are cut."""
+"""Validation of a critic: the same means for any batch size and mesh."""
 
 from absl.testing import parameterized
 import jax
@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from lift_jax.data.global_batch import local_rows
+from lift_jax.data.global_batch import local_indices
 from lift_jax.partitioning import BATCH_AXES, MeshConfig, make_mesh
 from lift_jax.training.critic_step import answer_losses
 from lift_jax.training.critic_validation import CriticValidation
@@ -15,12 +15,13 @@ from tests.training.critic_pair import BATCH, declare, params_of
 MAX_TARGETS = 6
 
 
-def rows_of(numbers):
-  """Those rows of the batch; numbers past its end have no target."""
+def examples_at(numbers):
+  """These examples; indices past the end have no target."""
   size = len(BATCH.weight)
-  rows = np.minimum(numbers, size - 1)
+  indices = np.minimum(numbers, size - 1)
   arrays = {
-    field: np.asarray(array)[rows] for field, array in BATCH._asdict().items()
+    field: np.asarray(array)[indices]
+    for field, array in BATCH._asdict().items()
   }
   arrays['is_target'] = arrays['is_target'] & (numbers < size)[:, None]
   return arrays
@@ -49,11 +50,11 @@ class CriticValidationTest(parameterized.TestCase):
       MeshConfig(**{'fsdp': 1} | axes), jax.devices()[:num_devices]
     )
     sharding = NamedSharding(mesh, P(BATCH_AXES))
-    rows = local_rows(sharding, batch_size)
+    local = local_indices(sharding, batch_size)
 
     def batches():
       for start in range(0, len(BATCH.weight), batch_size):
-        yield rows_of(start + rows)
+        yield examples_at(start + local)
 
     validation = CriticValidation(
       batches, batch_size, sharding, model, MAX_TARGETS

@@ -158,7 +158,7 @@ class ValidationTest(parameterized.TestCase):
   @parameterized.parameters(
     ({'every_steps': -1}, 'every_steps must not be below 0'),
     ({'prompts': ()}, 'validation.prompts is empty'),
-    ({'prompts': ('a', ' ')}, 'one of them is blank'),
+    ({'prompts': ('a', ' ')}, 'has a blank prompt'),
   )
   def test_bad_config(self, change, message):
     with self.assertRaisesRegex(UserError, message):

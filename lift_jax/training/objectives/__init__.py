@@ -1,4 +1,4 @@
-"""Objectives of `lift align`: one file each, and the config that chooses one.
+"""Objectives of `lift align`: one per file, and the config that selects one.
 
 `docs/extending.md` shows how to add one.
 """
@@ -15,11 +15,11 @@ from lift_jax.training.objectives.reward_weighted import RewardWeighted
 class ObjectiveConfig:
   """The section `objective` of a config: a name, and settings under that name.
 
-  Settings of other objectives may be there too, so that a flag alone changes
+  Settings of other objectives may be present too, so that one flag switches
   between them.
 
   Attributes:
-    name: of the objective that trains; each other field is one of them.
+    name: of the selected objective; every other field is an objective.
   """
 
   name: str

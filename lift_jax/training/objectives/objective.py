@@ -1,14 +1,14 @@
-"""What an objective of `lift align` must offer to the training step.
+"""The interface between an objective of `lift align` and the training step.
 
-The step draws noisy latents, runs the network on them, and keeps the gradients;
-the objective turns the predictions into one loss. It does so in two parts: what
-it needs of each example (`values`), and the loss of many of them (`loss`). So
-micro-batches of an accumulated step can be worked through one after the other,
-and metrics and statistics still see the whole batch.
+The step samples noisy latents, runs the network on them, and applies the
+gradients; the objective turns predictions into a loss. It does so in two parts:
+what it needs of each example (`values`), and the loss of many of them (`loss`).
+So the micro-batches of an accumulated step can be processed in sequence, while
+metrics and statistics still cover the full batch.
 
   loss = objective.loss(values, columns, statistics)
-  values     = objective.values(predictions)           by example
-  statistics = objective.statistics(values, columns)   of the whole batch
+  values     = objective.values(predictions)           per example
+  statistics = objective.statistics(values, columns)   of the full batch
 
 B examples  P pairs, 2 P = B; an example is a latent video [F, h, w, C]
 """
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from lift_jax.diffusion.schedule import Schedule
 
-# Examples that share caption, timestep and noise, by the name of the unit.
+# Number of examples that share caption, timestep and noise, by unit.
 UNIT_SIZES = {'clip': 1, 'pair': 2}
 
 
@@ -32,13 +32,13 @@ class Predictions:
   """Velocities on the same noisy latents, all [B, F, h, w, C].
 
   Attributes:
-    noisy: the latents that the networks saw.
+    noisy: the input latents.
     timesteps_b: int32, their timesteps.
     target: the true velocity.
-    policy: that of the network in training.
-    reference: that of the network before the first step, without gradient;
-      None unless the objective needs it.
-    schedule: of the noise.
+    policy: prediction of the network in training.
+    reference: prediction of the network before the first step, without
+      gradient; None unless the objective needs it.
+    schedule: the noise schedule.
   """
 
   noisy: jax.Array
@@ -49,7 +49,7 @@ class Predictions:
   schedule: Schedule
 
   def errors(self) -> dict[str, jax.Array]:
-    """Velocity errors, fp32 [B]: 'error', and 'reference_error' if known."""
+    """Velocity errors, fp32 [B]: 'error', and 'reference_error' if any."""
     errors = {'error': squared_distance(self.policy, self.target)}
     if self.reference is not None:
       errors['reference_error'] = squared_distance(self.reference, self.target)
@@ -65,17 +65,18 @@ def squared_distance(one: jax.Array, other: jax.Array) -> jax.Array:
 class Objective(abc.ABC):
   """The loss of `lift align`.
 
-  A subclass is a frozen dataclass whose fields are the settings of its section
+  A subclass is a frozen dataclass whose fields are the settings in its section
   of the config; `__post_init__` checks them.
 
   Attributes:
     unit: 'clip', or 'pair': then examples 2 i and 2 i + 1 of a batch share
-      caption, timestep and noise, and are never parted.
-    columns: what it reads of each example beside its latents and caption, by
-      the names that the data gives them.
-    needs_reference: whether the network before the first step runs too.
-    needs_statistics: whether `loss` reads `statistics`. An accumulated step
-      then runs the networks once more, to know them before the first gradient.
+      caption, timestep and noise, and are never separated.
+    columns: what it reads of each example besides latents and caption, by the
+      names in `data.pipeline.COLUMNS`.
+    needs_reference: whether to run the initial network too.
+    needs_statistics: whether `loss` reads `statistics`. With gradient
+      accumulation the forward pass then runs twice, as they must be known
+      before the first gradient.
   """
 
   unit: ClassVar[str] = 'clip'
@@ -84,13 +85,13 @@ class Objective(abc.ABC):
   needs_statistics: ClassVar[bool] = False
 
   def values(self, predictions: Predictions) -> dict[str, jax.Array]:
-    """What the loss is made of, by example or by pair: [B] or [P] each."""
+    """The terms of the loss per example or pair: [B] or [P] each."""
     return predictions.errors()
 
   def statistics(
     self, values: Mapping[str, jax.Array], columns: Mapping[str, jax.Array]
   ) -> dict[str, jax.Array]:
-    """Of the whole batch, over all devices; no gradient flows through them."""
+    """Statistics of the full batch, over all devices; without gradient."""
     del values, columns
     return {}
 
@@ -101,11 +102,11 @@ class Objective(abc.ABC):
     columns: Mapping[str, jax.Array],
     statistics: Mapping[str, jax.Array],
   ) -> jax.Array:
-    """A mean over the examples at hand, which may be a part of the batch."""
+    """A mean over the given examples: the batch or a micro-batch."""
 
   def metrics(
     self, values: Mapping[str, jax.Array], columns: Mapping[str, jax.Array]
   ) -> dict[str, jax.Array]:
-    """Of the whole batch, for the log; see `training.metrics.summarize`."""
+    """Metrics of the full batch; see `training.metrics.summarize`."""
     del values, columns
     return {}

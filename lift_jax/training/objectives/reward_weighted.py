@@ -3,9 +3,9 @@
   L = E_synthetic[ r(x, z) e(x, z) ] + lambda E_real[ e(x, z) ],
   e = mean (v_theta(x_t, t, z) - v)^2
 
-The error in velocity is the reference's error in x0 divided by 1 - a:
-x0_hat - x0 = -sqrt(1 - a) (v_theta - v), so at the pure noise of the last
-timestep and at the nearly clean first one no digits are lost.
+The error in velocity is the reference's error in x0 divided by 1 - a, as
+x0_hat - x0 = -sqrt(1 - a) (v_theta - v). Computed directly, it loses no
+precision at the last timestep (pure noise) or at the first (almost clean).
 
 B batch
 """
@@ -18,14 +18,14 @@ import jax.numpy as jnp
 from lift_jax.errors import UserError
 from lift_jax.training.objectives.objective import Objective
 
-# Upper ends of the reward ranges whose errors are logged apart; the ten scores
-# that LiFT's labels can give fall into all of them.
+# Upper ends of the reward ranges whose errors are logged separately; the ten
+# scores that LiFT's labels can give cover all of them.
 REWARD_EDGES = (0.1, 0.3, 0.5, 0.7, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class RewardWeighted(Objective):
-  """Batch mean of weight * error: the weights are not normalised.
+  """Batch mean of weight * error; the weights are not normalised.
 
   Attributes:
     real_weight: lambda, the likelihood weight of real videos.
@@ -33,7 +33,7 @@ class RewardWeighted(Objective):
 
   real_weight: float
 
-  # The reward is in [0, 1]; a real video was filmed, not generated.
+  # Rewards are in [0, 1]; real videos were filmed, not generated.
   columns = ('reward', 'is_real')
 
   def __post_init__(self):
@@ -70,7 +70,7 @@ class RewardWeighted(Objective):
 
 
 def effective_sample_share(weight_b: jax.Array) -> jax.Array:
-  """(sum w)^2 / (B sum w^2): 1 for equal weights, 1 / B if one decides all."""
+  """(sum w)^2 / (B sum w^2): 1 for equal weights, 1 / B if one dominates."""
   total = jnp.square(jnp.sum(weight_b))
   squares = weight_b.shape[0] * jnp.sum(jnp.square(weight_b))
   return jnp.where(squares > 0, total / jnp.maximum(squares, 1e-30), 0.0)

@@ -1,4 +1,4 @@
-"""The example of docs/extending.md, carried out as it says."""
+"""The example of docs/extending.md, followed step by step."""
 
 import importlib
 import re

@@ -13,7 +13,7 @@ from lift_jax.errors import UserError
 from lift_jax.models.generators import LatentScale
 from lift_jax.training import alignment
 from lift_jax.training import step as step_lib
-from lift_jax.training.batches import micro_batches, whole_batch
+from lift_jax.training.batches import merge_micro_batches, micro_batches
 from lift_jax.training.objectives import ObjectiveConfig
 from lift_jax.training.objectives.objective import Objective
 from lift_jax.training.objectives.reward_weighted import RewardWeighted
@@ -27,7 +27,7 @@ _TX = optax.sgd(0.1)
 
 @dataclasses.dataclass(frozen=True)
 class _Preference(Objective):
-  """Compares the clips of a pair, about what is usual in the batch."""
+  """Compares the clips of a pair, relative to the batch mean."""
 
   beta: float
 
@@ -155,12 +155,14 @@ class MicroBatchesTest(parameterized.TestCase):
     first = micro[0, :, 0] // 2
     expected = {1: [0, 2, 4, 6], 2: [0, 1, 4, 5]}[unit_size]
     np.testing.assert_array_equal(first, expected)
-    np.testing.assert_array_equal(whole_batch(micro, 4 // unit_size), examples)
+    np.testing.assert_array_equal(
+      merge_micro_batches(micro, 4 // unit_size), examples
+    )
 
   def test_values_of_pairs(self):
     micro = micro_batches(jnp.arange(8), 2, unit_size=2)
     np.testing.assert_array_equal(
-      whole_batch(micro[:, ::2], num_units=2), [0, 2, 4, 6]
+      merge_micro_batches(micro[:, ::2], num_units=2), [0, 2, 4, 6]
     )
 
 
@@ -182,7 +184,7 @@ class ChooseTest(parameterized.TestCase):
 
   def test_pairs_are_refused(self):
     config = _Config('preference', preference=_PREFERENCE)
-    with self.assertRaisesRegex(UserError, "'preference', which trains on a p"):
+    with self.assertRaisesRegex(UserError, 'trains on units of a pair'):
       alignment.check_data_needs(config)
 
   def test_unknown_columns_are_refused(self):
@@ -191,9 +193,9 @@ class ChooseTest(parameterized.TestCase):
       alignment.check_data_needs(config)
 
   def test_reference(self):
-    """A copy, as what trains is donated to the first step."""
+    """A copy, as the trainable parameters are donated to the first step."""
     params = tiny.params()
-    self.assertEqual(alignment.reference_of(params, RewardWeighted(1.0)), {})
-    reference = alignment.reference_of(params, _PREFERENCE)
+    self.assertEqual(alignment.make_reference(params, RewardWeighted(1.0)), {})
+    reference = alignment.make_reference(params, _PREFERENCE)
     params['w'].delete()
     np.testing.assert_array_equal(reference['w'], tiny.params()['w'])

@@ -1,0 +1,274 @@
+"""Training examples of a critic: tokenised ratings of clips.
+
+An example is a clip, a question about it and the answer of an annotator.
+
+Shape suffixes: T frames, H height, W width; the last axis of 3 is RGB.
+"""
+
+from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+import pathlib
+from typing import Any, Protocol
+
+import numpy as np
+
+from lift_jax import config_lib
+from lift_jax.data import video
+from lift_jax.data.critic_records import CriticRecords, FeedbackConfig
+from lift_jax.data.hra import HRARecord
+from lift_jax.data.json_records import ReadResult
+from lift_jax.errors import UserError
+
+LABEL_WEIGHTS = ('none', 'balanced')
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticDataConfig(FeedbackConfig):
+  """Which human feedback to use, and how to sample it.
+
+  The reference trains on the concatenation of LiFT-HRA and VIDGEN, with
+  rationales and equal weights: `real_share` None, `with_rationale` True,
+  `label_weight` 'none'.
+
+  Attributes:
+    real_share: fraction of the sampled examples that are real; None samples
+      every example equally often.
+    with_rationale: whether the critic learns to give a rationale, or only the
+      label.
+    label_weight: 'balanced' gives rare labels more weight, so that each label
+      counts the same; 'none' gives every example 1.
+    text_buckets: allowed numbers of tokens of a sequence besides those of its
+      frames. Each sequence takes the smallest that fits; one program is
+      compiled for each.
+    num_threads: threads that decode.
+  """
+
+  real_share: float | None
+  with_rationale: bool
+  label_weight: str
+  text_buckets: tuple[int, ...]
+  num_threads: int
+
+  def __post_init__(self):
+    super().__post_init__()
+    config_lib.check_choice(
+      'data.label_weight', self.label_weight, LABEL_WEIGHTS
+    )
+    # In this form it rejects NaN too.
+    if self.real_share is not None and not 0 < self.real_share < 1:
+      raise UserError(
+        f'data.real_share is {self.real_share:g}; give a number between 0 and '
+        '1, or None; to use no real clips, leave data.real empty'
+      )
+    if not self.text_buckets or min(self.text_buckets) < 1:
+      raise UserError(
+        f'data.text_buckets is {self.text_buckets}; give at least one number '
+        'of tokens above 0'
+      )
+    if self.num_threads < 1:
+      raise UserError('data.num_threads must be above 0')
+
+
+class SelectedFrames(Protocol):
+  """The part of `models.critics.FrameSelection` that is read here."""
+
+  indices: tuple[int, ...]
+  num_positions: int
+
+
+class FramePreprocessor(Protocol):
+  """The part of `models.critics.FrameProcessor` that is called here."""
+
+  def select(self, clip: video.ClipInfo) -> SelectedFrames: ...
+
+  def preprocess(
+    self, frames_thw3: np.ndarray, selection: SelectedFrames
+  ) -> Any: ...
+
+
+class TrainingTokenizer(Protocol):
+  """The part of `models.critics.Tokenizer` that is used here."""
+
+  pad_id: int
+
+  def training(
+    self,
+    caption: str,
+    question: str,
+    frames: SelectedFrames,
+    answer: str,
+    *,
+    where: str,
+  ) -> tuple[list[int], list[bool]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """A record as input of the critic, without the pixels of its frames.
+
+  Attributes:
+    record: its source.
+    path: of the clip.
+    is_real: whether the clip is real.
+    clip: metadata of the file.
+    selection: the frames of the clip that the critic sees.
+    tokens: int32, with placeholders for the frames.
+    is_target: bool, of the same length: the tokens of the answer.
+    length: number of tokens after padding.
+  """
+
+  record: HRARecord
+  path: pathlib.Path
+  is_real: bool
+  clip: video.ClipInfo
+  selection: SelectedFrames
+  tokens: np.ndarray
+  is_target: np.ndarray
+  length: int
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """Examples of the same shape share batches."""
+    return self.selection.num_positions, self.length
+
+
+def answer_of(record: HRARecord, with_rationale: bool) -> str:
+  """'LABEL. RATIONALE', or 'LABEL.' without a rationale."""
+  rationale = f' {record.rationale}' if record.rationale else ''
+  return f'{record.label}.{rationale if with_rationale else ""}'
+
+
+def make_examples(
+  records: Sequence[HRARecord],
+  source: CriticRecords,
+  tokenizer: TrainingTokenizer,
+  frames: FramePreprocessor,
+  config: CriticDataConfig,
+) -> ReadResult[Example]:
+  """Tokenises records; opens each clip to read its number of frames.
+
+  Args:
+    records: one of the splits.
+    source: all records of the data set.
+    tokenizer: of the critic.
+    frames: of the critic.
+    config: format of the answers, and maximum length of a sequence.
+
+  Raises:
+    UserError: a clip that is not a video or a text that is too long, unless
+      `config.on_bad_record` is 'skip'; or no record is left.
+  """
+  clip_of = _probe(records, source, config.num_threads)
+  examples, skipped = [], []
+  for record in records:
+    try:
+      examples.append(
+        _example(
+          record, source, clip_of[record.video], tokenizer, frames, config
+        )
+      )
+    except UserError as error:
+      if config.on_bad_record == 'error':
+        raise
+      reason = str(error).removeprefix(f'{record.where}: ')
+      skipped.append((record.where, reason))
+  if not examples:
+    why = f'; the first: {": ".join(skipped[0])}' if skipped else ''
+    raise UserError(f'{source.root}: no record is left to train on{why}')
+  return ReadResult(examples, skipped)
+
+
+def _probe(
+  records: Sequence[HRARecord], source: CriticRecords, num_threads: int
+) -> dict[str, video.ClipInfo | str]:
+  """The metadata of each video, or why it cannot be used."""
+  first = {}
+  for record in records:
+    first.setdefault(record.video, record)
+
+  def probe(record: HRARecord) -> video.ClipInfo | str:
+    try:
+      return video.probe(source.path(record), where=record.where)
+    except UserError as error:
+      # Each record of the clip adds its own location.
+      return str(error).removeprefix(f'{record.where}: ')
+
+  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+    return dict(zip(first, pool.map(probe, first.values()), strict=True))
+
+
+def _example(
+  record: HRARecord,
+  source: CriticRecords,
+  clip: video.ClipInfo | str,
+  tokenizer: TrainingTokenizer,
+  frames: FramePreprocessor,
+  config: CriticDataConfig,
+) -> Example:
+  if isinstance(clip, str):
+    raise UserError(f'{record.where}: {clip}')
+  selection = frames.select(clip)
+  tokens, is_target = tokenizer.training(
+    record.caption,
+    record.question,
+    selection,
+    answer_of(record, config.with_rationale),
+    where=record.where,
+  )
+  lengths = [selection.num_positions + n for n in sorted(config.text_buckets)]
+  length = next((n for n in lengths if n >= len(tokens)), None)
+  if length is None:
+    excess = len(tokens) - lengths[-1]
+    raise UserError(
+      f'{record.where}: {len(tokens)} tokens, {excess} more than the longest '
+      'sequence; shorten the caption or the rationale, or raise the largest '
+      f'of data.text_buckets by {excess}'
+    )
+  return Example(
+    record,
+    source.path(record),
+    source.is_real(record),
+    clip,
+    selection,
+    np.array(tokens, np.int32),
+    np.array(is_target, bool),
+    length,
+  )
+
+
+def decode_selected(
+  path: pathlib.Path,
+  clip: video.ClipInfo,
+  selection: SelectedFrames,
+  frames: FramePreprocessor,
+  where: str,
+) -> video.VideoClip:
+  """The frames of a clip that a critic sees.
+
+  Args:
+    path: of the clip.
+    clip: metadata of the file.
+    selection: what `frames` selected given these metadata; the prompt has
+      positions for it.
+    frames: of the critic.
+    where: location of the record, for messages.
+
+  Raises:
+    UserError: the clip cannot be decoded, or not to as many frames as the
+      prompt has positions for.
+  """
+
+  def choose(num_frames: int, _: int) -> Sequence[int]:
+    actual = dataclasses.replace(clip, num_frames=num_frames)
+    return frames.select(actual).indices
+
+  decoded = video.decode(
+    path, len(selection.indices), where=where, choose=choose
+  )
+  if len(decoded.frames) != len(selection.indices):
+    raise UserError(
+      f'{where}: {path} has {decoded.num_source_frames} frames, not as many as '
+      'its header states; encode it again as mp4, or delete the record'
+    )
+  return decoded
