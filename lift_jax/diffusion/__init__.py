@@ -1,1 +1,1 @@
-"""Noise schedules and what is computed from them."""
+"""Noise schedules, samplers and classifier-free guidance."""

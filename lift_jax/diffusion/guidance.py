@@ -1,10 +1,10 @@
-"""Classifier-free guidance: away from a negative text.
+"""Classifier-free guidance with a negative text.
 
   v = v(negative text) + g (v(text) - v(negative text))
 
-Both velocities come from one call of the network on twice the batch, in which
-the two halves of a clip, negative first, are adjacent: both are on the same
-devices of a mesh, and guidance needs no communication.
+Both velocities are computed by one call of the network on twice the batch, in
+which the negative and the positive example of a clip are adjacent: they are on
+the same devices of a mesh, and guidance needs no communication.
 
 The scale g is one number per step. CogVideoX can vary it between 1 and
 1 + scale:
@@ -12,9 +12,9 @@ The scale g is one number per step. CogVideoX can vary it between 1 and
   g = 1 + scale (1 - cos(pi ((N - s) / N)^5)) / 2        (N steps)
 
 Published pipelines use the raw timestep, 999 down to 0, for s, so that g
-oscillates; the authors keep that (github.com/THUDM/CogVideo, issue 267). With s
-the index of the step, g falls smoothly from 1 + scale to 1, as diffusers' pull
-request 13172 proposes.
+oscillates, which the authors kept (github.com/THUDM/CogVideo, issue 267). With
+the index of the step for s, g decreases smoothly from 1 + scale to 1, as
+diffusers' pull request 13172 proposes.
 
 B clips  S text tokens  D width
 """
@@ -34,13 +34,13 @@ _EXPONENT = 5.0
 def guidance_scales(
   scale: float, dynamic: str, timesteps: np.ndarray, num_steps: int
 ) -> np.ndarray:
-  """The scale of every step, float64 like `timesteps` in shape.
+  """The scale of every step, float64, shaped like `timesteps`.
 
   Args:
-    scale: the constant scale, or how far a dynamic one rises above 1.
+    scale: the constant scale, or the maximum of a dynamic one minus 1.
     dynamic: 'none' for a constant, 'timestep' for the published oscillation,
       'step' for a smooth decrease.
-    timesteps: those of the steps, first to last.
+    timesteps: of all steps, first to last.
     num_steps: requested number of steps.
   """
   timesteps = np.asarray(timesteps, np.float64)
@@ -70,7 +70,7 @@ def guided(
   text_bsd: jax.Array,
   negative_text_sd: jax.Array | None,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-  """The guided velocity as a function of latents, timestep and scale.
+  """Makes a function that computes the guided velocity.
 
   Args:
     network: `network(x_b, text_bsd, t_b)` predicts a velocity like x_b.

@@ -11,7 +11,7 @@ so both samplers are one loop over a table of coefficients. With
 
   rho = a (1 - p) / (p (1 - a)),   1 - rho = (p - a) / (p (1 - a))
 
-which is exp(-2 h), h being the step in half log signal-to-noise ratio:
+which is exp(-2 h) for a step h in half the log signal-to-noise ratio:
 
   DDIM  A = sqrt((1 - p) / (1 - a))              B = sqrt(p) - sqrt(a) A
   DPM   A = sqrt((1 - p) / (1 - a)) sqrt(rho)    B = sqrt(p) (1 - rho) (1 + c)
@@ -19,8 +19,8 @@ which is exp(-2 h), h being the step in half log signal-to-noise ratio:
 
 where c = h / (2 h_previous) makes the DPM step second-order; it is 0 at the
 first step, which has no predecessor, at the second, as h_previous is infinite
-after a = 0, and at the last. Written with rho nothing is infinite: a = 0 and
-p = 1 both give rho = 0. (DDIM: arXiv 2010.02502. DPM: SDE-DPM-Solver++(2M),
+after a = 0, and at the last. In terms of rho all coefficients are finite: a = 0
+and p = 1 both give rho = 0. (DDIM: arXiv 2010.02502. DPM: SDE-DPM-Solver++(2M),
 arXiv 2211.01095.)
 
 The tables are computed on the host in float64 and rounded once.
@@ -45,17 +45,17 @@ CARRY_DTYPES = ('float32', 'bfloat16', 'float16')
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-  """Sampler settings; the defaults are those published for 2B.
+  """Sampler settings; the defaults are the published ones for 2B.
 
   Attributes:
     name: 'ddim', deterministic, or 'dpm', which adds noise at every step.
-    num_steps: calls of the network.
-    guidance_scale: of classifier-free guidance; 1 is no guidance, at half the
+    num_steps: denoising steps.
+    guidance_scale: of classifier-free guidance; 1 disables it, at half the
       cost.
     dynamic_guidance: 'none', 'timestep' or 'step'; see `guidance`.
     reference: step as diffusers does, from t to t - 1000 // num_steps. Unless
-      num_steps divides 1000 that is not the next timestep, and noise may remain
-      after the last step.
+      num_steps divides 1000, this is not the next timestep, and noise may
+      remain after the last step.
     carry_dtype: type that latents are rounded to after each step; the published
       pipelines round to the type of the network.
   """
@@ -88,12 +88,12 @@ class SamplerConfig:
     if type(scale) not in (int, float) or not 1 <= scale < float('inf'):
       raise UserError(
         f'sampler: guidance_scale is {scale!r}; give a finite number of at '
-        'least 1, which means no guidance'
+        'least 1 (no guidance)'
       )
 
   @property
   def is_guided(self) -> bool:
-    """Whether guidance needs a negative text."""
+    """Whether classifier-free guidance is used."""
     return self.guidance_scale > 1
 
   @property
@@ -103,13 +103,13 @@ class SamplerConfig:
 
 
 class Steps(NamedTuple):
-  """Coefficients of all steps [N], or those of one step.
+  """Sampler coefficients of all steps [N], or of one step.
 
   Attributes:
     index: 0, 1, ..., int32.
     timestep: input of the network, int32 or fp32.
     guidance: guidance scale, fp32 like all below.
-    signal: x0 = signal x - noise v, with v what the network predicts.
+    signal: x0 = signal x - noise v, where v is the network's prediction.
     noise: see `signal`.
     from_x: x' = from_x x + from_x0 x0 + from_previous x0_previous
       + from_noise noise.
@@ -137,8 +137,8 @@ def trailing_timesteps(
   Args:
     num_steps: at most `num_train_timesteps`.
     num_train_timesteps: of the schedule.
-    reference: keep the surplus timestep -1 that diffusers' series has for some
-      `num_steps` due to rounding, 61 the first of them.
+    reference: keep the extra timestep -1 that diffusers has for some
+      `num_steps`, such as 61, due to rounding.
 
   Raises:
     UserError: more steps than timesteps.
@@ -154,14 +154,14 @@ def trailing_timesteps(
 
 
 def velocity_steps(alpha_bars: np.ndarray, config: SamplerConfig) -> Steps:
-  """The tables of a sampler for a network that predicts v, all finite.
+  """Coefficients of a sampler for a network that predicts v.
 
   Args:
     alpha_bars: of every timestep, float64.
-    config: sampler.
+    config: sampler settings.
 
   Raises:
-    UserError: more steps than there are timesteps.
+    UserError: more steps than timesteps.
   """
   total, num_steps = len(alpha_bars), config.num_steps
   t = trailing_timesteps(num_steps, total, config.reference)
@@ -171,26 +171,26 @@ def velocity_steps(alpha_bars: np.ndarray, config: SamplerConfig) -> Steps:
   a = alpha_bars[t]
   p = np.where(t_next < 0, 1.0, alpha_bars[t_next])
 
-  rates = {'signal': np.sqrt(a), 'noise': np.sqrt(1 - a)}
-  shrink = np.sqrt((1 - p) / (1 - a))
+  table = {'signal': np.sqrt(a), 'noise': np.sqrt(1 - a)}
+  noise_ratio = np.sqrt((1 - p) / (1 - a))
   if config.name == 'ddim':
-    rates['from_x'] = shrink
-    rates['from_x0'] = np.sqrt(p) - np.sqrt(a) * shrink
-    rates['from_previous'] = rates['from_noise'] = np.zeros_like(a)
+    table['from_x'] = noise_ratio
+    table['from_x0'] = np.sqrt(p) - np.sqrt(a) * noise_ratio
+    table['from_previous'] = table['from_noise'] = np.zeros_like(a)
   else:
-    rest = (p - a) / (p * (1 - a))  # 1 - rho, without cancellation
+    one_minus_rho = (p - a) / (p * (1 - a))  # without cancellation
     c = _second_order(a, p)
-    rates['from_x'] = shrink * np.sqrt(_rho(a, p))
-    rates['from_x0'] = np.sqrt(p) * rest * (1 + c)
-    rates['from_previous'] = -np.sqrt(p) * rest * c
-    rates['from_noise'] = np.sqrt((1 - p) * rest)
-  rates['guidance'] = guidance.guidance_scales(
+    table['from_x'] = noise_ratio * np.sqrt(_rho(a, p))
+    table['from_x0'] = np.sqrt(p) * one_minus_rho * (1 + c)
+    table['from_previous'] = -np.sqrt(p) * one_minus_rho * c
+    table['from_noise'] = np.sqrt((1 - p) * one_minus_rho)
+  table['guidance'] = guidance.guidance_scales(
     config.guidance_scale, config.dynamic_guidance, t, num_steps
   )
   return Steps(
     index=np.arange(len(t), dtype=np.int32),
     timestep=t.astype(np.int32),
-    **{name: table.astype(np.float32) for name, table in rates.items()},
+    **{name: column.astype(np.float32) for name, column in table.items()},
   )
 
 
@@ -200,17 +200,18 @@ def _rho(a, p):
 
 
 def _second_order(a, p):
-  """c = h / (2 h_previous) of each step, 0 where a step is first-order.
+  """c = h / (2 h_previous) of each step, 0 for first-order steps.
 
   h_previous is the step from the previous timestep to this one, even if that
   step went to another timestep (`SamplerConfig.reference`).
   """
   c = np.zeros_like(a)
-  previous, now, after = a[:-1], a[1:], p[1:]
+  previous, current, after = a[:-1], a[1:], p[1:]
   # If a = 0 or p = 1, h is infinite.
-  finite = (previous > 0) & (now > 0) & (after < 1)
-  previous, now, after = previous[finite], now[finite], after[finite]
-  c[1:][finite] = np.log(_rho(now, after)) / (2 * np.log(_rho(previous, now)))
+  finite = (previous > 0) & (current > 0) & (after < 1)
+  previous, current, after = previous[finite], current[finite], after[finite]
+  log_rho = np.log(_rho(current, after))
+  c[1:][finite] = log_rho / (2 * np.log(_rho(previous, current)))
   return c
 
 
@@ -227,13 +228,12 @@ def clip_noise(
 ) -> jax.Array:
   """Standard normal noise fp32 [B, *shape], from one key per clip.
 
-  It depends neither on the other clips of the batch nor on the mesh: random
-  bits are generated per clip, with a fixed generator, as others (rbg) give
-  different numbers under vmap.
+  It depends neither on the other clips of the batch nor on the mesh. The
+  generator is fixed, as others (rbg) give different numbers under vmap.
 
   Args:
     keys_b2: uint32 [B, 2], see `clip_keys`.
-    draw: 0 for the initial noise, i + 1 for that of step i.
+    draw: 0 for the initial noise, i + 1 for the noise of step i.
     shape: of one clip.
   """
 
@@ -251,13 +251,13 @@ def sample(
   draw: Callable[[jax.Array], jax.Array] | None = None,
   carry_dtype=jnp.float32,
 ) -> jax.Array:
-  """Runs all steps under one scan.
+  """Runs all sampler steps in one scan.
 
   Args:
     velocity: `velocity(x_b, timestep, guidance)`, the network's prediction
       with guidance applied, in fp32.
-    steps: tables of the sampler.
-    x_b: noise to start from [B, ...].
+    steps: coefficients of the sampler.
+    x_b: initial noise [B, ...].
     draw: `draw(index)`, the noise [B, ...] of a step; None for a deterministic
       sampler.
     carry_dtype: type that latents are rounded to after each step.

@@ -1,13 +1,13 @@
-"""Noise schedules: what a network is trained to predict, and from what.
+"""Noise schedules: noisy latents, prediction targets, sampling steps.
 
-That of CogVideoX, with a = alpha-bar(t), eps ~ N(0, 1):
+For CogVideoX, with a = alpha-bar(t) and eps ~ N(0, 1):
 
   x_t = sqrt(a) x0 + sqrt(1 - a) eps         (noisy latents)
   v   = sqrt(a) eps - sqrt(1 - a) x0         (velocity, what the model predicts)
   x0  = sqrt(a) x_t - sqrt(1 - a) v
 
-`a` runs from nearly 1 at t = 0 to exactly 0 at the last step, which is pure
-noise.
+`a` decreases from nearly 1 at t = 0 to exactly 0 at the last timestep, which is
+pure noise.
 """
 
 from collections.abc import Mapping
@@ -24,38 +24,38 @@ from lift_jax.weights.published_config import PublishedConfig
 
 
 class Schedule(Protocol):
-  """What each family's schedule offers; frozen, as programs are made for it.
+  """Interface of noise schedules; hashable, as compiled programs depend on it.
 
-  Timesteps are what the network is told: integers or floats. B samples.
+  Timesteps are integers or floats, as the network takes them. B examples.
   """
 
   def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Timesteps to train at."""
+    """Samples timesteps for training."""
 
   def add_noise(self, x0, noise, t_b) -> jax.Array:
-    """Noisy latents; t_b is [B], the rest [B, ...] and fp32."""
+    """Noisy latents; t_b is [B], the others are fp32 [B, ...]."""
 
   def target(self, x0, noise, t_b) -> jax.Array:
-    """What the network should predict of them."""
+    """Target of the network's prediction for these noisy latents."""
 
   def make_steps(self, config: SamplerConfig) -> Steps:
-    """The tables of a sampler.
+    """The coefficients of a sampler.
 
     Raises:
-      UserError: a sampler or a number of steps that the schedule has not.
+      UserError: the schedule does not support the sampler or number of steps.
     """
 
   def to_json(self) -> dict[str, Any]:
-    """The published form."""
+    """The published scheduler_config.json."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-  """Noise schedule with v-prediction; the defaults are CogVideoX-2B.
+  """CogVideoX's schedule with v-prediction; the defaults are those of 2B.
 
   Attributes:
     num_train_timesteps: number of timesteps.
-    beta_start: first beta of the scaled linear series.
+    beta_start: first beta of the scaled linear schedule.
     beta_end: last beta.
     snr_shift_scale: divides the signal-to-noise ratio: 3 for 2B, 1 for 5B.
   """
@@ -101,7 +101,7 @@ class ScheduleConfig:
     return _PUBLISHED.read(cls, published, 'scheduler/scheduler_config.json')
 
   def to_json(self) -> dict[str, Any]:
-    """The published form, which diffusers loads."""
+    """The published scheduler_config.json, as diffusers loads it."""
     return {
       '_class_name': 'CogVideoXDDIMScheduler',
       **_PUBLISHED.write(self),
@@ -141,9 +141,9 @@ _PUBLISHED = PublishedConfig(
 def alpha_bars(config: ScheduleConfig) -> np.ndarray:
   """alpha-bar of every timestep, float64 [num_train_timesteps].
 
-  Betas are linear in their square roots. The signal-to-noise ratio is shifted
-  first: a <- a / (s + (1 - s) a); then sqrt(a) is moved and stretched so that
-  its last value is 0 and its first stays (Lin et al., arXiv 2305.08891).
+  Square roots of betas are linear in t. First the signal-to-noise ratio is
+  shifted, a <- a / (s + (1 - s) a); then sqrt(a) is shifted and scaled so that
+  its last value is 0 and its first is unchanged (Lin et al., arXiv 2305.08891).
   """
   root_betas = np.linspace(
     config.beta_start**0.5,

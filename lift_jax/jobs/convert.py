@@ -113,14 +113,14 @@ def _parse(argv: list[str]) -> _Call:
 def _convert_model(call: _Call, logger: logging.Logger) -> None:
   """Converts a diffusers folder to our format, or the reverse."""
   model = open_model(call.source)
-  ours = [name for name in NETWORKS if model.is_ours(name)]
+  ours = [name for name in NETWORKS if model.is_orbax(name)]
   if ours and len(ours) < len(NETWORKS):
     raise UserError(
       f'--from={call.source}: of its weights only {", ".join(ours)} are in our '
       'format; convert the model again'
     )
   write = (
-    generator_folder.write_published if ours else generator_folder.write_ours
+    generator_folder.write_published if ours else generator_folder.write_orbax
   )
   with atomic_folder(call.target) as partial:
     if distributed.is_primary():
@@ -144,7 +144,7 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
     config.model.path or call.source / 'model', config.model.adapter
   )
   saved = call.source / 'checkpoints'
-  step, fingerprint = checkpoints.latest_of_run(saved)
+  step, fingerprint = checkpoints.latest_checkpoint(saved)
   if fingerprint['model'] != model.fingerprint('transformer'):
     raise UserError(
       f'{saved}/{step} was trained from another model than {_described(model)}'
@@ -166,7 +166,7 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
   field = 'ema' if fingerprint['has_ema'] else 'trainable'
   abstract, _ = setup.split(setup.model.abstract_params)
   shardings, _ = setup.split(setup.shardings)
-  params = checkpoints.load_of_run(saved, step, field, abstract, shardings)
+  params = checkpoints.load_field(saved, step, field, abstract, shardings)
   logger.info('convert: step %d of %s, %s parameters', step, saved, field)
   generator_export.write(
     model,

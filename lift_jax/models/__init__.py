@@ -1,1 +1,1 @@
-"""Networks: declared in Flax NNX, executed as pure functions."""
+"""Models: Flax NNX modules, run as pure functions."""

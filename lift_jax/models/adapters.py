@@ -1,4 +1,4 @@
-"""Published adapters (PEFT, diffusers): read, and added into the weights.
+"""Published LoRA adapters (PEFT, diffusers): loading, merging, saving.
 
 W <- W + scale A B
 """
@@ -32,36 +32,36 @@ def config_of(
   alpha: float | None,
   where: str,
 ) -> lora.LoRAConfig:
-  """Which layers a file adapts, told from the names of its tensors.
+  """The config of adapters, derived from the names and shapes of their tensors.
 
-  What the file beside it says of its targets may be a pattern of another
-  library, or a list of modules with other names.
+  The targets in adapter_config.json may be a regex or module names of another
+  library and are not used.
 
   Args:
     tensors: of the file.
     table: `lora.adapter_table` of the network.
-    alpha: of the file; None where its scale is 1.
-    where: what errors call the file.
+    alpha: of the file; None for a scale of 1.
+    where: how errors name the file.
 
   Raises:
     UserError: no tensor is of an adapter of this network, or ranks differ.
   """
   targets, ranks = [], {}
-  for row in table:
-    if not row.ours.endswith('/lora_a'):
+  for rule in table:
+    if not rule.ours.endswith('/lora_a'):
       continue
     regex = re.compile(
-      re.sub(r'\\{\w+\\}', r'[0-9]+', re.escape(row.published))
+      re.sub(r'\\{\w+\\}', r'[0-9]+', re.escape(rule.published))
     )
     names = [name for name in tensors if regex.fullmatch(name)]
     for name in names:
       if len(tensors[name].shape) != 2:
         raise errors.UserError(
-          f'{where}: {name} has shape {list(tensors[name].shape)}, and is no '
-          'matrix; fetch the file again'
+          f'{where}: {name} has shape {list(tensors[name].shape)} and is not a '
+          'matrix; download the file again'
         )
     if names:
-      targets.append(re.escape(row.ours.removesuffix('/lora_a')))
+      targets.append(re.escape(rule.ours.removesuffix('/lora_a')))
       ranks |= {name: tensors[name].shape[0] for name in names}
   if not targets:
     raise errors.UserError(
@@ -71,7 +71,7 @@ def config_of(
   if len(set(ranks.values())) > 1:
     raise errors.UserError(
       f'{where}: its adapters have ranks {sorted(set(ranks.values()))}; only '
-      'one rank for all is supported'
+      'one rank for all layers is supported'
     )
   rank = next(iter(ranks.values()))
   return lora.LoRAConfig(rank, rank if alpha is None else alpha, tuple(targets))
@@ -85,18 +85,18 @@ def load(
   mesh: jax.sharding.Mesh,
   where: str,
 ) -> Params:
-  """The adapters of a file, laid out on a mesh, fp32.
+  """Loads the adapters of a file onto a mesh, fp32.
 
   Args:
     build: makes the network without adapters.
     config: from `config_of`.
-    table: the same.
+    table: `lora.adapter_table` of the network.
     tensors: of the file.
     mesh: all devices.
-    where: what errors call the file.
+    where: how errors name the file.
 
   Raises:
-    UserError: tensors that are missing, unknown or of another shape.
+    UserError: missing, unexpected or wrongly shaped tensors.
   """
   model = functional(lora.adapted(build, config))
   abstract, _ = param_paths.partition(model.abstract_params, lora.is_adapter)
@@ -107,7 +107,7 @@ def load(
     if any(re.fullmatch(rule[0], name) for name in names)
   ]
   return conversion.load(
-    tuple(row for row in table if row.ours in names),
+    tuple(rule for rule in table if rule.ours in names),
     abstract,
     tensors,
     shardings=partitioning.param_shardings(rules, abstract, mesh),
@@ -117,28 +117,28 @@ def load(
 
 
 def merge(params: Params, adapters: Params, scale: float) -> Params:
-  """`params` with every adapter added to its kernel; donates `params`.
+  """Adds every adapter to its kernel; donates `params`, keeps their shardings.
 
-  Stacked kernels change one layer after the other: the products of all the
-  adapters of a language model, in fp32, would be twice its size.
+  Stacked kernels are updated layer by layer: the products of all adapters of a
+  language model, in fp32, would be twice its size.
 
   Args:
-    params: of the network, each where it stays.
+    params: of the network.
     adapters: 'X/lora_a' and 'X/lora_b' for kernels 'X/kernel'.
     scale: alpha / rank.
   """
-  places = jax.tree.map(lambda leaf: leaf.sharding, params)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
   add = jax.jit(
-    _merged, static_argnums=2, donate_argnums=0, out_shardings=places
+    _merged, static_argnums=2, donate_argnums=0, out_shardings=shardings
   )
   return add(params, param_paths.flatten(adapters), scale)
 
 
 def _merged(params: Params, flat: Mapping[str, jax.Array], scale: float):
-  """What `merge` computes; adapters by name."""
+  """The computation of `merge`, with adapters by name."""
 
   def add(kernel, a, b):
-    # Accelerators multiply fp32 in fewer bits unless told.
+    # The default precision of fp32 products on accelerators is lower.
     update = jnp.matmul(a, b, precision='highest')
     return (kernel.astype(jnp.float32) + scale * update).astype(kernel.dtype)
 
@@ -160,12 +160,12 @@ def _merged(params: Params, flat: Mapping[str, jax.Array], scale: float):
 
 @dataclasses.dataclass(frozen=True)
 class AdapterFile:
-  """Adapters of a folder, not read yet.
+  """Adapters on disk, not loaded yet.
 
   Attributes:
-    path: of the folder.
+    path: of the folder or file.
     tensors: of its file.
-    alpha: the scale is alpha / rank; None where it is 1.
+    alpha: the scale is alpha / rank; None for a scale of 1.
   """
 
   path: pathlib.Path
@@ -175,9 +175,9 @@ class AdapterFile:
 
 PEFT_PREFIX = 'base_model.model.'  # of every name in a file
 
-# Settings of a PEFT adapter: the values that `merge` computes. Other initial
-# values than these change the weights that the adapter is added to.
-_FIXED = {
+# Fields of a PEFT config and the values that `merge` supports. Other ways of
+# initialisation change the weights that the adapter is added to.
+_SUPPORTED = {
   'peft_type': ('LORA',),
   'use_rslora': (False,),
   'use_dora': (False,),
@@ -197,12 +197,12 @@ _FIXED = {
 
 
 def open_peft(folder: str | pathlib.Path) -> AdapterFile:
-  """A folder with adapter_config.json and adapter_model.safetensors.
+  """Opens a folder with adapter_config.json and adapter_model.safetensors.
 
-  Whatever else lies there, such as `non_lora_trainables.bin`, is not read.
+  Other files in it, such as `non_lora_trainables.bin`, are ignored.
 
   Raises:
-    UserError: no such folder, or adapters of another kind.
+    UserError: no such folder, or adapters of an unsupported type.
   """
   path = pathlib.Path(folder).expanduser().resolve()
   file = path / 'adapter_config.json'
@@ -213,16 +213,16 @@ def open_peft(folder: str | pathlib.Path) -> AdapterFile:
 
 
 def alpha_of(config: Mapping[str, Any], where: str) -> float:
-  """The alpha of PEFT's settings, once the others are what `merge` computes.
+  """The alpha of a PEFT config; checks that `merge` supports the other fields.
 
   Args:
-    config: the settings.
-    where: what errors call them.
+    config: PEFT config.
+    where: how errors name it.
 
   Raises:
-    UserError: adapters of another kind.
+    UserError: adapters of an unsupported type.
   """
-  for key, values in _FIXED.items():
+  for key, values in _SUPPORTED.items():
     if config.get(key, values[0]) not in values:
       raise errors.UserError(
         f'{where}: {key} = {config[key]!r} is not supported; only {values[0]!r}'
@@ -240,19 +240,19 @@ def write_peft(
   table: conversion.Table,
   dtype: str,
 ) -> None:
-  """Writes adapters as PEFT loads them; every host must call it.
+  """Writes adapters in PEFT's format; every host must call it.
 
   Args:
-    folder: made if it does not exist.
+    folder: created if it does not exist.
     adapters: of the network.
     config: their rank, scale and targets.
     table: `lora.adapter_table` of the network, with `PEFT_PREFIX`.
-    dtype: of what is written.
+    dtype: of the written weights.
   """
   conversion.save(
     table, adapters, folder, 'adapter_model', dtype=jnp.dtype(dtype)
   )
-  # Whole names: a 'q_proj' alone is in vision towers, too.
+  # Full names, as vision towers have a 'q_proj', too.
   modules = {
     name.removeprefix(PEFT_PREFIX).removesuffix('.lora_A.weight')
     for source in conversion.resolve(table, adapters).values()

@@ -1,4 +1,4 @@
-"""Which critic a job works with."""
+"""The `model` config section of jobs that use a critic."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -19,7 +19,7 @@ from lift_jax.runtime.files import atomic_folder, read_json
 
 @dataclasses.dataclass(frozen=True)
 class RandomCriticConfig:
-  """A randomly initialised critic; each backbone has a subclass with its sizes.
+  """A randomly initialised critic; backbones have subclasses with their sizes.
 
   Attributes:
     backbone: name of a `critics.Backbone`.
@@ -31,7 +31,7 @@ class RandomCriticConfig:
 
   @classmethod
   def choose_class(cls, section: Mapping[str, Any], where: str) -> type:
-    """The dataclass of the backbone that a section names."""
+    """The config class of the backbone that a config section names."""
     if 'backbone' not in section:
       raise UserError(f'{where} lacks backbone')
     name = section['backbone']
@@ -39,7 +39,7 @@ class RandomCriticConfig:
 
   @property
   def sizes(self) -> Any:
-    """`Critic.config` of the whole critic."""
+    """`Critic.config` of such a critic."""
     raise NotImplementedError
 
 
@@ -50,15 +50,15 @@ class CriticModelConfig:
   Attributes:
     path: folder of a published model, such as VILA-1.5, or of a critic that
       `lift train_critic` wrote; '' makes a random one in the workdir.
-    adapter: folder of LoRA adapters for it, as LiFT publishes them or
-      `lift train_critic` writes them; '' for none.
-    random: its sizes; read only where `path` is ''.
-    template: form of the prompts, one that its backbone knows. Of VILA:
-      'vicuna_v1' for 13b and 3b, 'hermes-2' for 40b.
+    adapter: folder of LoRA adapters for it, published by LiFT or written by
+      `lift train_critic`; '' for none.
+    random: sizes of a random critic; used only if `path` is ''.
+    template: prompt template, one of `Backbone.templates`. Of VILA: 'vicuna_v1'
+      for 13b and 3b, 'hermes-2' for 40b.
     compute_dtype: of the computation.
     attention: see `models.attention`.
-    published: which critic this is meant for, so that `lift plan` knows its
-      sizes where `path` is ''; see `Backbone.published`.
+    published: name of the critic that the config is meant for, from which `lift
+      plan` takes the sizes if `path` is ''; see `Backbone.published`.
   """
 
   path: str
@@ -77,12 +77,12 @@ class CriticModelConfig:
 
 
 def open_chosen(config: CriticModelConfig, workdir: pathlib.Path) -> Critic:
-  """Opens the critic; makes `workdir/model` first where none is named.
+  """Opens the critic; without a path, makes a random one in `workdir/model`.
 
   Raises:
-    UserError: no critic is named and there are no sizes to make one; the folder
-      holds none, or a random one of other sizes; or the backbone does not know
-      the prompt template.
+    UserError: neither path nor sizes are given; the folder has no critic, or a
+      random one of other sizes; or the backbone does not have the prompt
+      template.
   """
   path = pathlib.Path(config.path).expanduser()
   if config.path:
@@ -102,10 +102,10 @@ def open_chosen(config: CriticModelConfig, workdir: pathlib.Path) -> Critic:
 
 
 def declare_chosen(config: CriticModelConfig) -> Critic:
-  """The critic of a job, whose weights need not be there.
+  """The critic of a job for planning; its weights need not exist.
 
   Raises:
-    UserError: the config does not say which it is.
+    UserError: the config does not name a critic.
   """
   if config.path:
     return critics.open_critic(config.path, config.adapter)
@@ -135,24 +135,22 @@ def make_random(
 ) -> None:
   """Writes a randomly initialised critic; every host must call it.
 
-  Nothing is done where the folder already holds one.
+  Does nothing if the folder already contains one.
 
   Args:
-    folder: to write.
+    folder: the folder to write.
     backbone: of the critic.
     sizes: its `Critic.config`.
     seed: of the parameters.
 
   Raises:
-    UserError: the one that is there was made with other settings.
+    UserError: the existing one was made with other settings.
   """
   file = folder / 'config.json'
   if file.is_file():
-    found = critics.open_critic(folder).config
-    if (found, read_json(file).get(critics.RANDOM_SEED)) != (
-      sizes,
-      seed,
-    ):
+    existing = critics.open_critic(folder).config
+    existing_seed = read_json(file).get(critics.RANDOM_SEED)
+    if (existing, existing_seed) != (sizes, seed):
       raise UserError(
         f'{folder} was made with other settings of model.random; give another '
         '--workdir, or delete this critic'

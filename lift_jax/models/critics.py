@@ -1,18 +1,19 @@
-"""What a vision language model must offer to serve as a critic.
+"""Interface of critics, and the registry of their backbones.
 
-A critic reads frames of a clip, a caption and a question, and answers with a
-label and a reason. Scoring, critic training and planning see a backbone only
-through this file; `docs/extending.md` shows how to add one.
+A critic is a vision language model that reads frames of a clip, a caption and a
+question, and answers with a label and a rationale. Scoring, critic training and
+planning use backbones only through this file; `docs/extending.md` shows how to
+add one.
 
   Backbone        a family of models, registered under the `model_type` of its
                   config.json
-  Critic          one model of it: sizes, weights, layout, adapters, FLOPs
-  Network         what runs on the devices
-  FrameProcessor  a clip to the arrays that the network takes
+  Critic          one model: sizes, weights, shardings, adapters, FLOPs
+  Network         its NNX module
+  FrameProcessor  from a clip to the arrays that the network takes
   Tokenizer       caption, question and answer to token ids, and back
 
-Legend: B batch, N tokens of a prompt, R rows of a cache (clips x branches), M
-new tokens of a row, D width, V vocabulary, T frames, H W height and width.
+Legend: B batch, N prompt tokens, R sequences in a cache (clips x branches), M
+new tokens of a sequence, D width, V vocabulary, T frames, H W height and width.
 """
 
 import abc
@@ -43,8 +44,8 @@ LABELS = ('Good', 'Normal', 'Bad')
 Frames = Any
 
 
-class ClipInfo(Protocol):
-  """What is known of a clip before it is decoded; see `data.video.ClipInfo`."""
+class ClipMetadata(Protocol):
+  """Metadata of a clip, read without decoding it: `data.video.ClipInfo`."""
 
   num_frames: int
   fps: float
@@ -54,17 +55,17 @@ class ClipInfo(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FrameSelection:
-  """Which frames of a clip a critic sees, and the room that they take.
+  """The frames of a clip that a critic reads.
 
-  Backbones may subclass it with what their tokenizer and network need beside,
-  such as the grid of patches or timestamps.
+  Backbones may subclass it with what else their tokenizer and network need,
+  such as a patch grid or timestamps.
 
   Attributes:
-    indices: of the frames, ascending.
+    indices: frame indices, ascending.
     num_positions: token positions reserved for the frames, at least as many as
-      they take. The arrays of clips with the same number have the same shapes,
-      so that they share batches; each number is compiled on its own.
-    is_short: whether the clip has fewer frames than the critic takes of others.
+      they take. Clips with equal `num_positions` have arrays of equal shapes
+      and share batches; each distinct value compiles another program.
+    is_short: whether the clip has fewer frames than the critic usually takes.
   """
 
   indices: tuple[int, ...]
@@ -73,30 +74,30 @@ class FrameSelection:
 
 
 class FrameProcessor(Protocol):
-  """Chooses and prepares frames; no more than the configs are needed."""
+  """Selects and preprocesses frames; needs configs only, no weights."""
 
-  def select(self, clip: ClipInfo) -> FrameSelection:
-    """The frames of a clip that has at least one."""
+  def select(self, clip: ClipMetadata) -> FrameSelection:
+    """Selects frames of a clip, which has at least one."""
 
   def preprocess(
     self, frames_thw3: np.ndarray, selection: FrameSelection
   ) -> Frames:
-    """Arrays of one clip, from its selected frames, uint8 [T, H, W, 3]."""
+    """Arrays of one clip from its selected frames, uint8 [T, H, W, 3]."""
 
   def shapes(self, selection: FrameSelection) -> Frames:
-    """`jax.ShapeDtypeStruct` in the place of the arrays of `preprocess`."""
+    """The result of `preprocess` as `jax.ShapeDtypeStruct`s."""
 
 
 class Tokenizer(Protocol):
-  """Token ids of prompts and answers, as this critic was trained on them.
+  """Tokenizes prompts and answers in the format the critic was trained on.
 
-  Questions about a clip should differ as late in the prompt as possible: what
-  they have in common is read once.
+  Prompts about the same clip should differ as late as possible, as their shared
+  prefix is computed once.
 
   Attributes:
-    pad_id: fills up batches.
-    stop_ids: any of these ends an answer; training teaches the first.
-    max_length: tokens that a sequence may have, frames included.
+    pad_id: padding token.
+    stop_ids: tokens that end an answer; training uses the first.
+    max_length: tokens in a sequence at most, frames included.
   """
 
   pad_id: int
@@ -112,17 +113,17 @@ class Tokenizer(Protocol):
     space_before_caption: bool = False,
     where: str = '',
   ) -> list[int]:
-    """Ids of a prompt, up to where the answer begins.
+    """Token ids of a prompt, up to the start of the answer.
 
     Args:
-      caption: what the video should show.
-      question: appended to it; begins with a space.
-      frames: of the video.
-      space_before_caption: whether the caption is preceded by a space.
-      where: names the record in errors.
+      caption: prompt of the video.
+      question: appended to the caption; begins with a space.
+      frames: selected frames of the video.
+      space_before_caption: whether to put a space before the caption.
+      where: name of the record in errors.
 
     Raises:
-      UserError: a text that holds a special token, or too many tokens.
+      UserError: a text contains a special token, or the prompt is too long.
     """
 
   def training(
@@ -135,27 +136,27 @@ class Tokenizer(Protocol):
     space_before_caption: bool = True,
     where: str = '',
   ) -> tuple[list[int], list[bool]]:
-    """Ids of a prompt, its answer and its end; True for what is learned.
+    """Token ids of a prompt with its answer and stop token, and loss mask.
 
     Raises:
-      UserError: as `inference`, or an answer that cannot be learned.
+      UserError: as `inference`, or an answer that cannot be trained on.
     """
 
   def answer_ids(self, answer: str) -> list[int]:
-    """Ids of an answer as they follow a prompt, without its end."""
+    """Token ids of an answer as they follow a prompt, without stop token."""
 
   def decode(self, ids: Sequence[int]) -> str:
-    """The text of an answer, up to the first of `stop_ids` if it has one."""
+    """The text of an answer, up to the first stop token if there is one."""
 
 
 class Network(Protocol):
   """The module that `Critic.build` makes; inputs are padded on the right."""
 
   def encode_frames(self, frames: Frames) -> Any:
-    """What the language model reads in the place of frames."""
+    """Embeddings of the frames for the language model."""
 
   def __call__(self, frames: Frames, tokens_bn: jax.Array) -> jax.Array:
-    """Hidden states [B, N, D] of whole sequences, for training."""
+    """Hidden states [B, N, D] of full sequences, for training."""
 
   def prefill(
     self,
@@ -166,26 +167,27 @@ class Network(Protocol):
     max_length: int,
     num_branches: int = 1,
   ) -> tuple[jax.Array, Any]:
-    """Reads prefixes, each of which may go on in several branches.
+    """Processes prefixes and makes a cache with branches for each of them.
 
     Args:
       frames: of the clips.
       tokens_bn: int [B, N].
       lengths_b: int [B], tokens of each prefix.
-      max_length: of a prefix and one of its branches.
-      num_branches: ways in which each prefix goes on.
+      max_length: tokens of a prefix and one branch at most.
+      num_branches: continuations of each prefix.
 
     Returns:
       Hidden states [B, N, D], and the cache: a pytree with room for
-      `max_length - N` tokens in each of the R = B x `num_branches` rows.
+      `max_length - N` more tokens in each of the R = B x `num_branches`
+      sequences.
     """
 
   def extend(
     self, tokens_rm: jax.Array, lengths_r: jax.Array, cache: Any
   ) -> tuple[jax.Array, Any]:
-    """Reads more text, int [R, M]: hidden states [R, M, D], and the cache.
+    """Appends tokens, int [R, M]: hidden states [R, M, D] and the new cache.
 
-    Rows of a prefix are adjacent. A row of length 0 stays as it is.
+    Branches of a prefix are adjacent. A sequence with length 0 is unchanged.
     """
 
   def logits(self, x: jax.Array) -> jax.Array:
@@ -194,14 +196,14 @@ class Network(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Critic(abc.ABC):
-  """A critic whose configs are read and whose weights are not.
+  """A critic: its configs, and the folder with its weights.
 
   Attributes:
-    path: of its folder; without meaning where only its sizes are known.
+    path: of its folder; unused for a critic without one.
     config: sizes of its networks, a frozen dataclass of the backbone.
-    adapter: LoRA adapters that are added into the weights; None for none.
-    adapter_table: PEFT's names of all the adapters that can be published.
-    lora_targets: `LoRAConfig.targets` that the family is usually trained with.
+    adapter: LoRA adapters to merge into the weights, or None.
+    adapter_table: conversion table of adapters with PEFT's names.
+    lora_targets: the usual `LoRAConfig.targets` of the family.
   """
 
   path: pathlib.Path
@@ -223,16 +225,16 @@ class Critic(abc.ABC):
   @property
   @abc.abstractmethod
   def rules(self) -> partitioning.Rules:
-    """Layout of the parameters on a mesh, total."""
+    """Sharding rules; every parameter must match one."""
 
   @abc.abstractmethod
   def check_mesh(self, mesh: jax.sharding.Mesh) -> None:
-    """Raises UserError where the mesh does not divide the network."""
+    """Raises UserError if the mesh does not divide the network."""
 
   @property
   @abc.abstractmethod
   def frames(self) -> FrameProcessor:
-    """Chooses and prepares frames."""
+    """The frame processor."""
 
   @abc.abstractmethod
   def open_tokenizer(self, template: str) -> Tokenizer:
@@ -247,15 +249,15 @@ class Critic(abc.ABC):
 
   @abc.abstractmethod
   def vision_flops(self, frames: Frames) -> float:
-    """FLOPs of `encode_frames` on a batch, of which only shapes are read."""
+    """FLOPs of `encode_frames` on a batch; only its shapes are used."""
 
   @abc.abstractmethod
   def decoder_flops(self, num_tokens: int, num_logits: int) -> float:
-    """FLOPs of reading a sequence, and of the logits of some of its tokens."""
+    """FLOPs of a sequence, with logits for `num_logits` of its tokens."""
 
   @abc.abstractmethod
   def attention_flops(self, num_tokens: int) -> float:
-    """The part of `decoder_flops` that is attention."""
+    """The attention part of `decoder_flops`."""
 
   @property
   @abc.abstractmethod
@@ -266,30 +268,36 @@ class Critic(abc.ABC):
   def load_weights(
     self, model: FunctionalModel, shardings: Params, dtype: Any
   ) -> Params:
-    """Parameters of the folder, without the adapter; arguments as `load`."""
+    """Loads the weights without the adapter; arguments as in `load`."""
 
   @abc.abstractmethod
   def save_weights(
     self, target: pathlib.Path, params: Params, dtype: str | None
   ) -> None:
-    """Writes published weights, `dtype` None as they are; all hosts call it."""
+    """Writes weights in the published format; every host must call it.
+
+    Args:
+      target: the folder of the critic.
+      params: of the full network.
+      dtype: of the written weights; None keeps that of the parameters.
+    """
 
   @abc.abstractmethod
   def copy_configs(self, target: pathlib.Path, dtype: str) -> None:
-    """Copies all but the weights, whose type in `target` is `dtype`."""
+    """Copies all files but the weights, whose type in `target` is `dtype`."""
 
   def load(
     self, model: FunctionalModel, shardings: Params, dtype: Any
   ) -> Params:
-    """Weights straight into sharded arrays, the adapter added.
+    """Loads weights into sharded arrays and merges the adapter.
 
     Args:
-      model: its declaration, without adapters.
+      model: the network, without adapters.
       shardings: nested dict like its parameters.
       dtype: of all parameters.
 
     Raises:
-      UserError: tensors that the config does not ask for, or lacks.
+      UserError: unexpected or missing tensors.
     """
     params = self.load_weights(model, shardings, dtype)
     if self.adapter is None:
@@ -302,19 +310,19 @@ class Critic(abc.ABC):
     return adapters.merge(params, added, config.scale)
 
   def write(self, target: pathlib.Path, params: Params, dtype: str) -> None:
-    """Writes a whole critic in the published layout; every host must call it.
+    """Writes a full critic in the published format; every host must call it.
 
-    The folder is written beside and renamed; one that is there is replaced.
+    The folder is written under a temporary name and replaces `target`.
 
     Args:
       target: the folder to write; configs and tokenizer are copied from `path`.
-      params: of the whole network.
-      dtype: of what is written.
+      params: of the full network.
+      dtype: of the written weights.
     """
     with atomic_folder(target) as partial:
       if distributed.is_primary():
         self.copy_configs(partial, dtype)
-      distributed.barrier('configs are copied')
+      distributed.barrier('configs copied')
       self.save_weights(partial, params, dtype)
 
   def write_adapter(
@@ -324,9 +332,9 @@ class Critic(abc.ABC):
     config: lora.LoRAConfig,
     dtype: str,
   ) -> None:
-    """Writes trained adapters alone, under PEFT's names.
+    """Writes trained adapters in PEFT's format; every host must call it.
 
-    Every host must call it; the folder is written beside and renamed.
+    The folder is written under a temporary name and replaces `target`.
     """
     with atomic_folder(target) as partial:
       adapters.write_peft(partial, params, config, self.adapter_table, dtype)
@@ -337,17 +345,17 @@ class Backbone:
   """A family of critics.
 
   Attributes:
-    name: in configs, as `model.random.backbone`.
-    model_types: of config.json in its folders.
-    templates: forms of the prompt that `model.template` may name.
-    random_config: dataclass of the section `model.random`, see
+    name: value of `model.random.backbone` in configs.
+    model_types: values of `model_type` in config.json.
+    templates: prompt templates, the choices of `model.template`.
+    random_config: dataclass of the section `model.random`; a subclass of
       `critic_config.RandomCriticConfig`.
     published: sizes of published models by name, for plans without a folder.
     open: reads the configs of a folder.
-    declare: a critic of these sizes, of which there are no files.
-    write_draft: `write_draft(folder, config, seed)` writes what a randomly
-      initialised critic has beside its weights; config.json keeps the seed as
-      `RANDOM_SEED`.
+    declare: a critic of the given sizes, without files.
+    write_draft: `write_draft(folder, config, seed)` writes the files of a
+      randomly initialised critic except its weights; config.json has the seed
+      as `RANDOM_SEED`.
   """
 
   name: str
@@ -362,35 +370,35 @@ class Backbone:
 
 RANDOM_SEED = '_random_seed'
 
-# Modules with a BACKBONE, imported when one is looked for.
+# Modules that define a BACKBONE, imported at the first lookup.
 _MODULES = ('lift_jax.models.vila.backbone',)
 
 _registered: dict[str, Backbone] = {}
 
 
 def register(backbone: Backbone) -> None:
-  """Makes a backbone known that is not one of the package's own."""
+  """Registers a backbone that is not part of this package."""
   _registered[backbone.name] = backbone
 
 
 def backbones() -> dict[str, Backbone]:
-  """All that are known, by name."""
+  """All registered backbones by name."""
   own = [importlib.import_module(module).BACKBONE for module in _MODULES]
   return {backbone.name: backbone for backbone in own} | _registered
 
 
 def find_backbone(name: str, where: str) -> Backbone:
-  """The backbone of this name; `where` is the setting that names it."""
+  """The backbone called `name`; `where` is the config field with the name."""
   known = backbones()
   config_lib.check_choice(where, name, known)
   return known[name]
 
 
 def backbone_of_folder(path: pathlib.Path) -> Backbone:
-  """The backbone that a folder's config.json names.
+  """The backbone for the `model_type` of a folder's config.json.
 
   Raises:
-    UserError: there is no config.json, or it names another kind of model.
+    UserError: there is no config.json, or no backbone for it.
   """
   file = path / 'config.json'
   kind = read_json(file).get('model_type')
@@ -401,8 +409,8 @@ def backbone_of_folder(path: pathlib.Path) -> Backbone:
   }
   if kind not in known:
     raise UserError(
-      f'{file}: model_type is {kind!r}; give the folder of a critic, which '
-      f'says one of {list(known)}'
+      f'{file}: model_type is {kind!r}; give the folder of a critic, whose '
+      f'model_type is one of {list(known)}'
     )
   return known[kind]
 
@@ -410,14 +418,14 @@ def backbone_of_folder(path: pathlib.Path) -> Backbone:
 def open_critic(
   path: str | pathlib.Path, adapter: str | pathlib.Path = ''
 ) -> Critic:
-  """Reads the configs of a critic's folder, and of adapters for it.
+  """Opens a critic's folder and adapters for it; reads no weights.
 
   Args:
     path: of the folder.
-    adapter: of a PEFT folder; '' for none.
+    adapter: path of a PEFT folder; '' for none.
 
   Raises:
-    UserError: not a folder of a known backbone, or not adapters.
+    UserError: not a folder of a registered backbone, or not adapters.
   """
   path = pathlib.Path(path).expanduser().resolve()
   return backbone_of_folder(path).open(
@@ -426,7 +434,7 @@ def open_critic(
 
 
 def label_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:
-  """The tokens of each label, at the start of an answer.
+  """Token ids of each label at the start of an answer.
 
   Raises:
     UserError: the tokens of a label depend on the full stop after it.
@@ -436,37 +444,37 @@ def label_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:
     alone, ended = map(tokenizer.answer_ids, (label, f'{label}.'))
     if ended[: len(alone)] != alone:
       raise UserError(
-        f'the tokenizer reads the answer {label!r} and the start of '
-        f'{label + "."!r} differently; use one that keeps words and full stops '
-        'apart, as that of Llama'
+        f'the tokenizer encodes the answer {label!r} and the start of '
+        f'{label + "."!r} differently; use one that separates words from full '
+        'stops, such as that of Llama'
       )
     tokens[label] = alone
   return tokens
 
 
 def label_ids(tokenizer: Tokenizer) -> dict[str, int]:
-  """The token that an answer with each label begins with.
+  """The first token of an answer with each label.
 
   Raises:
-    UserError: two labels begin with the same token, so that the first token of
-      an answer does not tell them apart; or as `label_tokens`.
+    UserError: two labels have the same first token, so that the first token of
+      an answer does not determine its label; or as in `label_tokens`.
   """
   first = {
     label: tokens[0] for label, tokens in label_tokens(tokenizer).items()
   }
   if len(set(first.values())) < len(first):
     raise UserError(
-      f'the labels begin with tokens {first}, of which some are equal; use a '
-      'tokenizer that knows more words'
+      f'the first tokens of the labels, {first}, are not distinct; use a '
+      'tokenizer with a larger vocabulary'
     )
   return first
 
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
-  """How many first tokens the prompts of one video have in common.
+  """Length of the longest common prefix of the prompts of one video.
 
-  What a decoder computes for these it computes once. At least the last token
-  of each prompt is left, as it is the one that predicts an answer.
+  The decoder computes it once. It excludes at least the last token of each
+  prompt, which predicts the answer.
 
   Args:
     prompts: token ids of one or more prompts, none of them empty.
@@ -478,14 +486,14 @@ def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
 
 
 def last_token(x_bnd: jax.Array, lengths_b: jax.Array) -> jax.Array:
-  """[B, D]: of each row the last of its `lengths_b` tokens, at least one."""
+  """[B, D]: the last of the first `lengths_b` >= 1 tokens of each sequence."""
   return jnp.take_along_axis(x_bnd, lengths_b[:, None, None] - 1, axis=1)[:, 0]
 
 
 def questions_path() -> pathlib.Path:
-  """The questions that critics of our own are trained on, a prompt JSON.
+  """Path of the questions that critics of this project are trained on.
 
-  They are worded for this project. A released critic knows the questions it
-  was trained on and no others: those come from a file of their own.
+  Released critics know only the questions that they were trained on, which are
+  in a file of their own.
   """
   return pathlib.Path(__file__).with_name('questions.json')

@@ -1,4 +1,4 @@
-"""Frames of a clip for a vision tower: which ones, and at what size.
+"""Frame sampling and resizing for vision towers.
 
 Shape suffixes: T frames, H height, W width; the last axis of 3 is RGB.
 """
@@ -8,27 +8,26 @@ from PIL import Image
 
 
 def evenly_spaced_frames(num_frames: int, max_frames: int = 8) -> list[int]:
-  """Indices of evenly spaced frames.
+  """Indices of at most `max_frames` evenly spaced frames.
 
-  All frames if there are at most `max_frames`. Else evenly spaced from the
-  first to the last, rounded down, as opencv_extract_frames of VILA does
-  (llava/mm_utils.py).
+  All frames if there are no more. Otherwise evenly spaced from the first to the
+  last, rounded down, as in opencv_extract_frames of VILA (llava/mm_utils.py).
 
   Raises:
     ValueError: there is no frame.
   """
   if num_frames < 1 or max_frames < 1:
-    raise ValueError(f'no choice of {max_frames} among {num_frames} frames')
+    raise ValueError(f'cannot select {max_frames} of {num_frames} frames')
   if num_frames <= max_frames:
     return list(range(num_frames))
   return np.linspace(0, num_frames - 1, max_frames).astype(int).tolist()
 
 
 def resize_bicubic(frames_thw3: np.ndarray, size: int) -> np.ndarray:
-  """Frames at the size of a vision tower, whatever their aspect ratio.
+  """Resizes frames to a square, ignoring their aspect ratio.
 
-  Bicubic with a filter that widens with the reduction, and rounded to uint8
-  before anything else, as VILA does with image_aspect_ratio 'resize'.
+  Bicubic with antialiasing, rounded to uint8, as VILA does with
+  image_aspect_ratio 'resize'.
 
   Args:
     frames_thw3: uint8 [T, H, W, 3].

@@ -1,12 +1,12 @@
-"""LoRA adapters of the transformer on disk, as diffusers or PEFT writes them.
+"""LoRA adapters of a transformer on disk, in diffusers' or PEFT's format.
 
   pytorch_lora_weights.safetensors    diffusers: 'transformer.LAYER.lora_A...'
 or
   adapter_config.json                 PEFT: its scale
   adapter_model.safetensors           'base_model.model.LAYER.lora_A...'
 
-The file of diffusers may state an alpha, in its header or as scalars
-'transformer.LAYER.alpha'; where it states none, the scale alpha / rank is 1.
+A diffusers file may have an alpha, in its header or as scalars
+'transformer.LAYER.alpha'; without one, the scale alpha / rank is 1.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ from lift_jax.weights import conversion, param_paths, safetensors_files
 from lift_jax.weights.safetensors_files import LazyTensor
 
 STEM = 'pytorch_lora_weights'  # the name that diffusers looks for
-PREFIX = 'transformer.'  # of every name in a file of diffusers
+PREFIX = 'transformer.'  # of every name in a diffusers file
 
 _PEFT_CONFIG = 'adapter_config.json'
 
@@ -42,13 +42,13 @@ _METADATA_KEY = 'lora_adapter_metadata'
 
 @dataclasses.dataclass(frozen=True)
 class TransformerAdapter:
-  """Adapters that fit a transformer, not read yet.
+  """Adapters that fit a transformer, not loaded yet.
 
   Attributes:
     build: makes the network without adapters.
-    file: where they are.
-    table: their published names.
-    config: their rank, scale and layers.
+    file: the opened file.
+    table: conversion table of the adapters.
+    config: rank, scale and adapted layers.
   """
 
   build: Callable[[nnx.Rngs], nnx.Module]
@@ -68,33 +68,34 @@ class TransformerAdapter:
     )
 
   def fingerprint(self) -> str:
-    """Hash of all that they change; see `safetensors_files.fingerprint`."""
+    """Hash of weights and scale; see `safetensors_files.fingerprint`."""
     weights = safetensors_files.fingerprint(self.file.tensors)
     return json_sha256([self.config.scale, weights])
 
   def merged(self, params: Params, dtype: Any = None) -> Params:
-    """`params` with the adapters added, each where it was; they are spent.
+    """`params` with the adapters merged, sharded as before; donates `params`.
 
-    The sum W + scale A B is fp32 and rounded once, whatever W is stored in.
-    One kernel at a time is widened for it.
+    The sum W + scale A B is computed in fp32 and rounded once, whatever the
+    type of W. Kernels are cast to fp32 one at a time.
 
     Args:
       params: of the network, as stored.
-      dtype: of the result; None keeps each one's own, and sums in fp32.
+      dtype: of the result; None keeps the stored type, except that merged
+        kernels become fp32.
     """
     added = param_paths.flatten(self.load(_mesh_of(params)))
 
     def one(name: str, leaf: jax.Array) -> jax.Array:
       layer = name.removesuffix('/kernel')
-      halves = {
-        half: added[half]
-        for half in (f'{layer}/lora_a', f'{layer}/lora_b')
-        if half in added
+      factors = {
+        factor: added[factor]
+        for factor in (f'{layer}/lora_a', f'{layer}/lora_b')
+        if factor in added
       }
       result = leaf
-      if layer != name and halves:
-        wide = {name: _cast(leaf, jnp.float32)}
-        result = adapters.merge(wide, halves, self.config.scale)[name]
+      if layer != name and factors:
+        kernel = {name: _cast(leaf, jnp.float32)}
+        result = adapters.merge(kernel, factors, self.config.scale)[name]
       if dtype is not None:
         result = _cast(result, dtype)
       if result is not leaf:
@@ -114,7 +115,7 @@ def _mesh_of(params: Params) -> jax.sharding.Mesh:
 
 
 def _cast(leaf: jax.Array, dtype: Any) -> jax.Array:
-  """`leaf` in another type, where it is."""
+  """Casts `leaf`, keeping its sharding."""
   if leaf.dtype == dtype:
     return leaf
   cast = jax.jit(jnp.astype, static_argnums=1, out_shardings=leaf.sharding)
@@ -122,7 +123,7 @@ def _cast(leaf: jax.Array, dtype: Any) -> jax.Array:
 
 
 def holds_adapters(path: pathlib.Path) -> bool:
-  """Whether a folder looks like one for `open_adapter`."""
+  """Whether `open_adapter` would accept this folder, by its file names."""
   return any(
     (path / name).is_file() for name in (f'{STEM}.safetensors', _PEFT_CONFIG)
   )
@@ -133,26 +134,26 @@ def open_adapter(
   build: Callable[[nnx.Rngs], nnx.Module],
   table: conversion.Table,
 ) -> TransformerAdapter:
-  """Adapters, checked against a transformer; reads headers only.
+  """Opens adapters and checks them against a transformer; reads headers only.
 
   Args:
-    path: a folder, or a file of diffusers under whatever name.
+    path: a folder, or a diffusers file of any name.
     build: makes the transformer without adapters.
-    table: its published names.
+    table: conversion table of the transformer.
 
   Raises:
-    UserError: no adapters, or those of another network or kind.
+    UserError: no adapters, or adapters of another network or type.
   """
   path = pathlib.Path(path).expanduser().resolve()
   if path.is_dir() and not holds_adapters(path):
     raise UserError(
-      f'{path}: holds neither {STEM}.safetensors nor {_PEFT_CONFIG}; give a '
-      'folder of LoRA adapters, or their file where it has another name'
+      f'{path}: contains neither {STEM}.safetensors nor {_PEFT_CONFIG}; give a '
+      'folder of LoRA adapters, or their file if it has another name'
     )
   if (path / _PEFT_CONFIG).is_file():
     if (path / f'{STEM}.safetensors').is_file():
       raise UserError(
-        f'{path}: holds both {STEM}.safetensors and {_PEFT_CONFIG}; remove '
+        f'{path}: contains both {STEM}.safetensors and {_PEFT_CONFIG}; remove '
         'one, or give the file'
       )
     file, prefix = adapters.open_peft(path), adapters.PEFT_PREFIX
@@ -161,19 +162,17 @@ def open_adapter(
   table = lora.adapter_table(table, prefix)
   where = str(file.path)
   config = adapters.config_of(file.tensors, table, file.alpha, where)
-  found = TransformerAdapter(build, file, table, config)
   abstract, _ = param_paths.partition(
-    functional(lora.adapted(found.build, config)).abstract_params,
-    lora.is_adapter,
+    functional(lora.adapted(build, config)).abstract_params, lora.is_adapter
   )
   names = param_paths.flatten(abstract)
-  rows = tuple(row for row in table if row.ours in names)
-  conversion.check(rows, abstract, file.tensors, where=where)
-  return found
+  rules = tuple(rule for rule in table if rule.ours in names)
+  conversion.check(rules, abstract, file.tensors, where=where)
+  return TransformerAdapter(build, file, table, config)
 
 
 def _open_diffusers(path: pathlib.Path) -> AdapterFile:
-  """A file of diffusers, or the folder with it."""
+  """Opens a diffusers file, or the folder with it."""
   tensors = safetensors_files.open_tensors(path, STEM)
   scalars = {
     name: tensor
@@ -186,19 +185,19 @@ def _open_diffusers(path: pathlib.Path) -> AdapterFile:
     for name in rest
     if name.endswith('.lora_A.weight')
   }
-  stated = {name.removesuffix('.alpha') for name in scalars}
-  if scalars and stated != layers:
+  with_alpha = {name.removesuffix('.alpha') for name in scalars}
+  if scalars and with_alpha != layers:
     raise UserError(
-      f'{path}: of {listing(stated ^ layers, 2)} there is only one of an alpha '
-      'and an adapter; fetch the file again'
+      f'{path}: {listing(with_alpha ^ layers, 2)} has an alpha or an adapter, '
+      'but not both; download the file again'
     )
-  # What the header says holds for all layers.
+  # The alpha in the header is that of all layers.
   alphas = {float(tensor[...].reshape(())) for tensor in scalars.values()}
   alphas |= _header_alpha(path, rest)
   if len(alphas) > 1:
     raise UserError(
-      f'{path}: it states the alphas {sorted(alphas)}; only one alpha for all '
-      'layers is supported'
+      f'{path}: has the alphas {sorted(alphas)}; only one alpha for all layers '
+      'is supported'
     )
   return AdapterFile(path, rest, next(iter(alphas), None))
 
@@ -206,7 +205,7 @@ def _open_diffusers(path: pathlib.Path) -> AdapterFile:
 def _header_alpha(
   path: pathlib.Path, tensors: Mapping[str, LazyTensor]
 ) -> set[float]:
-  """The alpha that the header of a file states; or nothing."""
+  """The alphas in the headers of the files: none or one per file."""
   files = {tensor.file for tensor in tensors.values()}
   alphas = set()
   for file in files:
@@ -215,14 +214,14 @@ def _header_alpha(
       continue
     where = f'{file}: {_METADATA_KEY} in its header'
     try:
-      stated = dict(json.loads(text))
+      metadata = dict(json.loads(text))
     except (TypeError, ValueError):
       raise UserError(
-        f'{where} cannot be parsed; fetch the file again'
+        f'{where} cannot be parsed; download the file again'
       ) from None
     config = {
       key.removeprefix(PREFIX): value
-      for key, value in stated.items()
+      for key, value in metadata.items()
       if key.startswith(PREFIX)
     }
     if config:

@@ -1,4 +1,4 @@
-"""Which text-to-video model a job works on."""
+"""The `model` config section of jobs that use a text-to-video model."""
 
 import dataclasses
 import pathlib
@@ -19,15 +19,15 @@ class ModelConfig:
   """The model of a job.
 
   Attributes:
-    path: folder of a diffusers model, or of one that `lift convert` wrote; ''
-      makes a random one in the workdir.
-    adapter: folder of LoRA adapters for its transformer: what `lift align`
-      exported, one of PEFT, or a file that diffusers loads; '' for none.
-    random: its family and sizes; read only where `path` is ''.
-    compute_dtype: of the transformer. What trains is fp32 all the same.
+    path: folder of a diffusers model, or one that `lift convert` wrote; ''
+      makes a random model in the workdir.
+    adapter: LoRA adapters for its transformer: a folder that `lift align`
+      exported, a PEFT folder, or a file that diffusers loads; '' for none.
+    random: family and sizes of a random model; used only if `path` is ''.
+    compute_dtype: of the transformer. Trainable parameters are always fp32.
     attention: see `models.attention`.
-    published: which model this is meant for, so that `lift plan` knows its
-      sizes where `path` is ''; see `VideoModel.published`.
+    published: name of the model that the config is meant for, from which `lift
+      plan` takes the sizes if `path` is ''; see `VideoModel.published`.
   """
 
   path: str
@@ -45,12 +45,12 @@ class ModelConfig:
 
 
 def open_chosen(config: ModelConfig, workdir: pathlib.Path) -> VideoModel:
-  """Opens the model; makes `workdir/model` first where none is named.
+  """Opens the model; without a path, makes a random one in `workdir/model`.
 
   Raises:
-    UserError: no model is named and there are no sizes to make one; or the
-      folder holds no model of a known family, or a random one of other sizes;
-      or there are no adapters for it where they should be.
+    UserError: neither path nor sizes are given; or the folder has no model of a
+      registered family, or a random one of other sizes; or `adapter` has no
+      adapters for it.
   """
   if config.path:
     return generators.open_model(config.path, config.adapter)
@@ -67,15 +67,15 @@ def open_chosen(config: ModelConfig, workdir: pathlib.Path) -> VideoModel:
 
 
 def declare_chosen(config: ModelConfig) -> VideoModel:
-  """The model of a job, whose weights need not be there.
+  """The model of a job for planning; its weights need not exist.
 
   Raises:
-    UserError: the config does not say which it is.
+    UserError: the config does not name a model.
   """
   if config.path:
     return generators.open_model(config.path, config.adapter)
   if config.random is not None:
-    return generators.of_sizes(config.random)
+    return generators.from_sizes(config.random)
   known = generators.published_sizes()
   if config.published not in known:
     raise UserError(
@@ -83,11 +83,11 @@ def declare_chosen(config: ModelConfig) -> VideoModel:
       f'plan for, one of {list(known)}, or give its folder as '
       '--config.model.path=FOLDER'
     )
-  return generators.of_sizes(known[config.published])
+  return generators.from_sizes(known[config.published])
 
 
 def _check_sizes(model: VideoModel, wanted: RandomModelConfig) -> None:
-  """A model made by an earlier run must be the one that is asked for."""
+  """Raises UserError if an earlier run made a random model of other sizes."""
   seed = model.index.get(generator_folder.RANDOM_SEED)
   settings = [
     ('family', model.family, wanted.family),

@@ -1,7 +1,7 @@
-"""Trained parameters, in the form that diffusers loads.
+"""Export of trained parameters for diffusers.
 
-What is written needs nothing but the model of `model.path`: adapters that the
-model of the run had are in it.
+An export needs only the model at `model.path`: adapters that the run started
+from are included.
 """
 
 import pathlib
@@ -26,18 +26,19 @@ def write(
   lora: LoRAConfig | None,
   dtype: str,
 ) -> None:
-  """Writes a whole pipeline, or the adapters alone; every host must call it.
+  """Writes a full pipeline, or adapters alone; every host must call it.
 
-  The folder is written beside and renamed; one that is there is replaced.
+  The folder is written under a temporary name and replaces `target`.
 
   Args:
-    model: what was fine-tuned; VAE, text encoder and tokenizer are taken over,
-      and so are adapters, into the new ones.
+    model: the model that was fine-tuned; its VAE, text encoder and tokenizer
+      are copied, its adapters are combined with the trained ones.
     target: the folder to write.
-    trainable: parameters of the transformer that have been trained.
-    frozen: the others.
-    lora: of adapters, in which case `target` gets one file of them; or None.
-    dtype: of what is written.
+    trainable: trained parameters of the transformer.
+    frozen: its other parameters.
+    lora: config of trained adapters, which are then written as a single file;
+      or None.
+    dtype: of the written weights.
   """
   with atomic_folder(target) as partial:
     if lora is not None:
@@ -57,16 +58,18 @@ def _write_adapters(
   model: VideoModel,
   dtype: str,
 ) -> None:
-  """A file for `pipeline.load_lora_weights`.
+  """Writes a file for `pipeline.load_lora_weights`.
 
-  The scale alpha / rank goes into B: where a file states no alpha, diffusers
-  takes 1.
+  The scale alpha / rank is multiplied into B, as diffusers uses a scale of 1
+  for files without an alpha.
   """
   scaled = _scaled(adapters, lora.scale)
   earlier = model.adapter
   if earlier is not None:
     mesh = jax.tree.leaves(adapters)[0].sharding.mesh
-    scaled = _joined(_scaled(earlier.load(mesh), earlier.config.scale), scaled)
+    scaled = _concatenated(
+      _scaled(earlier.load(mesh), earlier.config.scale), scaled
+    )
   conversion.save(
     adapter_table(
       model.networks['transformer'].table, generator_adapter.PREFIX
@@ -85,10 +88,11 @@ def _scaled(adapters: Params, scale: float) -> Params:
   )
 
 
-def _joined(first: Params, second: Params) -> Params:
-  """Adapters that add what both add: [A1 A2] and [B1; B2], by name.
+def _concatenated(first: Params, second: Params) -> Params:
+  """The sum of two adapters as one: [A1 A2] and [B1; B2], by name.
 
-  All have the sum of the ranks: zeros stand for what one of the two has not.
+  All layers have the sum of the ranks; a layer that only one of the two adapts
+  is padded with zeros.
   """
   both = param_paths.flatten(first), param_paths.flatten(second)
   ranks = [
@@ -97,7 +101,7 @@ def _joined(first: Params, second: Params) -> Params:
   ]
   like = both[0] | both[1]
 
-  def join(both):
+  def concatenate(both):
     def one(name):
       axis = -1 if name.endswith('/lora_a') else -2
       parts = []
@@ -109,15 +113,15 @@ def _joined(first: Params, second: Params) -> Params:
 
     return {name: one(name) for name in like}
 
-  # No mesh axis cuts the ranks.
-  places = {name: leaf.sharding for name, leaf in like.items()}
-  return jax.jit(join, out_shardings=places)(both)
+  # The rank axis is not sharded.
+  shardings = {name: leaf.sharding for name, leaf in like.items()}
+  return jax.jit(concatenate, out_shardings=shardings)(both)
 
 
 def copy_rest(model: VideoModel, target: pathlib.Path) -> None:
-  """Configs, tokenizer, VAE and text encoder of `model`, as published."""
+  """Copies all but the transformer's weights, in the published format."""
   if distributed.is_primary():
     generator_folder.copy_configs(model, target)
   for network in ('vae', 'text_encoder'):
     generator_folder.write_published(model, network, target)
-  distributed.barrier('the rest is copied')
+  distributed.barrier('unchanged parts copied')

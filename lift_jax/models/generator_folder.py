@@ -1,4 +1,4 @@
-"""The folder of a text-to-video model: the diffusers layout, or our form of it.
+"""Folders of text-to-video models, in the published and our checkpoint format.
 
   model_index.json
   transformer/   config.json + weights
@@ -7,9 +7,9 @@
   tokenizer/     files of the tokenizer
   scheduler/     scheduler_config.json
 
-Weights are safetensors, as published, or in our form an Orbax folder `params`
-that all hosts of a pod read and write at once; the rest is the same. Folders
-are opened by `generators.open_model`.
+Weights are safetensors in the published (diffusers) format. In ours they are an
+Orbax folder `params`, which all hosts of a pod read and write in parallel; the
+other files are the same. Folders are opened by `generators.open_model`.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from lift_jax.runtime import distributed
 from lift_jax.runtime.files import atomic_folder, read_json, write_json
 from lift_jax.weights import checkpoints, conversion
 
-# In the index of a random model; diffusers passes over such keys.
+# In the index of a random model; diffusers ignores such keys.
 RANDOM_SEED = '_random_seed'
 
 
@@ -52,24 +52,24 @@ def write_configs(model: VideoModel, folder: pathlib.Path) -> None:
 def copy_configs(
   model: VideoModel, target: pathlib.Path, dtype: str | None = None
 ) -> None:
-  """Copies the JSON files and the tokenizer, as they are published.
+  """Copies the published JSON files and the tokenizer.
 
-  Keys that this project does not read stay, such as those of sampling. Only
-  the type of the text encoder's weights is kept true, as transformers loads
-  them in the type that its config names.
+  Keys that this project does not read are kept. Only the type of the text
+  encoder's weights is updated, as transformers loads them in the type that the
+  config names.
 
   Args:
     model: the folder to copy from.
     target: the folder to copy to.
-    dtype: of the text encoder's weights there; None: as they were.
+    dtype: of the text encoder's weights in `target`; None for unchanged.
 
   Raises:
     UserError: a file is missing.
   """
   if not (model.path / TOKENIZER).is_dir():
     raise UserError(
-      f'{model.path / TOKENIZER}: no such folder; fetch the tokenizer of the '
-      'model too'
+      f'{model.path / TOKENIZER}: no such folder; download the tokenizer of '
+      'the model too'
     )
   for name in (INDEX, *CONFIG_FILES.values()):
     value = read_json(model.path / name)
@@ -82,6 +82,7 @@ def copy_configs(
 
 
 def _load_spread(model: VideoModel, network: str, dtype=None) -> Params:
+  """Parameters of a network, sharded over all devices."""
   declared = model.declare(network)
   shardings = partitioning.spread(
     functools.partial(
@@ -93,31 +94,31 @@ def _load_spread(model: VideoModel, network: str, dtype=None) -> Params:
   return model.load(network, declared, shardings, dtype)
 
 
-def write_ours(
+def write_orbax(
   model: VideoModel,
   network: str,
   target: pathlib.Path,
   dtype: str | None = None,
 ) -> None:
-  """Writes the weights of a published network in our form.
+  """Writes the weights of a published network in our checkpoint format.
 
-  Every host must call it; the weights lie spread over all devices.
+  Every host must call it; the weights are sharded over all devices.
 
   Args:
-    model: a diffusers folder, without adapters.
+    model: a published folder, without adapters.
     network: one of `NETWORKS`.
-    target: the folder of a model.
+    target: the model folder to write to.
     dtype: of all parameters; None keeps the stored type.
 
   Raises:
     UserError: see `VideoModel.load`.
   """
-  assert model.adapter is None, 'the fingerprint would be of other weights'
-  kept = None if dtype is None else jnp.dtype(dtype)
-  params = _load_spread(model, network, kept)
+  assert model.adapter is None, 'the fingerprint would not be of these weights'
+  cast = None if dtype is None else jnp.dtype(dtype)
+  params = _load_spread(model, network, cast)
   checkpoints.save_params(target / network / PARAMS, params)
   if distributed.is_primary():
-    fingerprint = model.weights_fingerprint(network, kept)
+    fingerprint = model.weights_fingerprint(network, cast)
     (target / network / FINGERPRINT).write_text(fingerprint + '\n')
 
 
@@ -127,21 +128,21 @@ def write_published(
   target: pathlib.Path,
   dtype: str | None = None,
 ) -> None:
-  """Writes the weights of a network as diffusers loads them.
+  """Writes the weights of a network in the published format.
 
-  Every host must call it. Files are copied where nothing about them changes.
+  Every host must call it. Files that would not change are copied.
 
   Args:
-    model: a folder in either form; of one with adapters not the transformer.
+    model: a folder in either format; the transformer must have no adapters.
     network: one of `NETWORKS`.
-    target: the folder of a model.
+    target: the model folder to write to.
     dtype: of all tensors; None keeps the stored type.
 
   Raises:
     UserError: see `VideoModel.load`.
   """
   assert network != 'transformer' or model.adapter is None
-  if model.is_ours(network) or dtype is not None:
+  if model.is_orbax(network) or dtype is not None:
     params = _load_spread(model, network)
     save_network(model, network, params, target, dtype)
   elif distributed.is_primary():
@@ -157,13 +158,13 @@ def write_published(
 
 
 def make_random_model(folder: pathlib.Path, sizes: RandomModelConfig) -> None:
-  """Writes a randomly initialised model in the published layout.
+  """Writes a randomly initialised model in the published format.
 
-  Nothing is done where the folder already holds the model.
+  Does nothing if the folder already contains a model.
   """
   if (folder / INDEX).is_file():
     return
-  model = generators.of_sizes(sizes, path=folder)
+  model = generators.from_sizes(sizes, path=folder)
   index = {**model.random_index, RANDOM_SEED: sizes.seed}
   with atomic_folder(folder) as partial:
     if distributed.is_primary():
@@ -171,10 +172,10 @@ def make_random_model(folder: pathlib.Path, sizes: RandomModelConfig) -> None:
       model.write_random_tokenizer(partial / TOKENIZER)
     for number, network in enumerate(NETWORKS):
       key = jax.random.fold_in(jax.random.key(sizes.seed), number)
-      # Each host makes the same weights for itself; the first one writes them.
+      # Each host initialises the same weights; the primary host writes them.
       with jax.default_device(jax.local_devices()[0]):
-        # Runs once, on hundreds of small draws: XLA takes minutes to optimise
-        # it with jax 0.12 and seconds to compile it as it is.
+        # Runs once, on hundreds of small draws: with jax 0.12, XLA takes
+        # minutes to optimise this program and seconds to compile it without.
         init = jax.jit(
           model.declare(network).init,
           compiler_options={'xla_backend_optimization_level': 0},
@@ -190,7 +191,7 @@ def save_network(
   folder: pathlib.Path,
   dtype=None,
 ) -> None:
-  """Writes weights as published; every host must call it."""
+  """Writes weights in the published format; every host must call it."""
   published = model.networks[network]
   dtype = None if dtype is None else jnp.dtype(dtype)
   conversion.save(

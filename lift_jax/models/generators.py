@@ -1,11 +1,11 @@
-"""What a family of text-to-video models offers, and which families there are.
+"""Interface of text-to-video models, and the registry of model families.
 
-A family is a subclass of `VideoModel` in a room of its own, registered under
+A family is a subclass of `VideoModel` in a package of its own, registered under
 the pipeline class that a folder's model_index.json names. Jobs, planning,
-sampling, training and the toy world see models through this class alone.
+sampling, training and the toy world use models through this class alone.
 
-B videos  F h w C frames, height, width and channels of latents  T H W frames,
-height and width of videos  S text tokens  D width of their embeddings
+B batch  F h w C latent frames, height, width and channels  T H W video frames,
+height and width  S text tokens  D embedding width
 """
 
 import abc
@@ -28,7 +28,7 @@ from lift_jax.models.generator_adapter import TransformerAdapter
 from lift_jax.runtime.files import folder_sha256, json_sha256, read_json
 from lift_jax.weights import checkpoints, conversion, safetensors_files
 
-# The networks of a model, and where the config of each part lies.
+# The networks of a model, and the config file of each part.
 NETWORKS = ('transformer', 'vae', 'text_encoder')
 CONFIG_FILES = {
   'transformer': 'transformer/config.json',
@@ -39,9 +39,9 @@ CONFIG_FILES = {
 INDEX = 'model_index.json'
 TOKENIZER = 'tokenizer'
 
-PARAMS = 'params'  # the Orbax folder of a network in our form
-# Beside it: the fingerprint that the weights have as safetensors, so that a
-# cache knows both forms as one model.
+PARAMS = 'params'  # Orbax folder of a network in our checkpoint format
+# Next to it: the fingerprint that the weights have as safetensors, so that
+# caches treat both formats as the same model.
 FINGERPRINT = 'fingerprint.txt'
 
 # Modules that register a family when they are imported.
@@ -50,7 +50,7 @@ _MODULES = ('lift_jax.models.cogvideox.model',)
 
 @dataclasses.dataclass(frozen=True)
 class RandomModelConfig:
-  """Sizes of a model, to initialise one at random or to plan for one.
+  """Sizes of a randomly initialised model, or of one to plan for.
 
   A family adds a config for each key of `CONFIG_FILES`, which `from_json`
   reads from its file and `to_json` writes.
@@ -65,7 +65,7 @@ class RandomModelConfig:
 
   @classmethod
   def choose_class(cls, section: Mapping[str, Any], where: str) -> type[Self]:
-    """The class of the family that a config section names."""
+    """The config class of the family that a config section names."""
     if 'family' not in section:
       raise UserError(f'{where} lacks family')
     by_name = {family.family: family for family in families()}
@@ -74,16 +74,16 @@ class RandomModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
-  """A network of a model, as it is published and as it lies on a mesh.
+class NetworkSpec:
+  """A network of a model: constructor, published weights, sharding.
 
   Attributes:
-    build: makes the module from `rngs` and `dtype`, that of the computation; a
-      transformer also takes `remat` and `attention_backend`.
+    build: makes the module from `rngs` and the compute `dtype`; a transformer
+      also takes `remat` and `attention_backend`.
     stem: name of its weight files.
-    table: its published names.
-    rules: its layout on a mesh.
-    aliases: (other name, name) of tensors that may be stored twice.
+    table: conversion table from its published weights.
+    rules: sharding rules.
+    aliases: (other name, name) of tensors that may be stored under both names.
   """
 
   build: Callable[..., nnx.Module]
@@ -95,13 +95,15 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class LatentGrid:
-  """How latents lie in a video; one of r k + 1 frames has k + 1 of latents.
+  """Compression of the autoencoder, and the video sizes that a model takes.
+
+  A video of r k + 1 frames has k + 1 latent frames.
 
   Attributes:
-    frames: r, frames of the video per latent frame.
-    pixels: height and width of a latent in pixels.
-    multiple: heights and widths that the model takes are multiples of it.
-    channels: of a latent.
+    frames: r, video frames per latent frame.
+    pixels: pixels per latent, in height and in width.
+    multiple: height and width of a video must be multiples of it.
+    channels: latent channels.
   """
 
   frames: int
@@ -112,26 +114,26 @@ class LatentGrid:
 
 @dataclasses.dataclass(frozen=True)
 class LatentScale:
-  """From latents z of the autoencoder to x, what the transformer sees.
+  """Normalisation of autoencoder latents z to transformer inputs x.
 
   x = factor (z - mean)
 
   Attributes:
-    factor: one number, or one of each channel.
-    mean: of each channel; empty where none is subtracted.
+    factor: one number, or one per channel.
+    mean: one per channel; empty for zero.
   """
 
   factor: float | tuple[float, ...]
   mean: tuple[float, ...] = ()
 
   def normalize(self, z: jax.Array) -> jax.Array:
-    """x of z, both [..., C]."""
+    """z [..., C] to x [..., C]."""
     if self.mean:
       z = z - _per_channel(self.mean, z.ndim)
     return _per_channel(self.factor, z.ndim) * z
 
   def denormalize(self, x: jax.Array) -> jax.Array:
-    """z of x, both [..., C]."""
+    """x [..., C] to z [..., C]."""
     z = x / _per_channel(self.factor, x.ndim)
     if self.mean:
       z = z + _per_channel(self.mean, x.ndim)
@@ -141,18 +143,18 @@ class LatentScale:
 def _per_channel(
   values: float | tuple[float, ...], rank: int
 ) -> float | np.ndarray:
-  """What goes with [..., C] of a rank: one number as it is, or [1, ..., C]."""
+  """Per-channel values reshaped to [1, ..., C]; a scalar is unchanged."""
   if not isinstance(values, tuple):
     return values
   return np.array(values, np.float32).reshape((1,) * (rank - 1) + (-1,))
 
 
 class Flops(NamedTuple):
-  """Of a transformer's matrix products in one forward pass of one video.
+  """FLOPs of a transformer's matrix products, one forward pass of one video.
 
   Attributes:
-    linear: of tokens with parameters.
-    attention: of queries with keys and of weights with values.
+    linear: products of tokens with parameters.
+    attention: products of queries with keys, and of weights with values.
   """
 
   linear: float
@@ -163,10 +165,10 @@ class Flops(NamedTuple):
     return self.linear + self.attention
 
   def training(self, trains_kernels: bool) -> float:
-    """Of forward and backward pass, recomputation not counted.
+    """FLOPs of forward and backward pass, recomputation not counted.
 
-    The backward pass costs once the forward for activations, and once more for
-    the gradient of the kernels where those train (adapters are not counted).
+    The backward pass costs as much as the forward pass for activations, and as
+    much again for kernel gradients if kernels train (adapters not counted).
     """
     return (3 if trains_kernels else 2) * self.linear + 3 * self.attention
 
@@ -175,7 +177,7 @@ class Flops(NamedTuple):
 class VideoModel(abc.ABC):
   """The configs of a model, and the folder that holds its weights.
 
-  A family sets the class variables and implements what is abstract. Its
+  A family sets the class variables and implements the abstract methods. Its
   networks compute
 
     transformer(x_bfhwc, text_bsd, t_b) -> prediction [B, F, h, w, C]
@@ -183,8 +185,8 @@ class VideoModel(abc.ABC):
     vae.decode(z_bfhwc, tiling=) -> video [B, T, H, W, 3]
     text_encoder(tokens_bs) -> embeddings [B, S, D]
 
-  with videos in [-1, 1]. Parameters of the transformer below 'blocks/' are
-  stacked by layer: they are what `train.trainable = blocks` trains.
+  with videos in [-1, 1]. The transformer's parameters under 'blocks/' are
+  stacked by layer; `train.trainable = blocks` trains these.
 
   Class variables:
     family: its name in configs.
@@ -195,12 +197,12 @@ class VideoModel(abc.ABC):
 
   Attributes:
     path: of the folder.
-    index: what model_index.json says.
+    index: content of model_index.json.
     transformer: config, with `num_heads`.
     vae: config.
     text_encoder: config.
-    schedule: of the noise, with the target of the prediction and the samplers.
-    adapter: what is added into the weights of the transformer; or None.
+    schedule: noise schedule, with prediction target and samplers.
+    adapter: LoRA adapters to merge into the transformer, or None.
   """
 
   family: ClassVar[str]
@@ -219,29 +221,29 @@ class VideoModel(abc.ABC):
 
   @property
   @abc.abstractmethod
-  def networks(self) -> Mapping[str, Network]:
-    """What each of `NETWORKS` is, in this order."""
+  def networks(self) -> Mapping[str, NetworkSpec]:
+    """The networks by name, in the order of `NETWORKS`."""
 
   @property
   @abc.abstractmethod
   def latent_grid(self) -> LatentGrid:
-    """Which sizes the model takes."""
+    """Compression of the autoencoder, and sizes that the model takes."""
 
   @property
   @abc.abstractmethod
   def latent_scale(self) -> LatentScale:
-    """Between autoencoder and transformer."""
+    """Normalisation of latents for the transformer."""
 
   @property
   @abc.abstractmethod
   def text_shape(self) -> tuple[int, int]:
-    """(S, D) of the embeddings of every text."""
+    """(S, D) of text embeddings, equal for all texts."""
 
   @abc.abstractmethod
   def load_tokenizer(
     self,
   ) -> Callable[[Sequence[str]], tuple[np.ndarray, list[bool]]]:
-    """`tokenize(texts)`: ids int32 [B, S], and which texts were cut."""
+    """`tokenize(texts)`: ids int32 [B, S], and which texts were truncated."""
 
   @staticmethod
   @abc.abstractmethod
@@ -254,51 +256,51 @@ class VideoModel(abc.ABC):
 
   @abc.abstractmethod
   def flops(self, num_tokens: int) -> Flops:
-    """Of the transformer."""
+    """FLOPs of the transformer."""
 
   @abc.abstractmethod
   def text_flops(self) -> float:
-    """Of the text encoder for one text."""
+    """FLOPs of the text encoder for one text."""
 
   @classmethod
-  def of_sizes(
+  def from_sizes(
     cls,
     sizes: RandomModelConfig,
     path: pathlib.Path = pathlib.Path(),
     index: Mapping[str, Any] | None = None,
   ) -> Self:
-    """A model of some sizes, whose weights need not be there."""
+    """A model of the given sizes, whose weights need not exist."""
     parts = {part: getattr(sizes, part) for part in CONFIG_FILES}
     return cls(path, cls.random_index if index is None else index, **parts)
 
   def check_mesh(self, mesh: jax.sharding.Mesh) -> None:
-    """Raises UserError where the mesh would cut an attention head in parts."""
-    parts = mesh.shape['tensor']
-    if self.transformer.num_heads % parts:
+    """Raises UserError if the mesh would split an attention head."""
+    shards = mesh.shape['tensor']
+    if self.transformer.num_heads % shards:
       raise UserError(
-        f'mesh.tensor is {parts}, which does not divide the '
+        f'mesh.tensor is {shards}, which does not divide the '
         f'{self.transformer.num_heads} attention heads; choose another mesh'
       )
 
   def declare(self, network: str, **options) -> FunctionalModel:
-    """One of `NETWORKS`; options go to its constructor."""
+    """The network `network`, not initialised; options go to its constructor."""
     build = self.networks[network].build
     return functional(lambda rngs: build(rngs=rngs, **options))
 
   def load(
     self, network: str, model: FunctionalModel, shardings, dtype=None
   ) -> Params:
-    """Weights straight into sharded arrays, adapters added.
+    """Loads weights into sharded arrays and merges adapters.
 
     Args:
       network: one of `NETWORKS`.
       model: its declaration.
       shardings: nested dict like its parameters, or None for one device.
-      dtype: of all parameters; None keeps the stored type, but for kernels
-        with adapters, which are fp32 then.
+      dtype: of all parameters; None keeps the stored type, except that kernels
+        with adapters become fp32.
 
     Raises:
-      UserError: tensors that the config does not ask for, or lacks.
+      UserError: unexpected or missing tensors.
     """
     if self.adapter is None or network != 'transformer':
       return self._load_stored(network, model, shardings, dtype)
@@ -309,7 +311,7 @@ class VideoModel(abc.ABC):
     self, network: str, model: FunctionalModel, shardings, dtype
   ) -> Params:
     folder = self.path / network
-    if (folder / PARAMS).is_dir():
+    if self.is_orbax(network):
       return checkpoints.load_params(
         folder / PARAMS, model.abstract_params, shardings, dtype
       )
@@ -324,12 +326,12 @@ class VideoModel(abc.ABC):
       where=str(folder),
     )
 
-  def is_ours(self, network: str) -> bool:
-    """Whether its weights are in our form."""
+  def is_orbax(self, network: str) -> bool:
+    """Whether a network's weights are in our checkpoint format."""
     return (self.path / network / PARAMS).is_dir()
 
   def tensors(self, network: str) -> dict[str, safetensors_files.LazyTensor]:
-    """Published weights by name; nothing but headers is read."""
+    """Published weights by name; reads headers only."""
     return safetensors_files.open_tensors(
       self.path / network, self.networks[network].stem
     )
@@ -337,7 +339,7 @@ class VideoModel(abc.ABC):
   def fingerprint(self, part: str) -> str:
     """Hash of a network's weights and config, or of the tokenizer.
 
-    Adapters are part of that of the transformer.
+    That of the transformer includes adapters.
     """
     folder = self.path / part
     if part == TOKENIZER:
@@ -349,16 +351,15 @@ class VideoModel(abc.ABC):
     return json_sha256(parts, sort_keys=True)
 
   def weights_fingerprint(self, network: str, dtype=None) -> str:
-    """Hash of a network's stored weights, the same in both forms.
+    """Hash of a network's stored weights, the same in both formats.
 
-    That of `safetensors_files.fingerprint`, once tensors that may be stored
-    under two names are stored under one.
+    See `safetensors_files.fingerprint`; aliases are resolved first.
 
     Args:
       network: one of `NETWORKS`.
-      dtype: that floats are about to be cast to; only for published weights.
+      dtype: type that floats will be cast to; only for published weights.
     """
-    if self.is_ours(network):
+    if self.is_orbax(network):
       path = self.path / network / FINGERPRINT
       try:
         return path.read_text().strip()
@@ -377,58 +378,57 @@ _FAMILIES: dict[str, type[VideoModel]] = {}
 
 
 def register(family: type[VideoModel]) -> type[VideoModel]:
-  """Makes a family known; a class decorator."""
+  """Registers a family; a class decorator."""
   _FAMILIES[family.pipeline] = family
   return family
 
 
 def families() -> tuple[type[VideoModel], ...]:
-  """All families, by the name of their pipeline."""
+  """All registered families, sorted by pipeline name."""
   for module in _MODULES:
     importlib.import_module(module)
   return tuple(_FAMILIES[pipeline] for pipeline in sorted(_FAMILIES))
 
 
-def of_sizes(sizes: RandomModelConfig, **options) -> VideoModel:
-  """`VideoModel.of_sizes` of the family that the sizes belong to."""
+def from_sizes(sizes: RandomModelConfig, **options) -> VideoModel:
+  """`VideoModel.from_sizes` of the family that `sizes` names."""
   (family,) = (one for one in families() if one.family == sizes.family)
-  return family.of_sizes(sizes, **options)
+  return family.from_sizes(sizes, **options)
 
 
 def published_sizes() -> dict[str, RandomModelConfig]:
   """Sizes of the published models of all families by name."""
-  known = {}
+  sizes = {}
   for family in families():
-    known |= family.published
-  return known
+    sizes |= family.published
+  return sizes
 
 
 def open_model(
   path: str | pathlib.Path, adapter: str | pathlib.Path = ''
 ) -> VideoModel:
-  """Reads the configs of a model's folder, and checks adapters for it.
+  """Opens a model folder and its adapters; reads configs and headers only.
 
   Args:
     path: of the folder.
     adapter: see `generator_adapter.open_adapter`; '' for none.
 
   Raises:
-    UserError: not a text-to-video folder of a known family, or not its
-      adapters.
+    UserError: not a folder of a registered family, or adapters that do not fit.
   """
   path = pathlib.Path(path).expanduser().resolve()
   if not (path / INDEX).exists() and generator_adapter.holds_adapters(path):
     raise UserError(
-      f'{path}: holds LoRA adapters and no model; give it as model.adapter, '
-      'and as model.path the model that they are for'
+      f'{path}: contains LoRA adapters and no model; give it as model.adapter, '
+      'and their base model as model.path'
     )
   index = read_json(path / INDEX)
   name = index.get('_class_name')
   by_pipeline = {family.pipeline: family for family in families()}
   if name not in by_pipeline:
     raise UserError(
-      f'{path}/{INDEX} is of a {name}, not a {" or ".join(by_pipeline)}; give '
-      'the folder of a text-to-video model that is one'
+      f'{path}/{INDEX}: _class_name is {name!r}; give the folder of a '
+      f'text-to-video model, {" or ".join(by_pipeline)}'
     )
   family = by_pipeline[name]
   kinds = get_type_hints(family.random_config)

@@ -1,10 +1,10 @@
-"""Random models so small that a CPU trains them: `model.random` of configs."""
+"""Tiny random models that train on a CPU: `model.random` of configs."""
 
 from typing import Any
 
 
 def video_model() -> dict[str, Any]:
-  """A CogVideoX of two layers; its tokens are bytes."""
+  """A CogVideoX of two layers, with a byte tokenizer."""
   return {
     'family': 'cogvideox',
     'seed': 0,
@@ -38,7 +38,7 @@ def video_model() -> dict[str, Any]:
 
 
 def critic() -> dict[str, Any]:
-  """A VILA of two layers, with three in its vision tower."""
+  """A VILA of two layers and three vision tower layers."""
   return {
     'backbone': 'vila',
     'seed': 0,

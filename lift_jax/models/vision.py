@@ -1,12 +1,12 @@
-"""What the vision towers share: both turn a frame into one token per patch.
+"""Parts shared by the vision towers, which encode a frame as patch tokens.
 
-Both are stacks of
+A tower is a stack of
 
   x <- x + Attention(norm(x))
   x <- x + MLP(norm(x))
 
-whose feature is a hidden state before the end, so that layers after it are
-neither held nor run.
+Its output is a hidden state before the last layer; the layers after it are
+neither loaded nor run.
 
 Legend: B frames, N tokens, D width, H heads, K width of a head, F width of
 the feed-forward layer.
@@ -36,15 +36,15 @@ class TowerConfig:
 
   Attributes:
     image_size: height and width of a frame, in pixels.
-    patch_size: height and width of a patch; what is left over at the bottom
-      and on the right is not seen.
+    patch_size: height and width of a patch; the remainder at the bottom and on
+      the right is cropped.
     width: of a token.
-    num_layers: blocks of the published network.
-    num_heads: of a block.
-    mlp_width: inner width of the feed-forward layer.
+    num_layers: layers of the published network.
+    num_heads: attention heads.
+    mlp_width: hidden width of the MLP.
     norm_eps: of every norm.
-    feature_layer: which hidden state is the feature, counted from the end: -1
-      is what the last layer gives, -2 what the last but one gives. This is
+    feature_layer: the hidden state that is the output, counted from the end: -1
+      is that after the last layer, -2 after the second to last. This is
       `mm_vision_select_layer` of VILA.
   """
 
@@ -60,13 +60,13 @@ class TowerConfig:
   def __post_init__(self):
     if self.width % self.num_heads:
       raise errors.UserError(
-        f'hidden_size {self.width} of the vision tower cannot be cut into'
+        f'hidden_size {self.width} of the vision tower is not divisible by'
         f' num_attention_heads {self.num_heads}; use a divisor'
       )
     if self.image_size < self.patch_size:
       raise errors.UserError(
         f'image_size {self.image_size} of the vision tower is less than'
-        f' patch_size {self.patch_size}; copy the file from the published'
+        f' patch_size {self.patch_size}; copy the config from the published'
         ' model again'
       )
     if not -self.num_layers <= self.feature_layer <= -1:
@@ -78,26 +78,26 @@ class TowerConfig:
 
   @property
   def num_run_layers(self) -> int:
-    """Blocks up to the feature."""
+    """Layers up to the output."""
     return self.num_layers + 1 + self.feature_layer
 
   @property
   def num_patches(self) -> int:
-    """Tokens of a frame that the tower gives."""
+    """Output tokens of a frame."""
     return (self.image_size // self.patch_size) ** 2
 
 
 def normalise(
   frames: jax.Array, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-  """(x / 255 - mean) / std of each colour, fp32 [..., 3] of uint8 [..., 3]."""
+  """(x / 255 - mean) / std per channel, uint8 [..., 3] to fp32 [..., 3]."""
   shape = (1,) * (frames.ndim - 1) + (3,)
   mean, std = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (mean, std))
   return (frames.astype(jnp.float32) / 255 - mean) / std
 
 
 class PatchEmbedding(nnx.Conv):
-  """A token for each patch, row by row: [B, height, width, 3] to [B, N, D]."""
+  """Patch tokens in row-major order: [B, height, width, 3] to [B, N, D]."""
 
   def __init__(self, config: TowerConfig, dtype, param_dtype, rngs: nnx.Rngs):
     super().__init__(
@@ -115,10 +115,9 @@ class PatchEmbedding(nnx.Conv):
   def __call__(self, pixels_bhw3: jax.Array) -> jax.Array:
     size = self.image_size
     if pixels_bhw3.ndim != 4 or pixels_bhw3.shape[1:] != (size, size, 3):
-      # Positions are learned, one for each patch of this size.
+      # Position embeddings are learned for this size.
       raise ValueError(
-        f'frames [B, {size}, {size}, 3] are needed, not '
-        f'{list(pixels_bhw3.shape)}'
+        f'expected frames [B, {size}, {size}, 3], got {list(pixels_bhw3.shape)}'
       )
     x_bhwd = super().__call__(pixels_bhw3)
     return x_bhwd.reshape(x_bhwd.shape[0], -1, x_bhwd.shape[-1])
@@ -151,20 +150,20 @@ def multi_head(
   num_heads: int,
   backend: str,
 ) -> jax.Array:
-  """Attention of all tokens of a frame to one another, [B, N, D].
+  """Full attention among the tokens of a frame, [B, N, D].
 
-  On a mesh heads lie on 'tensor'. Where it does not divide their number, as
-  with the 25 heads of InternViT-6B, heads of zeros fill up the shards: any
-  mesh works, and attention alone costs 26, 28 or 32 heads in place of 25 on 2,
-  4 or 8 shards.
+  On a mesh, heads are sharded over 'tensor'. If it does not divide their
+  number, as with the 25 heads of InternViT-6B, they are padded with zeros: any
+  mesh works, and attention alone costs 26, 28 or 32 heads instead of 25 on 2, 4
+  or 8 shards.
   """
   batch, tokens, width = q_bnd.shape
   mesh = jax.sharding.get_abstract_mesh()
-  num_empty = 0 if mesh.empty else -num_heads % mesh.shape['tensor']
+  num_padding = 0 if mesh.empty else -num_heads % mesh.shape['tensor']
 
   def heads(x_bnd):
     x_bnhk = x_bnd.reshape(batch, tokens, num_heads, -1)
-    return jnp.pad(x_bnhk, ((0, 0), (0, 0), (0, num_empty), (0, 0)))
+    return jnp.pad(x_bnhk, ((0, 0), (0, 0), (0, num_padding), (0, 0)))
 
   out_bnhk = attention(
     heads(q_bnd), heads(k_bnd), heads(v_bnd), backend=backend
@@ -173,7 +172,7 @@ def multi_head(
 
 
 def run_blocks(blocks: nnx.Module, x_bnd: jax.Array, remat: str) -> jax.Array:
-  """`x` through stacked blocks; `remat` is a name of `REMAT_POLICIES`."""
+  """Runs stacked blocks; `remat` is a name of `REMAT_POLICIES`."""
   graphdef, layers = nnx.split(blocks)
 
   def body(x_bnd, layer):

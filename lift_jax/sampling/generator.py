@@ -22,7 +22,7 @@ from lift_jax.diffusion import sampler as sampler_lib
 from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.models.generator_config import ModelConfig
 from lift_jax.models.generators import NETWORKS, TOKENIZER, VideoModel
-from lift_jax.models.stage import Stage
+from lift_jax.models.offloading import OffloadedNetwork
 from lift_jax.partitioning import BATCH
 from lift_jax.sampling import programs, sizes
 from lift_jax.sampling.config import VideoConfig
@@ -69,12 +69,18 @@ class Generator:
     self._model, self._sampler, self._tiling = model, sampler, video.tiling
     model.check_mesh(mesh)
     model.schedule.make_steps(sampler)  # raises if unsupported
-    stage = functools.partial(
-      Stage, model, mesh=mesh, dtype=config.compute_dtype, offload=offload
+    open_network = functools.partial(
+      OffloadedNetwork,
+      model,
+      mesh=mesh,
+      dtype=config.compute_dtype,
+      offload=offload,
     )
-    self._text_encoder = stage('text_encoder')
-    self._transformer = stage('transformer', attention_backend=config.attention)
-    self._vae = stage('vae')
+    self._text_encoder = open_network('text_encoder')
+    self._transformer = open_network(
+      'transformer', attention_backend=config.attention
+    )
+    self._vae = open_network('vae')
     self._tokenize = model.load_tokenizer()
     self._negative = negative
     self._negative_text = None

@@ -1,1 +1,1 @@
-"""A small world of moving shapes, in which the truth about a clip is known."""
+"""A synthetic world of moving shapes with known ground truth."""

@@ -1,16 +1,16 @@
-"""Drawn clips with all that people and critics would say of them.
+"""Toy datasets: rendered clips with simulated ratings and critic scores.
 
-`write_clips` makes data for every job that is given none:
+`write_clips` makes the data of jobs that are given none:
 
   folder/videos/clip_0000.mp4 ...   clips with and without flaws
   folder/videos/real_0000.mp4 ...   clips without
-  folder/alignment.json             captions, and scores by the true labels
+  folder/alignment.json             captions, and scores from the true labels
   folder/real.json                  captions of the clips without flaws
   folder/hra.json                   ratings by simulated annotators
   folder/scores.jsonl               scores by a simulated critic
 
 `write_real_clips` makes clips without flaws alone. Equal arguments give equal
-files; a set that is there already is kept.
+files; an existing dataset is kept.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,12 +42,12 @@ REAL = 'real.json'
 HRA = 'hra.json'
 SCORES = 'scores.jsonl'
 
-_NUM_REAL = 2  # clips without flaws in a set of `write_clips`
+_NUM_REAL = 2  # clips without flaws in a dataset of `write_clips`
 
 _RECIPE = 'recipe.json'
-_FORMAT = 1  # goes up when the same arguments give other files
-# Nearly lossless, as what is real should look at least as good as what is
-# generated; at 18 small shapes fade by a few levels.
+_FORMAT = 1  # increment if the same arguments give other files
+# Nearly lossless, as real clips should look at least as good as generated ones;
+# at 18, small shapes fade by a few levels.
 _CRF = 12
 _FLAWLESS = dict.fromkeys(DIMENSIONS, 'Good')
 
@@ -60,21 +60,21 @@ def write_clips(
   width: int = 32,
   seed: int = 0,
 ) -> None:
-  """Writes clips, ratings and scores; see the head of this file.
+  """Writes clips, ratings and scores; see the module docstring.
 
-  As in real sets, not everything is in every file: `scores.jsonl` lacks the
-  last rated clip, and has a clip that nobody has rated.
+  As in real datasets, files differ in their clips: `scores.jsonl` lacks the
+  last rated clip, and has one without ratings.
 
   Args:
-    folder: to be made.
-    num_clips: clips with scores; there are some without flaws besides.
+    folder: the folder to write.
+    num_clips: clips with scores, in addition to the clips without flaws.
     num_frames: frames of each clip, at least 5.
     height: even, in pixels.
     width: even, in pixels.
-    seed: of everything that is drawn.
+    seed: of everything that is random.
 
   Raises:
-    UserError: the folder holds something else.
+    UserError: the folder contains something else.
   """
   recipe = {
     'num_clips': num_clips,
@@ -113,7 +113,7 @@ def write_clips(
       )
       for index in range(num_clips)
     ]
-    # Without the last that is rated, and with one that nobody has rated.
+    # Without the last rated clip, and with one that is not rated.
     scores = [
       simulated_critic.score(
         **records[index],
@@ -139,14 +139,14 @@ def write_real_clips(
   """Writes clips without flaws, of training scenes.
 
   Args:
-    folder: to be made, with `real.json` and the folder `videos` in it.
-    num_clips: how many; a scene returns when all others have had their turn.
-    seed: of the choice of scenes, and of all that varies between clean clips.
-    root: the folder, or one above it, that paths in `real.json` are relative
-      to; None for `folder`.
+    folder: the folder to write, with `real.json` and the folder `videos`.
+    num_clips: number of clips; scenes repeat once all have been used.
+    seed: of the choice of scenes, and of what varies between flawless clips.
+    root: `folder` or one above it, which paths in `real.json` are relative to;
+      None for `folder`.
 
   Raises:
-    UserError: the folder holds something else.
+    UserError: the folder contains something else.
   """
   inside = (
     pathlib.PurePath()
@@ -175,14 +175,14 @@ def write_real_clips(
 
 
 def _scene_order(count: int, seed: int) -> list[scenes.Scene]:
-  """Training scenes by lot; one returns when all others have had their turn."""
-  every = scenes.training_scenes()
-  order = np.random.default_rng(seed).permutation(len(every))
-  return [every[order[index % len(every)]] for index in range(count)]
+  """Training scenes in random order; they repeat once all have been used."""
+  training = scenes.training_scenes()
+  order = np.random.default_rng(seed).permutation(len(training))
+  return [training[order[index % len(training)]] for index in range(count)]
 
 
 def _reward(clip: ToyClip) -> float:
-  """The score that its true labels are worth."""
+  """The reward for the true labels of a clip."""
   return video_reward(clip.labels, RewardMap(), decimals=2)
 
 
@@ -193,19 +193,23 @@ def _true_verdicts(clip: ToyClip) -> dict[str, checkers.Verdict]:
 
 
 def _is_written(folder: pathlib.Path, recipe: Mapping[str, Any]) -> bool:
-  """Whether the folder holds this set; False if it is free to be made."""
+  """Whether the folder contains this dataset; False if it may be written.
+
+  Raises:
+    UserError: the folder contains something else.
+  """
   if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
     return False
   path = folder / _RECIPE
   if not path.is_file():
     raise UserError(
-      f'{folder}: holds other things than clips of the toy world; name a new '
+      f'{folder}: contains other files than clips of the toy world; use a new '
       'folder'
     )
   if read_json(path) != recipe:
     raise UserError(
       f'{path}: clips of the toy world were made with other settings; delete '
-      'the folder or name a new one'
+      'the folder or use a new one'
     )
   return True
 
@@ -214,7 +218,7 @@ def _is_written(folder: pathlib.Path, recipe: Mapping[str, Any]) -> bool:
 def _writing_set(
   folder: pathlib.Path, recipe: Mapping[str, Any]
 ) -> Iterator[pathlib.Path]:
-  """A folder to fill, which becomes `folder` once the set is complete."""
+  """A temporary folder that becomes `folder` once the dataset is complete."""
   with atomic_folder(folder, all_hosts=False) as partial:
     (partial / 'videos').mkdir()
     yield partial

@@ -1,7 +1,4 @@
-"""Simulated feedback on generated clips: what annotators say of a folder.
-
-`lift train_critic` reads it as it reads that of people.
-"""
+"""Simulated feedback on generated clips, in the published format."""
 
 from collections.abc import Mapping, Sequence
 import pathlib
@@ -14,7 +11,7 @@ from lift_jax.toyworld.annotators import Rated
 
 
 def questions_path() -> pathlib.Path:
-  """The questions that annotators answer, a prompt JSON."""
+  """Path of the questions that annotators answer."""
   return pathlib.Path(__file__).with_name('questions.json')
 
 
@@ -24,18 +21,18 @@ def annotate(
   target: pathlib.Path,
   questions: Mapping[str, str],
   seed: int,
-  people: Sequence[annotators.Annotator] = annotators.ANNOTATORS,
+  annotator_pool: Sequence[annotators.Annotator] = annotators.ANNOTATORS,
 ) -> list[Rated]:
-  """Lets people rate clips, and writes what they say in the published form.
+  """Rates clips by simulated annotators and writes the ratings.
 
   Args:
-    root: the folder that videos are relative to.
-    clips: (video, caption) of each.
-    target: of the settled labels, NAME.json; beside it NAME_all.json holds
-      everything that people said, of which labels may disagree.
-    questions: what they are asked, by dimension.
-    seed: of their errors; those of a clip also depend on its number.
-    people: who they are.
+    root: the folder that video paths are relative to.
+    clips: (video, caption) of each clip.
+    target: file for the settled labels, NAME.json; NAME_all.json next to it
+      gets all ratings, whose labels may disagree.
+    questions: the questions by dimension.
+    seed: of the annotators' errors, which also depend on the index of a clip.
+    annotator_pool: the annotators who rate each clip.
 
   Raises:
     UserError: no clip, or one that is not of the toy world.
@@ -48,10 +45,12 @@ def annotate(
       root / name, caption, f'{location("clip to rate,", index)} ({name})'
     )
     rated.append(
-      annotators.rate_clip(name, caption, verdicts, people, (seed, index))
+      annotators.rate_clip(
+        name, caption, verdicts, annotator_pool, (seed, index)
+      )
     )
   target.parent.mkdir(parents=True, exist_ok=True)
-  # The settled ones last: where they are, everything is.
+  # The settled labels last: if their file exists, both do.
   write_json(
     target.with_name(f'{target.stem}_all.json'),
     annotators.all_entries(rated, questions),

@@ -1,12 +1,13 @@
-"""Whether generated clips have become better, by what the checkers see.
+"""Comparison of two models by the checkers' verdicts on their clips.
 
-Two models have made clips of the same prompts from the same noise. So prompts
-are drawn for both at once: what makes a prompt hard for both cancels in the
-difference, whose interval is narrower than that of two unrelated sets. Clips of
-one prompt hang together and are drawn together (see `evaluation.bootstrap`).
+Both models generate clips for the same prompts from the same noise, so the
+bootstrap resamples prompts for both at once: the difficulty of a prompt cancels
+in the difference, whose interval is narrower than that of independent samples.
+Clips of one prompt are correlated and resampled together (see
+`evaluation.bootstrap`).
 
-D draws, P prompts, N clips of one side, K numbers of a clip; the last axis of 2
-is (y, x).
+D bootstrap samples, P prompts, N clips of one model, K metrics of a clip; the
+last axis of 2 is (y, x).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from lift_jax.sampling import manifest
 from lift_jax.toyworld import checkers, scenes
 from lift_jax.toyworld.checkers import Verdict
 
-# All that a verdict may name; 'motion' is a direction other than the caption's.
+# Kinds of flaws in verdicts; 'motion' is a direction other than the caption's.
 KINDS = (*scenes.ATTRIBUTES, *checkers.TOLERANCES, 'nothing')
 
 _SIDES = ('before', 'after')
@@ -35,17 +36,17 @@ _ALL = 'all'
 
 @dataclasses.dataclass(frozen=True)
 class JudgedClip:
-  """What the checkers say of one generated clip.
+  """A generated clip with the checkers' verdicts.
 
   Attributes:
-    key: id of the prompt, and number among its clips.
-    caption: what it should show.
+    key: id of the prompt, and index among its clips.
+    caption: the prompt.
     path: of the mp4 file.
     verdicts: by dimension.
     reward: LiFT's, from the three labels.
-    speed: mean length of a step from frame to frame, in shorter sides; None
-      where no shape is found in two frames that follow each other. Steps of a
-      shape that trembles or leaps count with their full length.
+    speed: mean displacement of the shape per frame, in units of the shorter
+      side, jitter and jumps included; None if no shape is found in two
+      consecutive frames.
     is_static: whether nothing moves from the first frame to the last.
   """
 
@@ -59,41 +60,41 @@ class JudgedClip:
 
 
 def judge_videos(workdir: pathlib.Path) -> list[JudgedClip]:
-  """Judges the clips of a job of `lift sample`, in the order of its manifest.
+  """Judges the clips of a `lift sample` job, in the order of its manifest.
 
   Args:
     workdir: of the job.
 
   Raises:
-    UserError: there is no clip, or one that is not of the toy world.
+    UserError: no clip, or one that is not of the toy world.
   """
   journal = Journal(workdir / manifest.NAME, _video)
-  lines = journal.read()
-  if not lines:
+  entries = journal.read()
+  if not entries:
     raise UserError(
       f'{journal.path}: lists no clip; give the workdir of lift sample'
     )
   return [
     judge_clip(
-      (line['id'], line['index']),
-      line['prompt'],
+      (entry['id'], entry['index']),
+      entry['prompt'],
       workdir / name,
       f'{journal.path} ({name})',
     )
-    for name, line in lines.items()
+    for name, entry in entries.items()
   ]
 
 
-def _video(line: Mapping[str, Any]) -> str:
-  """The video of a line of a manifest."""
-  (name,) = (name for name in line['files'] if name.endswith('.mp4'))
+def _video(entry: Mapping[str, Any]) -> str:
+  """The video of an entry of a manifest."""
+  (name,) = (name for name in entry['files'] if name.endswith('.mp4'))
   return name
 
 
 def judge_clip(
   key: tuple[str, int], caption: str, path: pathlib.Path, where: str
 ) -> JudgedClip:
-  """Judges one clip; `where` names its record in messages."""
+  """Judges one clip; `where` is the name of its record in errors."""
   verdicts, measured = checkers.check_video(path, caption, where)
   labels = {name: verdict.label for name, verdict in verdicts.items()}
   return JudgedClip(
@@ -120,45 +121,45 @@ def compare(
   after: Sequence[JudgedClip],
   bootstrap: BootstrapConfig,
 ) -> dict[str, Any]:
-  """How often clips are Good, and more, before and after; JSON values.
+  """Compares labels, rewards and more before and after; returns JSON values.
 
   Args:
     before: clips of one model.
-    after: clips of another, of the same prompts and numbers in any order.
-    bootstrap: of the intervals.
+    after: clips of another, with the same keys in any order.
+    bootstrap: settings of the intervals.
 
   Returns:
-    The sizes 'num_videos' (of one side) and 'num_prompts', the settings
+    The sizes 'num_videos' (of one model) and 'num_prompts', the settings
     'bootstrap', and
 
-      rates.DIMENSION, rates.all   shares of clips that are Good, in one
+      rates.DIMENSION, rates.all   fractions of clips that are Good, in one
                                    dimension or in all three
       reward, speed                means; of speed over clips that have one
-      static_share                 share of clips in which nothing moves
+      static_share                 fraction of clips in which nothing moves
 
     each as {'before', 'after', 'difference'} of {'value', 'low', 'high'}, and
     without intervals
 
-      labels.SIDE.DIMENSION.LABEL  shares of clips
-      flaws.SIDE.KIND              shares of clips of which a verdict names it
+      labels.SIDE.DIMENSION.LABEL  fractions of clips
+      flaws.SIDE.KIND              fractions of clips with this flaw
 
   Raises:
-    UserError: the two are not of the same prompts.
+    UserError: the clips are not of the same prompts.
   """
   _check_paired(before, after)
   sides = {'before': before, 'after': after}
   prompts = {clip.key[0]: None for clip in before}
-  numbers = _estimates(sides, list(prompts), bootstrap)
+  metrics = _estimates(sides, list(prompts), bootstrap)
   return {
     'num_videos': len(before),
     'num_prompts': len(prompts),
     'bootstrap': dataclasses.asdict(bootstrap),
-    'rates': {name: numbers[name] for name in (*DIMENSIONS, _ALL)},
+    'rates': {name: metrics[name] for name in (*DIMENSIONS, _ALL)},
     'labels': {side: _labels(clips) for side, clips in sides.items()},
     'flaws': {side: _flaws(clips) for side, clips in sides.items()},
-    'reward': numbers['reward'],
-    'speed': numbers['speed'],
-    'static_share': numbers['static_share'],
+    'reward': metrics['reward'],
+    'speed': metrics['speed'],
+    'static_share': metrics['static_share'],
   }
 
 
@@ -168,8 +169,8 @@ def _check_paired(
   if not before:
     raise UserError('no clip before to compare with; sample at least one')
   by_key = [_by_key(before, 'before'), _by_key(after, 'after')]
-  if alone := by_key[0].keys() ^ by_key[1].keys():
-    prompt, index = min(alone)
+  if unpaired := by_key[0].keys() ^ by_key[1].keys():
+    prompt, index = min(unpaired)
     here, other = _SIDES if (prompt, index) in by_key[0] else _SIDES[::-1]
     raise UserError(
       f'prompt {prompt!r} has a clip {index} {here} but none {other}; sample '
@@ -191,14 +192,14 @@ def _by_key(
     if clip.key in by_key:
       raise UserError(
         f'prompt {clip.key[0]!r} has two clips {clip.key[1]} {side}: '
-        f'{by_key[clip.key].path} and {clip.path}; leave one out'
+        f'{by_key[clip.key].path} and {clip.path}; remove one'
       )
     by_key[clip.key] = clip
   return by_key
 
 
-def _numbers(clip: JudgedClip) -> dict[str, float]:
-  """What is averaged over clips; NaN is left out."""
+def _metrics(clip: JudgedClip) -> dict[str, float]:
+  """The metrics that are averaged over clips; NaN is skipped."""
   is_good = {name: clip.verdicts[name].label == 'Good' for name in DIMENSIONS}
   return {
     **is_good,
@@ -214,19 +215,19 @@ def _estimates(
   prompts: Sequence[str],
   config: BootstrapConfig,
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-  """By number, and by side or 'difference': value, low, high."""
-  place = {prompt: index for index, prompt in enumerate(prompts)}
-  names = list(_numbers(sides['before'][0]))
+  """By metric, and by side or 'difference': value, low, high."""
+  prompt_index = {prompt: index for index, prompt in enumerate(prompts)}
+  names = list(_metrics(sides['before'][0]))
   sums, counts = {}, {}
   for side, clips in sides.items():
     values_nk = np.array(
-      [list(_numbers(clip).values()) for clip in clips], float
+      [list(_metrics(clip).values()) for clip in clips], float
     )
     is_known_nk = np.isfinite(values_nk)
-    prompt_n = np.array([place[clip.key[0]] for clip in clips])
+    prompt_n = np.array([prompt_index[clip.key[0]] for clip in clips])
     sums[side], counts[side] = (
-      bootstrap_lib.per_video(of_nk, prompt_n, len(prompts))
-      for of_nk in (np.where(is_known_nk, values_nk, 0), is_known_nk)
+      bootstrap_lib.per_video(x_nk, prompt_n, len(prompts))
+      for x_nk in (np.where(is_known_nk, values_nk, 0), is_known_nk)
     )
 
   def metrics(weights_dp: np.ndarray) -> dict[str, np.ndarray]:
@@ -234,7 +235,7 @@ def _estimates(
       bootstrap_lib.ratio(weights_dp @ sums[side], weights_dp @ counts[side])
       for side in _SIDES
     )
-    of = {
+    means = {
       'before': before_dk,
       'after': after_dk,
       'difference': after_dk - before_dk,
@@ -242,13 +243,13 @@ def _estimates(
     return {
       f'{name}/{which}': means_dk[:, index]
       for index, name in enumerate(names)
-      for which, means_dk in of.items()
+      for which, means_dk in means.items()
     }
 
-  found = bootstrap_lib.estimates(metrics, len(prompts), len(names), config)
+  estimates = bootstrap_lib.estimates(metrics, len(prompts), len(names), config)
   return {
     name: {
-      which: dataclasses.asdict(found[f'{name}/{which}'])
+      which: dataclasses.asdict(estimates[f'{name}/{which}'])
       for which in (*_SIDES, 'difference')
     }
     for name in names
@@ -266,19 +267,21 @@ def _labels(clips: Sequence[JudgedClip]) -> dict[str, dict[str, float]]:
 
 
 def _flaws(clips: Sequence[JudgedClip]) -> dict[str, float]:
-  named = [
+  kinds_of_clips = [
     {kind for verdict in clip.verdicts.values() for kind in verdict.kinds}
     for clip in clips
   ]
-  return {kind: _share([kind in kinds for kinds in named]) for kind in KINDS}
+  return {
+    kind: _share([kind in kinds for kinds in kinds_of_clips]) for kind in KINDS
+  }
 
 
 def _share(flags: Sequence[bool]) -> float:
   return sum(flags) / len(flags)
 
 
-# A number as text; the sign is '+' to show both, or ''.
-_Write = Callable[[float, str], str]
+# Formats a number; the second argument is its sign option, '+' or ''.
+_Format = Callable[[float, str], str]
 
 
 def _percent(value: float, sign: str) -> str:
@@ -289,7 +292,7 @@ def _decimal(value: float, sign: str) -> str:
   return f'{value:{sign}.3f}'
 
 
-# Where a number stands, its title, and how to write it.
+# Path of a metric in the result of `compare`, its title and its format.
 _ROWS = (
   *((f'rates.{name}', f'{name} Good, %', _percent) for name in DIMENSIONS),
   ('rates.all', 'all three Good, %', _percent),
@@ -300,26 +303,28 @@ _ROWS = (
 
 
 def table_lines(comparison: Mapping[str, Any]) -> list[str]:
-  """A table for a terminal, up to 80 columns wide, of what `compare` gives."""
+  """The result of `compare` as a text table, up to 80 columns wide."""
   coverage = comparison['bootstrap']['coverage']
   lines = [
     f'{comparison["num_videos"]} videos of {comparison["num_prompts"]} prompts',
     f'{"":<22}{"before":>9}{"after":>9}{"difference":>13}'
     f'  {100 * coverage:g} % interval',
   ]
-  for path, title, write in _ROWS:
-    number = comparison
+  for path, title, number_format in _ROWS:
+    metric = comparison
     for key in path.split('.'):
-      number = number[key]
-    before, after = (_text(number[side]['value'], write) for side in _SIDES)
-    change = number['difference']
+      metric = metric[key]
+    before, after = (
+      _text(metric[side]['value'], number_format) for side in _SIDES
+    )
+    change = metric['difference']
     value, low, high = (
-      _text(change[key], write, '+') for key in ('value', 'low', 'high')
+      _text(change[key], number_format, '+') for key in ('value', 'low', 'high')
     )
     interval = '' if change['low'] is None else f'  [{low}, {high}]'
     lines.append(f'{title:<22}{before:>9}{after:>9}{value:>13}{interval}')
   return lines
 
 
-def _text(value: float | None, write: _Write, sign: str = '') -> str:
-  return '-' if value is None else write(value, sign)
+def _text(value: float | None, number_format: _Format, sign: str = '') -> str:
+  return '-' if value is None else number_format(value, sign)

@@ -11,7 +11,7 @@ import numpy as np
 from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models.generators import TOKENIZER, VideoModel
-from lift_jax.models.stage import Stage
+from lift_jax.models.offloading import OffloadedNetwork
 
 
 class ClipEncoder:
@@ -45,10 +45,13 @@ class ClipEncoder:
     self.batch_size = batch_per_device * len(devices)
     self._shrink = model.latent_grid.pixels
     self._tokenize = model.load_tokenizer()
-    stage = functools.partial(
-      Stage, model, mesh=self._mesh, dtype=dtype, offload=False
+    open_network = functools.partial(
+      OffloadedNetwork, model, mesh=self._mesh, dtype=dtype, offload=False
     )
-    self._vae, self._text_encoder = stage('vae'), stage('text_encoder')
+    self._vae, self._text_encoder = (
+      open_network('vae'),
+      open_network('text_encoder'),
+    )
 
     def encode_video(params, frames_bthw3):
       video = frames_bthw3.astype(jnp.float32) / 255 * 2 - 1
@@ -63,13 +66,13 @@ class ClipEncoder:
     self._encode_video = jax.jit(encode_video)
     self._encode_text = jax.jit(encode_text)
 
-  def _run(self, function, stage: Stage, array: np.ndarray):
+  def _run(self, function, network: OffloadedNetwork, array: np.ndarray):
     """`function` on one batch, possibly a partial one."""
     count = len(array)
     array = np.concatenate(
       [array, np.repeat(array[-1:], self.batch_size - count, axis=0)]
     )
-    with jax.set_mesh(self._mesh), stage.params() as params:
+    with jax.set_mesh(self._mesh), network.params() as params:
       result = function(params, jax.device_put(array, self._sharding))
     return jax.tree.map(lambda x: np.asarray(x)[:count], result)
 

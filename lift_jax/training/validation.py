@@ -22,7 +22,7 @@ from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.errors import UserError
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.models.generators import TOKENIZER, VideoModel
-from lift_jax.models.stage import Stage
+from lift_jax.models.offloading import OffloadedNetwork
 from lift_jax.partitioning import BATCH
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import atomic_path, json_sha256
@@ -100,19 +100,19 @@ class Validation:
     self._replicated = NamedSharding(mesh, P())
     self._latent_shape = sizes.latent_shape(model, config.video)
     model.schedule.make_steps(config.sampler)  # raises if unsupported
-    stage = functools.partial(
-      Stage, model, mesh=mesh, dtype=dtype, offload=True
+    open_network = functools.partial(
+      OffloadedNetwork, model, mesh=mesh, dtype=dtype, offload=True
     )
-    self._vae = stage('vae')
+    self._vae = open_network('vae')
     sizes.decoded_frames(model, self._vae.network, config.video)
-    *texts, negative = self._embed(stage('text_encoder'), dtype)
+    *texts, negative = self._embed(open_network('text_encoder'), dtype)
     self._texts, self._negative = np.stack(texts), negative
     self._names = [
       f'{number:02d}-{safe_name(prompt, _NAME_BYTES)}'
       for number, prompt in enumerate(config.prompts)
     ]
 
-  def _embed(self, text_encoder: Stage, dtype: str) -> np.ndarray:
+  def _embed(self, text_encoder: OffloadedNetwork, dtype: str) -> np.ndarray:
     """Embeddings of the prompts and, last, of the negative prompt.
 
     They are cached, so that a resumed run need not load the text encoder.

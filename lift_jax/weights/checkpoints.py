@@ -1,8 +1,8 @@
-"""Parameters and training states on disk, through Orbax.
+"""Orbax checkpoints of parameters and of training states.
 
-A training run keeps `WORKDIR/checkpoints/STEP/`, each with the state of the
-run, the position of the data iterator and a note of what it belongs to. Orbax
-writes beside and renames, so a step either is whole or is not there.
+A training run keeps `WORKDIR/checkpoints/STEP/`, each with the training state,
+the state of the data iterator and the fingerprint of the run. Orbax writes to a
+temporary name and renames, so that a step is either complete or absent.
 """
 
 import contextlib
@@ -16,14 +16,16 @@ import orbax.checkpoint as ocp
 from lift_jax.errors import UserError
 from lift_jax.weights import param_paths
 
+_FINGERPRINT = 'belongs_to'  # name of the fingerprint in a checkpoint
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-  """When a run is saved.
+  """When a run saves checkpoints.
 
   Attributes:
     every_steps: optimizer steps between two checkpoints.
-    keep: how many of the last ones stay.
+    keep: number of latest checkpoints to keep.
   """
 
   every_steps: int
@@ -35,7 +37,7 @@ class CheckpointConfig:
 
 
 def _targets(abstract: Any, shardings: Any, dtype: Any = None) -> Any:
-  """What Orbax shall restore: shapes, types and places."""
+  """Shapes, types and shardings of the arrays that Orbax should restore."""
   if shardings is None:
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shardings = jax.tree.map(lambda _: device, abstract)
@@ -49,25 +51,25 @@ def _targets(abstract: Any, shardings: Any, dtype: Any = None) -> Any:
 
 
 @contextlib.contextmanager
-def _one_line(problem: str):
-  """What Orbax says of a full disk or a damaged file, as one line."""
+def _one_line(problem: str, remedy: str):
+  """Turns an error of Orbax, such as for a full disk, into a UserError."""
   try:
     yield
   except UserError:
     raise
   except (OSError, KeyError, ValueError, RuntimeError) as error:
     reason = str(error).strip().split('\n')[0]
-    raise UserError(f'{problem} ({reason})') from error
+    raise UserError(f'{problem} ({reason}); {remedy}') from error
 
 
 def save_params(path: pathlib.Path, params: Any) -> None:
   """Writes a nested dict of arrays; every host must call it.
 
   Raises:
-    UserError: the parameters cannot be written there.
+    UserError: the parameters cannot be written.
   """
   with (
-    _one_line(f'{path} cannot be written; make room, or choose another folder'),
+    _one_line(f'{path} cannot be written', 'make room or use another folder'),
     ocp.StandardCheckpointer() as checkpointer,
   ):
     checkpointer.save(path, params, force=True)
@@ -77,18 +79,18 @@ def save_params(path: pathlib.Path, params: Any) -> None:
 def load_params(
   path: pathlib.Path, abstract_params: Any, shardings: Any, dtype: Any = None
 ) -> Any:
-  """Reads what `save_params` wrote, each host its own part.
+  """Reads what `save_params` wrote; each host reads its own shards.
 
   Raises:
     UserError: the parameters are of another model, or damaged.
   """
   with (
-    _one_line(f'{path} cannot be read; convert the model again'),
+    _one_line(f'{path} cannot be read', 'convert the model again'),
     ocp.StandardCheckpointer() as checkpointer,
   ):
     stored = checkpointer.metadata(path).item_metadata
     if stored is None:
-      raise UserError(f'{path} holds no parameters; convert the model again')
+      raise UserError(f'{path} has no parameters; convert the model again')
     stored = getattr(stored, 'tree', stored)
     _check_same(path, stored, abstract_params)
     if dtype is None:
@@ -103,64 +105,68 @@ def load_params(
 
 
 def _open_run(folder: pathlib.Path) -> ocp.CheckpointManager:
-  """The checkpoints of a run that may still be going on; only to read."""
+  """Opens the checkpoints of a run, which may be in progress, for reading."""
   return ocp.CheckpointManager(
     folder,
     options=ocp.CheckpointManagerOptions(create=False),
     item_handlers={
-      # Not the standard one, which restores a whole state or nothing.
+      # The standard handler could not restore a single field of the state.
       'state': ocp.PyTreeCheckpointHandler(),
       'data': ocp.JsonCheckpointHandler(),
-      'belongs_to': ocp.JsonCheckpointHandler(),
+      _FINGERPRINT: ocp.JsonCheckpointHandler(),
     },
   )
 
 
-def latest_of_run(folder: pathlib.Path) -> tuple[int, dict[str, Any]]:
-  """The last whole step of a training run, and what it belongs to.
+def _read_fingerprint(
+  manager: ocp.CheckpointManager, step: int
+) -> dict[str, Any]:
+  items = ocp.args.Composite(**{_FINGERPRINT: ocp.args.JsonRestore()})
+  return manager.restore(step, args=items)[_FINGERPRINT]
+
+
+def latest_checkpoint(folder: pathlib.Path) -> tuple[int, dict[str, Any]]:
+  """The latest step of a training run, and the run's fingerprint.
 
   Args:
     folder: that of `TrainCheckpoints`.
 
   Raises:
-    UserError: it holds no whole checkpoint.
+    UserError: there is no complete checkpoint.
   """
   with (
-    _one_line(f'{folder} cannot be read'),
+    _one_line(f'{folder} cannot be read', 'check the path'),
     _open_run(folder) as manager,
   ):
     step = manager.latest_step()
     if step is None:
       raise UserError(
-        f'{folder} holds no whole checkpoint; let the run save one first'
+        f'{folder} has no complete checkpoint; let the run save one first'
       )
-    note = manager.restore(
-      step, args=ocp.args.Composite(belongs_to=ocp.args.JsonRestore())
-    )
-    return step, note['belongs_to']
+    return step, _read_fingerprint(manager, step)
 
 
-def load_of_run(
+def load_field(
   folder: pathlib.Path,
   step: int,
   field: str,
   abstract_params: Any,
   shardings: Any,
 ) -> Any:
-  """One field of a saved state alone, such as 'trainable' or 'ema'.
+  """Loads a single field of a saved state, such as 'trainable' or 'ema'.
 
   Args:
     folder: that of `TrainCheckpoints`.
-    step: one that is whole.
+    step: a step with a complete checkpoint.
     field: of the state.
-    abstract_params: what it holds.
-    shardings: where to put it.
+    abstract_params: shapes and types of the field.
+    shardings: of the result.
 
   Raises:
-    UserError: it holds parameters of another shape, or is damaged.
+    UserError: the field has other parameters or shapes, or is damaged.
   """
   with (
-    _one_line(f'{folder}/{step} cannot be read'),
+    _one_line(f'{folder}/{step} cannot be read', 'use another checkpoint'),
     _open_run(folder) as manager,
   ):
     stored = manager.item_metadata(step)['state'].tree
@@ -186,48 +192,49 @@ def _check_same(path: pathlib.Path, stored: Any, wanted: Any) -> None:
   ]
   if shapes[0] != shapes[1]:
     names = shapes[0].keys() | shapes[1].keys()
-    odd = sorted(n for n in names if shapes[0].get(n) != shapes[1].get(n))
+    differ = sorted(n for n in names if shapes[0].get(n) != shapes[1].get(n))
+    name = differ[0]
     raise UserError(
-      f'{path} holds another model: {odd[0]} has shape '
-      f'{shapes[0].get(odd[0])} there, {shapes[1].get(odd[0])} here '
-      f'({len(odd)} parameters differ)'
+      f'{path} is of another model: {name} has shape {shapes[0].get(name)} '
+      f'there, {shapes[1].get(name)} here ({len(differ)} parameters differ)'
     )
 
 
 class TrainCheckpoints:
-  """The checkpoints of one run; use it as a context manager.
+  """The checkpoints of one run; a context manager.
 
   Args:
-    folder: made if it does not exist.
-    config: when and how many.
-    belongs_to: JSON-like; a checkpoint with another value is not restored.
+    folder: created if it does not exist.
+    config: when to save and how many to keep.
+    fingerprint: JSON-like value that identifies the run; a checkpoint with
+      another one is not restored.
   """
 
   def __init__(
     self,
     folder: pathlib.Path,
     config: CheckpointConfig,
-    belongs_to: dict[str, Any],
+    fingerprint: dict[str, Any],
   ):
     self.folder = folder
     self.config = config
-    self.belongs_to = belongs_to
+    self.fingerprint = fingerprint
     self._manager = ocp.CheckpointManager(
       folder,
       options=ocp.CheckpointManagerOptions(
         max_to_keep=config.keep,
         enable_async_checkpointing=True,
         create=True,
-        cleanup_tmp_directories=True,  # that a killed run was writing
+        cleanup_tmp_directories=True,  # left over from a killed run
       ),
     )
 
   def latest_step(self) -> int | None:
-    """The last step that is whole, or None."""
+    """The latest step with a complete checkpoint, or None."""
     return self._manager.latest_step()
 
   def resume_step(self, num_steps: int) -> int | None:
-    """The step to go on from in a run of `num_steps`, or None for a new run.
+    """The step to resume a run of `num_steps` from, or None for a new run.
 
     Raises:
       UserError: the checkpoint is of another run, or of a longer one.
@@ -244,14 +251,14 @@ class TrainCheckpoints:
     return latest
 
   def is_due(self, step: int) -> bool:
-    """Whether a run that has made `step` steps is to be saved."""
+    """Whether to save after `step` optimizer steps."""
     return step % self.config.every_steps == 0
 
   def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
-    """Starts to write; returns as soon as the arrays have left the devices.
+    """Starts to write; returns once the arrays are copied from the devices.
 
     Raises:
-      UserError: this step, or the one before, cannot be written.
+      UserError: this checkpoint, or the previous one, cannot be written.
     """
     if step == self.latest_step():
       return
@@ -265,55 +272,47 @@ class TrainCheckpoints:
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(fields),
           data=ocp.args.JsonSave(data_state),
-          belongs_to=ocp.args.JsonSave(self.belongs_to),
+          **{_FINGERPRINT: ocp.args.JsonSave(self.fingerprint)},
         ),
       )
 
   @contextlib.contextmanager
   def _writing(self):
-    """A full disk or a lost mount, in one line."""
+    """Turns an error of Orbax while writing into a UserError."""
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
       reason = str(error).strip().split('\n')[0]
-      # The manager counts the step that failed; the folder does not.
-      whole = ocp.utils.checkpoint_steps(self.folder)
-      resume = f'goes on from step {max(whole)}' if whole else 'starts anew'
+      # Read from the folder, as the manager also lists the step that failed.
+      steps = ocp.utils.checkpoint_steps(self.folder)
+      start = f'resume from step {max(steps)}' if steps else 'start over'
       raise UserError(
         f'{self.folder}: a checkpoint could not be written ({reason}); make '
-        f'room and run the same command again, which {resume}'
+        f'room and run the same command again to {start}'
       ) from error
 
   def check(self, step: int) -> None:
     """Raises UserError if the checkpoint of a step is of another run."""
     with self._reading(step):
-      note = self._manager.restore(
-        step, args=ocp.args.Composite(belongs_to=ocp.args.JsonRestore())
-      )['belongs_to']
-    for key in sorted(self.belongs_to.keys() | note.keys()):
-      if self.belongs_to.get(key) != note.get(key):
+      saved = _read_fingerprint(self._manager, step)
+    for key in sorted(self.fingerprint.keys() | saved.keys()):
+      if self.fingerprint.get(key) != saved.get(key):
         raise UserError(
           f'{self.folder}/{step} is of another run: {key} is '
-          f'{note.get(key)!r} there and {self.belongs_to.get(key)!r} here; '
+          f'{saved.get(key)!r} there and {self.fingerprint.get(key)!r} here; '
           'give another --workdir, or the config it was made with'
         )
 
-  @contextlib.contextmanager
   def _reading(self, step: int):
-    """A file that is gone or damaged, in one line."""
-    try:
-      yield
-    except (OSError, ValueError, RuntimeError) as error:
-      reason = str(error).strip().split('\n')[0]
-      raise UserError(
-        f'{self.folder}/{step}: this checkpoint cannot be read ({reason}); '
-        'delete it, and the run goes on from the one before'
-      ) from error
+    return _one_line(
+      f'{self.folder}/{step}: this checkpoint cannot be read',
+      'delete it to resume from the previous one',
+    )
 
   def restore(
     self, step: int, abstract_state: Any, shardings: Any
   ) -> tuple[Any, dict[str, Any]]:
-    """(state, data_state) of a step, laid out as `shardings`.
+    """Restores (state, data_state) of a step, the state with `shardings`.
 
     Raises:
       UserError: the checkpoint cannot be read.
@@ -334,7 +333,7 @@ class TrainCheckpoints:
     return type(abstract_state)(**restored['state']), restored['data']
 
   def wait(self) -> None:
-    """Returns once everything started is on disk, or raises UserError."""
+    """Waits until all saves are on disk; raises UserError if one failed."""
     with self._writing():
       self._manager.wait_until_finished()
 
@@ -342,11 +341,11 @@ class TrainCheckpoints:
     return self
 
   def __exit__(self, kind, *exception) -> None:
-    """What was started still becomes whole, also after an error."""
+    """Completes pending saves, also after an error."""
     if kind is None:
       self.wait()
     else:
-      # The error on its way says more than one of a save that it left behind.
+      # The error being raised says more than one of a pending save.
       with contextlib.suppress(UserError):
         self.wait()
     self._manager.close()

@@ -17,7 +17,7 @@ def trailing(num_steps):
 
 
 class ScaleTest(parameterized.TestCase):
-  def test_published_waves(self):
+  def test_published_oscillation(self):
     """Printed by the published pipeline at scale 6 and 50 steps."""
     scales = guidance.guidance_scales(6.0, 'timestep', trailing(50), 50)
     self.assertEqual(scales.dtype, np.float64)
@@ -32,7 +32,7 @@ class ScaleTest(parameterized.TestCase):
     )
 
   @parameterized.parameters((50, 6.0), (40, 3.5))
-  def test_waves_by_the_formula(self, num_steps, scale):
+  def test_oscillation_formula(self, num_steps, scale):
     timesteps = trailing(num_steps)
     expected = [
       1 + scale * (1 - math.cos(math.pi * (1 - t / num_steps) ** 5.0)) / 2
@@ -41,7 +41,7 @@ class ScaleTest(parameterized.TestCase):
     scales = guidance.guidance_scales(scale, 'timestep', timesteps, num_steps)
     np.testing.assert_allclose(scales, expected, rtol=0, atol=1e-6)
 
-  def test_smooth_fall(self):
+  def test_smooth_decrease(self):
     # From the description of diffusers' pull request 13172: scale 4, 50 steps.
     scales = guidance.guidance_scales(4.0, 'step', trailing(50), 50)
     np.testing.assert_allclose(
@@ -90,7 +90,7 @@ class GuidedTest(parameterized.TestCase):
     expected = self.network(self.x, self.text, jnp.full(3, 7))
     np.testing.assert_array_equal(out, expected)
 
-  def test_pairs_lie_side_by_side_negative_first(self):
+  def test_pairs_are_adjacent_negative_first(self):
     first, second = jnp.arange(3), 10 + jnp.arange(3)
     pairs = guidance.interleave(first, second)
     self.assertEqual(pairs.tolist(), [0, 10, 1, 11, 2, 12])

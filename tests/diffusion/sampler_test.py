@@ -1,4 +1,4 @@
-"""Samplers against diffusers' schedulers and against known answers."""
+"""Samplers compared with diffusers' schedulers and exact solutions."""
 
 import warnings
 
@@ -84,7 +84,7 @@ class ParityTest(parameterized.TestCase):
     self.monkeypatch = monkeypatch
 
   # 1, 2 and 50 divide 1000; the others miss the next timestep in the reference,
-  # 7 leaves noise; 61 has a surplus step at timestep -1.
+  # 7 leaves noise; 61 has an extra step at timestep -1.
   @parameterized.product(
     name=('ddim', 'dpm'), num_steps=(1, 2, 7, 30, 49, 50, 61)
   )
@@ -198,7 +198,7 @@ class KnownAnswerTest(parameterized.TestCase):
     steps = SCHEDULES['2b'].make_steps(SamplerConfig(name, num_steps))
     if name == 'ddim':
       out = run_ours(steps, start, None, velocity)
-      # The error falls as the steps grow in number, as of first order.
+      # The error decreases with the number of steps, as for first order.
       atol = 25 / num_steps
       np.testing.assert_allclose(out, mean + 0.5 * start, rtol=0, atol=atol)
     else:
@@ -282,7 +282,7 @@ class NoiseTest(parameterized.TestCase):
 
   @parameterized.parameters(1, 3)
   def test_inside_the_loop(self, num_steps):
-    """Steps that keep their noise alone show what the last one drew."""
+    """Steps that keep only their noise return that of the last one."""
     steps = SCHEDULES['2b'].make_steps(SamplerConfig('dpm', num_steps))
     zero = np.zeros_like(steps.from_x)
     steps = steps._replace(
@@ -306,7 +306,7 @@ class NoiseTest(parameterized.TestCase):
     with jax.set_mesh(mesh):
       np.testing.assert_array_equal(jax.jit(run)(keys), expected)
 
-  def test_every_draw_is_another(self):
+  def test_draws_differ(self):
     noises = np.stack([self.alone(draw) for draw in range(4)])
     flat = noises.reshape(4 * len(self.seeds), -1)
     self.assertLen(np.unique(flat[:, 0]), len(flat))

@@ -53,7 +53,7 @@ class ScheduleTest(parameterized.TestCase):
     )
     self.assertEqual(ScheduleConfig.from_json(theirs.config), config)
 
-  def test_noise_velocity_and_back(self):
+  def test_noise_and_velocity_round_trip(self):
     schedule = ScheduleConfig()
     rng = np.random.default_rng(0)
     x0, noise = rng.normal(size=(2, 4, 3, 2)).astype(np.float32)

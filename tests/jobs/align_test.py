@@ -197,7 +197,7 @@ class StopTest(_AlignTest):
       outcome = self.align()
     self.assert_refused(
       outcome, 'checkpoints', 'could not be written', 'make room',
-      'goes on from step 2',
+      'to resume from step 2',
     )  # fmt: skip
     outcome = self.align()
     self.assertTrue(outcome.has_logged('resumed at step 2'))

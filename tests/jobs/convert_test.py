@@ -275,7 +275,7 @@ class TestRuns:
     shutil.copytree(published.path, base)
     for component in ('transformer', 'text_encoder'):
       (base / component / f'{STEMS[component]}.safetensors').unlink()
-      generator_folder.write_ours(published, component, base)
+      generator_folder.write_orbax(published, component, base)
     workdir = moved(run, tmp_path / 'run', base)
     assert convert(workdir, tmp_path / 'out') == 0
     assert_same_tensors(
@@ -307,7 +307,7 @@ class TestRuns:
     source = tmp_path / 'run'
     source.mkdir()
     shutil.copy(run / 'align_config.json', source)
-    assert_refused(source, tmp_path / 'out', capsys, 'no whole checkpoint')
+    assert_refused(source, tmp_path / 'out', capsys, 'no complete checkpoint')
     assert not (source / 'checkpoints').exists()
 
   def test_damaged_checkpoint(self, lora_run, tmp_path, capsys):
@@ -387,7 +387,7 @@ class TestErrors:
       (
         'model_index.json',
         {'_class_name': 'CogVideoXImageToVideoPipeline'},
-        'is of a CogVideoXImageToVideoPipeline, not a CogVideoXPipeline',
+        "_class_name is 'CogVideoXImageToVideoPipeline'; give the folder of a",
       ),
       ('transformer/config.json', {'patch_size_t': 2}, 'patch_size_t=2'),
       ('vae/config.json', {'_class_name': 'AutoencoderKL'}, 'AutoencoderKL'),
@@ -400,7 +400,7 @@ class TestErrors:
     change_json(spoiled / file, **values)
     assert_refused(spoiled, tmp_path / 'out', capsys, str(spoiled), message)
 
-  def test_half_in_our_form(self, spoiled, tmp_path, capsys):
+  def test_some_networks_converted(self, spoiled, tmp_path, capsys):
     (spoiled / 'vae/params').mkdir()
     assert_refused(
       spoiled, tmp_path / 'out', capsys, 'only vae are in our format'

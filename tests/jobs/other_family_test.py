@@ -153,7 +153,7 @@ def test_convert(world):
   for name in ('trained', 'back'):
     found = tensors_of(world.folder / name)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-  assert open_model(world.folder / 'ours').is_ours('transformer')
+  assert open_model(world.folder / 'ours').is_orbax('transformer')
 
 
 def test_adapters(world):

@@ -325,7 +325,7 @@ class AdapterTest(_SampleTest):
       self.sample(model__adapter=nowhere), f'{nowhere}: no such file or folder'
     )
     self.assert_refused(
-      self.sample(model__adapter=self.model), 'holds neither pytorch_lora'
+      self.sample(model__adapter=self.model), 'contains neither pytorch_lora'
     )
     folder = self.write_adapters(wrong_size=True)
     for settings in (

@@ -427,7 +427,7 @@ class RefuseTest(_CriticTest):
     human = f'<video>\n {"z" * 1000}{critic_jobs.QUESTIONS["semantic"]}'
     _change(self.items, 3 * self.last, human=human)
     self.refuse(
-      f'hra.json record {3 * self.last}', 'the critic reads 1024',
+      f'hra.json record {3 * self.last}', 'at most 1024',
       'shorten the texts', data__text_buckets=(4000,),
     )  # fmt: skip
 

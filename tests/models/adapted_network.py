@@ -1,4 +1,4 @@
-"""A small network with layers that adapters can have."""
+"""A small network whose layers can be adapted."""
 
 from flax import nnx
 import jax
@@ -22,7 +22,7 @@ class Block(nnx.Module):
 
 
 class Network(nnx.Module):
-  """Linear layers with a bias and without, stacked and not."""
+  """Linear layers with and without bias, stacked and not."""
 
   def __init__(self, rngs):
     self.blocks = stack(Block, LAYERS, rngs)

@@ -26,7 +26,7 @@ PEFT_TABLE = lora.adapter_table(TABLE, prefix=adapters.PEFT_PREFIX)
 PLAIN = functional(Network)
 ADAPTED = functional(lora.adapted(Network, CONFIG))
 SHAPES, _ = param_paths.partition(ADAPTED.abstract_params, lora.is_adapter)
-# Of a network with dimensions of 4, 5 and 8.
+# For a network with dimensions of 4, 5 and 8.
 RULES = (
   (r'blocks/.*/kernel', jax.P(None, 'fsdp', None)),
   (r'head/kernel', jax.P('fsdp', None)),
@@ -83,7 +83,7 @@ class TestConfigOf:
       ADAPTED.abstract_params
     )
 
-  def test_scale_is_one_where_no_alpha_is_stated(self, folder):
+  def test_scale_without_alpha_is_one(self, folder):
     assert self.config(folder).scale == 1
 
   def test_some(self, folder):
@@ -155,7 +155,7 @@ class TestLoad:
     with pytest.raises(UserError, match=f'file: tensors {message}'):
       self.load(folder)
 
-  def test_half_precision_is_widened(self, tmp_path, added):
+  def test_half_precision_is_cast_to_fp32(self, tmp_path, added):
     adapters.write_peft(tmp_path, added, CONFIG, PEFT_TABLE, 'bfloat16')
     stored = {tensor.dtype for tensor in open_tensors(tmp_path).values()}
     assert stored == {np.dtype('bfloat16')}
@@ -200,14 +200,14 @@ class TestMerge:
       CONFIG.scale,
     )
     head = jax.device_get(added['head'])
-    # Products of two of fp32 are exact enough for bf16 in any order.
+    # fp32 sums of two products are exact enough for bf16 in any order.
     expected = kernel + CONFIG.scale * (head['lora_a'] @ head['lora_b'])
     actual = merged['head']['kernel']
     assert actual.dtype == jnp.bfloat16
     np.testing.assert_array_equal(actual, expected.astype(jnp.bfloat16))
 
   def test_memory(self):
-    """Beside the network about one kernel, where all at once would take 6."""
+    """About one kernel in addition to the network, not all 6 at once."""
     layers, size, rank = 16, 256, 4
     kernel = jax.ShapeDtypeStruct((layers, size, size), jnp.bfloat16)
     adapter = {
@@ -237,7 +237,7 @@ class TestPeft:
     assert len(file.tensors) == 2 * (2 * LAYERS + 1)
     settings = json.loads((folder / 'adapter_config.json').read_text())
     assert (settings['r'], settings['lora_alpha']) == (2, 6.0)
-    # Whole names, so that PEFT adapts no layer elsewhere that is called so.
+    # Full names, so that PEFT adapts no other layer of the same name.
     assert settings['target_modules'] == sorted(
       [
         'head',
@@ -295,7 +295,7 @@ class TestPeft:
     with pytest.raises(UserError, match=f'adapter.*{name}'):
       adapters.open_peft(folder)
 
-  def test_pickled_weights_are_none(self, folder):
+  def test_pickled_weights_are_ignored(self, folder):
     shutil.move(
       folder / 'adapter_model.safetensors', folder / 'adapter_model.bin'
     )

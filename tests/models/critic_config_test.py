@@ -1,4 +1,4 @@
-"""Which critic a job opens: one that is named, or a random one of its own."""
+"""Critics that jobs open: from a path, or a random one."""
 
 import dataclasses
 from unittest import mock
@@ -55,7 +55,7 @@ def test_another_random_one_is_refused(workdir, changes):
     )
 
 
-def test_the_one_that_is_named(tmp_path):
+def test_path(tmp_path):
   path = tiny_vila.write(tmp_path / 'vila', tiny_vila.shared())
   named = dataclasses.replace(CHOICE, path=str(path), random=None)
   opened = critic_config.open_chosen(named, tmp_path / 'workdir')
@@ -63,7 +63,7 @@ def test_the_one_that_is_named(tmp_path):
   assert not (tmp_path / 'workdir').exists()
 
 
-def test_none_is_named(tmp_path):
+def test_no_path(tmp_path):
   with pytest.raises(UserError, match='model.path is empty'):
     critic_config.open_chosen(
       dataclasses.replace(CHOICE, random=None), tmp_path
@@ -71,7 +71,7 @@ def test_none_is_named(tmp_path):
 
 
 @pytest.mark.parametrize('path', ['', 'model'])
-def test_adapters_that_are_none(workdir, path):
+def test_folder_without_adapters(workdir, path):
   wanted = dataclasses.replace(
     CHOICE, path=str(workdir / path) if path else '', adapter=str(workdir)
   )
@@ -98,7 +98,7 @@ def test_unknown_template(tmp_path):
 
 
 class TestDeclared:
-  """Without weights, for plans."""
+  """Critics without weights, for plans."""
 
   @pytest.mark.parametrize(
     ('name', 'width', 'num_layers'),
@@ -122,7 +122,7 @@ class TestDeclared:
 
 
 class TestTokenizer:
-  def test_belongs_to_the_critic(self, workdir):
+  def test_of_the_critic(self, workdir):
     critic = critic_config.open_chosen(CHOICE, workdir)
     tokenizer = critic.open_tokenizer('vicuna_v1')
     assert tokenizer.tokens_per_frame == TOKENS_PER_FRAME

@@ -1,4 +1,4 @@
-"""Frames of a critic: which ones, and at what size."""
+"""Frame sampling and resizing for critics."""
 
 import pathlib
 import tempfile
@@ -24,7 +24,7 @@ class ChooseTest(parameterized.TestCase):
     self.assertEqual(frames.evenly_spaced_frames(num_frames), expected)
 
   def test_formula(self):
-    """int(linspace(0, n - 1, 8)), in whole numbers."""
+    """int(linspace(0, n - 1, 8)), in integers."""
     for num_frames in range(8, 3000):
       self.assertEqual(
         frames.evenly_spaced_frames(num_frames),
@@ -38,11 +38,11 @@ class ChooseTest(parameterized.TestCase):
     )
 
   def test_no_frame(self):
-    with self.assertRaisesRegex(ValueError, 'among 0 frames'):
+    with self.assertRaisesRegex(ValueError, 'of 0 frames'):
       frames.evenly_spaced_frames(0)
 
   def test_decodes(self):
-    """A clip whose frames are told by their brightness."""
+    """A clip whose frames are identified by their brightness."""
     folder = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(folder) / 'clip.mp4'
     levels = np.arange(49, dtype=np.uint8) * 5
@@ -82,7 +82,7 @@ def _scale_rows(image, size):
 
 
 class ResizeTest(parameterized.TestCase):
-  # Smaller, larger, distorted, and the size that it has.
+  # Smaller, larger, another aspect ratio, and the same size.
   @parameterized.parameters(
     (48, 72, 14), (9, 7, 14), (40, 10, 14), (14, 14, 14)
   )
@@ -104,7 +104,7 @@ class ResizeTest(parameterized.TestCase):
     wide = _scale_rows(image.swapaxes(0, 1).astype(float), size).swapaxes(0, 1)
     np.testing.assert_allclose(actual, _scale_rows(wide, size), atol=1)
 
-  def test_same_size_is_the_same(self):
+  def test_same_size_is_identity(self):
     images = _images(2, 14, 14, 3)
     np.testing.assert_array_equal(frames.resize_bicubic(images, 14), images)
 

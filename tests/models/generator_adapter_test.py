@@ -1,4 +1,4 @@
-"""LoRA adapters on disk: what a transformer becomes with them."""
+"""LoRA adapters of a transformer on disk, compared with diffusers."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def forms(base, tmp_path_factory):
-  """One set of adapters in every form; and what diffusers makes of it."""
+  """One set of adapters in every format, and diffusers' result with it."""
   root = tmp_path_factory.mktemp('adapters')
   transformer = diffusers.CogVideoXPipeline.from_pretrained(base).transformer
   torch.manual_seed(3)
@@ -91,7 +91,7 @@ def forms(base, tmp_path_factory):
   pipeline.load_lora_weights(root / 'header')
   after = run_torch(pipeline.transformer)
   assert scaled_error(before, after) > 0.03
-  # The scale that the header states counts.
+  # The scale in the header applies.
   pipeline.unload_lora_weights()
   pipeline.load_lora_weights(plain)
   assert scaled_error(run_torch(pipeline.transformer), after) > 0.01
@@ -107,7 +107,7 @@ def save(folder, tensors, metadata=None):
 
 @pytest.fixture
 def spoil(forms, tmp_path):
-  """`spoil(change)` writes plain adapters changed by `change(tensors)`."""
+  """`spoil(change)` writes plain adapters modified by `change(tensors)`."""
 
   def write(change, metadata=None):
     tensors = safetensors_torch.load_file(forms[0] / 'plain' / FILE)
@@ -149,10 +149,10 @@ class TestMerged:
     ours = jax.jit(network)(jax.device_get(params), *inputs())
     assert scaled_error(ours, expected) < TOLERANCE
 
-  def test_one_device_and_our_form(self, base, forms, tmp_path):
+  def test_one_device_and_orbax(self, base, forms, tmp_path):
     stored = open_model(base)
     generator_folder.copy_configs(stored, tmp_path)
-    generator_folder.write_ours(stored, 'transformer', tmp_path)
+    generator_folder.write_orbax(stored, 'transformer', tmp_path)
     for component in ('vae', 'text_encoder'):
       shutil.copytree(base / component, tmp_path / component,
                       dirs_exist_ok=True)  # fmt: skip
@@ -171,7 +171,7 @@ class TestMerged:
 
   @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
   def test_rounded_once(self, forms, dtype, tmp_path):
-    """Whatever the weights are stored in, the sum is fp32 until the end."""
+    """The sum is fp32, whatever the type of the stored weights."""
     make_pipeline(transformer=dtype).save_pretrained(tmp_path)
     model = open_model(tmp_path, forms[0] / 'plain')
     shardings = shardings_of(model.declare('transformer'))
@@ -226,7 +226,7 @@ def flat_adapters(model):
 
 
 class TestFingerprint:
-  def test_tells_adapters_apart(self, base, forms, spoil):
+  def test_differs_between_adapters(self, base, forms, spoil):
     root, _ = forms
 
     def change(tensors):
@@ -256,7 +256,7 @@ class TestFingerprint:
 LAYER = 'transformer.transformer_blocks.0.attn1.to_q'
 
 
-def _stranger(tensors):
+def _unknown(tensors):
   tensors[f'{LAYER}.lora_magnitude_vector'] = torch.zeros(4)
 
 
@@ -302,13 +302,13 @@ class TestErrors:
   @pytest.mark.parametrize(
     ('change', 'message'),
     [
-      (_stranger, f'tensors 1 unknown: {LAYER}.lora_magnitude_vector'),
+      (_unknown, f'tensors 1 unknown: {LAYER}.lora_magnitude_vector'),
       (_missing, f'1 missing: {LAYER}.lora_B.weight'),
       (_wider, rf'{LAYER}.lora_B.weight \[7, 4\] instead of \[32, 4\]'),
       (_other_rank, r'ranks \[2, 4\]'),
       (_no_matrix, r'lora_A.weight has shape \[\]'),
       (_another_network, 'none of its tensors .* is an adapter of this'),
-      (_one_alpha, 'only one of an alpha and an adapter'),
+      (_one_alpha, 'has an alpha or an adapter, but not both'),
       (_alphas, 'only one alpha for all layers'),
     ],
   )
@@ -333,7 +333,7 @@ class TestErrors:
     tensors = safetensors_torch.load_file(forms[0] / 'scalars' / FILE)
     text = json.dumps({'transformer.lora_alpha': ALPHA + 1})
     path = save(tmp_path / 'x', tensors, {adapter_lib._METADATA_KEY: text})
-    self.assert_refused(base, path, r'states the alphas \[6.0, 7.0\]')
+    self.assert_refused(base, path, r'has the alphas \[6.0, 7.0\]')
 
   def test_another_size(self, forms, tmp_path):
     """Adapters of more layers than the model has."""
@@ -344,16 +344,16 @@ class TestErrors:
     )
     self.assert_refused(tmp_path, forms[0] / 'plain', '6 unknown: .*blocks.1')
 
-  def test_places(self, base, forms, tmp_path):
+  def test_paths(self, base, forms, tmp_path):
     missing = tmp_path / 'nowhere'
     self.assert_refused(base, missing, f'{missing}: no such file or folder')
-    self.assert_refused(base, tmp_path, 'holds neither pytorch_lora_weights')
+    self.assert_refused(base, tmp_path, 'contains neither pytorch_lora_weights')
     (tmp_path / 'text.safetensors').write_text('no tensors')
     file = tmp_path / 'text.safetensors'
     self.assert_refused(base, file, 'not a safetensors file')
     both = shutil.copytree(forms[0] / 'peft', tmp_path / 'both')
     shutil.copy(forms[0] / 'plain' / FILE, both)
-    self.assert_refused(base, both, f'holds both {FILE}')
+    self.assert_refused(base, both, f'contains both {FILE}')
     with pytest.raises(UserError, match='give it as model.adapter'):
       open_model(forms[0] / 'plain')
 

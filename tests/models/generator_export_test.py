@@ -1,4 +1,4 @@
-"""What we write after training, as diffusers computes with it."""
+"""Exports of trained parameters, loaded by diffusers."""
 
 import jax
 import numpy as np
@@ -45,7 +45,7 @@ def model(request, tmp_path_factory):
 
 
 def setup_of(model, trainable, adapters=ADAPTERS):
-  """A run of the model on eight devices, and its first parameters."""
+  """The setup of a run on eight devices."""
   mesh = partitioning.make_mesh(partitioning.MeshConfig(tensor=2))
   setup = alignment.make_setup(model, CONFIG, trainable, adapters, mesh)
   trained, frozen = alignment.load_base(
@@ -55,7 +55,7 @@ def setup_of(model, trainable, adapters=ADAPTERS):
 
 
 def changed(params, std):
-  """`params` after training, so to say."""
+  """`params` with noise, in place of training."""
   rng = np.random.default_rng(5)
   return jax.tree.map(
     lambda leaf: jax.device_put(
@@ -86,7 +86,7 @@ def test_transformer_computes_the_same(model, trainable, tmp_path):
     model.path / 'transformer'
   )
   assert scaled_error(run_torch(base), theirs) > 0.01
-  # What was not trained is taken over byte by byte.
+  # Other files are copied byte for byte.
   for part in ('vae', 'text_encoder', 'tokenizer', 'scheduler'):
     for path in (model.path / part).iterdir():
       copy = target / part / path.name
@@ -111,11 +111,11 @@ def test_adapters_compute_the_same(model, tmp_path):
 
 
 def test_adapters_on_top_of_others(model, tmp_path):
-  """One file for the model below both, whatever each of them adapts."""
+  """One file for the base model, whatever layers each of them adapts."""
   setup, trained, frozen = setup_of(model, 'lora')
   first, both = tmp_path / 'first', tmp_path / 'both'
   write(model, first, changed(trained, 0.3), frozen, ADAPTERS, 'float32')
-  # The same again, with a scale of two: what a run of ours does not write.
+  # Again, with a scale of two, which our exports never have.
   tensors = safetensors_torch.load_file(first / f'{STEM}.safetensors')
   for name in list(tensors):
     if 'lora_B' in name:
@@ -141,7 +141,7 @@ def test_adapters_on_top_of_others(model, tmp_path):
   assert scaled_error(run_ours(setup, trained, frozen), after_both) < TOLERANCE
   assert scaled_error(after_one, after_both) > 0.03
 
-  # And it is one that we open.
+  # We can open it, too.
   again = open_model(model.path, both)
   network = again.declare('transformer')
   ours = jax.jit(network)(again.load('transformer', network, None), *inputs())
@@ -149,7 +149,7 @@ def test_adapters_on_top_of_others(model, tmp_path):
   assert again.adapter.config.rank == ADAPTERS.rank + others.rank
 
 
-def test_whole_model_on_top_of_adapters(model, tmp_path):
+def test_full_model_on_top_of_adapters(model, tmp_path):
   _, trained, frozen = setup_of(model, 'lora')
   trained = changed(trained, 0.3)
   write(model, tmp_path / 'x', trained, frozen, ADAPTERS, 'float32')

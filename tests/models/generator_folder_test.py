@@ -1,4 +1,4 @@
-"""A model on disk in both forms: one identity, and all of it carried over."""
+"""Model folders in both formats: equal fingerprints and complete content."""
 
 import dataclasses
 import json
@@ -39,13 +39,13 @@ def ours(published, tmp_path_factory):
   model = open_model(published)
   folder_lib.copy_configs(model, target)
   for network in NETWORKS:
-    folder_lib.write_ours(model, network, target)
+    folder_lib.write_orbax(model, network, target)
   return open_model(target)
 
 
 @pytest.fixture
 def copy(published, tmp_path):
-  """A published folder that a test may spoil."""
+  """A published folder that a test may modify."""
   return shutil.copytree(published, tmp_path / 'copy')
 
 
@@ -55,16 +55,16 @@ def fingerprints(model):
 
 
 class TestFingerprint:
-  def test_same_in_both_forms(self, published, ours):
+  def test_same_in_both_formats(self, published, ours):
     assert fingerprints(ours) == fingerprints(open_model(published))
 
-  def test_same_in_both_forms_after_a_cast(self, published, tmp_path):
+  def test_same_in_both_formats_after_a_cast(self, published, tmp_path):
     model = open_model(published)
     names = ('transformer', 'text_encoder')  # of large tensors, and of tied
     folder_lib.copy_configs(model, tmp_path / 'ours')
     folder_lib.copy_configs(model, tmp_path / 'again')
     for name in names:
-      folder_lib.write_ours(model, name, tmp_path / 'ours', 'bfloat16')
+      folder_lib.write_orbax(model, name, tmp_path / 'ours', 'bfloat16')
     ours = open_model(tmp_path / 'ours')
     for name in names:
       folder_lib.write_published(ours, name, tmp_path / 'again')
@@ -96,7 +96,7 @@ class TestFingerprint:
       found = open_model(copy).fingerprint('text_encoder')
       assert found == expected
 
-  def test_tells_models_apart(self, copy):
+  def test_differs_between_models(self, copy):
     before = fingerprints(open_model(copy))
     tensors = safetensors_torch.load_file(copy / ENCODER)
     tensors['shared.weight'][-1, -1] += 1
@@ -109,7 +109,7 @@ class TestFingerprint:
     assert changed == {'text_encoder', 'vae'}
 
 
-class TestForms:
+class TestFormats:
   def test_load_spread_and_cast(self, published, ours):
     mesh = partitioning.make_mesh(partitioning.MeshConfig(tensor=2))
     for name in NETWORKS:
@@ -128,7 +128,7 @@ class TestForms:
 
   def test_weights_of_another_model(self, ours):
     network = ours.declare('vae')
-    with pytest.raises(UserError, match='holds another model: .* differ'):
+    with pytest.raises(UserError, match='is of another model: .* differ'):
       checkpoints.load_params(
         ours.path / 'transformer' / generators.PARAMS,
         network.abstract_params,
@@ -140,7 +140,7 @@ class TestForms:
     model = open_model(broken)
     network = model.declare('vae')
     (broken / 'vae' / generators.PARAMS / '_METADATA').write_text('{')
-    with pytest.raises(UserError, match='vae/params holds no parameters'):
+    with pytest.raises(UserError, match='vae/params has no parameters'):
       model.load('vae', network, None)
     (broken / 'vae' / generators.FINGERPRINT).unlink()
     with pytest.raises(UserError, match='fingerprint.txt cannot be read'):
@@ -148,7 +148,7 @@ class TestForms:
 
 
 class TestConfigs:
-  def test_what_we_do_not_read_stays(self, published, tmp_path):
+  def test_other_keys_are_kept(self, published, tmp_path):
     model = open_model(published)
     folder_lib.copy_configs(model, tmp_path, 'bfloat16')
     for path in published.rglob('*.json'):
@@ -164,7 +164,7 @@ class TestConfigs:
 
   def test_no_tokenizer(self, copy, tmp_path):
     shutil.rmtree(copy / 'tokenizer')
-    with pytest.raises(UserError, match='fetch the tokenizer'):
+    with pytest.raises(UserError, match='download the tokenizer'):
       folder_lib.copy_configs(open_model(copy), tmp_path / 'x')
 
   def test_error_names_the_folder(self, copy):
@@ -175,7 +175,7 @@ class TestConfigs:
       open_model(copy)
 
 
-def test_random_model_is_one_that_diffusers_loads(published, tmp_path):
+def test_diffusers_loads_random_models(published, tmp_path):
   like = open_model(published)
   target = tmp_path / 'model'
   parts = {name: getattr(like, name) for name in generators.CONFIG_FILES}

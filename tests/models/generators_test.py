@@ -1,4 +1,4 @@
-"""Families of models: which there are, and that nothing else names one."""
+"""The registry of model families, and that only `models` imports one."""
 
 import ast
 import dataclasses
@@ -50,7 +50,7 @@ class FamiliesTest(parameterized.TestCase):
     }  # fmt: skip
     sizes = config_lib.resolve(section, RandomModelConfig, 'model.random')
     self.assertIsInstance(sizes, TinySizes)
-    model = generators.of_sizes(sizes)
+    model = generators.from_sizes(sizes)
     self.assertIsInstance(model, Tiny)
     self.assertEqual(model.transformer.num_heads, 4)
     with self.assertRaisesRegex(UserError, 'transformer.text_width is not'):
@@ -75,7 +75,7 @@ class FamiliesTest(parameterized.TestCase):
 def test_folder_of_no_family(tmp_path, name):
   index = {} if name is None else {'_class_name': name}
   (tmp_path / 'model_index.json').write_text(json.dumps(index))
-  with pytest.raises(UserError, match=f'is of a {name}, not a CogVideoXPip'):
+  with pytest.raises(UserError, match=f'_class_name is {name!r}; give'):
     generators.open_model(tmp_path)
 
 
@@ -84,12 +84,12 @@ class LatentScaleTest(parameterized.TestCase):
     (LatentScale(0.5), [0.5, -1.0]),
     (LatentScale((2.0, 3.0), (0.5, -1.0)), [1.0, -3.0]),
   )
-  def test_there_and_back(self, scale, expected):
+  def test_round_trip(self, scale, expected):
     z = jnp.array([[1.0, -2.0]])
     x = scale.normalize(z)
     np.testing.assert_allclose(x, [expected], rtol=1e-6)
     np.testing.assert_allclose(scale.denormalize(x), z, rtol=1e-6)
-    hash(dataclasses.replace(scale))  # programs are made for it
+    hash(dataclasses.replace(scale))  # a static argument of programs
 
 
 def test_flops():

@@ -4,5 +4,5 @@ from lift_jax.models.critics import FrameSelection
 
 
 def first_frames(count: int) -> FrameSelection:
-  """The first frames of a clip, for which no room is reserved."""
+  """The first frames of a clip, without reserved token positions."""
   return FrameSelection(tuple(range(count)), num_positions=0, is_short=False)

@@ -1,14 +1,14 @@
-"""A critic backbone of a few lines, unlike VILA in every respect.
+"""A tiny critic backbone, unlike VILA in every respect.
 
-Tokens are words. A critic sees three frames of a clip in eight rows of grey
-pixels, as wide as the clip asks for: each square of 8 x 8 pixels is a token.
-The network knows nothing of order: a hidden state is made of its token and the
-mean of all tokens so far, so that the cache is their sum and their number.
+Tokens are words. A critic reads three frames of a clip as grey images of height
+8, whose width depends on the clip: each patch of 8 x 8 pixels is a token. The
+network ignores order: a hidden state is computed from its token and the mean of
+all tokens so far, so that the cache is their sum and number.
 
-`docs/extending.md` points here as the example of how to add a backbone.
+`docs/extending.md` refers to it as an example.
 
-Legend: B batch, N tokens, R rows of the cache, M new tokens, D width, P squares
-of a clip.
+Legend: B batch, N tokens, R sequences in a cache, M new tokens, D width, P
+patches of a clip.
 """
 
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ class TinyTokenizer:
 
 
 class TinyFrames:
-  """Pixels and their places: fp32 [P, 64] and int32 [P, 2] of a clip."""
+  """Patches and their positions in a clip: fp32 [P, 64] and int32 [P, 2]."""
 
   def select(self, clip) -> critics.FrameSelection:
     step = max(1, clip.num_frames // NUM_FRAMES)
@@ -117,7 +117,7 @@ class TinyFrames:
     num_columns = selection.num_positions // NUM_FRAMES
     squares, places = [], []
     for number in range(NUM_FRAMES):
-      # Of a short clip the last frame is repeated.
+      # The last frame of a short clip is repeated.
       frame = frames_thw3[min(number, len(frames_thw3) - 1)]
       grey = Image.fromarray(frame).convert('L')
       pixels_hw = np.asarray(grey.resize((SIDE * num_columns, SIDE))) / 255
@@ -148,7 +148,7 @@ class TinyNetwork(nnx.Module):
     attention_backend='auto',
     rngs: nnx.Rngs,
   ):
-    del remat, attention_backend  # there is nothing to choose
+    del remat, attention_backend  # not supported
     options = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
     width = config.width
     self.words = nnx.Embed(config.vocab_size, width, **options)
@@ -166,7 +166,7 @@ class TinyNetwork(nnx.Module):
   def prefill(
     self, frames, tokens_bn, lengths_b, *, max_length, num_branches=1
   ):
-    del max_length  # a sum has room for any number of tokens
+    del max_length  # a sum has a fixed size
     x_bnd = self._embed(frames, tokens_bn)
     cache = self._cache(x_bnd, lengths_b, 0, 0)
     cache = jax.tree.map(lambda x: jnp.repeat(x, num_branches, axis=0), cache)
@@ -180,7 +180,7 @@ class TinyNetwork(nnx.Module):
     return self.head(x).astype(jnp.float32)
 
   def _embed(self, frames, tokens_bn):
-    """Squares come first in a prompt."""
+    """Patches are first in a prompt."""
     squares_bpd = self.encode_frames(frames)
     rest_bnd = self.words(tokens_bn[:, squares_bpd.shape[1] :])
     return jnp.concatenate([squares_bpd, rest_bnd], axis=1)
@@ -207,7 +207,7 @@ class TinyCritic(critics.Critic):
     return lambda rngs: TinyNetwork(self.config, rngs=rngs, **options)
 
   def check_mesh(self, mesh):
-    del mesh  # any will do
+    del mesh  # any mesh works
 
   def open_tokenizer(self, template):
     del template  # there is only one
@@ -245,7 +245,7 @@ class TinyCritic(critics.Critic):
     conversion.save(TABLE, params, target, 'model', dtype=dtype)
 
   def copy_configs(self, target, dtype):
-    del dtype  # no file names it
+    del dtype  # in no file
     for name in ('config.json', 'words.json'):
       (target / name).write_bytes((self.path / name).read_bytes())
 

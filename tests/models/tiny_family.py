@@ -1,10 +1,10 @@
-"""A made-up family of text-to-video models, as small as one can be.
+"""A tiny made-up family of text-to-video models.
 
-Unlike CogVideoX it predicts a flow, reads characters, keeps every frame and
-scales latents by channel. Importing this module registers it: that is all that
-a new family asks of the rest of the code.
+Unlike CogVideoX it predicts a flow, tokenizes characters, does not compress
+time and scales latents per channel. Importing this module registers it, without
+a change to other code.
 
-B videos  F h w C latents  T H W frames, height and width  S text tokens
+B batch  F h w C latents  T H W frames, height and width  S text tokens
 D width of text embeddings  N tokens  M width of a token  H heads
 """
 
@@ -23,7 +23,12 @@ from lift_jax.errors import UserError
 from lift_jax.models import generators
 from lift_jax.models.attention import attention
 from lift_jax.models.functional import stack
-from lift_jax.models.generators import Flops, LatentGrid, LatentScale, Network
+from lift_jax.models.generators import (
+  Flops,
+  LatentGrid,
+  LatentScale,
+  NetworkSpec,
+)
 from lift_jax.models.linear import Linear
 from lift_jax.models.remat import scan_layers
 from lift_jax.partitioning import BATCH_AXES, constrain
@@ -35,7 +40,7 @@ TOKENS = P(BATCH_AXES, 'context', None)
 
 
 class Section:
-  """A config that is published under the names of its fields."""
+  """A config whose published keys are the names of its fields."""
 
   @classmethod
   def from_json(cls, published):
@@ -98,7 +103,7 @@ class FlowSchedule(Section):
 
 
 class Block(nnx.Module):
-  """Attention and one layer, with the time added."""
+  """Attention and one linear layer, with the time embedding added."""
 
   def __init__(self, config, backend, dtype, rngs):
     width = config.width
@@ -114,7 +119,7 @@ class Block(nnx.Module):
 
 
 class TinyTransformer(nnx.Module):
-  """Text and latents in one attention; predicts the flow."""
+  """Full attention over text and latents; predicts the flow."""
 
   def __init__(self, config, text_width, *, dtype=jnp.float32, remat='none',
                attention_backend='auto', rngs):  # fmt: skip
@@ -146,7 +151,7 @@ class TinyTransformer(nnx.Module):
 
 
 class TinyVAE(nnx.Module):
-  """Means of patches of single frames through a linear layer, and back."""
+  """Patch means of single frames through a linear layer, and back."""
 
   def __init__(self, *, dtype=jnp.float32, rngs):
     self.encoder = Linear(3, CHANNELS, dtype=dtype, rngs=rngs)
@@ -174,12 +179,12 @@ class TinyTextEncoder(nnx.Module):
 
 
 def table(*layers):
-  """Published names: 'layers.{i}.out.weight' for 'blocks/out/kernel'."""
-  rows = ()
+  """Conversion table: 'layers.{i}.out.weight' to 'blocks/out/kernel'."""
+  rules = ()
   for ours in layers:
     published = ours.replace('blocks/', 'layers.{i}.')
-    rows += conversion.linear(published, ours)
-  return rows
+    rules += conversion.linear(published, ours)
+  return rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +213,7 @@ class Tiny(generators.VideoModel):
   @property
   def networks(self):
     return {
-      'transformer': Network(
+      'transformer': NetworkSpec(
         functools.partial(
           TinyTransformer, self.transformer, self.text_encoder.width
         ),
@@ -221,13 +226,13 @@ class Tiny(generators.VideoModel):
           (r'.*/bias', P()),
         ),
       ),
-      'vae': Network(
+      'vae': NetworkSpec(
         TinyVAE,
         'model',
         table('encoder', 'decoder'),
         ((r'.*', P()),),
       ),
-      'text_encoder': Network(
+      'text_encoder': NetworkSpec(
         functools.partial(TinyTextEncoder, self.text_encoder),
         'model',
         (conversion.TensorRule('embed.weight', 'embed/embedding'),),

@@ -437,8 +437,8 @@ class BadClipTest(_JobTest):
 
   @parameterized.parameters(
     ('word ' * 200, 'the caption takes', 'text_buckets (160)'),
-    ('a </s> b', "holds '</s>'"),
-    ('an <image> of', "holds '<image>'"),
+    ('a </s> b', "contains '</s>'"),
+    ('an <image> of', "contains '<image>'"),
   )
   def test_bad_caption(self, caption, *words):
     videos = self.videos(3)

@@ -1,4 +1,4 @@
-"""Drawn sets are complete, repeatable, and what jobs read."""
+"""Toy datasets are complete, deterministic, and readable by jobs."""
 
 import pathlib
 
@@ -30,7 +30,7 @@ class _DatasetTest(parameterized.TestCase):
 
 class ClipsTest(_DatasetTest):
   def test_alignment(self):
-    """Scores are those of the labels that the checkers see in the files."""
+    """Scores are those of the checkers' labels of the files."""
     dataset.write_clips(self.root / 'clips', 20)
     records = read_alignment(
       self.root / 'clips', [dataset.ALIGNMENT], [dataset.REAL]
@@ -47,7 +47,7 @@ class ClipsTest(_DatasetTest):
     self.assertEqual([path.name for path in self.root.iterdir()], ['clips'])
 
   def test_ratings(self):
-    """Each clip with a score has a rating and a reason in each dimension."""
+    """Each clip with a score has ratings with rationales in all dimensions."""
     dataset.write_clips(self.root / 'clips', 20)
     questions = read_questions(feedback.questions_path())
     records = read_hra(self.root / 'clips', [dataset.HRA], questions).records
@@ -57,7 +57,7 @@ class ClipsTest(_DatasetTest):
       self.assertNotEmpty(record.rationale)
 
   def test_scores(self):
-    """They join the ratings but for one clip on either side."""
+    """They match the ratings except for one clip on either side."""
     folder = self.root / 'clips'
     dataset.write_clips(folder, 20)
     scored = read_scores(str(folder), (str(folder / dataset.SCORES),), 'error')
@@ -82,7 +82,7 @@ class ClipsTest(_DatasetTest):
   def test_again(self):
     """Equal arguments give equal files, which are kept."""
     one, other = self.root / 'one', self.root / 'other'
-    other.mkdir()  # an empty folder is free to be filled
+    other.mkdir()  # an empty folder may be used
     for folder in (one, other):
       dataset.write_clips(folder, 3)
     self.assertEqual(self.contents(one), self.contents(other))
@@ -107,7 +107,7 @@ class ClipsTest(_DatasetTest):
       (path / dataset.ALIGNMENT).write_text('[]')
     else:
       path.write_text('')
-    with self.assertRaisesRegex(UserError, 'clips: holds other .* new folder'):
+    with self.assertRaisesRegex(UserError, 'clips: contains other .* folder'):
       dataset.write_clips(path, 2)
 
   def test_nothing_half_written(self):
@@ -169,11 +169,11 @@ class RealClipsTest(_DatasetTest):
     self.assertEqual(records[0].caption, records[3].caption)
     self.assertFalse(np.array_equal(first, again))
 
-  def test_other_things_there(self):
+  def test_other_files_in_the_folder(self):
     folder = self.root / 'real'
     dataset.write_real_clips(folder, 1, seed=1)
     with self.assertRaisesRegex(UserError, 'recipe.json: .* other settings'):
       dataset.write_real_clips(folder, 2, seed=1)
     (folder / 'recipe.json').unlink()
-    with self.assertRaisesRegex(UserError, 'real: holds other things'):
+    with self.assertRaisesRegex(UserError, 'real: contains other files'):
       dataset.write_real_clips(pathlib.Path(folder), 1, seed=1)

@@ -1,4 +1,4 @@
-"""Feedback is what the jobs that train on it read."""
+"""Simulated feedback is readable by the jobs that train on it."""
 
 import json
 
@@ -48,7 +48,7 @@ class AnnotateTest(parameterized.TestCase):
       frames = video.decode(self.root / item.video, where='x').frames
       verdicts = checkers.check(item.caption, frames)
       right += verdicts[dimension].label == record.label
-    # People err, most of them not at once.
+    # Annotators err, mostly not on the same clip.
     self.assertGreaterEqual(right, 0.85 * 36)
     everything = json.loads((self.root / 'hra_all.json').read_text())
     self.assertEqual(everything, annotators.all_entries(rated, QUESTIONS))

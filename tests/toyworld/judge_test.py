@@ -1,4 +1,4 @@
-"""A comparison of two models gives what one would count by hand."""
+"""Comparisons of two models, counted by hand."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ class JudgeVideosTest(parameterized.TestCase):
     (tmp_path / 'videos').mkdir()
 
   def write(self, frames_by_scene, clips_per_prompt=1):
-    """What `lift sample` leaves; gives the clips in its order."""
+    """Writes a `lift sample` workdir; returns the clips in its order."""
     prompts = [
       Prompt(f'p{index}', scene.caption, f'n{index}', 'x')
       for index, (scene, _) in enumerate(frames_by_scene)
@@ -98,7 +98,7 @@ class JudgeVideosTest(parameterized.TestCase):
       scene, scene, None, None, np.random.default_rng(0)
     ).frames_thw3
     gone = good.copy()
-    gone[1::2] = gone[0, 0, 0]  # no two frames with a shape in a row
+    gone[1::2] = gone[0, 0, 0]  # no two consecutive frames with a shape
     made = [
       (scene, good),
       (scene, np.repeat(good[4:5], 9, 0)),
@@ -182,7 +182,7 @@ class CompareTest(parameterized.TestCase):
       named = found['flaws'][side]
       self.assertEqual(list(named), list(judge.KINDS))
       self.assertEqual({k: v for k, v in named.items() if v}, expected)
-    # Two prompts make three different draws: the ends are those of one prompt.
+    # Two prompts have three different samples; the extremes have one prompt.
     self.assertEqual(
       found['rates']['all']['difference'],
       {'value': 0.25, 'low': 0.0, 'high': 0.5},
@@ -209,14 +209,14 @@ class CompareTest(parameterized.TestCase):
     def width(which):
       return found[which]['high'] - found[which]['low']
 
-    # Unrelated sets would have the root of the sum of squares.
+    # Independent samples would have the root of the sum of squares.
     unpaired = np.hypot(width('before'), width('after'))
     self.assertLess(width('difference'), 0.5 * unpaired)
     for number in found.values():
       self.assertBetween(number['value'], number['low'], number['high'])
     self.assertGreater(found['difference']['low'], 0)
 
-  def test_clips_of_a_prompt_hang_together(self):
+  def test_clips_of_a_prompt_are_correlated(self):
     before, after = self._noisy(per_prompt=1)
 
     def repeated(clips):
@@ -235,7 +235,7 @@ class CompareTest(parameterized.TestCase):
         list(number.values()), list(four['rates']['fidelity'][key].values())
       )
 
-  def test_nothing_is_found(self):
+  def test_no_shape(self):
     before = [_clip('a', 'BBB', speed=None), _clip('b', 'BBB', speed=None)]
     after = [_clip('a', 'GGG'), _clip('b', 'GGG')]
     found = judge.compare(before, after, DRAWS)

@@ -1,4 +1,4 @@
-"""The simulated critic errs as much as it should, and is too sure."""
+"""The simulated critic has the intended errors and is overconfident."""
 
 from absl.testing import absltest
 import numpy as np
@@ -24,7 +24,7 @@ def _scores(label: str, count: int = 400):
 
 class SimulatedCriticTest(absltest.TestCase):
   def test_errs(self):
-    """Mostly right, most often about what is easiest to see, and too sure."""
+    """Mostly right, most often in the easiest dimension, and overconfident."""
     for label in LABELS:
       records = [record for record in _scores(label) if 'error' not in record]
       right, sure = {}, {}
@@ -34,12 +34,12 @@ class SimulatedCriticTest(absltest.TestCase):
           [max(r['probabilities'][name].values()) for r in records]
         )
         self.assertBetween(right[name], 0.4, 0.9)
-        if label == 'Normal':  # which can be missed on both sides
+        if label == 'Normal':  # where errors go both ways
           self.assertGreater(sure[name], right[name] + 0.03)
       self.assertGreater(right['semantic'], right['motion'])
 
   def test_answers(self):
-    """The reason of a right label is the true one, that of another is not."""
+    """Right labels have the true rationale, wrong ones another."""
     for record in _scores('Bad', 50):
       for name, label in record.get('labels', {}).items():
         answer = record[PUBLISHED_KEYS[name]]

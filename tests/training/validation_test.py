@@ -18,7 +18,7 @@ from lift_jax.models.cogvideox.model import CogVideoXSizes
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.generator_config import ModelConfig
 from lift_jax.models.lora import LoRAConfig
-from lift_jax.models.stage import Stage
+from lift_jax.models.offloading import OffloadedNetwork
 from lift_jax.models.t5.config import T5Config
 from lift_jax.sampling.config import VideoConfig
 from lift_jax.training import alignment
@@ -88,9 +88,11 @@ def _make(model, workdir, sizes, config, num_devices=8):
     partitioning.MeshConfig(**sizes), jax.devices()[:num_devices]
   )
   setup = alignment.make_setup(model, MODEL, 'blocks', LoRAConfig(), mesh)
-  stage = Stage(model, 'transformer', mesh, 'float32', offload=False)
+  offloaded = OffloadedNetwork(
+    model, 'transformer', mesh, 'float32', offload=False
+  )
   validation = Validation(config, model, setup.model, mesh, 'float32', workdir)
-  with stage.params() as params:
+  with offloaded.params() as params:
     return validation(12, params)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what comes back, and what is refused."""
+"""Checkpoints of a run: round trips and refusals."""
 
 import pathlib
 
@@ -16,7 +16,7 @@ from lift_jax.training.state import TrainState
 from lift_jax.weights import checkpoints
 
 _TX = optax.adam(0.1)
-_NOTE = {'model': 'abc', 'seed': 0}
+_FINGERPRINT = {'model': 'abc', 'seed': 0}
 
 
 def _sharding(num_devices: int) -> NamedSharding:
@@ -25,7 +25,7 @@ def _sharding(num_devices: int) -> NamedSharding:
 
 
 def _state(num_devices: int, with_ema: bool = False) -> TrainState:
-  """A state after one step, split over devices."""
+  """A state after one step, sharded over devices."""
   values = jnp.linspace(-1, 1, 16).reshape(8, 2)
   params = {'w': jax.device_put(values, _sharding(num_devices))}
   state = TrainState.create(params, _TX, with_ema)
@@ -36,7 +36,7 @@ def _state(num_devices: int, with_ema: bool = False) -> TrainState:
 
 @pytest.fixture(scope='module', autouse=True)
 def _silent_libraries():
-  """Files that TensorStore has under way fail after a damaged one."""
+  """Pending reads of TensorStore fail after one of a damaged file."""
   main.silence_libraries()
 
 
@@ -45,9 +45,11 @@ class TrainCheckpointsTest(parameterized.TestCase):
   def _folder(self, tmp_path):
     self.folder: pathlib.Path = tmp_path / 'checkpoints'
 
-  def open(self, every=2, keep=2, **note) -> checkpoints.TrainCheckpoints:
+  def open(self, every=2, keep=2, **changes) -> checkpoints.TrainCheckpoints:
     return checkpoints.TrainCheckpoints(
-      self.folder, checkpoints.CheckpointConfig(every, keep), _NOTE | note
+      self.folder,
+      checkpoints.CheckpointConfig(every, keep),
+      _FINGERPRINT | changes,
     )
 
   def save(self, *steps, **kwargs):
@@ -57,11 +59,11 @@ class TrainCheckpointsTest(parameterized.TestCase):
 
   def restore(self, saved, step, like, num_devices):
     abstract = jax.eval_shape(lambda: like)
-    whole = NamedSharding(_sharding(num_devices).mesh, PartitionSpec())
-    places = jax.tree.map(
-      lambda leaf: _sharding(num_devices) if leaf.ndim else whole, abstract
+    replicated = NamedSharding(_sharding(num_devices).mesh, PartitionSpec())
+    shardings = jax.tree.map(
+      lambda leaf: _sharding(num_devices) if leaf.ndim else replicated, abstract
     )
-    return saved.restore(step, abstract, places)
+    return saved.restore(step, abstract, shardings)
 
   @parameterized.product(num_devices=(1, 2, 4, 8), with_ema=(False, True))
   def test_round_trip(self, num_devices, with_ema):
@@ -99,9 +101,9 @@ class TrainCheckpointsTest(parameterized.TestCase):
     ({'seed': 1}, 'seed is 0 there and 1 here'),
     ({'extra': 'x'}, "extra is None there and 'x' here"),
   )
-  def test_other_run(self, note, message):
+  def test_other_run(self, changes, message):
     self.save(2)
-    with self.open(**note) as saved:
+    with self.open(**changes) as saved:
       with self.assertRaisesRegex(UserError, f'2 is of another run: {message}'):
         saved.check(2)
 
@@ -118,7 +120,7 @@ class TrainCheckpointsTest(parameterized.TestCase):
         saved.check(2)
         self.restore(saved, 2, _state(4), 4)
 
-  def test_error_still_ends_what_was_started(self):
+  def test_error_completes_pending_saves(self):
     with self.assertRaisesRegex(ValueError, 'stop'):
       with self.open() as saved:
         saved.save(2, _state(4), {})

@@ -10,16 +10,16 @@ from lift_jax.weights.published_config import PublishedConfig
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-  """CogVideoX transformer; the defaults are the 2B model (facts of its card).
+  """CogVideoX transformer; the defaults are the 2B model (from its model card).
 
   Attributes:
     max_text_length: text tokens of every prompt, padding included.
-    sample_height: latent rows of the size that the model was trained at.
-    sample_width: latent columns of that size.
-    sample_frames: video frames of that size.
+    sample_height: latent height of the training videos.
+    sample_width: latent width of the training videos.
+    sample_frames: video frames of the training videos.
     spatial_scale: divides row and column positions of the sin-cos table.
     temporal_scale: divides frame positions of the sin-cos table.
-    use_rotary: rotary embeddings (5B) in place of the sin-cos table (2B).
+    use_rotary: rotary embeddings (5B) instead of the sin-cos table (2B).
   """
 
   num_layers: int = 30
@@ -63,12 +63,12 @@ class TransformerConfig:
     """Reads transformer/config.json of a diffusers folder.
 
     Raises:
-      UserError: an unknown key, or a value that CogVideoX 1.0 has not.
+      UserError: an unknown key, or a value not supported by CogVideoX 1.0.
     """
     return _PUBLISHED.read(cls, published, 'transformer/config.json')
 
   def to_json(self) -> dict[str, Any]:
-    """The published form, which diffusers loads."""
+    """The published transformer/config.json."""
     return {
       '_class_name': 'CogVideoXTransformer3DModel',
       **_PUBLISHED.write(self),

@@ -1,4 +1,4 @@
-"""Published names of CogVideoX weights (diffusers layout) and ours."""
+"""Conversion table of CogVideoX transformer weights (diffusers layout)."""
 
 from lift_jax.weights.conversion import CONV2D, Table, conv, linear, norm
 

@@ -1,8 +1,8 @@
-"""Arithmetic of the CogVideoX transformer, for throughput figures.
+"""FLOPs of the CogVideoX transformer, for throughput figures.
 
-Only matrix products count: 2 P S + 4 S^2 d L for one video, with P the
-parameters of the products that every token passes, S tokens of width d and L
-layers. About 120 TFLOP for 2B at 49 x 480 x 720.
+Counts matrix products only: 2 P S + 4 S^2 d L for one video, with P kernel
+parameters in the blocks, S tokens of width d and L layers. About 120 TFLOP for
+2B at 49 x 480 x 720.
 """
 
 from lift_jax.models.cogvideox.config import TransformerConfig

@@ -1,4 +1,4 @@
-"""CogVideoX 1.0 (arXiv 2408.06072), as diffusers publishes it."""
+"""The CogVideoX 1.0 family (arXiv 2408.06072), in diffusers' format."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
@@ -21,7 +21,7 @@ from lift_jax.models.generators import (
   Flops,
   LatentGrid,
   LatentScale,
-  Network,
+  NetworkSpec,
   RandomModelConfig,
   VideoModel,
 )
@@ -80,21 +80,21 @@ class CogVideoX(VideoModel):
   }
 
   @property
-  def networks(self) -> Mapping[str, Network]:
+  def networks(self) -> Mapping[str, NetworkSpec]:
     return {
-      'transformer': Network(
+      'transformer': NetworkSpec(
         functools.partial(Transformer, self.transformer),
         'diffusion_pytorch_model',
         TRANSFORMER_TABLE,
         TRANSFORMER_RULES,
       ),
-      'vae': Network(
+      'vae': NetworkSpec(
         functools.partial(VAE, self.vae),
         'diffusion_pytorch_model',
         VAE_TABLE,
         VAE_RULES,
       ),
-      'text_encoder': Network(
+      'text_encoder': NetworkSpec(
         functools.partial(Encoder, self.text_encoder),
         'model',
         T5_TABLE,
@@ -130,7 +130,7 @@ class CogVideoX(VideoModel):
 
   @staticmethod
   def write_random_tokenizer(folder: pathlib.Path) -> None:
-    """ByT5's, whose tokens are bytes: it needs no vocabulary file."""
+    """Writes ByT5's tokenizer, whose tokens are bytes: it has no vocabulary."""
     from transformers import ByT5Tokenizer
 
     ByT5Tokenizer().save_pretrained(folder)

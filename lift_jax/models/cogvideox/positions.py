@@ -1,7 +1,7 @@
-"""Where a token stands: the sin-cos table of 2B and the rotations of 5B.
+"""Position embeddings: the sin-cos table of 2B and the rotary ones of 5B.
 
-Each table is made of three small ones, for frame, row and column, computed in
-fp64 on the host and spread over the grid on the device: at full size the whole
+Each table consists of three small ones, for frame, row and column, computed in
+fp64 on the host and broadcast to the grid on the device: at full size, the full
 table of 2B is 135 MB, which must not become a constant of the program.
 
 F frames  R rows  C columns  N = F * R * C video tokens in this order
@@ -25,7 +25,7 @@ def sincos_table(
 ) -> jax.Array:
   """Fixed position embeddings [N, width] in fp32.
 
-  The first quarter of the width tells the frame, the next three eighths the
+  The first quarter of the width encodes the frame, the next three eighths the
   column, the last three eighths the row; each part is [sin, cos] of
   position * theta^(-k / half).
   """
@@ -36,7 +36,7 @@ def sincos_table(
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
   temporal, spatial = width // 4, width * 3 // 8
-  return _spread(
+  return _broadcast(
     (frames, rows, columns),
     (_FRAME, part(np.arange(frames) / temporal_scale, temporal)),
     (_COLUMN, part(np.arange(columns) / spatial_scale, spatial)),
@@ -54,10 +54,10 @@ def rotary_tables(
 ) -> tuple[jax.Array, jax.Array]:
   """Cosines and sines [N, head_dim] of rotary embeddings in fp32.
 
-  A quarter of the dimensions turns with the frame, three eighths with the row,
-  three eighths with the column; each angle serves two neighbouring dimensions.
-  Rows and columns are counted on the grid that the model was trained at: the
-  new grid is fitted into it, aspect kept, and centred.
+  A quarter of the dimensions encodes the frame, three eighths the row, three
+  eighths the column; each angle is used by two neighbouring dimensions. Row and
+  column positions are on the grid that the model was trained at: the new grid
+  is scaled to fit into it, keeping its aspect ratio, and centred.
   """
   (top, left), (bottom, right) = _fitted(rows, columns, base_rows, base_columns)
 
@@ -74,30 +74,31 @@ def rotary_tables(
     (_COLUMN, part(column_positions, spatial)),
   )
   cos, sin = (
-    _spread(
-      (frames, rows, columns), *((axis, of(angle)) for axis, angle in angles)
+    _broadcast(
+      (frames, rows, columns),
+      *((axis, function(angle)) for axis, angle in angles),
     )
-    for of in (np.cos, np.sin)
+    for function in (np.cos, np.sin)
   )
   return cos, sin
 
 
-def _spread(
+def _broadcast(
   grid: tuple[int, int, int], *parts: tuple[int, np.ndarray]
 ) -> jax.Array:
-  """Tables of one axis each, side by side for every token of the grid."""
-  spread = []
+  """Tables of one axis each, broadcast to the grid and concatenated."""
+  columns = []
   for axis, table in parts:
     shape = [1, 1, 1, table.shape[1]]
     shape[axis] = table.shape[0]
-    small = jnp.asarray(table, jnp.float32).reshape(shape)
-    spread.append(jnp.broadcast_to(small, (*grid, table.shape[1])))
-  whole = jnp.concatenate(spread, axis=-1)
-  return whole.reshape(-1, whole.shape[-1])
+    column = jnp.asarray(table, jnp.float32).reshape(shape)
+    columns.append(jnp.broadcast_to(column, (*grid, table.shape[1])))
+  x = jnp.concatenate(columns, axis=-1)
+  return x.reshape(-1, x.shape[-1])
 
 
 def _fitted(rows: int, columns: int, base_rows: int, base_columns: int):
-  """Corners of the largest grid of this aspect inside the base grid."""
+  """Corners of the largest centred grid of this aspect in the base grid."""
   if rows / columns > base_rows / base_columns:
     height, width = base_rows, round(base_rows / rows * columns)
   else:

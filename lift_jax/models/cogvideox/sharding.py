@@ -1,9 +1,9 @@
-"""Layout of CogVideoX on a mesh.
+"""Sharding rules of CogVideoX.
 
-Kernels are (layer, in, out). Parameters are split over 'fsdp' and 'context'
-along the input and over 'tensor' along the output; what comes back to the width
-of a token is the other way round. Devices that share the tokens of a video
-share the optimizer, too: memory is why they do.
+Kernels are (layer, in, out). They are sharded over 'fsdp' and 'context' along
+the input and over 'tensor' along the output; projections back to the width of a
+token are the other way round. 'context' also shards parameters and optimizer
+state, to save memory.
 """
 
 from jax.sharding import PartitionSpec as P
@@ -13,12 +13,12 @@ from lift_jax.partitioning import BATCH_AXES
 # Activations between blocks [B, N, D].
 TOKENS = P(BATCH_AXES, 'context', None)
 
-# What parameters are split over along the width of a token.
+# Mesh axes that shard the token width of kernels.
 _WIDTH = ('fsdp', 'context')
 
 TRANSFORMER_RULES = (
   (r'patch/kernel', P(None, None, None, _WIDTH)),
-  # Little work, whose results every device of 'tensor' needs whole.
+  # Cheap layers, whose full results all devices along 'tensor' need.
   (
     r'(text_proj|time/linear_[12]|norm_out/linear|proj_out)/kernel',
     P(_WIDTH, None),
@@ -31,5 +31,5 @@ TRANSFORMER_RULES = (
   (r'.*/(bias|scale)', P()),
 )
 
-# The video autoencoder is small: each device holds all of it.
+# The video autoencoder is small: it is replicated.
 VAE_RULES = ((r'.*', P()),)

@@ -1,11 +1,11 @@
-"""CogVideoX transformer: text and video tokens in one full attention.
+"""CogVideoX transformer: full attention over text and video tokens.
 
 B batch  F latent frames  N text and video tokens  D width  H heads  K head dim
 T time embedding
 
-Tokens are one sequence, text first, from the first block to the last, so that
-the sequence can be split over devices without a seam: what differs between the
-two kinds is chosen token by token.
+Text and video tokens, in this order, are a single array in all blocks, so that
+it can be sharded along the sequence: where the two differ, `jnp.where` selects
+per token.
 """
 
 import functools
@@ -35,7 +35,7 @@ def timestep_embedding(t_b: jax.Array, width: int) -> jax.Array:
 
 
 class Layers:
-  """Layers of one precision: fp32 statistics, `dtype` everywhere else."""
+  """Constructors of layers with fp32 statistics and otherwise `dtype`."""
 
   def __init__(self, dtype, param_dtype, rngs: nnx.Rngs):
     self.linear = functools.partial(
@@ -67,7 +67,8 @@ class AdaptiveNorm(nnx.Module):
 
   def __call__(self, x_bnd, time_bt, is_text_n):
     """Returns the modulated tokens and their gates, both [B, N, D]."""
-    # The kernel is cut along all six parts: cut like that, each would be moved.
+    # Gathered here, as 'tensor' shards the output across all six parts: after
+    # the split, each part would be resharded.
     modulation = constrain(self.linear(jax.nn.silu(time_bt)), BATCH)
     parts = jnp.split(modulation[:, None, :], 6, axis=-1)
     is_text = is_text_n[None, :, None]
@@ -79,7 +80,7 @@ class AdaptiveNorm(nnx.Module):
 
 
 class Attention(nnx.Module):
-  """Full attention over all tokens, queries and keys normalised by head."""
+  """Full attention over all tokens, with queries and keys normed per head."""
 
   def __init__(self, config: TransformerConfig, layers: Layers, backend: str):
     width = config.width
@@ -106,20 +107,20 @@ class Attention(nnx.Module):
 
 
 def rotate(x_bnhk, rotation):
-  """Turns each pair (x0, x1) of neighbouring dimensions, in fp32.
+  """Rotates each pair (x0, x1) of neighbouring dimensions, in fp32.
 
   x cos + (-x1, x0) sin, with cosines and sines [N, K].
   """
   cos_nk, sin_nk = (table[None, :, None, :] for table in rotation)
   x = x_bnhk.astype(jnp.float32)
   pairs = x.reshape(*x.shape[:-1], -1, 2)
-  turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1)
-  turned = turned.reshape(x.shape)
-  return (x * cos_nk + turned * sin_nk).astype(x_bnhk.dtype)
+  rotated = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1)
+  rotated = rotated.reshape(x.shape)
+  return (x * cos_nk + rotated * sin_nk).astype(x_bnhk.dtype)
 
 
 class FeedForward(nnx.Module):
-  """Linear, GELU (tanh form), linear; four times the width inside."""
+  """Linear, GELU (tanh approximation), linear, with four times the width."""
 
   def __init__(self, config: TransformerConfig, layers: Layers):
     self.up = layers.linear(config.width, 4 * config.width)
@@ -130,7 +131,7 @@ class FeedForward(nnx.Module):
 
 
 class Block(nnx.Module):
-  """Attention and feed-forward, each normalised and gated by the time."""
+  """Attention and feed-forward, with norm and gate from the time embedding."""
 
   def __init__(self, config: TransformerConfig, layers: Layers, backend: str):
     self.norm1 = AdaptiveNorm(config, layers)
@@ -146,7 +147,7 @@ class Block(nnx.Module):
 
 
 class TimeEmbedding(nnx.Module):
-  """Two linear layers over the sinusoids of a timestep."""
+  """MLP over the sinusoids of a timestep."""
 
   def __init__(self, config: TransformerConfig, layers: Layers):
     self.linear_1 = layers.linear(config.width, config.time_embed_dim)
@@ -225,8 +226,8 @@ class Transformer(nnx.Module):
     batch, frames, height, width, _ = latents_bfhwc.shape
     if text_bsd.shape[1] != config.max_text_length:
       raise ValueError(
-        f'{text_bsd.shape[1]} text tokens, the model takes '
-        f'{config.max_text_length}'
+        f'expected {config.max_text_length} text tokens, got '
+        f'{text_bsd.shape[1]}'
       )
     rows, columns = height // config.patch_size, width // config.patch_size
     table, rotation, is_text_n = self._positions(frames, rows, columns)
@@ -269,7 +270,7 @@ class Transformer(nnx.Module):
       config.sample_height // config.patch_size,
       config.sample_width // config.patch_size,
     )
-    # Text is not turned: angle zero.
+    # Text is not rotated: angle zero.
     pad = ((num_text, 0), (0, 0))
     rotation = (
       jnp.pad(cos, pad, constant_values=1.0),
@@ -288,7 +289,7 @@ class Transformer(nnx.Module):
     return scan_layers(body, x_bnd, layers, self.remat)
 
   def _unpatchify(self, patches_bnp, frames: int, rows: int, columns: int):
-    """[B, N, C * p * p] with the channel first to [B, F, h, w, C]."""
+    """[B, N, C * p * p], channels outermost, to [B, F, h, w, C]."""
     p, channels = self.config.patch_size, self.config.out_channels
     x = patches_bnp.reshape(-1, frames, rows, columns, channels, p, p)
     x = x.transpose(0, 1, 2, 5, 3, 6, 4)

@@ -1,22 +1,22 @@
 """The CogVideoX 3D causal video autoencoder (arXiv 2408.06072, section 2.1).
 
-A video is read in short runs of frames ("chunks"). Convolutions look at the
-past only, so all that a chunk needs of its predecessor is, for each 3x3x3
-convolution, the last two frames of its input: the cache. GroupNorm takes its
-statistics over one chunk, hence chunk lengths are part of the definition; they
-stand in vae_tiling.py.
+A video is processed in chunks of a few frames. Convolutions are causal in time,
+so all that a chunk needs of its predecessor is, for each 3x3x3 convolution, the
+last two frames of its input: the cache. The statistics of GroupNorm are over
+one chunk, hence results depend on the chunk lengths, which are in
+vae_tiling.py.
 
-Every module that holds causal convolutions is called as
+Every module with causal convolutions is called as
 `y, new_cache = module(x, cache, ...)`; a cache is a nested tuple of frames in
 call order, or None at the start of a video.
 
-Modules hand `**options`, which are `dtype` (compute), `param_dtype` and `rngs`,
-down unchanged. Norms run in fp32 whatever `dtype` is.
+`**options` are `dtype` (of the computation), `param_dtype` and `rngs`. Norms
+are computed in fp32 whatever `dtype` is.
 
-Behaviour follows diffusers' AutoencoderKLCogVideoX, to which the tests compare.
+Follows diffusers' AutoencoderKLCogVideoX, which the tests compare with.
 
-Shapes: B batch  T video frames  H W height and width in pixels or in between
-C channels  F latent frames  h w height and width in latents.
+Shapes: B batch  T video frames  H W height and width at any resolution  C
+channels  F latent frames  h w height and width in latents.
 """
 
 from collections.abc import Sequence
@@ -53,10 +53,9 @@ class Posterior(NamedTuple):
 def resize_nearest(
   x_bthwc: jax.Array, num_frames: int, height: int, width: int
 ) -> jax.Array:
-  """Repeats frames, rows and columns up to whole multiples.
+  """Upsamples by integer factors, by repetition.
 
-  An odd number of frames begins with the one that stands for itself: it is
-  kept single, and the others are repeated.
+  If the number of frames is odd, the first frame is not repeated.
 
   Args:
     x_bthwc: [B, t, h, w, C].
@@ -82,7 +81,7 @@ def resize_nearest(
 def _run_all(
   layers: Sequence[nnx.Module], x_bthwc: jax.Array, cache: Cache, *args
 ) -> tuple[jax.Array, Cache]:
-  """Runs layers one after the other, each with its own part of the cache."""
+  """Runs layers in sequence, each with its own part of the cache."""
   caches = cache or (None,) * len(layers)
   new = []
   for layer, old in zip(layers, caches, strict=True):
@@ -92,7 +91,7 @@ def _run_all(
 
 
 class CausalConv(nnx.Conv):
-  """3x3x3 convolution that sees the present and the two frames before it."""
+  """3x3x3 convolution over the current and the two previous frames."""
 
   def __init__(self, num_in: int, num_out: int, **options):
     padding = ((0, 0), (1, 1), (1, 1))  # time is padded with past frames
@@ -101,15 +100,15 @@ class CausalConv(nnx.Conv):
   def __call__(
     self, x_bthwc: jax.Array, cache: Cache
   ) -> tuple[jax.Array, Cache]:
-    """[B, T, H, W, in] -> [B, T, H, W, out], and the cache that follows.
+    """[B, T, H, W, in] -> [B, T, H, W, out], and the new cache.
 
-    Before a video's first frame stand two copies of it.
+    A video is padded with two copies of its first frame.
     """
     x_bthwc = x_bthwc.astype(self.dtype)
     if cache is None:
       cache = jnp.repeat(x_bthwc[:, :1], 2, axis=1)
     x_bthwc = jnp.concatenate([cache, x_bthwc], axis=1)
-    # Chosen as the program is compiled, for the platform that it is for.
+    # Selected at compile time, by the platform compiled for.
     y_bthwc = jax.lax.platform_dependent(
       x_bthwc, cpu=self._frame_by_frame, default=super().__call__
     )
@@ -118,8 +117,8 @@ class CausalConv(nnx.Conv):
   def _frame_by_frame(self, x_bthwc: jax.Array) -> jax.Array:
     """The same as a sum of 2D convolutions, which XLA runs 4x faster on CPUs.
 
-    Frame t of the output is that of frame t under the first of three kernels,
-    of t + 1 under the second and of t + 2 under the third.
+    Frame t of the output is the sum of frames t, t + 1 and t + 2 convolved with
+    the first, second and third 2D kernel.
     """
     num_batch, num_frames, *size = x_bthwc.shape
     num_frames -= 2
@@ -143,7 +142,7 @@ class CausalConv(nnx.Conv):
 
 
 class PointwiseConv(nnx.Conv):
-  """1x1x1 convolution, as the product of matrices that it is."""
+  """1x1x1 convolution, computed as a matrix product."""
 
   def __init__(self, num_in: int, num_out: int, **options):
     super().__init__(num_in, num_out, (1, 1, 1), **options)
@@ -156,7 +155,7 @@ class PointwiseConv(nnx.Conv):
 
 
 class Norm(nnx.Module):
-  """GroupNorm; in the decoder, modulated by the latents, place by place.
+  """GroupNorm; in the decoder, modulated by the latents at each location.
 
   y = GroupNorm(x) * gain(z) + shift(z)
   """
@@ -178,7 +177,7 @@ class Norm(nnx.Module):
   def __call__(
     self, x_bthwc: jax.Array, z_bfhwc: jax.Array | None
   ) -> jax.Array:
-    """[B, T, H, W, C] in fp32; z are the latents of this chunk."""
+    """Returns fp32 [B, T, H, W, C]; z are the latents of this chunk."""
     y_bthwc = self.group_norm(x_bthwc)
     if self.gain is None:
       return y_bthwc
@@ -222,10 +221,10 @@ class ResNet(nnx.Module):
 
 
 class DownBlock(nnx.Module):
-  """Residual layers, then maybe half the height and width, and half the time.
+  """ResNet layers and optional downsampling, in space or in space and time.
 
-  Time is halved by the mean of pairs of frames, of which an odd first frame is
-  left out; space by a 3x3 convolution with stride 2 in each frame.
+  In time by the mean of pairs of frames, except an odd first frame; in space by
+  a 3x3 convolution with stride 2 in each frame.
   """
 
   def __init__(
@@ -260,7 +259,7 @@ class DownBlock(nnx.Module):
 
 
 def _mean_of_pairs(x_bthwc: jax.Array) -> jax.Array:
-  """[B, T, ...] -> [B, ceil(T / 2), ...]; an odd first frame stays single."""
+  """[B, T, ...] -> [B, ceil(T / 2), ...]; an odd first frame is unchanged."""
   num_batch, num_frames, *rest = x_bthwc.shape
   single = num_frames % 2
   pairs = x_bthwc[:, single:].reshape(num_batch, num_frames // 2, 2, *rest)
@@ -268,10 +267,10 @@ def _mean_of_pairs(x_bthwc: jax.Array) -> jax.Array:
 
 
 class UpBlock(nnx.Module):
-  """Residual layers, then maybe double height and width, and double time.
+  """ResNet layers and optional upsampling, in space or in space and time.
 
-  Both by repetition; an odd first frame is not repeated in time. A 3x3
-  convolution in each frame follows.
+  By repetition, except that an odd first frame is not repeated in time, and a
+  3x3 convolution in each frame.
   """
 
   def __init__(
@@ -307,7 +306,7 @@ class UpBlock(nnx.Module):
 
 
 class Encoder(nnx.Module):
-  """Frames of a chunk to means and log variances of its latents."""
+  """Encodes a chunk as means and log variances of its latents."""
 
   def __init__(self, config: VAEConfig, **options):
     widths = config.block_out_channels
@@ -346,7 +345,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """Latents of a chunk to its frames."""
+  """Decodes the latents of a chunk."""
 
   def __init__(self, config: VAEConfig, **options):
     widths = config.block_out_channels[::-1]
@@ -383,7 +382,7 @@ class Decoder(nnx.Module):
 
 
 class VAE(nnx.Module):
-  """Video to latents and back; latents are plain, without scaling factor."""
+  """Encodes and decodes videos; latents are without the scaling factor."""
 
   def __init__(
     self,
@@ -401,14 +400,14 @@ class VAE(nnx.Module):
   def encode(
     self, video_bthwc: jax.Array, *, tiling: bool = False
   ) -> Posterior:
-    """The distribution of a video's latents.
+    """Encodes a video as the distribution of its latents.
 
     Args:
-      video_bthwc: [B, T, H, W, 3] in [-1, 1]; T = 4k + 1 in the published
-        model's training.
-      tiling: whether to encode in overlapping tiles if the video is larger
-        than one tile, half of the config's sample size. Bounds memory, and is
-        what the published training and sampling do.
+      video_bthwc: [B, T, H, W, 3] in [-1, 1]; the published model was trained
+        with T = 4k + 1.
+      tiling: whether to encode videos larger than one tile, half of the
+        config's sample size, in overlapping tiles. Bounds memory; the published
+        training and sampling do so.
 
     Returns:
       Posterior of [B, F, h, w, C].
@@ -428,7 +427,7 @@ class VAE(nnx.Module):
   def decode(
     self, latents_bfhwc: jax.Array, *, tiling: bool = False
   ) -> jax.Array:
-    """The video of latents, about [-1, 1] and not clipped.
+    """Decodes latents to a video, approximately in [-1, 1] and not clipped.
 
     Args:
       latents_bfhwc: [B, F, h, w, C].

@@ -1,4 +1,4 @@
-"""Sizes of the CogVideoX video autoencoder, as in its vae/config.json."""
+"""Sizes of the CogVideoX video autoencoder, from the published config.json."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -13,25 +13,24 @@ _UP_BLOCK = 'CogVideoXUpBlock3D'
 
 @dataclasses.dataclass(frozen=True)
 class VAEConfig:
-  """The autoencoder of CogVideoX-2B, unless told otherwise.
+  """CogVideoX autoencoder; the defaults are those of the 2B model.
 
   Attributes:
-    in_channels: colours of the video that goes in.
-    out_channels: colours of the video that comes out.
+    in_channels: channels of the input video.
+    out_channels: channels of the output video.
     block_out_channels: widths of the encoder's blocks, from pixels to latents;
       each block but the last halves height and width.
-    latent_channels: channels of a latent.
-    layers_per_block: residual layers per encoder block; the decoder has one
-      more in each.
+    latent_channels: latent channels.
+    layers_per_block: ResNet layers per encoder block; decoder blocks have one
+      more.
     norm_num_groups: groups of every GroupNorm.
     temporal_compression_ratio: frames per latent frame, a power of two.
     sample_height: pixels; tiles are half as high.
-    sample_width: pixels; tiles are half as wide. Tiles meet without a seam
-      where the height is a multiple of 12 and the width a multiple of 10
-      latents.
-    scaling_factor: the diffusion model sees latents times this number.
+    sample_width: pixels; tiles are half as wide. Tiles are seamless if the
+      height is a multiple of 12 and the width a multiple of 10 latents.
+    scaling_factor: factor of latents before the transformer.
     invert_scale_latents: whether image-to-video divides its image latents by
-      the factor instead; for callers.
+      the factor instead; not used here.
   """
 
   in_channels: int = 3
@@ -68,24 +67,24 @@ class VAEConfig:
 
   @property
   def num_time_levels(self) -> int:
-    """Blocks that also halve, or double, the number of frames."""
+    """Blocks that also downsample, or upsample, in time."""
     return self.temporal_compression_ratio.bit_length() - 1
 
   @classmethod
   def from_json(
     cls, published: Mapping[str, Any], source: str = 'vae/config.json'
   ) -> Self:
-    """Reads the published form; absent keys have the published defaults.
+    """Reads vae/config.json; missing keys have the published defaults.
 
     Args:
       published: the content of a vae/config.json.
-      source: name of the file, for messages.
+      source: name of the file in errors.
 
     Raises:
       UserError: a key is unknown, or its value is not supported.
     """
     values = dict(published)
-    # Diffusers writes 4 as 4.0 in places, for its annotation is float.
+    # Diffusers sometimes writes 4.0, as its annotation is float.
     ratio = values.get('temporal_compression_ratio')
     if isinstance(ratio, float) and ratio.is_integer():
       values['temporal_compression_ratio'] = int(ratio)
@@ -99,7 +98,7 @@ class VAEConfig:
     return config
 
   def to_json(self) -> dict[str, Any]:
-    """The published form, for a vae/config.json that diffusers reads."""
+    """The published vae/config.json."""
     return {
       **_PUBLISHED.write(self),
       **self._block_types(),
@@ -118,7 +117,7 @@ class VAEConfig:
 _PUBLISHED = PublishedConfig(
   kind='a CogVideoX VAE',
   optional={field.name: field.name for field in dataclasses.fields(VAEConfig)},
-  # Other values ask for parts that no published CogVideoX has.
+  # No published CogVideoX has other values.
   fixed={
     '_class_name': 'AutoencoderKLCogVideoX',
     'act_fn': 'silu',
@@ -129,6 +128,6 @@ _PUBLISHED = PublishedConfig(
     'use_quant_conv': False,
     'use_post_quant_conv': False,
   },
-  # The first two are compared with `block_out_channels`.
+  # The first two are checked in `from_json`.
   ignored=('down_block_types', 'up_block_types', 'force_upcast'),
 )

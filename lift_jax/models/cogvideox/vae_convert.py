@@ -1,8 +1,8 @@
-"""Where the published video autoencoder's weights go: diffusers' names, ours.
+"""Conversion table of the CogVideoX video autoencoder (diffusers layout).
 
-`VAE_TABLE` covers vae/diffusion_pytorch_model.safetensors. In it the decoder's
-norms keep GroupNorm under `norm_layer` and the two modulations under `conv_y`
-and `conv_b`; 3x3x3 convolutions and modulations sit one level down, in `conv`.
+The decoder's norms have GroupNorm under `norm_layer` and the two modulations
+under `conv_y` and `conv_b`; the parameters of 3x3x3 convolutions and
+modulations are one level down, in `conv`.
 """
 
 from lift_jax.weights import conversion
@@ -34,7 +34,7 @@ def _resnet(published: str, ours: str, is_decoder: bool) -> conversion.Table:
 
 
 def _half(side: str, block: str, resample: str) -> conversion.Table:
-  """Rows of the encoder or of the decoder.
+  """Rules of the encoder or of the decoder.
 
   Args:
     side: 'encoder' or 'decoder'.

@@ -1,8 +1,8 @@
-"""Chunks of frames and tiles of pixels around the video autoencoder.
+"""Chunking in time and tiling in space for the video autoencoder.
 
-Both bound memory, and both change the result (GroupNorm sees one chunk of one
-tile), so lengths, overlaps and the order of blending are those of the published
-pipeline (diffusers' AutoencoderKLCogVideoX).
+Both bound memory, and both change the result (GroupNorm is over one chunk of
+one tile), so lengths, overlaps and the order of blending are those of the
+published pipeline (diffusers' AutoencoderKLCogVideoX).
 
 Shapes: B batch  T frames  H W height and width  C channels, of pixels or of
 latents.
@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from lift_jax import errors
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 
-# Frames per chunk; from the published pipeline, as trained.
+# Frames per chunk; from the published pipeline.
 FRAMES_PER_CHUNK = 8
 LATENTS_PER_CHUNK = 2
 
-# Share of a tile that its successor covers again; from the published pipeline.
+# Fraction of a tile that overlaps the next one; from the published pipeline.
 OVERLAP_HEIGHT = 1 / 6
 OVERLAP_WIDTH = 1 / 5
 
@@ -34,10 +34,10 @@ class Tiles(NamedTuple):
   """Tiles along one axis; input and output may differ in scale.
 
   Attributes:
-    size: length of a tile in the input; the last ones may be cut short.
-    stride: from one start to the next, in the input.
-    blend: length over which a tile fades in, in the output.
-    keep: length of each tile that goes into the result, in the output.
+    size: length of a tile in the input; the last ones may be shorter.
+    stride: distance between the starts of tiles, in the input.
+    blend: length of the blend with the previous tile, in the output.
+    keep: length of each tile that is kept, in the output.
   """
 
   size: int
@@ -55,12 +55,12 @@ class Tiles(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Tiles of a plane, by row and column.
+  """Tiles of an image, by row and column.
 
   Attributes:
     rows: (start, size) of each row of tiles in the input.
     columns: the same of each column.
-    groups: {(height, width): [(row, column), ...]}, tiles of one shape.
+    groups: {(height, width): [(row, column), ...]}, tiles of equal shape.
   """
 
   rows: tuple[tuple[int, int], ...]
@@ -71,7 +71,7 @@ class Layout:
 def _axis(sample: int, overlap: float, ratio: int) -> tuple[Tiles, Tiles]:
   """(encode, decode) tiles of an axis of `sample` pixels.
 
-  The products are rounded down one by one, as the pipeline does it.
+  The products are rounded down one by one, as in the published pipeline.
   """
   pixels = sample // 2
   latents = pixels // ratio
@@ -80,7 +80,7 @@ def _axis(sample: int, overlap: float, ratio: int) -> tuple[Tiles, Tiles]:
   latent_stride = int(latents * (1 - overlap))
   if latent_stride < 1:
     raise errors.UserError(
-      f'VAE config: a sample side of {sample} pixels is too small for tiles; '
+      f'VAE config: a sample size of {sample} pixels is too small for tiling; '
       f'give at least {4 * ratio} or turn tiling off'
     )
   return (
@@ -110,7 +110,7 @@ def decode_tiles(config: VAEConfig) -> tuple[Tiles, Tiles]:
 def layout(
   vertical: Tiles, horizontal: Tiles, height: int, width: int
 ) -> Layout:
-  """The `Layout` of a plane of height x width."""
+  """The tiles of an image of height x width."""
   rows = vertical.spans(height)
   columns = horizontal.spans(width)
   groups = {}
@@ -123,10 +123,10 @@ def layout(
 def run_chunks(run: Run, x_bthwc: jax.Array, chunk: int) -> jax.Array:
   """Runs chunks of frames in order, each with its predecessor's cache.
 
-  The first chunk takes the remainder too; the equal ones after it are scanned,
-  so that a program holds the network twice whatever the length. A single one is
-  no loop: for CPUs XLA arranges gradients of convolutions only outside of
-  loops, and what it leaves is many times slower.
+  The first chunk includes the remainder; the equal ones after it are scanned,
+  so that a program contains the network twice whatever the length. A single one
+  is not scanned: on CPUs, XLA optimises gradients of convolutions only outside
+  of loops, and unoptimised ones are many times slower.
 
   Args:
     run: `run(x_bthwc, cache) -> (y_bthwc, cache)`.
@@ -160,12 +160,12 @@ def run_tiles(
   vertical: Tiles,
   horizontal: Tiles,
 ) -> jax.Array:
-  """Runs overlapping tiles one by one and joins them.
+  """Runs overlapping tiles one by one and blends them.
 
-  Tiles of one shape share one trace of the network.
+  Tiles of equal shape share one trace of the network.
 
   Args:
-    run: `run(tile_bthwc) -> y_bthwc`, as for a video that ends there.
+    run: `run(tile_bthwc) -> y_bthwc`, as for a video of this size.
     x_bthwc: [B, T, H, W, C].
     vertical: tiles along H.
     horizontal: tiles along W.
@@ -173,7 +173,7 @@ def run_tiles(
   num_batch, num_frames, height, width, channels = x_bthwc.shape
   plan = layout(vertical, horizontal, height, width)
   tiles = {}
-  for (tile_height, tile_width), places in plan.groups.items():
+  for (tile_height, tile_width), indices in plan.groups.items():
     size = (num_batch, num_frames, tile_height, tile_width, channels)
 
     def run_at(start, size=size):
@@ -181,52 +181,52 @@ def run_tiles(
       tile = jax.lax.dynamic_slice(x_bthwc, (0, 0, top, left, 0), size)
       return run(tile)
 
-    tops = jnp.array([plan.rows[i][0] for i, _ in places])
-    lefts = jnp.array([plan.columns[j][0] for _, j in places])
+    tops = jnp.array([plan.rows[i][0] for i, _ in indices])
+    lefts = jnp.array([plan.columns[j][0] for _, j in indices])
     results = jax.lax.map(run_at, (tops, lefts))
-    tiles |= {place: results[index] for index, place in enumerate(places)}
+    tiles |= {index: results[k] for k, index in enumerate(indices)}
 
-  # In reading order, so that a tile fades in over neighbours already blended.
-  lines = []
+  # In row-major order, so that each tile is blended with blended neighbours.
+  rows = []
   for i in range(len(plan.rows)):
     for j in range(len(plan.columns)):
       tile = tiles[i, j]
       if i:
-        tile = _fade(tiles[i - 1, j], tile, vertical.blend, axis=2)
+        tile = _blend(tiles[i - 1, j], tile, vertical.blend, axis=2)
       if j:
-        tile = _fade(tiles[i, j - 1], tile, horizontal.blend, axis=3)
+        tile = _blend(tiles[i, j - 1], tile, horizontal.blend, axis=3)
       tiles[i, j] = tile
-    line = [
+    row = [
       tiles[i, j][:, :, : vertical.keep, : horizontal.keep]
       for j in range(len(plan.columns))
     ]
-    lines.append(jnp.concatenate(line, axis=3))
-  return jnp.concatenate(lines, axis=2)
+    rows.append(jnp.concatenate(row, axis=3))
+  return jnp.concatenate(rows, axis=2)
 
 
-def _fade(before: jax.Array, tile: jax.Array, blend: int, axis: int):
-  """Fades over from the end of `before` to the beginning of `tile`.
+def _blend(before: jax.Array, tile: jax.Array, blend: int, axis: int):
+  """Blends the start of `tile` linearly with the end of `before`.
 
-  At step k of n the tile counts k / n and its neighbour the rest.
+  At index k of n the weight of the tile is k / n.
   """
   num = min(before.shape[axis], tile.shape[axis], blend)
   if not num:
     return tile
   shape = [1] * tile.ndim
   shape[axis] = num
-  share = (jnp.arange(num, dtype=tile.dtype) / num).reshape(shape)
+  weight = (jnp.arange(num, dtype=tile.dtype) / num).reshape(shape)
   length = before.shape[axis]
   end = jax.lax.slice_in_dim(before, length - num, length, axis=axis)
   beginning = jax.lax.slice_in_dim(tile, 0, num, axis=axis)
   rest = jax.lax.slice_in_dim(tile, num, None, axis=axis)
-  mixed = end * (1 - share) + beginning * share
-  return jnp.concatenate([mixed, rest], axis=axis)
+  blended = end * (1 - weight) + beginning * weight
+  return jnp.concatenate([blended, rest], axis=axis)
 
 
 def encode(
   run: Run, video_bthwc: jax.Array, config: VAEConfig, *, tiling: bool
 ) -> jax.Array:
-  """[B, T, H, W, 3] -> moments [B, F, h, w, 2 * C] by `run`, the encoder.
+  """Encodes [B, T, H, W, 3] to moments [B, F, h, w, 2 * C] by `run`.
 
   Raises:
     UserError: the video, or a tile of it, is smaller than one latent.
@@ -239,7 +239,7 @@ def encode(
     shortest = min(size for _, size in spans)
   if shortest < config.spatial_ratio:
     raise errors.UserError(
-      f'video of {height}x{width}: a side of {shortest} pixels is left to '
+      f'video of {height}x{width}: a side of {shortest} pixels is too small to '
       f'encode; give sizes that are multiples of {config.spatial_ratio}'
     )
   return _run(run, video_bthwc, FRAMES_PER_CHUNK, tiles)
@@ -248,14 +248,14 @@ def encode(
 def decode(
   run: Run, latents_bfhwc: jax.Array, config: VAEConfig, *, tiling: bool
 ) -> jax.Array:
-  """[B, F, h, w, C] -> [B, T, H, W, 3] by `run`, the decoder."""
+  """Decodes [B, F, h, w, C] to [B, T, H, W, 3] by `run`."""
   height, width = latents_bfhwc.shape[2:4]
   tiles = _active_tiles(decode_tiles, config, height, width, tiling)
   return _run(run, latents_bfhwc, LATENTS_PER_CHUNK, tiles)
 
 
 def _active_tiles(make_tiles, config, height, width, tiling):
-  """(vertical, horizontal) tiles, or None where one tile holds all."""
+  """(vertical, horizontal) tiles, or None if a single one is enough."""
   if not tiling:
     return None
   vertical, horizontal = make_tiles(config)
@@ -265,9 +265,9 @@ def _active_tiles(make_tiles, config, height, width, tiling):
 
 
 def _run(run, x_bthwc, chunk, tiles):
-  def run_whole(x_bthwc):
+  def run_video(x_bthwc):
     return run_chunks(run, x_bthwc, chunk)
 
   if tiles is None:
-    return run_whole(x_bthwc)
-  return run_tiles(run_whole, x_bthwc, *tiles)
+    return run_video(x_bthwc)
+  return run_tiles(run_video, x_bthwc, *tiles)

@@ -1,4 +1,4 @@
-"""VILA-1.5 as a backbone of critics."""
+"""VILA-1.5 as a critic backbone."""
 
 from collections.abc import Callable
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models import adapters, critics, lora
-from lift_jax.models.critics import ClipInfo, FrameSelection
+from lift_jax.models.critics import ClipMetadata, FrameSelection
 from lift_jax.models.frames import evenly_spaced_frames, resize_bicubic
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.models.llama.convert import LLAMA_TABLE
@@ -30,10 +30,10 @@ from lift_jax.models.vila.model import Vila
 from lift_jax.models.vila.tokenizer import PromptTokenizer
 from lift_jax.weights import safetensors_files
 
-# Published names of the adapters of the language model, over a whole critic.
+# Adapters of the language model, with our names within the full critic.
 ADAPTER_TABLE = lora.adapter_table(
   tuple(
-    dataclasses.replace(row, ours=f'llm/{row.ours}') for row in LLAMA_TABLE
+    dataclasses.replace(rule, ours=f'llm/{rule.ours}') for rule in LLAMA_TABLE
   ),
   prefix=f'{adapters.PEFT_PREFIX}llm.',
 )
@@ -41,20 +41,20 @@ ADAPTER_TABLE = lora.adapter_table(
 
 @dataclasses.dataclass(frozen=True)
 class VilaFrames:
-  """`NUM_FRAMES` evenly spaced frames, squeezed into a square.
+  """`NUM_FRAMES` evenly spaced frames, resized to a square.
 
-  The arrays of a clip are its frames, uint8 [NUM_FRAMES, size, size, 3]; those
-  that it lacks are zero, and its prompt has no tokens for them.
+  The array of a clip is uint8 [NUM_FRAMES, size, size, 3]; shorter clips are
+  padded with zeros, for which the prompt has no tokens.
 
   Attributes:
     size: height and width, in pixels.
-    tokens_per_frame: tokens that a frame becomes.
+    tokens_per_frame: tokens of a frame.
   """
 
   size: int
   tokens_per_frame: int
 
-  def select(self, clip: ClipInfo) -> FrameSelection:
+  def select(self, clip: ClipMetadata) -> FrameSelection:
     indices = evenly_spaced_frames(clip.num_frames, NUM_FRAMES)
     return FrameSelection(
       tuple(indices),
@@ -71,13 +71,13 @@ class VilaFrames:
     return padded_thw3
 
   def shapes(self, selection: FrameSelection) -> jax.ShapeDtypeStruct:
-    del selection  # all clips alike
+    del selection  # the same for all clips
     return jax.ShapeDtypeStruct((NUM_FRAMES, self.size, self.size, 3), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
 class VilaCritic(critics.Critic):
-  """VILA-1.5; adapters are of the language model, as LiFT's are."""
+  """VILA-1.5; adapters are those of the language model, as in LiFT."""
 
   config: VilaConfig
 
@@ -114,7 +114,7 @@ class VilaCritic(critics.Critic):
     if tokenizer.vocab_size > llm.vocab_size:
       raise UserError(
         f'{path}: the tokenizer has {tokenizer.vocab_size} tokens, the '
-        f'language model {llm.vocab_size}; take both from one model'
+        f'language model {llm.vocab_size}; use both from the same model'
       )
     return tokenizer
 

@@ -19,8 +19,8 @@ class VilaConfig:
 
   Attributes:
     vision_tower: encodes frames as patches.
-    projector: makes tokens of the patches.
-    llm: reads the tokens and answers.
+    projector: maps patches to tokens of the language model.
+    llm: the language model.
   """
 
   vision_tower: SiglipConfig | InternViTConfig
@@ -28,16 +28,16 @@ class VilaConfig:
   llm: LlamaConfig
 
   def __post_init__(self):
-    seen, read = self.projector.vision_width, self.projector.width
-    if (seen, read) != (self.vision_tower.width, self.llm.width):
+    width_in, width = self.projector.vision_width, self.projector.width
+    if (width_in, width) != (self.vision_tower.width, self.llm.width):
       raise UserError(
-        f'the projector is from width {seen} to {read}; the vision tower has '
+        f'the projector maps width {width_in} to {width}; the vision tower has '
         f'{self.vision_tower.width} and the language model {self.llm.width}'
       )
 
   @property
   def tokens_per_frame(self) -> int:
-    """Tokens that a frame becomes: 196 for 13b, 256 for 40b."""
+    """Tokens of a frame: 196 for 13b, 256 for 40b."""
     return projector.num_tokens(self.vision_tower.num_patches)
 
 
@@ -58,7 +58,7 @@ class RandomVilaConfig(RandomCriticConfig):
 
   Attributes:
     vision_tower: encodes frames as patches.
-    llm: reads them and answers.
+    llm: the language model.
   """
 
   vision_tower: SiglipConfig
@@ -66,7 +66,7 @@ class RandomVilaConfig(RandomCriticConfig):
 
   @property
   def sizes(self) -> VilaConfig:
-    """Of the whole critic."""
+    """Sizes of all three networks."""
     widths = {'vision_width': self.vision_tower.width, 'width': self.llm.width}
     projector = ProjectorConfig(**widths)
     return VilaConfig(self.vision_tower, projector, self.llm)

@@ -1,8 +1,8 @@
-"""Arithmetic of a critic, for throughput figures.
+"""FLOPs of a critic, for throughput figures.
 
-Only matrix products count, as in `models.cogvideox.flops`: 2 P S for the P
-parameters that S tokens pass, and 4 S^2 d for the attention of a layer, half of
-it where tokens see only those before them.
+Counts matrix products only, as in `models.cogvideox.flops`: 2 P S for P kernel
+parameters and S tokens, and 4 S^2 d for the attention of a layer, half of that
+for causal attention.
 """
 
 from lift_jax.models.vila.config import VilaConfig
@@ -24,13 +24,13 @@ def vision_flops(config: VilaConfig, num_frames: int) -> float:
 def decoder_flops(
   config: VilaConfig, num_tokens: int, num_logits: int
 ) -> float:
-  """FLOPs of reading tokens, and of the logits of some of them."""
+  """FLOPs of a sequence, with logits for `num_logits` of its tokens."""
   linear, attention = _decoder_parts(config, num_tokens, num_logits)
   return linear + attention
 
 
 def attention_flops(config: VilaConfig, num_tokens: int) -> float:
-  """Of the language model on a sequence, forward: causal, so half a square."""
+  """FLOPs of the language model's causal attention over a sequence, forward."""
   llm = config.llm
   heads = llm.num_heads * llm.head_dim
   return 2.0 * llm.num_layers * num_tokens**2 * heads

@@ -1,6 +1,6 @@
 """Files of a VILA-1.5 folder.
 
-  config.json                        what the parts have in common
+  config.json                        shared settings
   llm/           config.json + weights + tokenizer.model
   vision_tower/  config.json + weights
   mm_projector/  config.json + weights
@@ -37,14 +37,14 @@ from lift_jax.weights import conversion, safetensors_files
 
 LLM, VISION, PROJECTOR = 'llm', 'vision_tower', 'mm_projector'
 
-# Published folder: our part of the parameters.
+# Published folder name -> name of the part in our parameters.
 PARTS = {LLM: 'llm', VISION: 'vision_tower', PROJECTOR: 'projector'}
 MODEL_TYPE = 'llava_llama'
 _STEM = 'model'  # of weight files, as transformers names them
 
 
 def read_config(path: pathlib.Path) -> VilaConfig:
-  """The sizes that the config files of a folder state.
+  """Reads the sizes from the config files of a folder.
 
   Raises:
     UserError: not a VILA-1.5 folder.
@@ -88,7 +88,7 @@ def read_config(path: pathlib.Path) -> VilaConfig:
 def write_configs(
   folder: pathlib.Path, config: VilaConfig, root: Mapping[str, Any]
 ) -> None:
-  """Writes the config of each part; `root` is added to the common one."""
+  """Writes the config of each part; `root` is merged into the shared one."""
   values = {
     LLM: config.llm.to_json(),
     VISION: config.vision_tower.to_json(),
@@ -109,7 +109,7 @@ def write_configs(
 
 
 def write_draft(path: pathlib.Path, config: VilaConfig, seed: int) -> None:
-  """Configs of a randomly initialised critic, and a small tokenizer."""
+  """Writes configs and a small tokenizer for a randomly initialised critic."""
   write_configs(path, config, {critics.RANDOM_SEED: seed})
   tiny_tokenizer.write(path / LLM)
 
@@ -121,7 +121,7 @@ def load_weights(
   shardings: Params,
   dtype: Any,
 ) -> Params:
-  """Parameters of a folder; see `Critic.load_weights`."""
+  """Loads the weights of each part; see `Critic.load_weights`."""
   params = {}
   for name, part in PARTS.items():
     table, ignored = _table(name, config)
@@ -166,7 +166,7 @@ def file_hashes(path: pathlib.Path) -> list[str]:
 def copy_configs(
   source: pathlib.Path, target: pathlib.Path, dtype: str
 ) -> None:
-  """Configs and tokenizer, whose weights in `target` are `dtype`."""
+  """Copies configs and tokenizer; `dtype` is that of the copied weights."""
   for name in ('.', *PARTS):
     _copy_configs(source / name, target / name, dtype)
 
@@ -174,7 +174,7 @@ def copy_configs(
 def _table(
   name: str, config: VilaConfig
 ) -> tuple[conversion.Table, tuple[str, ...]]:
-  """Published names of a part, and those that it does without."""
+  """Conversion table of a part, and its published tensors to ignore."""
   if name == LLM:
     return LLAMA_TABLE, LLAMA_IGNORED
   if name == PROJECTOR:
@@ -192,13 +192,13 @@ def _tensors(path: pathlib.Path, name: str):
 def _copy_configs(
   source: pathlib.Path, target: pathlib.Path, dtype: str
 ) -> None:
-  """JSON files and the tokenizer, as published.
+  """Copies JSON files and the tokenizer of one part.
 
-  Only the type of the weights is kept true, as transformers loads them in the
-  type that a config names.
+  Only the type of the weights is updated, as transformers loads them in the
+  type that the config names.
   """
   target.mkdir(exist_ok=True)
-  stated = {
+  types = {
     'dtype': dtype,
     'torch_dtype': dtype,
     'model_dtype': f'torch.{dtype}',
@@ -206,7 +206,7 @@ def _copy_configs(
   for file in source.iterdir():
     if file.name == 'config.json':
       value = read_json(file)
-      value |= {key: new for key, new in stated.items() if key in value}
+      value |= {key: new for key, new in types.items() if key in value}
       write_json(target / file.name, value)
     elif file.suffix in ('.json', '.model') and file.is_file():
       if not file.name.endswith('.index.json'):

@@ -1,11 +1,11 @@
-"""VILA-1.5: a language model that reads frames.
+"""VILA-1.5: vision tower, projector and Llama decoder.
 
-A vision tower turns each frame into patches, a projector those into a few
-tokens, and a Llama decoder reads them in place of the prompt's image tokens.
-The first token that the decoder predicts after the prompt is the rating.
+The vision tower encodes each frame as patches, the projector maps these to
+fewer tokens, and the decoder takes them in place of the prompt's image tokens.
+The first token that it predicts after the prompt is the label.
 
-Legend: B batch, T frames of a clip, H W their height and width, N tokens of a
-prompt, R rows of a cache, M new tokens, X image tokens of a clip, D width,
+Legend: B batch, T frames of a clip, H W their height and width, N prompt
+tokens, R sequences in a cache, M new tokens, X image tokens of a clip, D width,
 V vocabulary.
 """
 
@@ -27,12 +27,12 @@ _TOWERS = {SiglipConfig: siglip, InternViTConfig: internvit}
 
 
 class Vila(nnx.Module):
-  """Frames and token ids to hidden states, and those to logits.
+  """The network of a VILA critic; see `critics.Network`.
 
   Args:
     config: sizes.
     dtype: type of the computation; parameters keep `param_dtype`.
-    remat: what the backward pass of the language model keeps.
+    remat: a name of `REMAT_POLICIES`.
     attention_backend: see `models.attention`.
   """
 
@@ -56,7 +56,7 @@ class Vila(nnx.Module):
     self.config = config
 
   def encode_frames(self, frames_bthw3: jax.Array) -> jax.Array:
-    """Image tokens [B, X, D] of frames uint8 [B, T, H, W, 3], in their order.
+    """Image tokens [B, X, D] of frames uint8 [B, T, H, W, 3], in frame order.
 
     H and W are the tower's `image_size`.
     """
@@ -70,24 +70,23 @@ class Vila(nnx.Module):
   def embed(self, tokens_bn: jax.Array, image_bxd: jax.Array) -> jax.Array:
     """Embeddings [B, N, D] of ids int [B, N].
 
-    The k-th `IMAGE_TOKEN` of a prompt takes the k-th image token of its clip; a
-    prompt may hold fewer than there are.
+    The k-th `IMAGE_TOKEN` of a prompt is replaced by the k-th image token of
+    its clip; a prompt may have fewer of them than its clip.
     """
     is_image_bn = tokens_bn == IMAGE_TOKEN
     text_bnd = self.llm.embed(jnp.where(is_image_bn, 0, tokens_bn))
-    number_bn = jnp.cumsum(is_image_bn, axis=1) - 1
-    number_bn = jnp.clip(number_bn, 0, image_bxd.shape[1] - 1)
-    placed_bnd = jnp.take_along_axis(image_bxd, number_bn[:, :, None], axis=1)
-    return jnp.where(is_image_bn[:, :, None], placed_bnd, text_bnd)
+    index_bn = jnp.cumsum(is_image_bn, axis=1) - 1
+    index_bn = jnp.clip(index_bn, 0, image_bxd.shape[1] - 1)
+    image_bnd = jnp.take_along_axis(image_bxd, index_bn[:, :, None], axis=1)
+    return jnp.where(is_image_bn[:, :, None], image_bnd, text_bnd)
 
   def __call__(
     self, frames_bthw3: jax.Array, tokens_bn: jax.Array
   ) -> jax.Array:
-    """Hidden states [B, N, D] of whole sequences, padded on the right.
+    """Hidden states [B, N, D] of full sequences, padded on the right.
 
     Args:
-      frames_bthw3: uint8 [B, T, H, W, 3]; frames that a clip lacks may hold
-        anything.
+      frames_bthw3: uint8 [B, T, H, W, 3]; padding frames may have any content.
       tokens_bn: ids int [B, N].
     """
     x_bnd = self.embed(tokens_bn, self.encode_frames(frames_bthw3))
@@ -104,9 +103,9 @@ class Vila(nnx.Module):
     max_length: int,
     num_branches: int = 1,
   ) -> tuple[jax.Array, KVCache]:
-    """Reads what the questions about a video have in common.
+    """Processes the shared prefix of the prompts of each clip.
 
-    See `Decoder.prefill`; arguments as of `__call__`.
+    See `Decoder.prefill`; arguments as in `__call__`.
     """
     x_bnd = self.embed(tokens_bn, self.encode_frames(frames_bthw3))
     return self.llm.prefill(
@@ -116,7 +115,7 @@ class Vila(nnx.Module):
   def extend(
     self, tokens_rm: jax.Array, lengths_r: jax.Array, cache: KVCache
   ) -> tuple[jax.Array, KVCache]:
-    """Reads more text; see `Decoder.extend`. There are no image tokens."""
+    """Appends text, without image tokens; see `Decoder.extend`."""
     return self.llm.extend(self.llm.embed(tokens_rm), lengths_r, cache)
 
   def logits(self, x: jax.Array) -> jax.Array:

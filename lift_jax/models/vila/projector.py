@@ -1,14 +1,15 @@
-"""From patches of a frame to tokens of the language model: mlp_downsample.
+"""VILA's projector from vision patches to language model tokens.
 
-Four neighbouring patches, side by side in channels, make one token:
+This is `mlp_downsample`: blocks of 2 x 2 patches, concatenated along channels,
+become one token each:
 
   y = gelu(norm(x) W_1 + b_1) W_2 + b_2
 
-with the exact GELU. An odd grid, such as 27 x 27 of SigLIP, gets a row of
-zeros at the bottom and a column of zeros on the right first.
+with the exact GELU. An odd grid, such as 27 x 27 of SigLIP, is first padded
+with zeros at the bottom and on the right.
 
-Legend: B frames, N patches, C width of a patch, M tokens = N / 4 rounded up to
-an even grid, D width of a token.
+Legend: B frames, N patches, C patch width, M tokens, N / 4 after padding to an
+even grid, D token width.
 """
 
 from collections.abc import Mapping
@@ -60,7 +61,7 @@ class ProjectorConfig:
     vision_width: int,
     width: int,
   ) -> Self:
-    """Checks the projector's config.json, which says no more than its kind.
+    """Checks the projector's config.json, which has its type but no sizes.
 
     Args:
       values: the parsed file.
@@ -69,14 +70,14 @@ class ProjectorConfig:
       width: of the language model.
 
     Raises:
-      UserError: the file describes another kind of projector.
+      UserError: the file is of another type of projector.
     """
     return _PUBLISHED.read(
       cls, values, source, vision_width=vision_width, width=width
     )
 
   def to_json(self) -> dict[str, Any]:
-    """A config.json like that of VILA."""
+    """The published mm_projector/config.json."""
     return {'architectures': ['MultimodalProjector'], **_PUBLISHED.write(self)}
 
 
@@ -93,18 +94,18 @@ def num_tokens(num_patches: int) -> int:
 
 
 def merge_patches(x_bnc: jax.Array) -> jax.Array:
-  """Blocks of 2 x 2 patches, [B, N, C] to [B, M, 4C].
+  """Concatenates blocks of 2 x 2 patches, [B, N, C] to [B, M, 4C].
 
-  Within a block channels go row by row: top left, top right, bottom left,
-  bottom right. Blocks go column by column: token 1 lies below token 0. So it
-  is in the code that VILA-1.5 and LiFT-Critic were trained with; later
-  versions of VILA, whose weights are others, go row by row.
+  Within a block the order is row-major: top left, top right, bottom left,
+  bottom right. Blocks are in column-major order: token 1 is below token 0. This
+  is the code that VILA-1.5 and LiFT-Critic were trained with; later versions of
+  VILA, with other weights, are row-major.
   """
   batch, num_patches, width = x_bnc.shape
   grid = math.isqrt(num_patches)
   if grid**2 != num_patches:
     raise ValueError(
-      f'{num_patches} patches are not a square; drop the class token'
+      f'{num_patches} patches are not a square grid; drop the class token'
     )
   odd, half = grid % 2, (grid + 1) // 2
   x_brsc = x_bnc.reshape(batch, grid, grid, width)
@@ -114,7 +115,7 @@ def merge_patches(x_bnc: jax.Array) -> jax.Array:
 
 
 class Projector(nnx.Module):
-  """Patches of frames to tokens of the language model.
+  """Maps patches of frames to tokens of the language model.
 
   Args:
     config: sizes.

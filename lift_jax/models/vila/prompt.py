@@ -1,36 +1,35 @@
-"""Prompts of VILA critics, as text.
+"""Prompt templates of VILA critics.
 
-What a user says is one line per frame, then the caption with the question
-appended as it stands; a template puts that into the form that a language model
-was trained on. The templates are those of VILA-1.5 (llava/conversation.py).
+The user message is one line per frame, then the caption with the question
+appended; a template wraps it in the format that the language model was trained
+on. The templates are those of VILA-1.5 (llava/conversation.py).
 """
 
 import dataclasses
 
 from lift_jax.errors import UserError, listing
 
-# Stands for the tokens of one frame.
+# Placeholder for the tokens of one frame.
 IMAGE = '<image>'
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-  """The form of a dialogue of one question and one answer.
+  """Format of a dialogue with one question and one answer.
 
   Attributes:
-    name: as configs and published models call it.
-    system: what is said before the dialogue.
-    user: role of the one who asks, with what follows it.
-    assistant: role of the one who answers; a prompt ends with it.
-    separator: after the system text and after the user's message.
-    before_answer: what training has between `assistant` and the answer; the
-      model itself writes it otherwise.
+    name: in configs and published models.
+    system: system prompt.
+    user: prefix of the user's message.
+    assistant: prefix of the answer; a prompt ends with it.
+    separator: after the system prompt and after the user's message.
+    before_answer: text between `assistant` and the answer in training; at
+      inference the model generates it.
     stop: token that ends an answer.
     special_tokens: parts of the texts above that are one token each.
-    legacy: how LlamaTokenizer treats the spaces of a text: False as since
-      transformers 4.31, None as the model's tokenizer_config.json says. VILA
-      asks for False except where the language model is Yi-34B
-      (llava/model/language_model/builder.py).
+    legacy: LlamaTokenizer's treatment of spaces: False as since transformers
+      4.31, None as in the model's tokenizer_config.json. VILA uses False unless
+      the language model is Yi-34B (llava/model/language_model/builder.py).
   """
 
   name: str
@@ -76,7 +75,7 @@ TEMPLATES = {template.name: template for template in (VICUNA_V1, HERMES_2)}
 
 
 def get_template(name: str) -> Template:
-  """The template of a name; a UserError if there is none."""
+  """The template called `name`; raises UserError if there is none."""
   if name not in TEMPLATES:
     raise UserError(
       f'no prompt template is called {name!r}; choose from {listing(TEMPLATES)}'
@@ -87,29 +86,28 @@ def get_template(name: str) -> Template:
 def user_message(
   caption: str, question: str, num_frames: int, *, space_before_caption: bool
 ) -> str:
-  """What the user says: frames, caption and question.
+  """The user's message: frames, caption and question.
 
   Args:
-    caption: what the video should show.
-    question: appended as it stands; questions begin with a space.
+    caption: prompt of the video.
+    question: appended unchanged; questions begin with a space.
     num_frames: of the video; one line each.
-    space_before_caption: whether the caption's line begins with a space. In
-      published feedback it does, and released critics were trained so; their
-      own inference leaves the space out. The first token of the caption
-      depends on it.
+    space_before_caption: whether the caption's line begins with a space, which
+      changes the first token of the caption. Released critics were trained on
+      published feedback with it, but their inference code omits it.
   """
   space = ' ' if space_before_caption else ''
   return f'{IMAGE}\n' * num_frames + space + caption + question
 
 
 def render(template: Template, message: str, answer: str | None = None) -> str:
-  """The whole text of a dialogue.
+  """The full text of a dialogue.
 
   Args:
-    template: the form.
-    message: as from `user_message`.
-    answer: what the assistant says, for training; None ends the text where the
-      assistant begins to speak.
+    template: prompt template.
+    message: from `user_message`.
+    answer: the assistant's answer, for training; None ends the text where the
+      answer starts.
   """
   prompt = (
     template.system

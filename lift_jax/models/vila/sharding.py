@@ -1,4 +1,4 @@
-"""Layout of VILA on a mesh: its three networks, each by its own rules."""
+"""Sharding rules of VILA: those of its three networks."""
 
 import jax
 
@@ -29,5 +29,5 @@ def rules(config: VilaConfig) -> partitioning.Rules:
 
 
 def check_mesh(config: VilaConfig, mesh: jax.sharding.Mesh) -> None:
-  """Raises UserError where the mesh would cut a head in parts."""
+  """Raises UserError if the mesh would split an attention head."""
   llama.check_heads(config.llm, mesh)

@@ -1,4 +1,4 @@
-"""A small Llama-like tokenizer, for critics that are not published."""
+"""Small Llama-like tokenizers, for tiny and randomly initialised critics."""
 
 from collections.abc import Iterable
 import io
@@ -11,12 +11,12 @@ import sentencepiece
 from lift_jax.models.critics import LABELS, questions_path
 from lift_jax.models.vila import prompt
 
-# Every byte is a token, so that any text can be said; the rest are pieces of
-# the texts below.
+# Every byte is a token, so that any text can be encoded; the others are learned
+# from the texts below.
 VOCAB_SIZE = 512
 
-# How often a text is shown whose words must become one piece each.
-_OFTEN = 50
+# Repetitions of texts whose words must become one token each.
+_REPETITIONS = 50
 
 
 def write(
@@ -27,20 +27,21 @@ def write(
 ) -> None:
   """Writes tokenizer.model and tokenizer_config.json.
 
-  It is trained on the critic's own prompts: the same texts give the same file.
+  The tokenizer is trained on the critic's prompts; it is deterministic.
 
   Args:
-    folder: to write to.
-    texts: their words become one token each, where there is room; each of the
-      intermediate pieces that a word is merged from is a token, too.
-    vocab_size: tokens at most.
-    template: of the prompts; no other that has tokens of its own can be used.
+    folder: the folder to write to.
+    texts: their words become one token each, if the vocabulary is large enough;
+      the intermediate merges of a word are tokens, too.
+    vocab_size: number of tokens at most.
+    template: prompt template; others with special tokens are not supported by
+      the result.
   """
   folder.mkdir(parents=True, exist_ok=True)
   words = dict.fromkeys(
     word for text in texts for word in re.findall(r'\w+', text)
   )
-  # Written by us: SentencePiece would note the path in the file.
+  # In memory, as SentencePiece would store the path in the file.
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter([*_own_texts(template), *words, *words]),
@@ -79,26 +80,29 @@ def write(
 
 
 def _line_breaks(template: prompt.Template) -> list[str]:
-  """Tokens that are part of no other.
+  """Line breaks as tokens of their own.
 
-  Where an answer begins on a new line, none may be part of both that and the
-  prompt. Then a line break after a frame, which gets a space, is one token.
+  If an answer begins on a new line, no token may be part of both the answer and
+  the prompt. A line break after a frame, which is preceded by a space, is one
+  token, too.
   """
   return ['\u2581\n', '\n'] if template.assistant.endswith('\n') else []
 
 
 def _own_texts(template: prompt.Template) -> list[str]:
-  """What the prompts of every critic consist of."""
+  """Texts that the prompts of all critics consist of."""
   questions = json.loads(questions_path().read_text(encoding='utf-8'))
   texts = [prompt.VICUNA_V1.system, 'USER: ASSISTANT:']
   texts += list(questions['questions'].values())
-  # The labels often enough to become tokens of their own.
-  texts += [f'ASSISTANT: {label}.' for label in LABELS for _ in range(_OFTEN)]
+  # Repeated, so that labels become tokens of their own.
+  texts += [
+    f'ASSISTANT: {label}.' for label in LABELS for _ in range(_REPETITIONS)
+  ]
   if template != prompt.VICUNA_V1:
-    # So, too, the words of the template, and the labels after what it ends on.
+    # Likewise the words of the template, and labels at the start of an answer.
     lines = [template.system, template.user, template.assistant]
     lines += [f'{template.assistant}{label}.' for label in LABELS]
     for token in template.special_tokens:
       lines = [line.replace(token, '\n') for line in lines]
-    texts += lines * _OFTEN
+    texts += lines * _REPETITIONS
   return texts

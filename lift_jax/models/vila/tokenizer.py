@@ -1,15 +1,15 @@
-"""Prompts of VILA critics, as token ids.
+"""Tokenizer of VILA critics: prompts and answers to token ids, and back.
 
-Released critics were trained on what the slow LlamaTokenizer of transformers
-4.37 makes of each piece of text between two frames, by itself. That tokenizer
-is SentencePiece with a layer of its own around it, which transformers 5 no
-longer has: its Llama tokenizer is another program, which drops a space at the
-start of a text. So SentencePiece is used directly, and the layer is here:
+Released critics were trained with the slow LlamaTokenizer of transformers 4.37,
+applied separately to each text between two frames. It is a wrapper around
+SentencePiece, which transformers 5 replaced by a Llama tokenizer that drops a
+space at the start of a text. So this module uses SentencePiece directly and
+reimplements the wrapper:
 
-* special tokens are cut out of the text first, then each part is encoded;
-* "legacy" encodes each part as the SentencePiece file asks, for Llama with a
-  space put before it. Otherwise one space is put before the whole text, and
-  none before the parts that follow a special token.
+* the text is split at special tokens first, then each part is encoded;
+* with "legacy", each part is encoded with the options of the SentencePiece
+  file, for Llama with a space put before it. Otherwise one space is put before
+  the full text, and none before the parts that follow a special token.
 
 With Llama's vocabulary the newline between two frames is [29871, 13]: that
 space and the newline.
@@ -27,10 +27,10 @@ from lift_jax.errors import UserError, listing
 from lift_jax.models.critics import FrameSelection
 from lift_jax.models.vila import prompt
 
-# In place of a frame's features, as in LLaVA; it is no id of a vocabulary.
+# Placeholder for an image token, as in LLaVA; not an id of the vocabulary.
 IMAGE_TOKEN = -200
 
-# Tokens that Vicuna and Yi-34B were trained to handle.
+# Context length of Vicuna and Yi-34B.
 MAX_LENGTH = 4096
 
 _NO_FRAMES = FrameSelection((), num_positions=0, is_short=True)
@@ -40,28 +40,28 @@ _CONFIG = 'tokenizer_config.json'
 _NAMES = 'special_tokens_map.json'
 _ADDED = 'added_tokens.json'
 
-# All that a tokenizer is read from; only the first must be there.
+# All files that a tokenizer is read from; only the first is required.
 TOKENIZER_FILES = (_MODEL, _CONFIG, _NAMES, _ADDED)
 
-# What LlamaTokenizer takes where a folder does not say.
+# Defaults of LlamaTokenizer.
 _DEFAULTS = {'bos_token': '<s>', 'eos_token': '</s>', 'unk_token': '<unk>'}
 
-# The end of a SentencePiece file that has `add_dummy_prefix` off: a protocol
-# buffer may go on with a message that it already holds, and the later value of
-# a field counts. Field 3 is normalizer_spec, and its field 3 that switch.
+# Appended to a SentencePiece file to turn `add_dummy_prefix` off: in a protocol
+# buffer, later values of a field override earlier ones. Field 3 is
+# normalizer_spec, and its field 3 is this option.
 _NO_DUMMY_PREFIX = b'\x1a\x02\x18\x00'
 
 
 class PromptTokenizer:
-  """Makes the token ids of prompts and answers.
+  """Tokenizes prompts and answers; see `critics.Tokenizer`.
 
   Attributes:
-    template: the form of the prompts.
+    template: prompt template.
     tokens_per_frame: tokens of a frame.
-    max_length: tokens that a sequence may have, frames included.
-    bos_id: begins every sequence; None if the model has no such token.
+    max_length: tokens in a sequence at most, frames included.
+    bos_id: first token of every sequence; None if the model has none.
     stop_ids: the one token that ends every answer.
-    pad_id: fills up batches.
+    pad_id: padding token.
     vocab_size: one more than the largest id.
   """
 
@@ -75,16 +75,16 @@ class PromptTokenizer:
   ):
     """Reads tokenizer.model and tokenizer_config.json of a language model.
 
-    Without a tokenizer_config.json, special tokens are those of Llama.
+    Without a tokenizer_config.json, the special tokens are those of Llama.
 
     Args:
       folder: of the language model; `llm` in a VILA-1.5 folder.
       template: one of `prompt.TEMPLATES`, or its name.
       tokens_per_frame: 196 for VILA-1.5 13b, 256 for 40b.
-      max_length: tokens that a sequence may have.
+      max_length: tokens in a sequence at most.
 
     Raises:
-      UserError: an unknown template, a file that is missing or not as Llama's,
+      UserError: an unknown template, a file that is missing or unlike Llama's,
         or a vocabulary without the template's special tokens.
     """
     folder = pathlib.Path(folder)
@@ -101,21 +101,21 @@ class PromptTokenizer:
     config = _read_config(folder)
     legacy = template.legacy
     if legacy is None:
-      # None, too, stands for the behaviour from before there was the switch.
+      # None, too, means the behaviour before this option was introduced.
       legacy = config.get('legacy') is not False
     self._pieces = _load_pieces(folder / _MODEL, legacy)
     self._legacy = legacy
     self._special_ids = _special_ids(
       folder, config, self._pieces, template.special_tokens
     )
-    # The longest of those that fit, as one may begin another.
+    # Longest first, as one may be a prefix of another.
     names = sorted(self._special_ids, key=len, reverse=True)
     self._special = re.compile(f'({"|".join(map(re.escape, names))})')
     self.bos_id = None
     if config.get('add_bos_token', True):
       self.bos_id = self._special_ids[_token_text(config['bos_token'])]
     self.stop_ids = (self._special_ids[template.stop],)
-    # Llama has no token to pad with; VILA takes the unknown one.
+    # Llama has no padding token; VILA uses the unknown token.
     pad = config.get('pad_token') or config['unk_token']
     self.pad_id = self._special_ids[_token_text(pad)]
     ids = (self._pieces.get_piece_size() - 1, *self._special_ids.values())
@@ -130,19 +130,19 @@ class PromptTokenizer:
     space_before_caption: bool = False,
     where: str = '',
   ) -> list[int]:
-    """Ids of a prompt, up to where the answer begins.
+    """Token ids of a prompt, up to the start of the answer.
 
     Args:
-      caption: what the video should show.
-      question: appended to it; begins with a space.
-      frames: of the video; each becomes `tokens_per_frame` times the id
-        `IMAGE_TOKEN`.
-      space_before_caption: see `prompt.user_message`; released critics are
-        asked without.
-      where: what errors call the record; otherwise they quote its caption.
+      caption: prompt of the video.
+      question: appended to the caption; begins with a space.
+      frames: selected frames of the video; each becomes `tokens_per_frame`
+        times the id `IMAGE_TOKEN`.
+      space_before_caption: see `prompt.user_message`; the inference code of
+        released critics has no space.
+      where: name of the record in errors; by default its caption.
 
     Raises:
-      UserError: a text that holds a special token, or too many tokens.
+      UserError: a text contains a special token, or the prompt is too long.
     """
     where, num_frames = where or _quote(caption), len(frames.indices)
     self._check_text(where, caption=caption, question=question)
@@ -163,53 +163,53 @@ class PromptTokenizer:
     space_before_caption: bool = True,
     where: str = '',
   ) -> tuple[list[int], list[bool]]:
-    """Ids of a prompt with its answer, and which of them are to be learned.
+    """Token ids of a prompt with its answer and stop token, and loss mask.
 
     Args:
-      caption: as for `inference`.
-      question: as for `inference`.
-      frames: as for `inference`.
-      answer: without white space around it.
+      caption: as in `inference`.
+      question: as in `inference`.
+      frames: as in `inference`.
+      answer: without leading or trailing white space.
       space_before_caption: see `prompt.user_message`; published feedback has
         it.
-      where: as for `inference`.
+      where: as in `inference`.
 
     Returns:
-      The ids, and True for the tokens of the answer and its stop token. The
-      others are what `inference` gives.
+      The ids, and True for the tokens of the answer and the stop token. The
+      other ids are those of `inference`.
 
     Raises:
-      UserError: as for `inference`, and if the answer is empty, or its first
-        token is not separate from the prompt.
+      UserError: as in `inference`, or the answer is empty, or a token spans the
+        end of the prompt and the start of the answer.
     """
     where, num_frames = where or _quote(caption), len(frames.indices)
     if not answer or answer != answer.strip():
       raise UserError(
         f'{where}: the answer {answer[:40]!r} is empty or has white space '
-        'around it; write a label and a reason'
+        'around it; write a label and a rationale'
       )
     self._check_text(where, caption=caption, question=question, answer=answer)
     message = prompt.user_message(
       caption, question, num_frames, space_before_caption=space_before_caption
     )
-    # Together, as SentencePiece looks at neighbours, and as it was trained.
+    # Encoded together, as in training: SentencePiece merges across parts.
     ids = self._ids(prompt.render(self.template, message, answer))
     before = self._ids(prompt.render(self.template, message))
     if ids[: len(before)] != before:
       raise UserError(
-        f'{where}: a token is part of the prompt and of the answer; use a '
-        'tokenizer whose tokens end where a word ends, as those of Llama'
+        f'{where}: a token spans the end of the prompt and the start of the '
+        'answer; use a tokenizer that splits at words, such as that of Llama'
       )
     self._check_length(ids, num_frames, where)
     return ids, [False] * len(before) + [True] * (len(ids) - len(before))
 
   def answer_ids(self, answer: str) -> list[int]:
-    """Ids of an answer as they follow a prompt, without its stop token."""
+    """Token ids of an answer as they follow a prompt, without stop token."""
     ids, is_target = self.training('A cat.', ' Why?', _NO_FRAMES, answer)
     return ids[is_target.index(True) : -1]
 
   def decode(self, ids: Sequence[int]) -> str:
-    """The text of an answer, up to its stop token if it has one.
+    """The text of an answer, up to the first stop token if there is one.
 
     Raises:
       UserError: an id outside the vocabulary.
@@ -223,13 +223,13 @@ class PromptTokenizer:
       index for index in ids if not 0 <= index < self._pieces.get_piece_size()
     }:
       raise UserError(
-        f'token {listing(map(str, unknown))} is not in the vocabulary; take '
-        f'{_MODEL} and weights from one model'
+        f'token {listing(map(str, unknown))} is not in the vocabulary; use '
+        f'{_MODEL} and weights of the same model'
       )
     return self._pieces.decode(ids).strip()
 
   def _ids(self, text: str) -> list[int]:
-    """Ids of a text with `prompt.IMAGE` in place of frames."""
+    """Token ids of a text in which `prompt.IMAGE` is a frame."""
     ids = [] if self.bos_id is None else [self.bos_id]
     for index, chunk in enumerate(text.split(prompt.IMAGE)):
       if index:
@@ -238,16 +238,16 @@ class PromptTokenizer:
     return ids
 
   def _encode(self, chunk: str) -> list[int]:
-    """Ids of a text without frames."""
+    """Token ids of a text without frames."""
     if not chunk:
       return []
     if not self._legacy:
-      # Twice, then, if the text has a space of its own.
+      # A text that starts with a space then has two.
       chunk = ' ' + chunk
     ids = []
     # Every other part is a special token.
     first, *rest = self._special.split(chunk)
-    # The space is put before words; a special token takes none.
+    # There is no space before a special token at the start.
     if self._legacy or first != ' ' or not rest:
       ids.extend(self._pieces.encode(first))
     for token, part in zip(rest[::2], rest[1::2], strict=True):
@@ -256,22 +256,22 @@ class PromptTokenizer:
     return ids
 
   def _check_text(self, where: str, **texts: str):
-    """Refuses texts that would be read as frames or as ends of a turn."""
+    """Raises UserError for texts with special tokens or frame placeholders."""
     for name, text in texts.items():
       found = self._special.search(text)
       if found or prompt.IMAGE in text:
         token = found[0] if found else prompt.IMAGE
         raise UserError(
-          f'{where}: the {name} holds {token!r}, which the critic takes for a '
-          'mark of its prompt; delete it'
+          f'{where}: the {name} contains {token!r}, a special token of the '
+          'prompt; delete it'
         )
 
   def _check_length(self, ids: list[int], num_frames: int, where: str):
     if len(ids) > self.max_length:
       raise UserError(
         f'{where}: {len(ids)} tokens, {num_frames * self.tokens_per_frame} of '
-        f'them for frames, but the critic reads {self.max_length}; shorten the '
-        'texts or delete the record'
+        f'them for frames, but the critic takes at most {self.max_length}; '
+        'shorten the texts or delete the record'
       )
 
 
@@ -283,7 +283,7 @@ def _quote(caption: str) -> str:
 def _load_pieces(
   path: pathlib.Path, legacy: bool
 ) -> sentencepiece.SentencePieceProcessor:
-  """The SentencePiece model, which puts a space before texts only if legacy."""
+  """Loads the SentencePiece model, with a space before texts only if legacy."""
   try:
     model = path.read_bytes()
   except OSError as error:
@@ -306,24 +306,24 @@ def _load_pieces(
   if not pieces.encode('  '):
     raise UserError(
       f'{path}: this tokenizer deletes white space; use one trained with '
-      'remove_extra_whitespaces off, as that of Llama'
+      'remove_extra_whitespaces off, such as that of Llama'
     )
   return pieces
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
-  """tokenizer_config.json, with defaults for the tokens that must be there."""
+  """Reads tokenizer_config.json, with defaults for the required tokens."""
   path = folder / _CONFIG
   config = _read_json(path)
-  # Up to transformers 4.33 the names stood beside, in a file of their own.
+  # Up to transformers 4.33 the names were in a file of their own.
   config = _DEFAULTS | _read_json(folder / _NAMES) | config
   for key in _DEFAULTS:
     if config[key] is None:
-      raise UserError(f'{path}: {key} is null; name that token')
+      raise UserError(f'{path}: {key} is null; set it to the name of the token')
   if config.get('add_eos_token'):
     raise UserError(
-      f'{path}: add_eos_token would end every text between two frames; set it '
-      'to false'
+      f'{path}: add_eos_token would append a stop token to every text between '
+      'frames; set it to false'
     )
   return config
 
@@ -334,15 +334,15 @@ def _special_ids(
   pieces: sentencepiece.SentencePieceProcessor,
   wanted: Sequence[str],
 ) -> dict[str, int]:
-  """The ids of tokens that are cut out of texts: named ones and `wanted`."""
+  """The ids of all special tokens: those of the files, and `wanted`."""
   path = folder / _CONFIG
   tokens = [config[key] for key in _DEFAULTS]
   tokens += filter(None, [config.get('pad_token')])
   tokens += config.get('additional_special_tokens') or []
-  beside = _read_json(folder / _ADDED)
+  added_by_name = _read_json(folder / _ADDED)
   added = config.get('added_tokens_decoder') or {}
   try:
-    ids = {name: int(index) for name, index in beside.items()}
+    ids = {name: int(index) for name, index in added_by_name.items()}
     ids |= {_token_text(token): int(index) for index, token in added.items()}
     tokens += added.values()
     names = dict.fromkeys([*map(_token_text, tokens), *wanted])
@@ -355,24 +355,24 @@ def _special_ids(
     stripping = ('lstrip', 'rstrip', 'single_word')
     if isinstance(token, Mapping) and any(map(token.get, stripping)):
       raise UserError(
-        f'{path}: {_token_text(token)!r} takes the white space beside it, '
+        f'{path}: {_token_text(token)!r} strips the white space next to it, '
         f'which is not supported; set {listing(stripping)} to false'
       )
   for name in names:
     index = pieces.piece_to_id(name)
-    # A name that is no piece has the id of the unknown piece.
+    # An unknown name has the id of the unknown token.
     if name not in ids and pieces.id_to_piece(index) == name:
       ids[name] = index
   if missing := names.keys() - ids:
     raise UserError(
-      f'{folder}: no token {listing(missing)} in {_MODEL} or {_CONFIG}; take '
+      f'{folder}: no token {listing(missing)} in {_MODEL} or {_CONFIG}; use '
       'the prompt template that the model was trained with'
     )
   return ids
 
 
 def _token_text(token: Any) -> str:
-  """The text of a token that may be written with its properties."""
+  """The text of a token, which may be an object with its properties."""
   text = token if isinstance(token, str) else token['content']
   if not isinstance(text, str) or not text:
     raise ValueError(text)
@@ -380,7 +380,7 @@ def _token_text(token: Any) -> str:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  """A JSON object; an empty one if there is no such file."""
+  """Reads a JSON object; an empty one if there is no such file."""
   try:
     value = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""What made the weights that come with the toy world."""
+"""Pretraining of the toy world's shipped models, from scratch."""

@@ -1,6 +1,6 @@
-"""How the two models of the demo are made: `lift demo --from_scratch`.
+"""Config for pretraining the demo's two models: `lift demo --from_scratch`.
 
-What is here made the weights in `data/toyworld`, which `lift demo` starts from.
+The weights that `lift demo` starts from were made with it.
 """
 
 import dataclasses
@@ -10,14 +10,14 @@ from lift_jax.toyworld.pretraining import critic_model, tokenizer, video_model
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingConfig:
-  """The text-to-video model, and the critic."""
+  """Pretraining of the text-to-video model and of the critic."""
 
   model: video_model.PretrainConfig
   critic: critic_model.CriticPretrainConfig
 
 
 def get_config(is_smoke: bool) -> dict:
-  """Of a few steps on few clips where `is_smoke`."""
+  """The section `pretrain` of the demo's config; tiny if `is_smoke`."""
   return {'model': _model(is_smoke), 'critic': _critic(is_smoke)}
 
 
@@ -56,12 +56,13 @@ def _model(is_smoke: bool) -> dict:
         'num_layers': 2,
         'num_heads': 4,
       },
-      # As for 5B: small latents need less noise than large ones.
+      # As for 5B: small latents need less noise.
       'schedule': {'snr_shift_scale': 1.0},
     },
     'num_clips': 64 if is_smoke else 16384,
     'flawed_share': 0.5,
-    # After the first cycle small squares and crosses still come out as circles.
+    # After the first cycle small squares and crosses are still decoded as
+    # circles.
     'autoencoder': {
       'steps': 2 if is_smoke else 10_000,
       'batch_size': 4,
@@ -74,8 +75,8 @@ def _model(is_smoke: bool) -> dict:
       'batch_size': 16 if is_smoke else 64,
       'optimizer': _optimizer(2e-3, 0 if is_smoke else 100),
     },
-    # Small batches: the error falls with the number of steps, and on two cores
-    # a step takes as long as its batch is large.
+    # Small batches: the error depends on the number of steps, and on two cores
+    # the time of a step is proportional to its batch size.
     'draft': _transformer_training(is_smoke, 2400, 2e-3),
     'outline': _transformer_training(is_smoke, 8000, 1.5e-3),
     'clean': _transformer_training(is_smoke, 12_000, 1.5e-3),
@@ -88,7 +89,7 @@ def _model(is_smoke: bool) -> dict:
 def _transformer_training(
   is_smoke: bool, steps: int, learning_rate: float
 ) -> dict:
-  if is_smoke:  # one program for all stages
+  if is_smoke:  # all stages share a program
     steps, learning_rate = 2, 2e-3
   return {
     'steps': steps,
@@ -132,7 +133,7 @@ def _critic(is_smoke: bool) -> dict:
     'training': {
       'steps': 2 if is_smoke else 3400,
       'batch_size': 16 if is_smoke else 64,
-      # In the second cycle it learns to tell attributes apart.
+      # In the second cycle it learns to distinguish attributes.
       'optimizer': _optimizer(1.5e-3, 0 if is_smoke else 100)
       | {'beta2': 0.98, 'cycles': 1 if is_smoke else 2},
     },

@@ -1,19 +1,20 @@
-"""A tiny critic of the toy world, made from nothing.
+"""Pretraining of the toy world's critic from scratch.
 
-Clips are drawn with flaws that are known, so that each answer is what an
-honest judge would say. The critic first learns to see (`vision_tower`), then to
-answer. Most examples ask one of the questions that annotators are asked, with
-its three labels equally often. But a bit and a half about a clip is little to
-learn from: other examples ask for a description, without a caption, of what is
-shown, how the image is and how it moves, as vision language models are trained
-on captions before they are asked to judge. And whether a clip fits a caption is
-hard to learn while nothing tells which of five things does not: some examples
-ask about one of them. There are more of both at first.
+Clips are rendered with known flaws, so that the answers are known. The vision
+tower is trained first (`vision_tower`), then the full critic. There are three
+types of examples:
 
-No example has a prompt that is held out, nor a clip that shows one.
+* the questions that annotators are asked, with all labels equally often;
+* descriptions of content, image quality and motion, without a caption, as a
+  label has only 1.6 bits to learn from;
+* questions about a single attribute of the caption, as a label for the full
+  caption does not tell which of five attributes differs.
 
-B examples  C clips  T frames that a critic sees  H W height and width  N tokens
-of a sequence  K answer tokens of it at most
+The last two are more frequent at the start of training. No example has a
+held-out prompt, or a clip of one.
+
+B examples  C clips  T frames that a critic reads  H W height and width  N
+tokens of a sequence  K answer tokens at most
 """
 
 from collections.abc import Sequence
@@ -56,47 +57,45 @@ from lift_jax.training.critic_step import CriticBatch, answer_losses
 
 TEMPLATE = 'hermes-2'  # the shorter one
 
-# Asked about a clip without a caption.
+# Question about a clip without a caption.
 DESCRIBE = ' Describe the clip.'
 
-# Asked about one attribute of the caption.
+# Question about one attribute of the caption.
 COMPARE = ' Does the {} show what the text says?'
 
-# What a critic sees is the same for all clips that have frames enough.
+# The frame selection is the same for all clips with enough frames.
 CLIP = ClipInfo(NUM_FRAMES, fps=8.0, height=32, width=32)
 
-# Every word of the toy world is one token with so many.
+# Large enough for every word of the toy world to be one token.
 _VOCAB_SIZE = 704
 
-# Of embeddings at the start: about what tokens of frames have. Those of
-# published configs are so faint that words are lost beside what the first layer
-# adds to them, until they have grown.
+# Of initial embeddings: about that of image tokens. With the published value
+# they would be negligible next to the output of the first layer.
 _EMBEDDING_STDDEV = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class CriticPretrainConfig:
-  """Sizes of the critic, and what it is trained on.
+  """Sizes of the critic, its training data and stages.
 
   Attributes:
     seed: of clips, questions and parameters.
-    num_clips: drawn once; each is asked about again and again.
-    soft_share: part of them that is softened as an autoencoder does it.
-    describe_share: part of the examples that ask for a description, at the
-      first step and at the last of each cycle of the learning rate; it changes
-      evenly in between.
-    compare_share: likewise, of those that ask about one attribute.
-    label_weight: what the first token of a judgement counts in the loss, as
-      the reward is read from it; each other token of an answer counts 1.
-    text_places: tokens of a sequence beside those of its frames. An answer
-      that does not fit loses its end, which says least: shorter sequences are
-      faster.
+    num_clips: size of the training set.
+    soft_share: fraction of clips that are softened as by an autoencoder.
+    describe_share: fraction of examples that ask for a description, at the
+      first and at the last step of each cycle of the learning rate; linear in
+      between.
+    compare_share: likewise, of examples that ask about one attribute.
+    label_weight: weight in the loss of the first token of a rating, from which
+      rewards are computed; other tokens of answers have weight 1.
+    text_places: token positions of a sequence for text. Longer answers are
+      truncated, as shorter sequences are faster.
     vision_tower: sizes.
     llm: sizes; its vocabulary is that of the tokenizer.
-    vision: how long and how fast it learns to see.
-    training: the same, to answer.
-    num_eval_clips: drawn afterwards, to see how well it judges.
-    dtype: of the weights as they are stored.
+    vision: training stage of the vision tower.
+    training: training stage of the full critic.
+    num_eval_clips: held-out clips for the final evaluation.
+    dtype: of the stored weights.
   """
 
   seed: int
@@ -117,12 +116,12 @@ class CriticPretrainConfig:
 def make_critic(
   target: pathlib.Path, config: CriticPretrainConfig, logger: logging.Logger
 ) -> None:
-  """Trains a critic and writes its folder, in the published layout.
+  """Trains a critic and writes its folder in the published format.
 
   Args:
-    target: the folder to write; one that is there is replaced.
-    config: of the training.
-    logger: takes the progress.
+    target: the folder to write; an existing one is replaced.
+    config: of the pretraining.
+    logger: for progress.
   """
   with (
     tempfile.TemporaryDirectory() as scratch,
@@ -131,7 +130,7 @@ def make_critic(
     draft = write_draft(pathlib.Path(scratch), config)
     tokenizer = draft.open_tokenizer(TEMPLATE)
     model = functional(draft.build())
-    logger.info('pretrain: drawing %d clips', config.num_clips)
+    logger.info('pretrain: rendering %d clips', config.num_clips)
     frames_cthw3, truths = draw_clips(
       config.num_clips, config.soft_share, config.seed
     )
@@ -154,7 +153,7 @@ def make_critic(
     )
     accuracy = label_accuracy(model, params, draft, config)
     logger.info(
-      'pretrain: right labels on %d new clips of prompts held out: %s',
+      'pretrain: label accuracy on %d clips of held-out prompts: %s',
       config.num_eval_clips,
       ', '.join(f'{name} {rate:.1%}' for name, rate in accuracy.items()),
     )
@@ -162,7 +161,7 @@ def make_critic(
 
 
 def write_draft(path: pathlib.Path, config: CriticPretrainConfig) -> Critic:
-  """A critic without weights: its tokenizer, and its configs."""
+  """Writes tokenizer and configs of a critic, without weights."""
   llm_path = path / vila_folder.LLM
   template = prompt.get_template(TEMPLATE)
   tiny_tokenizer.write(llm_path, texts(), _VOCAB_SIZE, template)
@@ -178,9 +177,9 @@ def write_draft(path: pathlib.Path, config: CriticPretrainConfig) -> Critic:
 
 def texts() -> list[str]:
   """Texts with every word of captions, questions and answers."""
-  every = [scene.caption for scene in scenes.all_scenes()]
-  every += [*read_questions(feedback.questions_path()).values(), DESCRIBE]
-  every += [COMPARE.format(name) for name in scenes.ATTRIBUTES]
+  found = [scene.caption for scene in scenes.all_scenes()]
+  found += [*read_questions(feedback.questions_path()).values(), DESCRIBE]
+  found += [COMPARE.format(name) for name in scenes.ATTRIBUTES]
   asked, *others = scenes.all_scenes()
   clean = truth_of(asked, None, None)
   measured = [clean, *(truth_of(other, None, None) for other in others)]
@@ -189,32 +188,33 @@ def texts() -> list[str]:
       measured.append(truth_of(asked, Flaw(kind, label), None))
     for kind in flaws.MOTION_KINDS:
       measured.append(truth_of(asked, None, Flaw(kind, label)))
-  # What only generated clips have: a shape that is there half of the time or
-  # never, and nothing that is like what was asked for.
+  # Verdicts that only generated clips get: a shape that is missing in some or
+  # all frames, and nothing that resembles the caption.
   for fidelity in ({'vanishing': 0.1}, {'vanishing': 0.5}, {}):
     measured.append(dataclasses.replace(clean, fidelity=fidelity))
   unlike = dict.fromkeys(scenes.ATTRIBUTES)
   measured.append(dataclasses.replace(clean, shown=unlike))
-  verdicts = [checkers.judge(asked, one) for one in measured]
-  every += [one.rationale for each in verdicts for one in each.values()]
-  every += annotators.vague_texts()
-  return list(dict.fromkeys(every))
+  for clip in measured:
+    verdicts = checkers.judge(asked, clip)
+    found += [verdict.rationale for verdict in verdicts.values()]
+  found += annotators.vague_texts()
+  return list(dict.fromkeys(found))
 
 
 def draw_clips(
   num_clips: int, soft_share: float, seed: int
 ) -> tuple[np.ndarray, list[Measured]]:
-  """uint8 [C, T, H, W, 3], and the truth about each clip.
+  """Renders clips uint8 [C, T, H, W, 3], with the truth about each of them.
 
-  Clips show scenes that may be trained on; labels are drawn evenly.
+  Clips are of training scenes; labels are uniform.
   """
   rng = np.random.default_rng(seed)
-  known = scenes.training_scenes()
+  training = scenes.training_scenes()
   frames, truths = [], []
   for _ in range(num_clips):
-    scene = known[rng.integers(len(known))]
+    scene = training[rng.integers(len(training))]
     clip = flaws.draw_clip(scene, rng, _draw_labels(rng) | {'semantic': 'Good'})
-    frames.append(_seen(clip, rng.random() < soft_share, rng))
+    frames.append(_select_frames(clip, rng.random() < soft_share, rng))
     truths.append(truth_of(clip.shown, clip.fidelity, clip.motion))
   return np.stack(frames), truths
 
@@ -223,22 +223,24 @@ def _draw_labels(rng: np.random.Generator) -> dict[str, str]:
   return {dimension: str(rng.choice(LABELS)) for dimension in DIMENSIONS}
 
 
-def _seen(clip: ToyClip, is_soft: bool, rng: np.random.Generator) -> np.ndarray:
-  """uint8 [T, H, W, 3], what a critic sees of a clip."""
-  chosen = evenly_spaced_frames(len(clip.frames_thw3), NUM_FRAMES)
-  frames_thw3 = clip.frames_thw3[chosen]
+def _select_frames(
+  clip: ToyClip, is_soft: bool, rng: np.random.Generator
+) -> np.ndarray:
+  """The frames of a clip that a critic reads, uint8 [T, H, W, 3]."""
+  indices = evenly_spaced_frames(len(clip.frames_thw3), NUM_FRAMES)
+  frames_thw3 = clip.frames_thw3[indices]
   return soften(frames_thw3, rng) if is_soft else frames_thw3
 
 
 class ExampleSampler:
-  """Draws a question about a clip, with its answer, each time it is asked.
+  """Samples questions about clips, with their answers.
 
   Args:
     frames_cthw3: of the clips.
-    truths: about them.
+    truths: about each clip.
     tokenizer: of the critic.
-    selection: what the critic sees of each clip.
-    config: of the training.
+    selection: frame selection of all clips.
+    config: of the pretraining.
   """
 
   def __init__(
@@ -256,14 +258,14 @@ class ExampleSampler:
     self._selection = selection
     self._config = config
     self._questions = read_questions(feedback.questions_path())
-    self._known = frozenset(scenes.training_scenes())
+    self._training_scenes = frozenset(scenes.training_scenes())
 
-  def __call__(self, numbers: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
-    """Arrays of these clips, one example for each.
+  def __call__(self, indices: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
+    """Samples a batch with one example for each of these clips.
 
     Args:
-      numbers: of the clips.
-      step: of the training; decides what is drawn.
+      indices: of the clips.
+      step: of the training; seeds the sampling.
 
     Returns:
       As in `CriticBatch`, frames [B, T, H, W, 3], tokens [B, N], targets
@@ -272,8 +274,8 @@ class ExampleSampler:
     rng = np.random.default_rng((self._config.seed, 1, step))
     training = self._config.training
     progress = training.optimizer.cycles * step / training.steps % 1.0
-    drawn = [
-      self.draw(self._truths[number], rng, progress) for number in numbers
+    examples = [
+      self.draw(self._truths[index], rng, progress) for index in indices
     ]
     tokens_bn, is_target_bn = pad_sequences(
       [
@@ -282,20 +284,20 @@ class ExampleSampler:
           question,
           self._selection,
           answer,
-          # As in published feedback, and as critics are asked.
+          # Both formats: of published feedback, and of inference.
           space_before_caption=bool(rng.integers(2)),
         )
-        for caption, question, answer in drawn
+        for caption, question, answer in examples
       ],
       self._tokenizer.pad_id,
       self._selection.num_positions + self._config.text_places,
     )
     weight_b = [
       1.0 if question == DESCRIBE else self._config.label_weight
-      for _, question, _ in drawn
+      for _, question, _ in examples
     ]
     return (
-      self._frames_cthw3[numbers],
+      self._frames_cthw3[indices],
       tokens_bn,
       is_target_bn,
       np.array(weight_b, np.float32),
@@ -304,12 +306,13 @@ class ExampleSampler:
   def draw(
     self, truth: Measured, rng: np.random.Generator, progress: float
   ) -> tuple[str, str, str]:
-    """Caption, question and answer for a clip.
+    """Samples caption, question and answer for a clip.
 
     Args:
       truth: about the clip.
-      rng: draws the kind of question.
-      progress: share of the cycle that is behind, which decides how often.
+      rng: random generator.
+      progress: completed fraction of the learning rate cycle, on which the
+        frequencies of the types of questions depend.
     """
     config = self._config
     describes, compares = (
@@ -320,8 +323,8 @@ class ExampleSampler:
     kind = rng.random()
     if kind < describes:
       verdicts = checkers.judge(shown, truth)
-      told = [verdicts[name].rationale for name in ('fidelity', 'motion')]
-      return '', DESCRIBE, ' '.join((shown.caption, *told))
+      rationales = [verdicts[name].rationale for name in ('fidelity', 'motion')]
+      return '', DESCRIBE, ' '.join((shown.caption, *rationales))
     if kind < describes + compares:
       return self._draw_compared(shown, truth, rng)
     dimension = str(rng.choice(DIMENSIONS))
@@ -333,7 +336,7 @@ class ExampleSampler:
   def _draw_compared(
     self, shown: Scene, truth: Measured, rng: np.random.Generator
   ) -> tuple[str, str, str]:
-    """Caption, question and answer about one attribute, whatever the others."""
+    """Caption, question and answer about one attribute, ignoring the others."""
     name = str(rng.choice(scenes.ATTRIBUTES))
     wanted = getattr(shown, name)
     if rng.integers(2):
@@ -342,38 +345,38 @@ class ExampleSampler:
     while True:
       asked = self._draw_asked(shown, rng)
       asked = dataclasses.replace(asked, **{name: wanted})
-      if asked in self._known:
+      if asked in self._training_scenes:
         break
-    differs_there = dataclasses.replace(shown, **{name: wanted})
-    verdict = checkers.judge(differs_there, truth)['semantic']
+    differs_in_name = dataclasses.replace(shown, **{name: wanted})
+    verdict = checkers.judge(differs_in_name, truth)['semantic']
     label = 'Good' if verdict.label == 'Good' else 'Bad'
     answer = f'{label}. {verdict.rationale}'
     return asked.caption, COMPARE.format(name), answer
 
   def _draw_asked(self, shown: Scene, rng: np.random.Generator) -> Scene:
-    """A caption for a clip, which fits equally often well, half or badly."""
+    """Samples a caption for a clip, with uniform labels for their match."""
     label = str(rng.choice(LABELS))
     while True:
-      # What passes for another as a label says does so the other way round.
+      # Mismatches are symmetric in the scenes asked for and shown.
       asked = flaws.draw_mismatch(shown, label, rng)
-      if asked in self._known:
+      if asked in self._training_scenes:
         return asked
 
 
 def pad_sequences(
   sequences: Sequence[tuple[list[int], list[bool]]], pad_id: int, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Tokens int32 and targets bool [B, N] of what `tokenizer.training` gives.
+  """Tokens int32 and targets bool [B, N] of results of `tokenizer.training`.
 
-  The ends of sequences of more than `length` tokens N are cut off.
+  Sequences are truncated or padded to `length` tokens N.
   """
   shape = len(sequences), length
   tokens_bn = np.full(shape, pad_id, np.int32)
   is_target_bn = np.zeros(shape, bool)
-  for row, pair in enumerate(sequences):
-    tokens, is_target = (values[:length] for values in pair)
-    tokens_bn[row, : len(tokens)] = tokens
-    is_target_bn[row, : len(tokens)] = is_target
+  for index, sequence in enumerate(sequences):
+    tokens, is_target = (values[:length] for values in sequence)
+    tokens_bn[index, : len(tokens)] = tokens
+    is_target_bn[index, : len(tokens)] = is_target
   return tokens_bn, is_target_bn
 
 
@@ -393,7 +396,7 @@ def _train_critic(
 ) -> Params:
   def loss_fn(params, frames, tokens_bn, is_target_bn, weight_b, key):
     del key
-    # An answer takes fewer tokens than the text of its sequence.
+    # An answer is at most half of the text.
     loss_bk, is_there_bk, is_right_bk = answer_losses(
       model,
       params,
@@ -401,11 +404,11 @@ def _train_critic(
       config.text_places // 2,
     )
     weight_bk = is_there_bk.astype(jnp.float32).at[:, 0].set(weight_b)
-    is_judged_b = weight_b != 1
-    num_judged = jnp.maximum(jnp.sum(is_judged_b), 1)
+    is_rating_b = weight_b != 1
+    num_ratings = jnp.maximum(jnp.sum(is_rating_b), 1)
     return jnp.sum(weight_bk * loss_bk) / jnp.sum(weight_bk), {
-      'labels right': jnp.sum(is_right_bk[:, 0] * is_judged_b) / num_judged,
-      'label loss': jnp.sum(loss_bk[:, 0] * is_judged_b) / num_judged,
+      'label accuracy': jnp.sum(is_right_bk[:, 0] * is_rating_b) / num_ratings,
+      'label loss': jnp.sum(loss_bk[:, 0] * is_rating_b) / num_ratings,
     }
 
   return train(
@@ -430,12 +433,12 @@ def label_accuracy(
   critic: Critic,
   config: CriticPretrainConfig,
 ) -> dict[str, float]:
-  """How often answers begin with the right token, by dimension.
+  """Accuracy of the first token of answers, by dimension.
 
-  Clips are new ones, for prompts that are held out, as drawn and unsoftened.
+  Clips are of held-out prompts, and not softened.
   """
   rng = np.random.default_rng((config.seed, 2))
-  asked = scenes.held_out_scenes()
+  held_out = scenes.held_out_scenes()
   questions = read_questions(feedback.questions_path())
   tokenizer = critic.open_tokenizer(TEMPLATE)
   selection = critic.frames.select(CLIP)
@@ -446,9 +449,9 @@ def label_accuracy(
 
   num_right = dict.fromkeys(DIMENSIONS, 0)
   for _ in range(config.num_eval_clips):
-    scene = asked[rng.integers(len(asked))]
+    scene = held_out[rng.integers(len(held_out))]
     clip = flaws.draw_clip(scene, rng, _draw_labels(rng))
-    frames_thw3 = _seen(clip, False, rng)
+    frames_thw3 = _select_frames(clip, False, rng)
     tokens_bn, is_target_bn = pad_sequences(
       [
         tokenizer.training(

@@ -1,4 +1,4 @@
-"""The loop in which every network of the toy world is pretrained."""
+"""Training loop for the pretraining stages of the toy world's networks."""
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -26,12 +26,12 @@ _CHECKPOINT_STEPS = 500
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
-  """How long and how fast one of the networks is trained.
+  """Settings of one training stage.
 
   Attributes:
     steps: optimizer steps.
-    batch_size: clips in each.
-    optimizer: see there.
+    batch_size: examples per step.
+    optimizer: optimizer settings.
   """
 
   steps: int
@@ -41,12 +41,12 @@ class StageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
-  """What the stages of a pretraining have in common.
+  """Settings shared by all stages of a pretraining.
 
   Attributes:
-    checkpoints: a folder in which each stage keeps its last ones.
-    seed: of the order of the clips, and of noise.
-    logger: takes the progress.
+    checkpoints: folder for the checkpoints of each stage.
+    seed: of the order of examples, and of noise.
+    logger: for progress.
   """
 
   checkpoints: pathlib.Path
@@ -58,11 +58,11 @@ class Pretraining:
 def pretraining(
   target: pathlib.Path, seed: int, logger: logging.Logger
 ) -> Iterator[Pretraining]:
-  """The pretraining of what `target` will hold.
+  """A pretraining whose result is `target`.
 
-  Its checkpoints lie beside the target, and go when it is there.
+  Its checkpoints are next to the target, and deleted at the end.
   """
-  target = target.absolute()  # Orbax takes no other
+  target = target.absolute()  # required by Orbax
   checkpoints = target.with_name(f'{target.name}_checkpoints')
   yield Pretraining(checkpoints, seed, logger)
   shutil.rmtree(checkpoints)
@@ -73,22 +73,22 @@ def train(
   params: Params,
   loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
   read: Callable[[np.ndarray, int], tuple[np.ndarray, ...]],
-  num_clips: int,
+  num_examples: int,
   config: StageConfig,
   run: Pretraining,
 ) -> Params:
-  """Minimises `loss_fn(params, *read(rows, step), key)`.
+  """Minimises `loss_fn(params, *read(indices, step), key)`.
 
-  Goes on from its last checkpoint; the result is the same as without a stop.
+  Resumes from its last checkpoint, with the same result as without a stop.
 
   Args:
     name: of the stage.
-    params: before it, donated.
-    loss_fn: gives the loss, and numbers to show.
-    read: gives a batch, by the numbers of its clips and the steps made.
-    num_clips: that there are.
-    config: how long and how fast.
-    run: see there.
+    params: initial parameters, donated.
+    loss_fn: returns the loss and metrics.
+    read: returns a batch, given the indices of its examples and the step.
+    num_examples: size of the dataset.
+    config: of the stage.
+    run: the pretraining that it is a stage of.
 
   Returns:
     The parameters after the last step.
@@ -115,58 +115,58 @@ def train(
   ) as checkpoints:
     start = checkpoints.resume_step(config.steps) or 0
     if start:
-      run.logger.info('pretrain: %s: from step %d on', name, start)
-      places = jax.tree.map(lambda leaf: leaf.sharding, state)
-      state, _ = checkpoints.restore(start, state, places)
-    order = _batches(num_clips, config, run.seed)
+      run.logger.info('pretrain: %s: resumed at step %d', name, start)
+      shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+      state, _ = checkpoints.restore(start, state, shardings)
+    batches = _batches(num_examples, config, run.seed)
     with Progress(
       config.steps - start, f'{name} step', logger=run.logger
     ) as progress:
-      for done, rows in enumerate(itertools.islice(order, start, None), start):
-        state, metrics = step(state, key, *read(rows, done))
-        progress.update(1, _note(metrics))
+      for done, indices in enumerate(
+        itertools.islice(batches, start, None), start
+      ):
+        state, metrics = step(state, key, *read(indices, done))
+        progress.update(1, _format(metrics))
         if checkpoints.is_due(done + 1) or done + 1 == config.steps:
           checkpoints.save(done + 1, state, {})
     if start < config.steps:
-      run.logger.info('pretrain: %s: %s', name, _note(metrics))
+      run.logger.info('pretrain: %s: %s', name, _format(metrics))
   return state.trainable
 
 
 def _batches(
-  num_clips: int, config: StageConfig, seed: int
+  num_examples: int, config: StageConfig, seed: int
 ) -> Iterator[np.ndarray]:
-  """Numbers of the clips of each step: all of them in turn, each time anew."""
+  """Indices of the examples of each step, reshuffled in each epoch."""
   rng = np.random.default_rng((seed, config.steps))
   order: list[int] = []
   for _ in range(config.steps):
     while len(order) < config.batch_size:
-      order += rng.permutation(num_clips).tolist()
+      order += rng.permutation(num_examples).tolist()
     yield np.array(order[: config.batch_size])
     del order[: config.batch_size]
 
 
 def classification(
-  scores: Sequence[jax.Array], classes_ba: jax.Array
+  logits: Sequence[jax.Array], classes_ba: jax.Array
 ) -> tuple[jax.Array, list[jax.Array]]:
-  """Mean loss of A classifications, and the share that is right in each.
+  """Mean loss and accuracies of A classification tasks.
 
   Args:
-    scores: of each one, [B, N, classes]: N guesses about every row.
-    classes_ba: int32 [B, A], the truth.
+    logits: of each task, [B, N, classes]: N predictions for every example.
+    classes_ba: int32 [B, A], the true classes.
   """
-  losses, rights = [], []
-  for number, scores_bnk in enumerate(scores):
-    class_bn = jnp.broadcast_to(
-      classes_ba[:, number, None], scores_bnk.shape[:2]
-    )
+  losses, accuracies = [], []
+  for task, logits_bnk in enumerate(logits):
+    class_bn = jnp.broadcast_to(classes_ba[:, task, None], logits_bnk.shape[:2])
     losses.append(
-      optax.softmax_cross_entropy_with_integer_labels(scores_bnk, class_bn)
+      optax.softmax_cross_entropy_with_integer_labels(logits_bnk, class_bn)
     )
-    rights.append(jnp.mean(jnp.argmax(scores_bnk, axis=-1) == class_bn))
-  return sum(map(jnp.mean, losses)) / len(losses), rights
+    accuracies.append(jnp.mean(jnp.argmax(logits_bnk, axis=-1) == class_bn))
+  return sum(map(jnp.mean, losses)) / len(losses), accuracies
 
 
-def _note(metrics: dict[str, Any]) -> str:
+def _format(metrics: dict[str, Any]) -> str:
   return ', '.join(
     f'{name} {float(value):.4g}' for name, value in metrics.items()
   )

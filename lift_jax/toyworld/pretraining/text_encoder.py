@@ -1,11 +1,11 @@
-"""Teaches the text encoder to read captions, before anything is generated.
+"""Pretraining of the toy world's text encoder.
 
-The T5 of CogVideoX has read much text before any video. That of the toy world
-reads captions: one linear map finds each attribute of the scene in each place
-of its output, and is thrown away afterwards. A transformer that had to learn to
-read from videos alone took several times as many of them before a shape moved.
+The T5 of CogVideoX was pretrained on text. The text encoder of the toy world is
+pretrained on captions: a linear head predicts each attribute of the scene from
+each position of its output, and is then discarded. Without this, the
+transformer needs several times as many videos before shapes move.
 
-B captions  S places of a caption  D width  A attributes
+B captions  S token positions  D width  A attributes
 """
 
 import jax
@@ -22,15 +22,15 @@ from lift_jax.toyworld.pretraining.loop import (
 )
 
 
-def words_of(known: tuple[scenes.Scene, ...]) -> np.ndarray:
-  """int32 [B, A]: the number of each word among those of its attribute."""
+def attribute_classes(training: tuple[scenes.Scene, ...]) -> np.ndarray:
+  """int32 [B, A]: index of each attribute's value."""
   return np.array(
     [
       [
         scenes.values_of(name).index(getattr(scene, name))
         for name in scenes.ATTRIBUTES
       ]
-      for scene in known
+      for scene in training
     ],
     np.int32,
   )
@@ -39,39 +39,39 @@ def words_of(known: tuple[scenes.Scene, ...]) -> np.ndarray:
 def train_text_encoder(
   network: FunctionalModel,
   params: Params,
-  known: tuple[scenes.Scene, ...],
+  training: tuple[scenes.Scene, ...],
   tokens_bs: np.ndarray,
   config: StageConfig,
   run: Pretraining,
 ) -> Params:
-  """Parameters of the text encoder.
+  """Trains the text encoder; returns its parameters.
 
   Args:
     network: the text encoder.
-    params: before it, donated.
-    known: scenes to learn from.
+    params: initial parameters, donated.
+    training: scenes to train on.
     tokens_bs: int32, their captions.
-    config: how long and how fast.
-    run: that it is a stage of.
+    config: of the stage.
+    run: the pretraining that it is a stage of.
   """
-  words_ba = words_of(known)
+  classes_ba = attribute_classes(training)
   sizes = [len(scenes.values_of(name)) for name in scenes.ATTRIBUTES]
   width = jax.eval_shape(network, params, tokens_bs[:1]).shape[-1]
   head = jnp.zeros((width, sum(sizes)))
 
-  def loss_fn(trained, tokens_bs, words_ba, key):
+  def loss_fn(trained, tokens_bs, classes_ba, key):
     del key
     text_bsd = network(trained['network'], tokens_bs)
-    scores = jnp.split(text_bsd @ trained['head'], np.cumsum(sizes)[:-1], -1)
-    loss, rights = classification(scores, words_ba)
-    return loss, dict(zip(scenes.ATTRIBUTES, rights, strict=True))
+    logits = jnp.split(text_bsd @ trained['head'], np.cumsum(sizes)[:-1], -1)
+    loss, accuracies = classification(logits, classes_ba)
+    return loss, dict(zip(scenes.ATTRIBUTES, accuracies, strict=True))
 
   trained = train(
     'text encoder',
     {'network': params, 'head': head},
     loss_fn,
-    lambda rows, _: (tokens_bs[rows], words_ba[rows]),
-    len(known),
+    lambda indices, _: (tokens_bs[indices], classes_ba[indices]),
+    len(training),
     config,
     run,
   )

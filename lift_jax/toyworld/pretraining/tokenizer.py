@@ -1,7 +1,7 @@
-"""Tokenizer for captions of the toy world, with one token per word.
+"""Word-level tokenizer for captions of the toy world.
 
-Its vocabulary is that of the grammar; any other word is `<unk>`. Like T5's, it
-pads with token 0 and ends every text with token 1.
+Its vocabulary is that of the captions; other words are `<unk>`. Like T5's
+tokenizer, it pads with token 0 and ends every text with token 1.
 """
 
 import pathlib
@@ -11,12 +11,12 @@ from lift_jax.toyworld import scenes
 
 _SPECIAL = ('<pad>', '</s>', '<unk>')
 
-# Tokens of the longest caption, including its end.
+# Tokens of the longest caption, with its end token.
 MAX_LENGTH = 16
 
 
 def words() -> tuple[str, ...]:
-  """All words and punctuation marks of the captions, sorted."""
+  """Every word and punctuation mark of the captions, sorted."""
   captions = ' '.join(scene.caption for scene in scenes.all_scenes())
   return tuple(sorted(set(re.findall(r'\w+|[^\w\s]', captions.lower()))))
 
@@ -27,13 +27,13 @@ def vocabulary_size() -> int:
 
 def write(folder: pathlib.Path) -> None:
   """Writes tokenizer.json and tokenizer_config.json for transformers."""
-  # transformers takes seconds to import.
+  # Imported here, as transformers takes seconds to import.
   import tokenizers
   from tokenizers import models, normalizers, pre_tokenizers, processors
   from transformers import PreTrainedTokenizerFast
 
   pad, end, unknown = _SPECIAL
-  ids = {token: number for number, token in enumerate((*_SPECIAL, *words()))}
+  ids = {token: index for index, token in enumerate((*_SPECIAL, *words()))}
   tokenizer = tokenizers.Tokenizer(models.WordLevel(ids, unk_token=unknown))
   tokenizer.normalizer = normalizers.Lowercase()
   tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

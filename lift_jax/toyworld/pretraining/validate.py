@@ -1,11 +1,11 @@
-"""How often the checkers say of a clip what is true.
+"""Validates the toy world's checkers on clips with known flaws.
 
   python -m lift_jax.toyworld.pretraining.validate [--num_clips=2000] [--seed=0]
 
-Prints one table for each dimension and condition, rows the truth and columns
-the verdict: of the clips as they are drawn, after a file of the kind that
-`lift sample` writes, and after what a small video autoencoder does to colours
-and edges. Then, how often simulated people agree.
+Prints a confusion matrix for each dimension and condition, with rows the truth
+and columns the verdict: of clips as rendered, after encoding as mp4 like
+`lift sample`, and after the blur and noise of a small video autoencoder. Then
+the agreement of simulated annotators.
 """
 
 import argparse
@@ -23,19 +23,18 @@ from lift_jax.toyworld.checkers import Verdict
 from lift_jax.toyworld.flaws import ToyClip
 from lift_jax.toyworld.render import blurred
 
-# What an autoencoder is taken to do: a blur in pixels of 32, an error of all
-# colours of a clip, and one of each value, in levels of 255.
+# Simulated autoencoder: standard deviations of a blur, in pixels of 32, of a
+# tint of the full clip and of noise per value, in levels of 255.
 _SOFT_BLUR, _SOFT_TINT, _SOFT_NOISE = 0.5, 5.0, 2.0
 
 
 @dataclasses.dataclass
 class Result:
-  """How clips were judged under one condition.
+  """Verdicts on clips under one condition.
 
   Attributes:
     confusion_dll: [dimensions, labels, labels], clips by truth and verdict.
-    num_named: verdicts on fidelity and motion that are right, not Good, and
-      name what is wrong.
+    num_named: those of `num_to_name` that name the right flaw.
     num_to_name: right verdicts on fidelity and motion that are not Good.
     verdicts: of each clip, by dimension.
   """
@@ -46,22 +45,22 @@ class Result:
   verdicts: list[dict[str, Verdict]] = dataclasses.field(default_factory=list)
 
   def agreement(self) -> dict[str, float]:
-    """The share of right labels, by dimension."""
+    """The fraction of right labels by dimension."""
     right_d = self.confusion_dll.diagonal(0, 1, 2).sum(1)
     rates_d = right_d / self.confusion_dll.sum((1, 2))
     return dict(zip(DIMENSIONS, rates_d.tolist(), strict=True))
 
 
 def draw(index: int, seed: int, size: int = 32) -> ToyClip:
-  """Clip number `index` of a set: any scene, with flaws by lot."""
+  """Clip `index` of a set: a random scene with random flaws."""
   rng = np.random.default_rng((seed, index))
-  every = tuple(scenes.all_scenes())
-  asked = every[rng.integers(len(every))]
+  all_scenes = tuple(scenes.all_scenes())
+  asked = all_scenes[rng.integers(len(all_scenes))]
   return flaws.draw_clip(asked, rng, height=size, width=size)
 
 
 def round_trip(frames_thw3: np.ndarray) -> np.ndarray:
-  """The frames after an mp4 file."""
+  """The frames after encoding to mp4 and decoding."""
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'clip.mp4'
     video.write_mp4(path, frames_thw3, flaws.FPS)
@@ -69,7 +68,7 @@ def round_trip(frames_thw3: np.ndarray) -> np.ndarray:
 
 
 def soften(frames_thw3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """The frames as a small autoencoder might give them back."""
+  """The frames after a simulated small autoencoder."""
   sigma = _SOFT_BLUR * min(frames_thw3.shape[1:3]) / 32
   soft_3thw = blurred(np.moveaxis(frames_thw3, -1, 0).astype(float), sigma)
   soft_thw3 = np.moveaxis(soft_3thw, 0, -1) + rng.normal(0, _SOFT_TINT, 3)
@@ -80,16 +79,16 @@ def soften(frames_thw3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def validate(
   clips: Sequence[ToyClip], change: Callable[[int, np.ndarray], np.ndarray]
 ) -> Result:
-  """Judges clips after a change of their frames, given number and frames."""
+  """Judges clips after `change(index, frames)` of their frames."""
   num_labels = len(LABELS)
   result = Result(np.zeros((len(DIMENSIONS), num_labels, num_labels), int))
   for index, clip in enumerate(clips):
     verdicts = checkers.check(clip.caption, change(index, clip.frames_thw3))
     result.verdicts.append(verdicts)
-    for place, dimension in enumerate(DIMENSIONS):
+    for number, dimension in enumerate(DIMENSIONS):
       truth, verdict = clip.labels[dimension], verdicts[dimension]
       row, column = LABELS.index(truth), LABELS.index(verdict.label)
-      result.confusion_dll[place, row, column] += 1
+      result.confusion_dll[number, row, column] += 1
       if dimension != 'semantic' and verdict.label == truth != 'Good':
         result.num_to_name += 1
         result.num_named += verdict.kinds == (getattr(clip, dimension).kind,)
@@ -115,7 +114,7 @@ def _print(title: str, result: Result) -> None:
   )
 
 
-def _print_people(
+def _print_annotators(
   clips: Sequence[ToyClip],
   all_verdicts: Sequence[dict[str, Verdict]],
   seed: int,
@@ -135,7 +134,7 @@ def _print_people(
     for dimension, truth in clip.labels.items():
       labels = [rating[dimension].label for rating in item.ratings]
       num_right[dimension] += annotators.settle(labels) == truth
-  print(f'\n{len(annotators.ANNOTATORS)} people, drawn clips')
+  print(f'\n{len(annotators.ANNOTATORS)} annotators, rendered clips')
   for dimension, rates in annotators.agreement(rated).items():
     print(
       f'{dimension:<10} pairs agree {rates["pairs"]:.1%}, all '
@@ -152,7 +151,7 @@ def main() -> None:
   given = parser.parse_args()
   clips = [draw(i, given.seed, given.size) for i in range(given.num_clips)]
   conditions = {
-    'as drawn': lambda _, frames: frames,
+    'as rendered': lambda _, frames: frames,
     'after mp4': lambda _, frames: round_trip(frames),
     'softened': lambda index, frames: soften(
       frames, np.random.default_rng((given.seed, index, 1))
@@ -162,7 +161,7 @@ def main() -> None:
   for title, change in conditions.items():
     results[title] = validate(clips, change)
     _print(f'{given.num_clips} clips, {title}', results[title])
-  _print_people(clips, results['as drawn'].verdicts, given.seed)
+  _print_annotators(clips, results['as rendered'].verdicts, given.seed)
 
 
 if __name__ == '__main__':

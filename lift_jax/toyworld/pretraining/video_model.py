@@ -1,17 +1,15 @@
-"""A tiny text-to-video model of the toy world, made from nothing.
+"""Pretraining of the toy world's text-to-video model from scratch.
 
-What LiFT starts from, a model that follows its prompts half-heartedly, is made
-here by training on clips of which half are flawed: first the autoencoder, then
-the text encoder (`text_encoder`), then the transformer with both as they are.
-The result is a folder like any published one. `lift demo --from_scratch` does
-the same.
+LiFT starts from an imperfect model. This one is trained on clips of which half
+are flawed: first the autoencoder, then the text encoder (`text_encoder`), then
+the transformer with both frozen. The result is a folder in the published
+format. `lift demo --from_scratch` runs it.
 
-The transformer learns from much noise to little. At the last timestep there is
-nothing but the caption to go by: what a caption means is learned there first,
-and several times faster than among all timesteps. Then come the timesteps where
-shapes are decided, and then all; most of the error at little noise is none that
-can be learned, and drowns the rest. Flaws come last: what is wrong with half of
-the clips hides what they have in common.
+The transformer is trained on a curriculum from high to low noise. At the last
+timestep the caption is the only information: its meaning is learned there
+several times faster than with all timesteps. Then follow the timesteps that
+determine shapes, then all; most of the error at low noise is irreducible and
+dominates the loss. Flawed clips come last, as flaws slow down learning.
 
 B batch  T frames  H W height and width  F h w those of latents  C channels
 S text tokens
@@ -49,30 +47,30 @@ from lift_jax.training.step import LatentBatch, draw, predict
 _CLIP = (9, 32, 32)  # frames, height, width
 _ENCODE_BATCH = 32
 
-# Of the error of the autoencoder: what contrast counts more than none, and
-# where it turns from square to absolute; both in units of half the range.
+# Loss of the autoencoder: additional weight per contrast, and the error at
+# which the loss changes from quadratic to linear; in units of half the range.
 _SHAPE_WEIGHT = 8.0
 _SMOOTH = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
-  """Sizes of the model, and what it is trained on.
+  """Sizes of the model, its training data and stages.
 
   Attributes:
-    sizes: of the model; its seed is that of clips and noise, too, and the
-      scaling_factor of its VAE is measured.
-    num_clips: drawn once, for both networks.
-    flawed_share: part of them that has a flaw or more.
-    autoencoder: training of the VAE.
-    kl_weight: of the divergence of its posterior, per latent value.
-    reading: training of the text encoder.
+    sizes: of the model; its seed is also that of clips and noise, and the
+      scaling_factor of its VAE is computed.
+    num_clips: size of the training set of VAE and transformer.
+    flawed_share: fraction of flawed clips.
+    autoencoder: stage of the VAE.
+    kl_weight: of the KL divergence of its posterior, per latent value.
+    reading: stage of the text encoder.
     draft: of the transformer, at the last timestep, on clips without flaws.
-    outline: then at the later half of the timesteps, without flaws as well.
-    clean: then at all timesteps, still without flaws.
+    outline: then at the later half of the timesteps, without flaws.
+    clean: then at all timesteps, without flaws.
     diffusion: then with flaws.
-    caption_dropout: share of captions replaced by the empty one.
-    dtype: of the weights as they are stored.
+    caption_dropout: fraction of captions replaced by the empty one.
+    dtype: of the stored weights.
   """
 
   sizes: RandomModelConfig
@@ -92,19 +90,19 @@ class PretrainConfig:
 def draw_clips(
   num_clips: int, flawed_share: float, seed: int
 ) -> tuple[np.ndarray, list[str]]:
-  """uint8 [B, T, H, W, 3] and captions, none of which is held out."""
+  """Renders clips of training scenes: uint8 [B, T, H, W, 3] and captions."""
   rng = np.random.default_rng(seed)
-  known = scenes.training_scenes()
+  training = scenes.training_scenes()
   frames_bthw3 = np.empty((num_clips, *_CLIP, 3), np.uint8)
   captions = []
-  for number in range(num_clips):
-    scene = known[rng.integers(len(known))]
+  for index in range(num_clips):
+    scene = training[rng.integers(len(training))]
     labels = dict.fromkeys(DIMENSIONS, 'Good')
     clip = flaws.draw_clip(scene, rng, labels)
     if rng.random() < flawed_share:
       while set(clip.labels.values()) == {'Good'}:
         clip = flaws.draw_clip(scene, rng)
-    frames_bthw3[number] = clip.frames_thw3
+    frames_bthw3[index] = clip.frames_thw3
     captions.append(clip.caption)
   return frames_bthw3, captions
 
@@ -112,14 +110,14 @@ def draw_clips(
 def make_autoencoder(
   target: pathlib.Path, config: PretrainConfig, logger: logging.Logger
 ) -> None:
-  """Trains the VAE; writes a model folder in which the other weights lack.
+  """Trains the VAE; writes a model folder without the other weights.
 
   Args:
-    target: the folder to write; one that is there is replaced.
-    config: of the training.
-    logger: takes the progress.
+    target: the folder to write; an existing one is replaced.
+    config: of the pretraining.
+    logger: for progress.
   """
-  frames_bthw3, _ = _draw(config, logger)
+  frames_bthw3, _ = _draw_clips(config, logger)
   with (
     pretraining(target, config.sizes.seed, logger) as run,
     atomic_folder(target) as partial,
@@ -129,7 +127,7 @@ def make_autoencoder(
     params = train_autoencoder(model, frames_bthw3, config, run)
     mean_b, _ = encode_all(model, params, frames_bthw3, logger)
     factor = round(1 / float(np.std(mean_b)), 5)
-    logger.info('pretrain: latents are scaled by %g', factor)
+    logger.info('pretrain: scaling factor of latents: %g', factor)
     vae = dataclasses.replace(model.vae, scaling_factor=factor)
     model = dataclasses.replace(model, vae=vae)
     generator_folder.write_configs(model, partial)
@@ -142,14 +140,14 @@ def make_model(
   config: PretrainConfig,
   logger: logging.Logger,
 ) -> None:
-  """Trains text encoder and transformer; writes the whole model's folder.
+  """Trains text encoder and transformer; writes the full model.
 
   Args:
-    target: the folder to write, in the published layout; one that is there is
+    target: the folder to write, in the published format; an existing one is
       replaced.
-    autoencoder: what `make_autoencoder` has written.
-    config: of the training.
-    logger: takes the progress.
+    autoencoder: the folder that `make_autoencoder` wrote.
+    config: of the pretraining.
+    logger: for progress.
   """
   model = open_model(autoencoder)
   vae_params = model.load('vae', model.declare('vae'), None, jnp.float32)
@@ -157,7 +155,7 @@ def make_model(
     (*encode_all(model, vae_params, frames, logger), _tokens(model, captions))
     for frames, captions in (
       draw_clips(config.num_clips, 0.0, config.sizes.seed + 1),
-      _draw(config, logger),
+      _draw_clips(config, logger),
     )
   )
   last = model.schedule.num_train_timesteps - 1
@@ -188,17 +186,18 @@ def make_model(
       )
 
 
-def _draw(
+def _draw_clips(
   config: PretrainConfig, logger: logging.Logger
 ) -> tuple[np.ndarray, list[str]]:
-  logger.info('pretrain: drawing %d clips', config.num_clips)
+  logger.info('pretrain: rendering %d clips', config.num_clips)
   return draw_clips(config.num_clips, config.flawed_share, config.sizes.seed)
 
 
 def empty_model(path: pathlib.Path, config: PretrainConfig) -> VideoModel:
-  model = generators.of_sizes(config.sizes, path=path)
-  named = {'tokenizer': ['transformers', 'PreTrainedTokenizerFast']}
-  return dataclasses.replace(model, index={**model.index, **named})
+  """A model without weights, with the index of its folder."""
+  model = generators.from_sizes(config.sizes, path=path)
+  tokenizer_class = {'tokenizer': ['transformers', 'PreTrainedTokenizerFast']}
+  return dataclasses.replace(model, index={**model.index, **tokenizer_class})
 
 
 def _init(network: FunctionalModel, seed: int) -> Params:
@@ -211,11 +210,11 @@ def train_autoencoder(
   config: PretrainConfig,
   run: Pretraining,
 ) -> Params:
-  """Parameters of the VAE, fp32.
+  """Trains the VAE; returns its parameters, fp32.
 
-  The error is a smooth absolute difference: squares alone would leave edges
-  soft. It counts more where a clip is not of the colour that it has on average:
-  a shape takes a twentieth of the image and is what all is about.
+  The reconstruction loss is a smooth absolute error, as with squared errors
+  edges stay blurred. Pixels that differ from the mean colour of the clip have a
+  higher weight, as shapes cover only a twentieth of the image.
   """
   network = model.declare('vae')
   params = _init(network, config.sizes.seed)
@@ -225,8 +224,8 @@ def train_autoencoder(
     mean, logvar = network(params, video, method='encode')
     noise = jax.random.normal(key, mean.shape)
     latents = mean + jnp.exp(0.5 * logvar) * noise
-    again = network(params, latents, method='decode')
-    difference = jnp.abs(again - video)
+    decoded = network(params, latents, method='decode')
+    difference = jnp.abs(decoded - video)
     contrast = jnp.abs(video - jnp.mean(video, (1, 2, 3), keepdims=True))
     weight = 1 + _SHAPE_WEIGHT * jnp.max(contrast, axis=-1, keepdims=True)
     smooth = jnp.sqrt(difference**2 + _SMOOTH**2) - _SMOOTH
@@ -242,7 +241,7 @@ def train_autoencoder(
     'autoencoder',
     params,
     loss_fn,
-    lambda rows, _: (frames_bthw3[rows],),
+    lambda indices, _: (frames_bthw3[indices],),
     len(frames_bthw3),
     config.autoencoder,
     run,
@@ -266,9 +265,9 @@ def encode_all(
   parts = []
   with Progress(len(frames_bthw3), 'clip', logger=logger) as progress:
     for start in range(0, len(frames_bthw3), _ENCODE_BATCH):
-      rows = frames_bthw3[start : start + _ENCODE_BATCH]
-      parts.append(jax.tree.map(np.asarray, encode(params, rows)))
-      progress.update(len(rows))
+      batch = frames_bthw3[start : start + _ENCODE_BATCH]
+      parts.append(jax.tree.map(np.asarray, encode(params, batch)))
+      progress.update(len(batch))
   mean_b, logvar_b = zip(*parts, strict=True)
   return np.concatenate(mean_b), np.concatenate(logvar_b)
 
@@ -276,13 +275,13 @@ def encode_all(
 def train_text_encoder(
   model: VideoModel, config: PretrainConfig, run: Pretraining
 ) -> Params:
-  """Parameters of the text encoder, fp32; see `text_encoder`."""
+  """Trains the text encoder; returns its parameters, fp32."""
   network = model.declare('text_encoder')
-  known = scenes.training_scenes()
-  tokens_bs = _tokens(model, [scene.caption for scene in known])
+  training = scenes.training_scenes()
+  tokens_bs = _tokens(model, [scene.caption for scene in training])
   params = _init(network, config.sizes.seed + 1)
   return text_encoder.train_text_encoder(
-    network, params, known, tokens_bs, config.reading, run
+    network, params, training, tokens_bs, config.reading, run
   )
 
 
@@ -301,23 +300,23 @@ def train_transformer(
   first_timestep: int,
   run: Pretraining,
 ) -> Params:
-  """Parameters of the transformer, fp32.
+  """Trains the transformer in one stage; returns its parameters, fp32.
 
   Args:
-    model: configs of it and the text encoder, and the scaling factor.
-    params: before it, donated.
+    model: the model.
+    params: initial parameters, donated.
     text_params: of the text encoder.
     data: posterior mean and log variance [B, F, h, w, C], tokens [B, S].
-    config: of the training.
-    stage: field of `config` that says how long and how fast.
-    first_timestep: the least noise; those from here on are drawn evenly.
-    run: that it is a stage of.
+    config: of the pretraining.
+    stage: the field of `config` with the settings of the stage.
+    first_timestep: the first of the timesteps, which are sampled uniformly.
+    run: the pretraining that it is a stage of.
   """
   network, text_encoder = map(model.declare, ('transformer', 'text_encoder'))
   num_timesteps = model.schedule.num_train_timesteps
   null_tokens = _tokens(model, [''])
 
-  # The first timestep is handed over, so that stages can share a program.
+  # The first timestep is an argument, so that stages can share a program.
   def loss_fn(params, first_timestep, mean, logvar, tokens_bs, key):
     tokens_bs = jnp.concatenate([tokens_bs, null_tokens])
     text_bsd = text_encoder(text_params, tokens_bs)
@@ -340,9 +339,9 @@ def train_transformer(
     stage,
     params,
     loss_fn,
-    lambda rows, _: (
+    lambda indices, _: (
       np.int32(first_timestep),
-      *(array[rows] for array in data),
+      *(array[indices] for array in data),
     ),
     len(data[2]),
     getattr(config, stage),
@@ -353,5 +352,5 @@ def train_transformer(
 def later(
   timesteps: jax.Array, first: int | jax.Array, count: int
 ) -> jax.Array:
-  """Timesteps drawn evenly from all `count`, moved to those from `first` on."""
+  """Maps uniform timesteps in [0, count) to uniform ones in [first, count)."""
   return first + timesteps * (count - first) // count

@@ -1,11 +1,11 @@
-"""Teaches a critic to see, before it is taught to answer.
+"""Pretraining of the toy critic's vision tower and projector.
 
-Published critics are built on vision towers that have seen many images. Here
-tower and projector learn from single frames what a clip shows, where the shape
-is and what is wrong with the image: one linear map reads all of it from the
-mean of a frame's tokens, and is thrown away afterwards.
+Published critics are built on pretrained vision towers. Here tower and
+projector are pretrained on single frames: a linear head on the mean of a
+frame's tokens predicts the attributes of the scene, the flaw of the image and
+the position of the shape, and is then discarded.
 
-C clips  T frames of each  H W height and width  A attributes  D width of tokens
+C clips  T frames of each  H W height and width  A attributes  D token width
 """
 
 from collections.abc import Sequence
@@ -24,49 +24,49 @@ from lift_jax.toyworld.pretraining.loop import (
   train,
 )
 
-# What a single frame can tell of a scene.
+# Attributes of a scene that are visible in a single frame.
 _ATTRIBUTES = ('size', 'colour', 'shape', 'background')
 _FIDELITY = tuple(
   (kind, label) for kind in flaws.FIDELITY_KINDS for label in ('Normal', 'Bad')
 )
 
-# Levels by which a pixel differs from the background before it counts as part
-# of the shape: more than most noise does.
-_LEAST_CONTRAST = 60.0
+# Minimum difference of the shape's pixels from the background, in levels; above
+# that of most noise.
+_MIN_CONTRAST = 60.0
 
-# Of a place, half an image being 1, beside the mean of the classifications.
-_PLACE_WEIGHT = 2.0
+# Weight of the position error, in units of half an image, in the loss.
+_POSITION_WEIGHT = 2.0
 
 _PARTS = ('vision_tower', 'projector')
 
 
 def num_classes() -> list[int]:
-  """Of each of the A things that a frame is classified by."""
+  """Number of classes of each of the A classification tasks."""
   attributes = [len(scenes.values_of(name)) for name in _ATTRIBUTES]
   return [*attributes, 1 + len(_FIDELITY)]
 
 
 def classes_of(truths: Sequence[Measured]) -> np.ndarray:
-  """int32 [C, A]: words of the scene, and the flaw of the image or none."""
-  rows = []
+  """int32 [C, A]: values of attributes, and the flaw of the image or 0."""
+  classes = []
   for truth in truths:
-    row = [
+    attributes = [
       scenes.values_of(name).index(truth.shown[name]) for name in _ATTRIBUTES
     ]
-    found = [
+    flaw = [
       number
       for number, (kind, label) in enumerate(_FIDELITY, 1)
       if truth.fidelity[kind] == flaws.STRENGTHS[kind][label]
     ]
-    rows.append([*row, *(found or [0])])
-  return np.array(rows, np.int32)
+    classes.append([*attributes, *(flaw or [0])])
+  return np.array(classes, np.int32)
 
 
-def places_of(frames_cthw3: np.ndarray) -> np.ndarray:
-  """fp32 [C, T, 2]: where the shape is in each frame, x and y in [-1, 1].
+def shape_positions(frames_cthw3: np.ndarray) -> np.ndarray:
+  """fp32 [C, T, 2]: position of the shape in each frame, x and y in [-1, 1].
 
-  That is the mean of the pixels that differ from the edge of the image; zero
-  where none does.
+  The mean position of pixels that differ from the border of the image, or zero
+  if there are none.
   """
   edge_ctn3 = np.concatenate(
     [
@@ -77,15 +77,15 @@ def places_of(frames_cthw3: np.ndarray) -> np.ndarray:
     ],
     axis=2,
   )
-  ground_ct113 = np.median(edge_ctn3, axis=2)[:, :, None, None]
-  away_cthw = np.abs(frames_cthw3 - ground_ct113).sum(-1)
-  weight_cthw = np.maximum(away_cthw - _LEAST_CONTRAST, 0)
+  background_ct113 = np.median(edge_ctn3, axis=2)[:, :, None, None]
+  contrast_cthw = np.abs(frames_cthw3 - background_ct113).sum(-1)
+  weight_cthw = np.maximum(contrast_cthw - _MIN_CONTRAST, 0)
   total_ct = np.maximum(weight_cthw.sum((2, 3)), 1e-6)
-  places = []
+  positions = []
   for axis, size in ((2, frames_cthw3.shape[3]), (3, frames_cthw3.shape[2])):
-    across = np.linspace(-1, 1, size)
-    places.append((weight_cthw.sum(axis) * across).sum(-1) / total_ct)
-  return np.stack(places, axis=-1).astype(np.float32)
+    coordinates = np.linspace(-1, 1, size)
+    positions.append((weight_cthw.sum(axis) * coordinates).sum(-1) / total_ct)
+  return np.stack(positions, axis=-1).astype(np.float32)
 
 
 def train_vision(
@@ -96,53 +96,60 @@ def train_vision(
   config: StageConfig,
   run: Pretraining,
 ) -> Params:
-  """Parameters of the critic with another vision tower and projector.
+  """Trains vision tower and projector; returns the parameters of the critic.
 
   Args:
     model: the critic.
-    params: before it, donated; the language model stays as it is.
+    params: initial parameters, donated; the language model is frozen.
     frames_cthw3: uint8 [C, T, H, W, 3].
     truths: about each clip.
-    config: how long and how fast.
-    run: that it is a stage of.
+    config: of the stage.
+    run: the pretraining that it is a stage of.
   """
   classes_ca, sizes = classes_of(truths), num_classes()
-  # In parts, as all of them in fp64 would be gigabytes.
-  places_ct2 = np.concatenate(
-    [places_of(part) for part in np.array_split(frames_cthw3, 64)]
+  # In parts, as all frames in fp64 would be gigabytes.
+  positions_ct2 = np.concatenate(
+    [shape_positions(part) for part in np.array_split(frames_cthw3, 64)]
   )
   width = jax.eval_shape(
     lambda: model(params, frames_cthw3[:1], method='encode_frames')
   ).shape[-1]
-  seen = {part: params[part] for part in _PARTS}
-  fixed = {part: value for part, value in params.items() if part not in seen}
+  vision = {part: params[part] for part in _PARTS}
+  frozen = {part: value for part, value in params.items() if part not in vision}
   head = jnp.zeros((width + 1, sum(sizes) + 2))
 
-  def loss_fn(trained, frames_bthw3, classes_ba, places_bt2, key):
+  def loss_fn(trained, frames_bthw3, classes_ba, positions_bt2, key):
     del key
     batch, num_frames = frames_bthw3.shape[:2]
     tokens = model(
-      trained['seen'] | fixed, frames_bthw3, method='encode_frames'
+      trained['vision'] | frozen, frames_bthw3, method='encode_frames'
     )
     frame_btd = jnp.mean(tokens.reshape(batch, num_frames, -1, width), axis=2)
-    # Scaled as the norm before the first layer of the decoder scales tokens.
-    size_bt1 = jnp.sqrt(jnp.mean(frame_btd**2, axis=-1, keepdims=True) + 1e-6)
-    said_bt = frame_btd / size_bt1 @ trained['head'][:-1]
-    said_bt = said_bt + trained['head'][-1][None, None]
-    *scores, place_bt2 = jnp.split(said_bt, np.cumsum(sizes), axis=-1)
-    loss, rights = classification(scores, classes_ba)
-    away = jnp.mean(jnp.abs(place_bt2 - places_bt2))
+    # RMS norm, as before the first layer of the decoder.
+    rms_bt1 = jnp.sqrt(jnp.mean(frame_btd**2, axis=-1, keepdims=True) + 1e-6)
+    out_bt = frame_btd / rms_bt1 @ trained['head'][:-1]
+    out_bt = out_bt + trained['head'][-1][None, None]
+    *logits, predicted_bt2 = jnp.split(out_bt, np.cumsum(sizes), axis=-1)
+    loss, accuracies = classification(logits, classes_ba)
+    position_error = jnp.mean(jnp.abs(predicted_bt2 - positions_bt2))
     names = (*_ATTRIBUTES, 'fidelity')
-    told = dict(zip(names, rights, strict=True)) | {'away': away}
-    return loss + _PLACE_WEIGHT * away, told
+    metrics = dict(zip(names, accuracies, strict=True))
+    return (
+      loss + _POSITION_WEIGHT * position_error,
+      metrics | {'position error': position_error},
+    )
 
   trained = train(
     'vision',
-    {'seen': seen, 'head': head},
+    {'vision': vision, 'head': head},
     loss_fn,
-    lambda rows, _: (frames_cthw3[rows], classes_ca[rows], places_ct2[rows]),
+    lambda indices, _: (
+      frames_cthw3[indices],
+      classes_ca[indices],
+      positions_ct2[indices],
+    ),
     len(truths),
     config,
     run,
   )
-  return fixed | trained['seen']
+  return frozen | trained['vision']

@@ -1,4 +1,4 @@
-"""The arithmetic of throughput figures."""
+"""FLOPs of the CogVideoX transformer."""
 
 import pytest
 

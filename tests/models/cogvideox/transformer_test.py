@@ -1,4 +1,4 @@
-"""CogVideoX transformer against diffusers, and what follows from its sizes."""
+"""CogVideoX transformer compared with diffusers, and its sizes."""
 
 import math
 
@@ -182,7 +182,7 @@ class BehaviourTest(parameterized.TestCase):
       1e-5,
     )
 
-  def test_bf16_drifts_little(self):
+  def test_bf16_error(self):
     """2B was published in fp16, which TPUs lack."""
     module = reference(rotary=False)
     config = TransformerConfig.from_json(module.config)
@@ -198,7 +198,7 @@ class BehaviourTest(parameterized.TestCase):
   def test_wrong_text_length(self):
     model = declare(TransformerConfig.from_json(TINY))
     latents, text, times = inputs()
-    with pytest.raises(ValueError, match='6 text tokens, the model takes 7'):
+    with pytest.raises(ValueError, match='expected 7 text tokens, got 6'):
       jax.eval_shape(model, model.abstract_params, latents, text[:, :6], times)
 
   @parameterized.parameters(

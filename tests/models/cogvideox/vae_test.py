@@ -1,4 +1,4 @@
-"""The video autoencoder against diffusers' AutoencoderKLCogVideoX."""
+"""The video autoencoder compared with diffusers' AutoencoderKLCogVideoX."""
 
 import functools
 import json
@@ -57,7 +57,7 @@ def model_of(config, dtype=jnp.float32):
 
 @functools.cache
 def reference(config):
-  """A random diffusers model; every parameter is moved off its default."""
+  """A random diffusers model; no parameter has its default value."""
   torch.manual_seed(0)
   model = diffusers.AutoencoderKLCogVideoX.from_config(config.to_json())
   with torch.no_grad():
@@ -68,7 +68,7 @@ def reference(config):
 
 @functools.cache
 def ours(config):
-  """Parameters carried across, and compiled encode and decode."""
+  """Converted parameters, and compiled encode and decode."""
   model = model_of(config)
   params = torch_weights.params_from_torch(
     vae_convert.VAE_TABLE, model.abstract_params, reference(config)
@@ -116,7 +116,7 @@ def uniform(*shape, seed=1):
 
 def assert_close(actual, expected):
   assert actual.dtype == jnp.float32
-  # The case says something: the output is not nearly constant.
+  # The test is meaningful: the output is not nearly constant.
   assert np.std(expected) > 1e-2 * np.abs(expected).max()
   error = torch_weights.scaled_error(actual, expected)
   assert error <= TOLERANCE, error
@@ -149,7 +149,7 @@ class ParityTest(parameterized.TestCase):
   def test_tiled_with_all_blocks(self):
     check_decode(TINY, uniform(1, 3, 6, 7, 3), True)
 
-  def test_tiling_rests_if_one_tile_holds_all(self):
+  def test_no_tiling_if_one_tile_is_enough(self):
     params, encode, decode = ours(SHALLOW)
     video, latents = uniform(1, 1, 12, 10, 3), uniform(1, 1, 6, 5, 3)
     np.testing.assert_array_equal(
@@ -216,8 +216,8 @@ class CausalityTest(absltest.TestCase):
     self.assertEqual(moved.tolist(), [False, True, True, True, False, False])
 
 
-class FormsTest(parameterized.TestCase):
-  """CPUs run the convolution in another form than accelerators."""
+class FrameByFrameTest(parameterized.TestCase):
+  """The implementation of convolutions on CPUs."""
 
   @parameterized.parameters((jnp.float32, 1e-5), (jnp.bfloat16, 2e-2))
   def test_same(self, dtype, tolerance):
@@ -269,7 +269,7 @@ class PrecisionTest(parameterized.TestCase):
   @parameterized.parameters(
     ('encode', (2, 5, 16, 24, 3)), ('decode', (2, 1, 2, 3, 3))
   )
-  def test_bf16_is_close_and_comes_back_in_fp32(self, method, shape):
+  def test_bf16_is_close_and_returns_fp32(self, method, shape):
     params, encode, decode = ours(TINY)
     x = uniform(*shape)
     exact = {'encode': encode, 'decode': decode}[method](
@@ -387,7 +387,7 @@ class LayoutTest(parameterized.TestCase):
     self.assertEqual(result[:, 1].tolist(), numbers)
     self.assertLessEqual(len(traced), 2)
 
-  def test_scraps_are_refused(self):
+  def test_too_small_tiles_are_refused(self):
     model = model_of(TINY)
     for height, tiling in ((4, False), (84, True)):  # 84 leaves a tile of 4
       video = jax.ShapeDtypeStruct((1, 1, height, 16, 3), jnp.float32)

@@ -1,4 +1,4 @@
-"""The arithmetic of throughput figures, by hand for VILA-1.5 13b."""
+"""FLOPs of critics, computed by hand for VILA-1.5."""
 
 import pytest
 
@@ -28,9 +28,9 @@ def test_tower_of_13b():
   assert flops.vision_flops(VILA_1_5_13B, 8) == 8 * found
 
 
-def test_reader_of_13b():
+def test_decoder_of_13b():
   linear = 2 * KERNELS_13B * NUM_TOKENS
-  # Half of 4 S^2 d: a token sees those before it.
+  # Half of 4 S^2 d: attention is causal.
   attention = 40 * 2 * NUM_TOKENS**2 * 5120
   found = flops.decoder_flops(VILA_1_5_13B, NUM_TOKENS, 0)
   assert found == pytest.approx(linear + attention, rel=1e-12)
@@ -39,7 +39,7 @@ def test_reader_of_13b():
   assert with_logits - found == pytest.approx(2 * 5120 * 32_000 * 100)
 
 
-def test_reader_with_shared_key_heads():
+def test_decoder_with_shared_key_heads():
   """Of 40b: 8 key heads, and attention as wide as 56 query heads."""
   kernels = 60 * (2 * 7168 * 7168 + 2 * 7168 * 1024 + 3 * 7168 * 20480)
   # Of Yi's 34,388,917,248: without embeddings, head and 121 norms.

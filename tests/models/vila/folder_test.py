@@ -1,4 +1,4 @@
-"""A critic on disk: published folders, adapters, and folders of our own."""
+"""Critics on disk: published folders, adapters, and folders that we write."""
 
 import builtins
 import copy
@@ -57,12 +57,12 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def spoilt(published, tmp_path):
-  """A published folder that a test may spoil."""
+  """A published folder that a test may modify."""
   return shutil.copytree(published, tmp_path / 'spoilt')
 
 
 def load(folder, dtype=jnp.float32, **axes):
-  """Its network and parameters, on one device unless told."""
+  """Network and parameters, by default on one device."""
   model = functional(folder.build())
   config = partitioning.MeshConfig(**{'fsdp': 1} | axes)
   mesh = partitioning.make_mesh(config, None if axes else jax.devices()[:1])
@@ -107,7 +107,7 @@ def edit_tensors(path, change):
 
 class TestOpen:
   def test_published(self, published):
-    """With all that VILA's root config has beside what is read here."""
+    """With the other keys of VILA's root config."""
     folder = critics.open_critic(str(published))
     assert folder.config == CONFIG
     assert folder.adapter is None
@@ -247,7 +247,7 @@ class TestInternViT:
     assert np.isfinite(logits(model, params)).all()
 
   def test_feature_layer(self, with_internvit, tmp_path):
-    """Of layers after it neither weights nor effect are left."""
+    """Layers after it are not loaded and have no effect."""
     _, whole = load(critics.open_critic(with_internvit))
     path = shutil.copytree(with_internvit, tmp_path / 'copy')
     edit_json(path / 'config.json', mm_vision_select_layer=-2)
@@ -256,7 +256,7 @@ class TestInternViT:
       lambda leaf: leaf[:2], whole['vision_tower']['blocks']
     )
     jax.tree.map(np.testing.assert_array_equal, params, whole)
-    # No layer has been trained, but each does something.
+    # Each layer has an effect, though none is trained.
     assert not np.array_equal(
       logits(model, params),
       logits(*load(critics.open_critic(with_internvit))),
@@ -287,7 +287,7 @@ def adapted():
 
 @pytest.fixture(scope='module')
 def adapter(adapted, tmp_path_factory):
-  """A folder as LiFT publishes its critics, with the file to leave alone."""
+  """A folder like LiFT's published critics, with the file to ignore."""
   path = tmp_path_factory.mktemp('adapter') / 'lift-critic'
   adapted.save_pretrained(path)
   (path / 'config.json').write_text(json.dumps(tiny_vila.ROOT))
@@ -296,7 +296,7 @@ def adapter(adapted, tmp_path_factory):
 
 
 def merged_params(adapted, model):
-  """What PEFT's own merge makes of the language model."""
+  """The language model as merged by PEFT."""
   merged = copy.deepcopy(adapted).merge_and_unload()
   return params_from_torch(
     LLAMA_TABLE, model.abstract_params['llm'], merged.llm
@@ -332,8 +332,8 @@ class TestAdapters:
       actual.astype(jnp.float32), expected, rtol=2**-8, atol=1e-6
     )
 
-  def test_some_layers_of_a_kind(self, published, tmp_path):
-    """The settings name them as they like; tensors tell."""
+  def test_some_layers(self, published, tmp_path):
+    """The targets in the config may be anything; tensors decide."""
     adapted = wrap(peft_config(target_modules=r'llm\..+\.(v_proj|down_proj)'))
     adapted.save_pretrained(tmp_path)
     edit_json(tmp_path / 'adapter_config.json', target_modules='all-linear')
@@ -410,7 +410,7 @@ class TestAdapters:
 
 
 class TestFingerprint:
-  def test_is_of_what_it_holds(self, published, adapter, tmp_path):
+  def test_depends_on_content(self, published, adapter, tmp_path):
     one = critics.open_critic(published, adapter)
     assert len(one.fingerprint) == 16
     moved = critics.open_critic(
@@ -418,7 +418,7 @@ class TestFingerprint:
       shutil.copytree(adapter, tmp_path / 'adapter'),
     )
     assert moved.fingerprint == one.fingerprint
-    # However the weights are cut into files.
+    # However the weights are sharded into files.
     vila = tmp_path / 'elsewhere' / 'llm'
     tensors = {}
     for file in sorted(vila.glob('*.safetensors')):
@@ -536,7 +536,7 @@ class TestRandomCritic:
       make_random(made, BACKBONE, dataclasses.replace(CONFIG, **changes), seed)
 
   def test_after_a_kill(self, tmp_path):
-    """What a killed run left beside it is no critic, and goes."""
+    """The partial folder of a killed run is deleted."""
     rest = tmp_path / '.model.partial' / 'llm'
     rest.mkdir(parents=True)
     (rest / 'model.safetensors').write_text('half')
@@ -574,7 +574,7 @@ class TestWriteCritic:
     assert root == tiny_vila.ROOT | {'model_dtype': f'torch.{dtype}'}
 
   def test_same_fingerprint(self, tmp_path):
-    """What has not changed has the same identity."""
+    """Unchanged weights have the same fingerprint."""
     make_random(tmp_path / 'model', BACKBONE, CONFIG, 0)
     source = critics.open_critic(tmp_path / 'model')
     _, params = load(source)

@@ -1,4 +1,4 @@
-"""The critic against its torch parts, and against itself."""
+"""The VILA network compared with torch, and with itself."""
 
 import dataclasses
 import functools
@@ -74,7 +74,7 @@ def _extend(model, params, tokens, lengths, cache):
 class ParityTest(parameterized.TestCase):
   """The published folder, loaded as jobs do, against torch."""
 
-  # Every place filled; fewer frames than there are; none at all.
+  # All frames used; fewer frames than the clip has; none.
   @parameterized.parameters(([3, 3, 3],), ([3, 2, 1],), ([0, 3, 2],))
   def test_forward(self, frames_b):
     model, params = _pair()
@@ -86,7 +86,7 @@ class ParityTest(parameterized.TestCase):
     is_token = np.arange(36) < lengths[:, None]
     for ours, theirs in zip(actual, expected, strict=True):
       self.assertTrue(np.isfinite(ours).all())
-      # Observed 2e-6. Tokens of a frame row by row would be 0.4.
+      # Observed 2e-6; 0.4 if tokens of a frame were row-major.
       self.assertLess(
         scaled_error(np.asarray(ours)[is_token], theirs.numpy()[is_token]), 1e-5
       )
@@ -105,27 +105,27 @@ class ParityTest(parameterized.TestCase):
 
 
 class ImageTokensTest(parameterized.TestCase):
-  def test_places(self):
-    """Against a loop; rows hold all image tokens, some, one or none."""
+  def test_positions(self):
+    """Against a loop; prompts have all image tokens, some, one or none."""
     model, params = _pair()
     num_image, num_tokens = 6, 12
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 512, (5, num_tokens))
-    places = [[0, 1, 2, 5, 10, 11], [3, 4, 9], [7], [], [1, 2, 3, 4, 5, 6]]
-    for row, columns in enumerate(places):
-      tokens[row, columns] = IMAGE_TOKEN
+    positions = [[0, 1, 2, 5, 10, 11], [3, 4, 9], [7], [], [1, 2, 3, 4, 5, 6]]
+    for index, columns in enumerate(positions):
+      tokens[index, columns] = IMAGE_TOKEN
     image = rng.normal(size=(5, num_image, CONFIG.llm.width))
     image = image.astype(np.float32)
     actual = jax.jit(functools.partial(model, method='embed'))(
       params, tokens, image
     )
     table = np.asarray(params['llm']['token_embedding']['embedding'])
-    for row in range(5):
-      unused = iter(image[row])
+    for index in range(5):
+      unused = iter(image[index])
       for column in range(num_tokens):
-        token = tokens[row, column]
+        token = tokens[index, column]
         expected = next(unused) if token == IMAGE_TOKEN else table[token]
-        np.testing.assert_array_equal(actual[row, column], expected)
+        np.testing.assert_array_equal(actual[index, column], expected)
 
   def test_frames_in_order(self):
     model, params = _pair()
@@ -157,8 +157,8 @@ class ImageTokensTest(parameterized.TestCase):
     self.assertGreater(differs.min(), 1e-4)
     np.testing.assert_array_equal(after[1], before[1])
 
-  def test_frames_that_a_row_lacks(self):
-    """They may hold anything."""
+  def test_padding_frames(self):
+    """They may have any content."""
     model, params = _pair()
     frames = make_frames(2, 3)
     tokens, _ = make_tokens([1, 2], 32)
@@ -174,26 +174,26 @@ class ImageTokensTest(parameterized.TestCase):
     tokens, lengths = make_tokens([3, 2], 32)
     short, _ = _forward(model, params, frames, tokens)
     wide = np.pad(tokens, ((0, 0), (0, 9)), constant_values=77)
-    for row, length in enumerate(lengths):
-      wide[row, length:] = 77
+    for index, length in enumerate(lengths):
+      wide[index, length:] = 77
     padded, _ = _forward(model, params, frames, wide)
-    for row, length in enumerate(lengths):
+    for index, length in enumerate(lengths):
       np.testing.assert_allclose(
-        padded[row, :length], short[row, :length], rtol=1e-5, atol=1e-5
+        padded[index, :length], short[index, :length], rtol=1e-5, atol=1e-5
       )
 
   def test_batch(self):
-    """A row is what it is alone."""
+    """Each prompt gives the same as alone."""
     model, params = _pair()
     frames = make_frames(3, 3)
     tokens, lengths = make_tokens([3, 2, 1], 36)
     together, _ = _forward(model, params, frames, tokens)
-    for row, length in enumerate(lengths):
+    for index, length in enumerate(lengths):
       alone, _ = _forward(
-        model, params, frames[row : row + 1], tokens[row : row + 1]
+        model, params, frames[index : index + 1], tokens[index : index + 1]
       )
       self.assertLess(
-        scaled_error(together[row, :length], alone[0, :length]), 1e-5
+        scaled_error(together[index, :length], alone[0, :length]), 1e-5
       )
 
 
@@ -265,10 +265,11 @@ class MeshTest(parameterized.TestCase):
     shardings = partitioning.param_shardings(
       sharding.rules(CONFIG), model.abstract_params, mesh
     )
-    rows = jax.NamedSharding(mesh, jax.P(partitioning.BATCH_AXES))
+    batch_sharding = jax.NamedSharding(mesh, jax.P(partitioning.BATCH_AXES))
     with jax.set_mesh(mesh):
       actual = jax.jit(run)(
-        jax.device_put(params, shardings), *jax.device_put(inputs, rows)
+        jax.device_put(params, shardings),
+        *jax.device_put(inputs, batch_sharding),
       )
     of_prefix = np.arange(26) < prefix_lengths[:, None]
     of_question = np.arange(7) < lengths[:, None]

@@ -1,4 +1,4 @@
-"""The projector against a transcription of VILA's mlp_downsample."""
+"""The projector compared with a transcription of VILA's mlp_downsample."""
 
 from absl.testing import parameterized
 import jax
@@ -16,7 +16,7 @@ from tests.torch_weights import params_from_torch, scaled_error
 
 TINY = projector.ProjectorConfig(vision_width=6, width=16)
 
-# What the three published critics have.
+# Sizes of the three published critics.
 FULL_SIZES = (
   (projector.ProjectorConfig(vision_width=1152, width=2560), 18_364_416),
   (projector.ProjectorConfig(vision_width=1152, width=5120), 49_826_816),
@@ -47,7 +47,7 @@ def _features(grid, batch=2):
 
 class MergeTest(parameterized.TestCase):
   def test_order(self):
-    """By hand: patches 0 to 8 of a 3 x 3 grid, row by row, and zeros."""
+    """By hand: patches 0 to 8 of a 3 x 3 grid, and zeros."""
     x_bnc = jnp.arange(1.0, 10).reshape(1, 9, 1)
     self.assertEqual(
       projector.merge_patches(x_bnc)[0].astype(int).tolist(),
@@ -76,7 +76,7 @@ class ProjectorTest(parameterized.TestCase):
     actual = np.asarray(jax.jit(model)(params, x_bnc))
     # Observed 2e-7; the tanh form of GELU would be 8e-5.
     self.assertLess(scaled_error(actual, expected), 5e-6)
-    # Tokens row by row would not do.
+    # Row-major tokens would differ.
     half = -(-grid // 2)
     other = actual.reshape(2, half, half, -1).swapaxes(1, 2)
     self.assertGreater(
@@ -151,7 +151,7 @@ class ConfigTest(parameterized.TestCase):
 
   @parameterized.parameters(
     {'mm_projector_type': 'mlp2x_gelu'},
-    # Of later weights; its tokens go row by row.
+    # Of later weights; its tokens are row-major.
     {'mm_projector_type': 'mlp_downsample_2x2_fix'},
     {'mm_projector_type': None},
     {'model_type': 'llama'},

@@ -1,4 +1,4 @@
-"""Texts of prompts, letter by letter."""
+"""Exact texts of prompts."""
 
 import json
 
@@ -63,7 +63,7 @@ class QuestionsTest(absltest.TestCase):
     self.assertCountEqual(self.questions, hra.DIMENSIONS)
 
   def test_found_again_in_feedback(self):
-    """Also without the file: by their endings, and by what they speak of."""
+    """Also without the file: by their endings and their topics."""
     captions = ('A cat sleeps.', 'Two dogs run over a bridge.', 'Rain')
     texts = [
       f'\n {caption}{question}'

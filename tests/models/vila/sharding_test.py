@@ -1,4 +1,4 @@
-"""The layout of a critic: rules that cover it, for every size and mesh."""
+"""Sharding rules of VILA, for every size and mesh."""
 
 from absl.testing import parameterized
 import jax
@@ -49,7 +49,7 @@ class ShardingTest(parameterized.TestCase):
       sharding.rules(config), params, mesh
     )
     places = param_paths.flatten(shardings)
-    # Nothing large lies whole on every device, where it could be shared out.
+    # No large parameter that can be sharded is replicated.
     for name, leaf in param_paths.flatten(params).items():
       if leaf.size > 1e8 and mesh.shape['data'] == 1:
         part = places[name].shard_shape(leaf.shape)

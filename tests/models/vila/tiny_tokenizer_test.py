@@ -1,4 +1,4 @@
-"""The tokenizer of random critics: always the same, and it can say anything."""
+"""Tokenizers of random critics: deterministic, and for any text."""
 
 import pytest
 
@@ -51,25 +51,25 @@ def test_labels_are_one_token_each(tokenizer):
     'Bad. Ünïcödé, 中文, a 🦆 and a \u200b.',
   ],
 )
-def test_any_answer_can_be_said(tokenizer, answer):
+def test_any_answer_round_trips(tokenizer, answer):
   ids, is_target = tokenizer.training(
     'Ein Zürcher 🐕.', ' Why?', first_frames(2), answer
   )
   learnt = [i for i, target in zip(ids, is_target, strict=True) if target]
   assert tokenizer.decode(learnt) == answer
-  # No letter is unknown.
+  # No character is unknown.
   assert tokenizer.pad_id not in ids
 
 
-def test_prompts_of_ours_are_short(tokenizer):
-  """Their words are pieces: a byte for each letter would be 5 times as long."""
+def test_our_prompts_are_short(tokenizer):
+  """Words are tokens: bytes would be 5 times as long."""
   system = prompt.VICUNA_V1.system
   ids = tokenizer.inference(system, '', first_frames(0))
   assert len(ids) < len(system)
 
 
 def test_other_templates(tmp_path):
-  """Answers may stand on lines of their own, as frames do."""
+  """Answers may be on lines of their own, as frames are."""
   tiny_tokenizer.write(tmp_path, template=prompt.HERMES_2)
   tokenizer = PromptTokenizer(tmp_path, 'hermes-2', 4)
   assert {len(ids) for ids in label_tokens(tokenizer).values()} == {1}

@@ -124,7 +124,7 @@ class TokensTest(parameterized.TestCase):
 
 class InferenceTest(TokensTest):
   def test_chunk_by_chunk(self):
-    """Made from the pieces of text that stand between frames."""
+    """Each text between frames is encoded separately."""
     encode = self.pieces.encode  # Puts one space before a text.
     frame = [IMAGE_TOKEN] * 4
     newline = [self.pieces.piece_to_id('\u2581'), NEWLINE]
@@ -162,7 +162,7 @@ class InferenceTest(TokensTest):
     )
     expected = slow.tokenize('\u2581' + text.replace('\u2581', ' '))
     if text.startswith('</s>'):
-      # Llama's own layer takes that space away.
+      # LlamaTokenizer removes that space.
       self.assertEqual(expected.pop(0), '\u2581')
     self.assertEqual(
       self.llama._encode(text), slow.convert_tokens_to_ids(expected)
@@ -225,7 +225,7 @@ class InferenceTest(TokensTest):
     self.assertEqual((self.yi.stop_ids, self.yi.pad_id), ((end,), UNK))
 
   @parameterized.parameters((None,), (True,), (False,))
-  def test_hermes_spaces_are_as_the_folder_says(self, legacy):
+  def test_hermes_spaces_follow_the_folder(self, legacy):
     names = {'bos_token': '<s>', 'eos_token': '</s>', 'unk_token': '<unk>'}
     added = {
       '480': {'content': '<|im_start|>', 'special': True},
@@ -278,8 +278,8 @@ class TrainingTest(TokensTest):
     text = ''.join(map(tokenizer._pieces.id_to_piece, answer[:-1]))
     self.assertEqual(text.replace('\u2581', ' '), space + ANSWER)
 
-  def test_what_is_asked_has_the_answer_in_it(self):
-    """The answer is found where it begins, not where its text turns up."""
+  def test_question_contains_the_answer(self):
+    """Targets are at the answer, not where its text occurs earlier."""
     question = f' ASSISTANT: {ANSWER}'
     ids, is_target = self.llama.training(
       CAPTION, question, first_frames(1), ANSWER
@@ -302,11 +302,13 @@ class TrainingTest(TokensTest):
         CAPTION, QUESTION, first_frames(1), answer, where='x.json record 3'
       )
 
-  def test_token_over_the_edge(self):
+  def test_token_spans_prompt_and_answer(self):
     folder = self.root / f'edge{id(self)}'
     _train(folder, user_defined_symbols=':\u2581Good')
     tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
-    with self.assertRaisesRegex(errors.UserError, 'part of the prompt and of'):
+    with self.assertRaisesRegex(
+      errors.UserError, 'spans the end of the prompt and'
+    ):
       tokenizer.training(CAPTION, QUESTION, first_frames(1), 'Good.')
 
 
@@ -342,7 +344,7 @@ class RefusedTest(TokensTest):
         self.assertStartsWith(message, f"caption '{CAPTION}")
 
   @parameterized.parameters('<image>', '</s>', '<s>', '<unk>')
-  def test_marks_in_texts(self, mark):
+  def test_special_tokens_in_texts(self, mark):
     text, frames = f'A {mark} cat.', first_frames(1)
     for name, args in (
       ('caption', (text, QUESTION, frames, ANSWER)),
@@ -350,7 +352,7 @@ class RefusedTest(TokensTest):
       ('answer', (CAPTION, QUESTION, frames, text)),
     ):
       message = self._message(self.llama.training, *args, where='r 1')
-      self.assertStartsWith(message, f'r 1: the {name} holds {mark!r}')
+      self.assertStartsWith(message, f'r 1: the {name} contains {mark!r}')
       if name != 'answer':
         self.assertIn(name, self._message(self.llama.inference, *args[:3]))
 
@@ -390,7 +392,7 @@ class RefusedTest(TokensTest):
     self.assertRegex(message, reason)
     self.assertStartsWith(message, str(folder))
 
-  def test_names_in_a_file_beside(self):
+  def test_names_in_another_file(self):
     folder = self._copy('llm', {'add_bos_token': True})
     self._write(folder, {'pad_token': '[PAD]'}, 'special_tokens_map.json')
     self._write(folder, {'[PAD]': 480}, 'added_tokens.json')
@@ -415,7 +417,7 @@ class DecodeTest(TokensTest):
       answer = ids[is_target.index(True) :]
       self.assertEqual(tokenizer.decode(answer), text)
       self.assertEqual(tokenizer.decode(answer[:-1]), text)
-      # What a batch goes on with for the sake of others.
+      # Tokens after the end, while others of the batch continue.
       self.assertEqual(tokenizer.decode([*answer, *answer, 0]), text)
     self.assertEqual(tokenizer.decode([]), '')
 
@@ -429,7 +431,7 @@ class LabelTest(TokensTest):
     self.assertEqual(critics.LABELS, hra.LABELS)
 
   def test_llama(self):
-    """With the space that stands before an answer."""
+    """With the space before an answer."""
     expected = {
       label: self.pieces.piece_to_id('\u2581' + label) for label in hra.LABELS
     }
@@ -449,13 +451,13 @@ class LabelTest(TokensTest):
       self.assertEqual(critics.label_ids(self.yi)[label], ids[0])
 
   def test_same_first_token(self):
-    """Letters: every answer begins with the one for a space."""
+    """A character tokenizer: every answer begins with a space."""
     folder = self.root / f'letters{id(self)}'
     _train(folder, model_type='char')
     tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
     lengths = [len(ids) for ids in critics.label_tokens(tokenizer).values()]
     self.assertEqual(lengths, [5, 7, 4])
-    with self.assertRaisesRegex(errors.UserError, 'some are equal'):
+    with self.assertRaisesRegex(errors.UserError, 'are not distinct'):
       critics.label_ids(tokenizer)
 
   def test_token_with_full_stop(self):
@@ -475,19 +477,19 @@ class SharedPrefixTest(TokensTest):
     ([[7]], 0),
     ([[7, 8, 9]], 2),
   )
-  def test_rows(self, rows, expected):
-    self.assertEqual(critics.shared_prefix(rows), expected)
+  def test_prompts(self, prompts, expected):
+    self.assertEqual(critics.shared_prefix(prompts), expected)
 
   def test_questions_of_one_video(self):
     questions = hra.read_questions(critics.questions_path()).values()
-    rows = [
+    prompts = [
       self.llama.inference(CAPTION, text, first_frames(8)) for text in questions
     ]
-    shared = critics.shared_prefix(rows)
+    shared = critics.shared_prefix(prompts)
     # All up to the question, which begins a word of its own.
     message = prompt.user_message(CAPTION, '', 8, space_before_caption=False)
     text = prompt.render(prompt.VICUNA_V1, message)
     before = self.llama._ids(text.removesuffix(' ASSISTANT:'))
     self.assertGreaterEqual(shared, len(before))
-    self.assertEqual(rows[0][: len(before)], before)
-    self.assertLess(shared, min(map(len, rows)) - 10)
+    self.assertEqual(prompts[0][: len(before)], before)
+    self.assertLess(shared, min(map(len, prompts)) - 10)

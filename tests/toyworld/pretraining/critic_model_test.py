@@ -1,4 +1,4 @@
-"""The critic of the toy world: what it is taught, and that it can be opened."""
+"""Pretraining of the toy critic: its examples, and the critic folder."""
 
 import collections
 import dataclasses
@@ -71,7 +71,7 @@ def _tokenizer(path):
   )
 
 
-class RowsTest(parameterized.TestCase):
+class ExampleSamplerTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -81,15 +81,15 @@ class RowsTest(parameterized.TestCase):
     cls.tokenizer = _tokenizer(path)
     cls.frames, cls.truths = critic_model.draw_clips(24, 0.5, seed=0)
 
-  def rows(self, **changes):
+  def sampler(self, **changes):
     return critic_model.ExampleSampler(
       self.frames, self.truths, self.tokenizer, _SEEN, _config(**changes)
     )
 
   def drawn(self, num, **changes):
-    rows, rng = self.rows(**changes), np.random.default_rng(0)
+    sampler, rng = self.sampler(**changes), np.random.default_rng(0)
     truths = itertools.islice(itertools.cycle(self.truths), num)
-    return [rows.draw(truth, rng, 0.5) for truth in truths]
+    return [sampler.draw(truth, rng, 0.5) for truth in truths]
 
   def tokens_of(self, text):
     ids, is_target = self.tokenizer.training('', ' Why?', first_frames(0), text)
@@ -105,7 +105,7 @@ class RowsTest(parameterized.TestCase):
     ids = label_tokens(self.tokenizer)
     self.assertEqual([len(ids[label]) for label in LABELS], [1, 1, 1])
 
-  def test_nothing_held_out_is_trained_on(self):
+  def test_no_held_out_scenes(self):
     known = {scene.caption for scene in scenes.training_scenes()}
     for truth in self.truths:
       self.assertIn(Scene(**truth.shown).caption, known)
@@ -117,59 +117,61 @@ class RowsTest(parameterized.TestCase):
         self.assertIn(caption, known)
 
   def test_labels_are_balanced(self):
-    """Over clips drawn anew, as their flaws are drawn with them."""
+    """Over new clips, as flaws are sampled with them."""
     count = collections.Counter()
     questions = read_questions(feedback.questions_path())
     dimensions = {text: name for name, text in questions.items()}
     _, truths = critic_model.draw_clips(300, 0.0, seed=1)
-    rows = self.rows(describe_share=(0.0, 0.0), compare_share=(0.0, 0.0))
+    sampler = self.sampler(describe_share=(0.0, 0.0), compare_share=(0.0, 0.0))
     rng = np.random.default_rng(0)
     for truth in truths * 6:
-      _, question, answer = rows.draw(truth, rng, 0.5)
+      _, question, answer = sampler.draw(truth, rng, 0.5)
       count[dimensions[question], answer.split('.')[0]] += 1
     self.assertLen(count, 9)
     for pair, times in count.items():
       self.assertBetween(times, 140, 260, pair)
 
   def test_descriptions_become_rare(self):
-    rows = self.rows(describe_share=(0.8, 0.2))
+    sampler = self.sampler(describe_share=(0.8, 0.2))
     rng = np.random.default_rng(0)
     for progress, low, high in ((0, 0.7, 0.9), (0.5, 0.4, 0.6), (1, 0.1, 0.3)):
       asked = [
-        rows.draw(self.truths[k % 24], rng, progress)[1] for k in range(200)
+        sampler.draw(self.truths[k % 24], rng, progress)[1] for k in range(200)
       ]
       is_described = [text == critic_model.DESCRIBE for text in asked]
       self.assertBetween(np.mean(is_described), low, high)
 
   def test_steps(self):
-    """A step decides what is drawn, and how far the training is."""
+    """A step seeds the sampling and determines the progress."""
     training = dataclasses.replace(_config().training, steps=100)
     self.assertEqual(training.optimizer.cycles, 2)
     changes = {'describe_share': (1.0, 0.0), 'compare_share': (0.0, 0.0)}
-    rows = self.rows(training=training, **changes)
+    sampler = self.sampler(training=training, **changes)
     numbers = np.arange(24)
-    later = rows(numbers, 99)
+    later = sampler(numbers, 99)
     for one, other in zip(
-      later, self.rows(training=training, **changes)(numbers, 99), strict=True
+      later,
+      self.sampler(training=training, **changes)(numbers, 99),
+      strict=True,
     ):
       np.testing.assert_array_equal(one, other)
-    self.assertTrue(np.any(rows(numbers, 98)[1] != later[1]))
+    self.assertTrue(np.any(sampler(numbers, 98)[1] != later[1]))
     # The weight is 1 for descriptions alone.
-    self.assertEqual(np.mean(rows(numbers, 0)[3]), 1)
+    self.assertEqual(np.mean(sampler(numbers, 0)[3]), 1)
     self.assertGreater(np.mean(later[3]), 3)
     # Of each of two cycles.
-    self.assertEqual(np.mean(rows(numbers, 50)[3]), 1)
-    self.assertGreater(np.mean(rows(numbers, 49)[3]), 3)
+    self.assertEqual(np.mean(sampler(numbers, 50)[3]), 1)
+    self.assertGreater(np.mean(sampler(numbers, 49)[3]), 3)
 
   def test_compared(self):
-    """About one attribute, whatever the others; half the answers are Good."""
-    rows = self.rows(describe_share=(0.0, 0.0), compare_share=(1.0, 1.0))
+    """About one attribute, ignoring the others; half the answers are Good."""
+    sampler = self.sampler(describe_share=(0.0, 0.0), compare_share=(1.0, 1.0))
     count = collections.Counter()
     num_others = 0
     rng = np.random.default_rng(0)
     for number in range(1200):
       truth = self.truths[number % 24]
-      caption, question, answer = rows.draw(truth, rng, 0.5)
+      caption, question, answer = sampler.draw(truth, rng, 0.5)
       (name,) = (
         name
         for name in scenes.ATTRIBUTES
@@ -190,7 +192,7 @@ class RowsTest(parameterized.TestCase):
         self.assertBetween(count[name, label], 75, 170, (name, label))
 
   def test_answers_are_the_checkers(self):
-    """What is said of known flaws is what is seen in the pixels."""
+    """Verdicts on known flaws equal those on the pixels."""
     rng = np.random.default_rng(0)
     kinds = flaws.FIDELITY_KINDS, flaws.MOTION_KINDS
     for fidelity, motion in zip(*kinds, strict=True):
@@ -204,39 +206,41 @@ class RowsTest(parameterized.TestCase):
       )
 
   def test_targets_are_the_answers(self):
-    rows, again = self.rows(text_places=96), self.rows(text_places=96)
+    sampler, again = self.sampler(text_places=96), self.sampler(text_places=96)
     numbers = np.arange(24)
-    frames, tokens_bn, is_target_bn, weight_b = rows(numbers, 2)
+    frames, tokens_bn, is_target_bn, weight_b = sampler(numbers, 2)
     np.testing.assert_array_equal(frames, self.frames)
     self.assertEqual(tokens_bn.shape, (24, 32 + 96))
     rng = np.random.default_rng((_config().seed, 1, 2))
     progress = 2 * 2 / _config().training.steps % 1  # of two cycles
     drawn = [again.draw(truth, rng, progress) for truth in self.truths]
-    for row, (_, question, answer) in enumerate(drawn):
-      learnt = tokens_bn[row][is_target_bn[row]]
-      self.assertEqual(self.tokenizer.decode(learnt.tolist()), answer)
+    for index, (_, question, answer) in enumerate(drawn):
+      target = tokens_bn[index][is_target_bn[index]]
+      self.assertEqual(self.tokenizer.decode(target.tolist()), answer)
       is_description = question == critic_model.DESCRIBE
-      self.assertEqual(weight_b[row], 1.0 if is_description else 4.0)
+      self.assertEqual(weight_b[index], 1.0 if is_description else 4.0)
 
-  def test_long_answers_lose_their_end(self):
-    row = self.tokenizer.training(
+  def test_long_answers_are_truncated(self):
+    sequence = self.tokenizer.training(
       'A cat.', ' Why?', first_frames(8), 'Good.' + ' It is.' * 9
     )
-    places = len(row[0]) - 32 - 5
+    length = len(sequence[0]) - 32 - 5
     tokens_bn, is_target_bn = critic_model.pad_sequences(
-      [row], self.tokenizer.pad_id, 32 + places
+      [sequence], self.tokenizer.pad_id, 32 + length
     )
-    self.assertEqual(tokens_bn[0].tolist(), row[0][:-5])
-    self.assertEqual(is_target_bn[0].tolist(), row[1][:-5])
+    self.assertEqual(tokens_bn[0].tolist(), sequence[0][:-5])
+    self.assertEqual(is_target_bn[0].tolist(), sequence[1][:-5])
 
   def test_few_answers_are_long(self):
-    """More than the full stop and the end is lost of one in six."""
-    places = 32 + _shipped().text_places
+    """At most one in six loses more than full stop and stop token."""
+    length_limit = 32 + _shipped().text_places
     lengths = [
       len(self.tokenizer.training(*drawn[:2], _SEEN, drawn[2])[0])
       for drawn in self.drawn(300)
     ]
-    self.assertLess(np.mean([length > places + 2 for length in lengths]), 1 / 6)
+    self.assertLess(
+      np.mean([length > length_limit + 2 for length in lengths]), 1 / 6
+    )
 
 
 class MakeCriticTest(parameterized.TestCase):
@@ -245,7 +249,7 @@ class MakeCriticTest(parameterized.TestCase):
     scratch = self.enterContext(tempfile.TemporaryDirectory())
     self.folder = pathlib.Path(scratch)
 
-  def test_can_be_opened_and_asked(self):
+  def test_opens_and_answers(self):
     path = self.folder / 'critic'
     config = _config()
     with self.assertLogs(_LOGGER, logging.INFO) as logs:
@@ -265,7 +269,7 @@ class MakeCriticTest(parameterized.TestCase):
     rates = critic_model.label_accuracy(model, params, critic, config)
     self.assertEqual(set(rates), set(DIMENSIONS))
 
-  def test_the_shipped_one_is_small(self):
+  def test_shipped_critic_is_small(self):
     critic = critic_model.write_draft(self.folder, _shipped())
     model = functional(critic.build())
     sizes = [x.size for x in jax.tree.leaves(model.abstract_params)]

@@ -1,4 +1,4 @@
-"""A stage that is stopped and goes on."""
+"""Pretraining stages that are stopped and resumed."""
 
 import logging
 from unittest import mock
@@ -45,14 +45,14 @@ class TrainTest(parameterized.TestCase):
     self.enter_context(mock.patch.object(loop, '_CHECKPOINT_STEPS', 4))
 
   def train(self, name, stop_at=None, stage=_STAGE):
-    """The weight afterwards, and the steps that were made."""
+    """The final weight, and the steps that were run."""
     steps = []
 
-    def read(rows, step):
+    def read(indices, step):
       if step == stop_at:
         raise _Stop
       steps.append(step)
-      return _CLIPS[rows], np.float32(step)
+      return _CLIPS[indices], np.float32(step)
 
     run = loop.Pretraining(self.folder / name, 0, _LOGGER)
     params = {'weight': jnp.ones(())}
@@ -61,18 +61,18 @@ class TrainTest(parameterized.TestCase):
     )
     return np.array(trained['weight']), steps
 
-  def test_goes_on(self):
-    whole, steps = self.train('whole')
+  def test_resumes(self):
+    full, steps = self.train('full')
     self.assertEqual(steps, list(range(9)))
-    self.assertTrue(np.all(whole != 1))
+    self.assertTrue(np.all(full != 1))
     with self.assertRaises(_Stop):
       self.train('stopped', stop_at=6)
     stopped, steps = self.train('stopped')
     self.assertEqual(steps, list(range(4, 9)))
-    np.testing.assert_array_equal(stopped, whole)
+    np.testing.assert_array_equal(stopped, full)
     again, steps = self.train('stopped')
     self.assertEqual(steps, [])
-    np.testing.assert_array_equal(again, whole)
+    np.testing.assert_array_equal(again, full)
 
   def test_another_config(self):
     with self.assertRaises(_Stop):
@@ -81,12 +81,12 @@ class TrainTest(parameterized.TestCase):
     with self.assertRaisesRegex(UserError, 'some_stage/4 is of another run: c'):
       self.train('stopped', stage=longer)
 
-  def test_each_clip_in_turn(self):
-    rows = np.concatenate(list(loop._batches(10, _STAGE, 0)))
-    self.assertLen(rows, 36)
+  def test_shuffles_each_epoch(self):
+    indices = np.concatenate(list(loop._batches(10, _STAGE, 0)))
+    self.assertLen(indices, 36)
     for first in (0, 10, 20):
-      self.assertCountEqual(rows[first : first + 10], range(10))
-    self.assertFalse(np.array_equal(rows[:10], rows[10:20]))
+      self.assertCountEqual(indices[first : first + 10], range(10))
+    self.assertFalse(np.array_equal(indices[:10], indices[10:20]))
 
 
 class PretrainingTest(parameterized.TestCase):
@@ -94,7 +94,7 @@ class PretrainingTest(parameterized.TestCase):
   def _setting(self, tmp_path):
     self.folder = tmp_path
 
-  def test_checkpoints_go_with_success(self):
+  def test_checkpoints_are_deleted_at_the_end(self):
     target = self.folder / 'model'
     with (
       self.assertRaises(_Stop),

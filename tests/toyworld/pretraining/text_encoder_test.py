@@ -1,4 +1,4 @@
-"""The text encoder of the toy world learns to read."""
+"""Pretraining of the toy world's text encoder."""
 
 import logging
 import pathlib
@@ -23,12 +23,12 @@ from lift_jax.toyworld.pretraining import (
 _LOGGER = logging.getLogger(__name__)
 
 
-class WordsTest(absltest.TestCase):
-  def test_words(self):
+class AttributeClassesTest(absltest.TestCase):
+  def test_round_trip(self):
     known = tuple(scenes.all_scenes())
-    words_ba = text_encoder.words_of(known)
-    self.assertEqual(words_ba.shape, (len(known), len(scenes.ATTRIBUTES)))
-    for scene, row in list(zip(known, words_ba, strict=True))[::97]:
+    classes_ba = text_encoder.attribute_classes(known)
+    self.assertEqual(classes_ba.shape, (len(known), len(scenes.ATTRIBUTES)))
+    for scene, row in list(zip(known, classes_ba, strict=True))[::97]:
       again = scenes.Scene(
         **{
           name: scenes.values_of(name)[number]
@@ -38,14 +38,14 @@ class WordsTest(absltest.TestCase):
       self.assertEqual(again, scene)
 
 
-def accuracy_a(text_bsd: np.ndarray, words_ba: np.ndarray) -> np.ndarray:
-  """[A]: how often one linear map for all places finds an attribute's word.
+def accuracy_a(text_bsd: np.ndarray, classes_ba: np.ndarray) -> np.ndarray:
+  """[A]: accuracy of one linear head for all positions.
 
-  The map is fitted to every second caption, and judged on the others.
+  The head is fitted to every second caption and evaluated on the others.
   """
   x_bsd = np.pad(text_bsd, ((0, 0), (0, 0), (0, 1)), constant_values=1.0)
-  rights = []
-  for words_b in words_ba.T:
+  accuracies = []
+  for words_b in classes_ba.T:
     targets_bk = np.eye(words_b.max() + 1)[words_b]
     targets_bsk = np.repeat(targets_bk[:, None], x_bsd.shape[1], axis=1)
     weights_dk, *_ = np.linalg.lstsq(
@@ -53,13 +53,13 @@ def accuracy_a(text_bsd: np.ndarray, words_ba: np.ndarray) -> np.ndarray:
       targets_bsk[::2].reshape(-1, targets_bk.shape[-1]),
     )
     found_bs = (x_bsd[1::2] @ weights_dk).argmax(axis=-1)
-    rights.append((found_bs == words_b[1::2, None]).mean())
-  return np.array(rights)
+    accuracies.append((found_bs == words_b[1::2, None]).mean())
+  return np.array(accuracies)
 
 
 class TrainTest(absltest.TestCase):
-  def test_learns_to_read(self):
-    """Every word of a caption, from each place of it."""
+  def test_learns(self):
+    """Every attribute of a caption, from each position."""
     config = config_lib.resolve(
       pretraining_config.get_config(is_smoke=False)['model'],
       video_model.PretrainConfig,
@@ -80,9 +80,9 @@ class TrainTest(absltest.TestCase):
       loop.Pretraining(folder / 'checkpoints', 0, _LOGGER),
     )  # fmt: skip
     encode = jax.jit(network)
-    words_ba = text_encoder.words_of(known)
+    classes_ba = text_encoder.attribute_classes(known)
     before_a, after_a = (
-      accuracy_a(np.asarray(encode(params, tokens_bs)), words_ba)
+      accuracy_a(np.asarray(encode(params, tokens_bs)), classes_ba)
       for params in (first, trained)
     )
     self.assertLess(before_a.mean(), 0.85, before_a)

@@ -1,4 +1,4 @@
-"""Tokenization of the toy world's captions."""
+"""The tokenizer for captions of the toy world."""
 
 from absl.testing import absltest
 import numpy as np
@@ -22,17 +22,17 @@ class TokenizerTest(absltest.TestCase):
     return tokenize(self.tokenizer, captions, tokenizer.MAX_LENGTH)
 
   def test_captions(self):
-    """Each has unique known tokens, and none is truncated."""
+    """Each has distinct tokens, without unknown ones or truncation."""
     ids, was_cut = self.ids(*CAPTIONS)
     self.assertFalse(any(was_cut))
     self.assertLen(np.unique(ids, axis=0), len(CAPTIONS))
     self.assertNotIn(2, ids)
     self.assertEqual(ids.max() + 1, tokenizer.vocabulary_size())
-    # The longest needs the whole length.
+    # The longest needs the full length.
     self.assertEqual((ids != 0).sum(axis=1).max(), tokenizer.MAX_LENGTH)
 
   def test_words(self):
-    """A token is a word or a punctuation mark; an end token follows."""
+    """A token is a word or punctuation mark; an end token follows."""
     ids, _ = self.ids(
       'A small red circle moves upwards over a pink background.'
     )

@@ -1,4 +1,4 @@
-"""The tables that `validate` counts and prints."""
+"""The tables that `validate` prints."""
 
 import sys
 from unittest import mock
@@ -34,6 +34,6 @@ class ValidateTest(parameterized.TestCase):
     with mock.patch.object(sys, 'argv', ['validate', '--num_clips=4']):
       validate.main()
     text = self.capsys.readouterr().out
-    for part in ('as drawn', 'after mp4', 'softened', '3 people'):
+    for part in ('as rendered', 'after mp4', 'softened', '3 annotators'):
       self.assertIn(part, text)
     self.assertEqual(text.count('right\n'), 9)

@@ -1,10 +1,11 @@
-"""A toy CogVideoX from nothing, at the smallest size there is."""
+"""Pretraining of the toy CogVideoX, at the smallest sizes."""
 
 import logging
 
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -20,14 +21,16 @@ _LOGGER = logging.getLogger('lift')
 
 
 def _config(**changes):
-  config = pretraining_config.get_config(is_smoke=True)['model']
+  config = ml_collections.ConfigDict(
+    pretraining_config.get_config(is_smoke=True)['model']
+  )
   config.update_from_flattened_dict(changes)
   return config_lib.resolve(config, video_model.PretrainConfig)
 
 
 class DrawTest(absltest.TestCase):
   def test_clips(self):
-    """About as many are flawed as asked for, and none is held out."""
+    """The fraction of flawed clips is as configured, and none is held out."""
     frames_bthw3, captions = video_model.draw_clips(120, 0.5, seed=3)
     self.assertEqual(frames_bthw3.shape, (120, 9, 32, 32, 3))
     self.assertFalse(any(map(scenes.is_held_out, captions)))
@@ -77,7 +80,7 @@ class MakeModelTest(parameterized.TestCase):
     self.assertEqual({p.name for p in self.folder.iterdir()}, {'vae', 't2v'})
 
   def test_learns(self):
-    """The error of the autoencoder falls, that of its weighted pixels too."""
+    """The plain and the weighted error of the autoencoder decrease."""
     config = _config(**{
       'autoencoder.steps': 12, 'autoencoder.batch_size': 4,
       'sizes.vae.block_out_channels': (4, 4, 4), 'sizes.vae.norm_num_groups': 2,
@@ -102,13 +105,13 @@ class MakeModelTest(parameterized.TestCase):
 
   @parameterized.parameters((0, 1), (500, 2), (999, 1000))
   def test_later(self, first: int, times: int):
-    """All timesteps from the first on, each as often."""
+    """All timesteps from the first, equally often."""
     moved = video_model.later(np.arange(1000), first, 1000)
     expected = np.repeat(np.arange(first, 1000), times)
     np.testing.assert_array_equal(moved, expected)
 
   def test_draft(self):
-    """The colour that a caption names shows in what it makes of noise."""
+    """Predictions from noise have the colour in the caption."""
     config = _config(**{
       'draft.steps': 80, 'draft.optimizer.learning_rate': 5e-3,
       'caption_dropout': 0.0,

@@ -1,4 +1,4 @@
-"""What a critic learns to see by, against how clips are drawn."""
+"""Targets of the vision tower's pretraining, and the training itself."""
 
 import dataclasses
 import logging
@@ -27,9 +27,9 @@ def _scene(**changes):
 
 class TargetsTest(absltest.TestCase):
   def test_classes(self):
-    """Every word and every flaw has a number of its own."""
+    """Every attribute value and every flaw has its own class."""
     first = next(scenes.all_scenes())
-    for place, name in enumerate(('size', 'colour', 'shape', 'background')):
+    for index, name in enumerate(('size', 'colour', 'shape', 'background')):
       words = scenes.values_of(name)
       truths = [
         critic_model.truth_of(
@@ -38,8 +38,8 @@ class TargetsTest(absltest.TestCase):
         for word in words
       ]
       classes = vision_tower.classes_of(truths)
-      self.assertEqual(classes[:, place].tolist(), list(range(len(words))))
-      self.assertEqual(vision_tower.num_classes()[place], len(words))
+      self.assertEqual(classes[:, index].tolist(), list(range(len(words))))
+      self.assertEqual(vision_tower.num_classes()[index], len(words))
     kinds = [None] + [
       Flaw(kind, label)
       for kind in flaws.FIDELITY_KINDS
@@ -50,28 +50,28 @@ class TargetsTest(absltest.TestCase):
     self.assertEqual(classes[:, -1].tolist(), list(range(len(kinds))))
     self.assertEqual(vision_tower.num_classes()[-1], len(kinds))
 
-  def test_places(self):
-    """Of clean clips they are those that the checkers measure."""
+  def test_shape_positions(self):
+    """Of flawless clips they equal the measured ones."""
     rng = np.random.default_rng(0)
     for scene in list(scenes.all_scenes())[::150]:
       clip = flaws.draw_clip(
         scene, rng, dict.fromkeys(('semantic', 'motion', 'fidelity'), 'Good')
       )
-      (places_t2,) = vision_tower.places_of(clip.frames_thw3[None])
+      (positions_t2,) = vision_tower.shape_positions(clip.frames_thw3[None])
       path_t2 = measures.measure(clip.frames_thw3).path_t2
       # y and x in shorter sides, from the corner of the first pixel.
       np.testing.assert_allclose(
-        (places_t2[:, ::-1] + 1) / 2 * 31 / 32 + 0.5 / 32, path_t2, atol=0.03
+        (positions_t2[:, ::-1] + 1) / 2 * 31 / 32 + 0.5 / 32, path_t2, atol=0.03
       )
 
-  def test_nothing_there(self):
+  def test_no_shape(self):
     blank = np.full((1, 2, 32, 32, 3), 126, np.uint8)
-    np.testing.assert_array_equal(vision_tower.places_of(blank), 0)
+    np.testing.assert_array_equal(vision_tower.shape_positions(blank), 0)
 
 
 class TrainTest(absltest.TestCase):
   def test_learns(self):
-    """It sees better than before, and the language model is as it was."""
+    """Tower and projector improve; the language model is unchanged."""
     config = config_lib.resolve(
       pretraining_config.get_config(is_smoke=True)['critic'],
       critic_model.CriticPretrainConfig,
@@ -107,7 +107,7 @@ class TrainTest(absltest.TestCase):
       pair.rsplit(' ', 1)
       for pair in logs.output[-1].split(': ')[-1].split(', ')
     )
-    self.assertLess(float(last['away']), 0.4)
+    self.assertLess(float(last['position error']), 0.4)
     self.assertGreater(float(last['background']), 0.5)
 
 

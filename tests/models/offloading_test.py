@@ -1,4 +1,4 @@
-"""Networks that come and go: on the devices while used, and the same after."""
+"""Offloaded networks: on the devices while used, and unchanged after."""
 
 import gc
 from unittest import mock
@@ -12,7 +12,7 @@ import pytest
 from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models.generators import NETWORKS, VideoModel, open_model
-from lift_jax.models.stage import Stage
+from lift_jax.models.offloading import OffloadedNetwork
 from lift_jax.weights import param_paths
 from tests.models.cogvideox.tiny_pipeline import make_pipeline
 
@@ -29,9 +29,9 @@ def mesh():
   return partitioning.make_mesh(partitioning.MeshConfig(tensor=2))
 
 
-def stage_of(model, mesh, name='transformer', offload=True, **changes):
+def open_network(model, mesh, name='transformer', offload=True, **changes):
   settings = {'dtype': 'float32'} | changes
-  return Stage(model, name, mesh=mesh, offload=offload, **settings)
+  return OffloadedNetwork(model, name, mesh=mesh, offload=offload, **settings)
 
 
 def values(params):
@@ -59,15 +59,15 @@ def references(params):
 
 @pytest.mark.parametrize('offload', [True, False])
 @pytest.mark.parametrize('name', NETWORKS)
-def test_is_what_the_folder_holds(model, mesh, name, offload):
-  stage = stage_of(model, mesh, name, offload)
-  expected = values(model.load(name, stage.network, None))
+def test_equals_the_folder(model, mesh, name, offload):
+  offloaded = open_network(model, mesh, name, offload)
+  expected = values(model.load(name, offloaded.network, None))
   assert len(expected) > 5
   shardings = partitioning.param_shardings(
-    model.networks[name].rules, stage.network.abstract_params, mesh
+    model.networks[name].rules, offloaded.network.abstract_params, mesh
   )
   for _ in range(3):
-    with stage.params() as params:
+    with offloaded.params() as params:
       assert_equal(values(params), expected)
       for leaf in jax.tree.leaves(params):
         assert leaf.sharding.device_set == set(jax.devices())
@@ -80,23 +80,23 @@ def test_is_what_the_folder_holds(model, mesh, name, offload):
 
 
 def test_type(model, mesh):
-  stage = stage_of(model, mesh, dtype='bfloat16')
-  expected = values(model.load('transformer', stage.network, None))
+  offloaded = open_network(model, mesh, dtype='bfloat16')
+  expected = values(model.load('transformer', offloaded.network, None))
   expected = {
     name: value.astype(jnp.bfloat16) for name, value in expected.items()
   }
   for _ in range(2):
-    with stage.params() as params:
+    with offloaded.params() as params:
       assert_equal(values(params), expected)
 
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_leaves_the_devices(model, mesh, name):
-  stage = stage_of(model, mesh, name)
+  offloaded = open_network(model, mesh, name)
   gc.collect()
   before = len(jax.live_arrays())
   for _ in range(2):
-    with stage.params() as params:
+    with offloaded.params() as params:
       leaves = references(params)
       assert num_on_devices(leaves) == len(leaves)
     del params
@@ -105,64 +105,66 @@ def test_leaves_the_devices(model, mesh, name):
 
 
 def test_stays_on_the_devices(model, mesh):
-  stage = stage_of(model, mesh, offload=False)
-  with stage.params() as params:
+  offloaded = open_network(model, mesh, offload=False)
+  with offloaded.params() as params:
     leaves = references(params)
   del params
   assert num_on_devices(leaves) == len(leaves)
   with (
     mock.patch.object(VideoModel, 'load', side_effect=AssertionError),
-    stage.params() as params,
+    offloaded.params() as params,
   ):
     for leaf, reference in zip(jax.tree.leaves(params), leaves, strict=True):
       assert leaf is reference()
 
 
-def test_what_computes_with_them_keeps_them(model, mesh):
-  """A result that is not there yet when its stage ends."""
-  stage = stage_of(model, mesh)
+def test_computations_in_flight_keep_parameters(model, mesh):
+  """A result that is not there yet when its offloaded ends."""
+  offloaded = open_network(model, mesh)
   total = jax.jit(
     lambda params: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
   )
-  with stage.params() as params:
+  with offloaded.params() as params:
     first = total(params)
   del params
-  with stage.params() as params:
+  with offloaded.params() as params:
     second = total(params)
   del params
   expected = sum(
     np.sum(value.astype(np.float64) ** 2)
-    for value in values(model.load('transformer', stage.network, None)).values()
+    for value in values(
+      model.load('transformer', offloaded.network, None)
+    ).values()
   )
   np.testing.assert_allclose([first, second], [expected] * 2, rtol=1e-5)
 
 
-def test_read_once_and_late(model, mesh):
+def test_read_once_at_first_use(model, mesh):
   with mock.patch.object(
     VideoModel, 'load', autospec=True, side_effect=VideoModel.load
   ) as load:
     gc.collect()
     before = len(jax.live_arrays())
-    stage = stage_of(model, mesh)
+    offloaded = open_network(model, mesh)
     assert len(jax.live_arrays()) == before
     assert load.call_count == 0
     for _ in range(3):
-      with stage.params():
+      with offloaded.params():
         assert load.call_count == 1
 
 
 def test_network_is_one_object(model, mesh):
   """So that a program of it is compiled once."""
-  stage = stage_of(model, mesh, 'text_encoder')
-  network = stage.network
+  offloaded = open_network(model, mesh, 'text_encoder')
+  network = offloaded.network
   for _ in range(2):
-    with stage.params():
-      assert stage.network is network
+    with offloaded.params():
+      assert offloaded.network is network
 
 
 def test_options_reach_the_network(model, mesh):
   module_of = {
-    backend: stage_of(model, mesh, attention_backend=backend).network
+    backend: open_network(model, mesh, attention_backend=backend).network
     for backend in ('auto', 'xla')
   }
   texts = {backend: f'{net.graphdef}' for backend, net in module_of.items()}
@@ -173,9 +175,9 @@ def test_mesh_that_does_not_fit(model):
   mesh = partitioning.make_mesh(
     partitioning.MeshConfig(fsdp=1, tensor=1, data=1), jax.devices()[:1]
   )
-  stage_of(model, mesh)
+  open_network(model, mesh)
   with pytest.raises(UserError, match='cannot be cut into 3 .* another mesh'):
-    stage_of(
+    open_network(
       model,
       partitioning.make_mesh(
         partitioning.MeshConfig(fsdp=3), jax.devices()[:3]
