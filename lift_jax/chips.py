@@ -203,5 +203,6 @@ def ring_links(chip: Chip, sides: Sequence[tuple[int, int]]) -> int:
   for used, length in sides:
     # Two-dimensional slices have wraparound links only with the full 16 chips,
     # the others with any multiple of 4 ("How to Scale Your Model", "TPUs").
-    links += 2 if used == length and length % chip.wrap == 0 else 1
+    wraps = chip.wrap is not None and length % chip.wrap == 0
+    links += 2 if used == length and wraps else 1
   return links

@@ -12,13 +12,20 @@ import importlib.util
 import pathlib
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import ml_collections
 
 from lift_jax.errors import UserError
 
-T = TypeVar('T')
+
+class Dataclass(Protocol):
+  """What every dataclass is, for type checkers."""
+
+  __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+T = TypeVar('T', bound=Dataclass)
 
 
 def resolve(
@@ -138,6 +145,7 @@ def parse_arg(arg: str | None, **kinds: type) -> types.SimpleNamespace:
 def load_module(path: pathlib.Path) -> types.ModuleType:
   """The module in a file, which need not be part of a package."""
   spec = importlib.util.spec_from_file_location(path.stem, path)
+  assert spec is not None and spec.loader is not None  # it ends in .py
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module

@@ -18,7 +18,7 @@ from lift_jax.errors import UserError
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_text
 
-T = TypeVar('T')
+T = TypeVar('T', bound=config_lib.Dataclass)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +82,11 @@ def parse(
   overrides = parse_flags(
     argv, values, job, {'config': 'FILE.py', 'workdir': 'DIR'}
   )
-  file = values['config'].value
+  file = values.config
   if default_config and file.startswith(':'):
     file = default_config + file
   config, source = read_config(file, overrides, config_class)
-  given = values['workdir'].value
+  given = values.workdir
   if '://' in given:
     raise UserError(
       f'--workdir={given}: results go to files, not to buckets; give a folder, '
@@ -103,7 +103,7 @@ def parse(
     config,
     source,
     workdir,
-    values['multihost'].value,
+    values.multihost,
     frozenset(name for name in switches if values[name].value),
   )
 
@@ -201,9 +201,9 @@ def _load(text: str) -> ml_collections.ConfigDict:
 def _line(error: Exception, path: pathlib.Path) -> int:
   """The line of the config file where the error occurred."""
   if isinstance(error, SyntaxError) and error.filename == str(path):
-    return error.lineno
+    return error.lineno or 1
   frames = traceback.extract_tb(error.__traceback__)
-  lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+  lines = [frame.lineno or 1 for frame in frames if frame.filename == str(path)]
   return lines[-1] if lines else 1
 
 
@@ -262,6 +262,8 @@ def write_config(call: Invocation, job: str) -> None:
 
 def use_compilation_cache() -> None:
   """Enables the persistent compilation cache, unless the user configured it."""
+  # JAX adds its options to `config` as attributes, which no stub lists.
+  # pyrefly: ignore[missing-attribute]
   if jax.config.jax_compilation_cache_dir is None:
     folder = pathlib.Path.home() / '.cache' / 'lift_jax' / 'compiled'
     jax.config.update('jax_compilation_cache_dir', str(folder))

@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     return 2
   job = importlib.import_module(f'lift_jax.jobs.{argv[0]}')
   if {'-h', '--help'} & set(argv[1:]):
-    print(job.__doc__.strip())
+    print((job.__doc__ or '').strip())  # python -OO strips docstrings
     return 0
 
   # transformers would warn about missing PyTorch, which tokenizers do not need.

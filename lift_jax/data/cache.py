@@ -320,7 +320,7 @@ def pack(mean: np.ndarray, logvar: np.ndarray, text: np.ndarray) -> bytes:
     text: embedded caption [S, D].
   """
   arrays = {'mean': mean, 'logvar': logvar, 'text': text}
-  specs = [(name, a.shape, a.dtype, None) for name, a in arrays.items()]
+  specs = [(name, a.shape, a.dtype, a.copy) for name, a in arrays.items()]
   return safetensors_files.header_bytes(specs) + b''.join(
     array.tobytes() for array in arrays.values()
   )

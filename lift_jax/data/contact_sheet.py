@@ -199,13 +199,17 @@ def _notice(reason: str, frame_width: int, width: int) -> Image.Image:
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-  return ImageFont.load_default(size=size)
+  font = ImageFont.load_default(size=size)
+  assert isinstance(font, ImageFont.FreeTypeFont)  # as a size is given
+  return font
 
 
 @functools.cache
 def _has_glyph(character: str) -> bool:
   """Whether the font has a glyph for the character."""
   font = _font(_TEXT_SIZE)
+  # Masks are buffers, which no stub says.
+  # pyrefly: ignore[bad-argument-type]
   return bytes(font.getmask(character)) != bytes(font.getmask(_MISSING))
 
 

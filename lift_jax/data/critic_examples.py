@@ -73,18 +73,22 @@ class CriticDataConfig(FeedbackConfig):
 class SelectedFrames(Protocol):
   """The part of `models.critics.FrameSelection` that is read here."""
 
-  indices: tuple[int, ...]
-  num_positions: int
+  @property
+  def indices(self) -> tuple[int, ...]: ...
+
+  @property
+  def num_positions(self) -> int: ...
 
 
 class FramePreprocessor(Protocol):
-  """The part of `models.critics.FrameProcessor` that is called here."""
+  """The part of `models.critics.FrameProcessor` that is called here.
+
+  It and the tokenizer take the selections that it makes.
+  """
 
   def select(self, clip: video.ClipInfo) -> SelectedFrames: ...
 
-  def preprocess(
-    self, frames_thw3: np.ndarray, selection: SelectedFrames
-  ) -> Any: ...
+  def preprocess(self, frames_thw3: np.ndarray, selection: Any) -> Any: ...
 
 
 class TrainingTokenizer(Protocol):
@@ -96,7 +100,7 @@ class TrainingTokenizer(Protocol):
     self,
     caption: str,
     question: str,
-    frames: SelectedFrames,
+    frames: Any,
     answer: str,
     *,
     where: str,

@@ -48,7 +48,6 @@ def _streams(
 ) -> dict[tuple[int, int], list[_Stream]]:
   """The streams of each shape of examples."""
   count = collections.Counter(e.is_real for e in examples)
-  share_of = {True: real_share, False: 1 - (real_share or 0)}
   if real_share is not None and len(count) < 2:
     raise UserError(
       f'data.real_share is {real_share:g}, but all {len(examples)} training '
@@ -65,7 +64,8 @@ def _streams(
     if real_share is None:
       share = len(indices) / len(examples)
     else:
-      share = share_of[is_real] * len(indices) / count[is_real]
+      of_kind = real_share if is_real else 1 - real_share
+      share = of_kind * len(indices) / count[is_real]
     streams[shape].append(_Stream(tuple(indices), share))
   return streams
 

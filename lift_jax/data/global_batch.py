@@ -12,9 +12,10 @@ def local_indices(
   sharding: jax.sharding.Sharding, batch_size: int
 ) -> np.ndarray:
   """Batch indices that the devices of this host hold, ascending."""
-  slices = sharding.addressable_devices_indices_map((batch_size,))
+  slices = sharding.devices_indices_map((batch_size,))
   indices = set()
-  for (part,) in slices.values():
+  for device in sharding.addressable_devices:
+    (part,) = slices[device]
     indices.update(range(*part.indices(batch_size)))
   return np.array(sorted(indices))
 

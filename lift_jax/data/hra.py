@@ -301,7 +301,7 @@ def find_questions(texts: Sequence[str]) -> tuple[str, ...]:
     )
     for question in questions
   }
-  return tuple(sorted(first, key=first.get))
+  return tuple(sorted(first, key=lambda text: first[text]))
 
 
 def _endings(texts: list[_Words], start: int) -> tuple[list[_Words], set]:

@@ -268,9 +268,10 @@ def find_video(
     raise RecordError(f'video {text!r} is an absolute path; {remedy}')
   if '..' in relative.parts:
     raise RecordError(f'video {text!r} contains ".."; {remedy}')
+  path = root / relative
   try:
     # RuntimeError: a loop of symbolic links, before Python 3.13.
-    path = (root / relative).resolve()
+    path = path.resolve()
     mode = path.stat().st_mode
   except (FileNotFoundError, NotADirectoryError):
     mode = None

@@ -137,8 +137,7 @@ class _Clip:
 
 
 def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
-  _check_exists(record)
-  signature = cache_lib.file_signature(record.path)
+  signature = _check_exists(record)
   clip = video.decode(
     record.path,
     config.max_frames,
@@ -151,12 +150,17 @@ def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
   return _Clip(record, clip.frames, signature, digest)
 
 
-def _check_exists(record: AlignmentRecord) -> None:
-  if not record.path.is_file():
+def _check_exists(record: AlignmentRecord) -> cache_lib.FileSignature:
+  """The signature of the video file, which must exist."""
+  signature = None
+  if record.path.is_file():
+    signature = cache_lib.file_signature(record.path)
+  if signature is None:
     raise UserError(
       f'{record.where}: no such video under data.root; add it or delete the '
       'record'
     )
+  return signature
 
 
 def _decoded(

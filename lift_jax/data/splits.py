@@ -22,8 +22,11 @@ _Key = tuple[str, str]
 class Record(Protocol):
   """What records of all readers have in common."""
 
-  video: str
-  caption: str
+  @property
+  def video(self) -> str: ...
+
+  @property
+  def caption(self) -> str: ...
 
   @property
   def where(self) -> str: ...

@@ -84,16 +84,16 @@ def join(
   for records in by_subject.values():
     match = _find_scored(records, by_video)
     first = records[0]
-    reason = ''
     if match is None:
       reason = (
         'no score for this caption'
         if first.video in by_video
         else 'no score for this video'
       )
-    elif not match.error and first.dimension not in match.answers:
+      unmatched += [(record.where, reason) for record in records]
+      continue
+    if not match.error and first.dimension not in match.answers:
       reason = f'no answer about {first.dimension} in {match.where}'
-    if reason:
       unmatched += [(record.where, reason) for record in records]
       continue
     used.add(id(match))
@@ -165,14 +165,12 @@ class Table:
 
   def select(self, is_chosen_n: np.ndarray) -> 'Table':
     """The selected ratings; videos keep their indices."""
-    return Table(
-      **{
-        field.name: value[is_chosen_n]
-        if isinstance(value := getattr(self, field.name), np.ndarray)
-        else value
-        for field in dataclasses.fields(self)
-      }
-    )
+    arrays = {
+      name: value[is_chosen_n]
+      for name, value in vars(self).items()
+      if isinstance(value, np.ndarray)
+    }
+    return dataclasses.replace(self, **arrays)
 
   def answered(self) -> 'Table':
     """The ratings that the critic answered."""

@@ -17,7 +17,7 @@ from lift_jax.evaluation import calibration, critic_metrics, ranking
 from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate
 from lift_jax.evaluation.comparison import Rating, Table, make_table
 from lift_jax.evaluation.ranking import Pairs, Ranked
-from lift_jax.evaluation.scores import CLASSES, Answer
+from lift_jax.evaluation.scores import CLASSES
 from lift_jax.rewards.weights import RewardMap
 
 Tree = dict[str, Any]
@@ -87,9 +87,11 @@ def evaluate(
   dimensions = {}
   for name in names:
     part = table.select(table.dimension_n == name)
-    fit_part = fit_table and fit_table.select(fit_table.dimension_n == name)
+    fit_ranked = None
+    if fit_table is not None:
+      fit_ranked = _ranked(fit_table.select(fit_table.dimension_n == name))
     dimensions[name] = _agreement(part, temperatures, config) | {
-      'ranking': _ranking(_ranked(part), fit_part and _ranked(fit_part), config)
+      'ranking': _ranking(_ranked(part), fit_ranked, config)
     }
   overall = _agreement(table, temperatures, config)
   overall['accuracy_mean_of_dimensions'] = plain(
@@ -132,19 +134,18 @@ def worst(ratings: Sequence[Rating], limit: int) -> list[Rating]:
   Without probabilities, those furthest from the human label come first.
   """
 
-  def key(rating: Rating) -> tuple:
+  wrong = []
+  for rating in ratings:
     answer = rating.answer
+    if answer is None or answer.label == rating.human:
+      continue
     confidence = (
       answer.probabilities[answer.label] if answer.probabilities else 0.0
     )
-    return -confidence, -abs(answer.label - rating.human), rating.where
-
-  wrong = [
-    rating
-    for rating in ratings
-    if rating.answer is not None and rating.answer.label != rating.human
-  ]
-  return sorted(wrong, key=key)[:limit]
+    order = -confidence, -abs(answer.label - rating.human), rating.where
+    wrong.append((order, rating))
+  wrong.sort(key=lambda item: item[0])
+  return [rating for _, rating in wrong[:limit]]
 
 
 def _temperatures(
@@ -155,18 +156,14 @@ def _temperatures(
 ) -> dict[str, float | None]:
   """The temperature of each dimension; None where there is nothing to fit."""
   temperatures = dict.fromkeys(names)
-  if (
-    fit_table is None
-    or table.probabilities_nk is None
-    or fit_table.probabilities_nk is None
-  ):
+  if fit_table is None or table.probabilities_nk is None:
     return temperatures
   fit_table = fit_table.answered()
   for name in names:
     part = fit_table
     if config.temperature == 'dimension':
       part = fit_table.select(fit_table.dimension_n == name)
-    if len(part.human_n):
+    if part.probabilities_nk is not None and len(part.human_n):
       temperatures[name] = calibration.fit_temperature(
         part.probabilities_nk, part.human_n
       )
@@ -262,11 +259,13 @@ def _rewards(
   if not complete:
     return None
 
-  def score(answer: Answer) -> float:
+  def score(rating: Rating) -> float:
+    answer = rating.answer
+    assert answer is not None  # `by_record` has only answered ratings
     is_soft = kind == 'soft'
     return (answer.soft_reward if is_soft else answer.score)(reward_map)
 
-  reward = [[score(rating.answer) for rating in group] for group in complete]
+  reward = [[score(rating) for rating in group] for group in complete]
   human = [
     [reward_map.score(CLASSES[rating.human]) for rating in group]
     for group in complete

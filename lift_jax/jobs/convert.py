@@ -96,9 +96,9 @@ def _parse(argv: list[str]) -> _Call:
     raise UserError(f'{rest[0]!r} is not a flag; see lift convert --help')
   paths = []
   for name in ('from', 'to'):
-    if not values[name].value:
+    if not getattr(values, name):
       raise UserError(f'--{name}=FOLDER is missing; see lift convert --help')
-    paths.append(pathlib.Path(values[name].value).expanduser().resolve())
+    paths.append(pathlib.Path(getattr(values, name)).expanduser().resolve())
   source, target = paths
   if not source.is_dir():
     raise UserError(f'--from={source}: no such folder; check the path')
@@ -107,7 +107,7 @@ def _parse(argv: list[str]) -> _Call:
       f'--to={target} exists and is not an empty folder; remove it, or choose '
       'another'
     )
-  return _Call(source, target, values['dtype'].value, values['multihost'].value)
+  return _Call(source, target, values.dtype, values.multihost)
 
 
 def _convert_model(call: _Call, logger: logging.Logger) -> None:

@@ -226,10 +226,11 @@ def _table(results: dict[str, Any]) -> list[str]:
 
 
 def _cell(estimate: dict[str, float | None]) -> str:
-  if estimate['value'] is None:
+  value = estimate['value']
+  if value is None:
     return f'{"-":>22}'
   low, high = (
-    '-' if estimate[key] is None else f'{100 * estimate[key]:.1f}'
-    for key in ('low', 'high')
+    '-' if bound is None else f'{100 * bound:.1f}'
+    for bound in (estimate['low'], estimate['high'])
   )
-  return f'{100 * estimate["value"]:.1f}% [{low}, {high}]'.rjust(22)
+  return f'{100 * value:.1f}% [{low}, {high}]'.rjust(22)

@@ -305,6 +305,7 @@ def _omitted(records: _Input, comparison: Comparison) -> Tree:
 
 def _describe(rating: Rating) -> Tree:
   """A disagreement, as written to evaluation.json."""
+  assert rating.answer is not None  # `worst` chooses among those answered
   return {
     'video': rating.video,
     'caption': rating.caption,

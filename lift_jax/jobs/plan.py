@@ -42,13 +42,13 @@ def main(argv: list[str]) -> int:
   overrides = job_flags.parse_flags(
     argv, values, 'plan', {'config': 'FILE.py', 'topology': 'TOPOLOGY'}
   )
-  topology = topology_lib.parse(values['topology'].value)
-  job = values['job'].value
+  topology = topology_lib.parse(values.topology)
+  job = values.job
   if job in _ON_ONE_HOST:
     topology = topology.one_host
   topology_lib.prepare(topology)  # before JAX initialises its backends
-  found = plan(job, values['config'].value, overrides, topology)
-  if values['json'].value:
+  found = plan(job, values.config, overrides, topology)
+  if values.json:
     print(json.dumps(found.to_json(), indent=1))
   else:
     print('\n'.join(found.lines()))

@@ -228,7 +228,7 @@ def alpha_of(config: Mapping[str, Any], where: str) -> float:
         f'{where}: {key} = {config[key]!r} is not supported; only {values[0]!r}'
       )
   alpha = config.get('lora_alpha')
-  if type(alpha) not in (int, float):
+  if isinstance(alpha, bool) or not isinstance(alpha, int | float):
     raise errors.UserError(f'{where}: lora_alpha is {alpha!r}, not a number')
   return float(alpha)
 

@@ -52,6 +52,11 @@ class _Mask(NamedTuple):
     """The arrays with an axis of queries: all but the last."""
     return self[:-1]
 
+  def with_queries(self, of_queries: tuple[jax.Array | None, ...]) -> '_Mask':
+    """The mask of other queries, whose part is `of_queries`."""
+    last_key_bn, seen_bnm, q_segment_bn = of_queries
+    return _Mask(last_key_bn, seen_bnm, q_segment_bn, self.k_segment_bm)
+
 
 def attention(
   q_bnhk: jax.Array,
@@ -142,6 +147,8 @@ def attention(
   queries = P(BATCH_AXES, 'context', 'tensor', None)
   keys = P(BATCH_AXES, None, 'tensor', None)
   of_query, of_key = P(BATCH_AXES, 'context'), P(BATCH_AXES, None)
+  # Partition specs in place of the arrays.
+  # pyrefly: ignore[bad-argument-type]
   of_mask = _Mask(of_query, of_query, of_query, of_key)
   out_bnhk = jax.shard_map(
     local,
@@ -175,7 +182,7 @@ def _positions(q_bnhk) -> jax.Array:
 
 def _map_queries(function, mask: _Mask) -> _Mask:
   """Maps `function` over the arrays of `mask` that have an axis of queries."""
-  return _Mask(*jax.tree.map(function, mask.of_queries), mask.k_segment_bm)
+  return mask.with_queries(jax.tree.map(function, mask.of_queries))
 
 
 def _pad_queries(q_bnhk, mask: _Mask, padding: int):
@@ -270,7 +277,7 @@ def _scores(mask: _Mask, q_nk, k_mk):
     scores_nm = jnp.where(is_past_nm, scores_nm, _MASKED)
   if mask.mask_bnm is not None:
     scores_nm = jnp.where(mask.mask_bnm, scores_nm, _MASKED)
-  if mask.q_segment_bn is not None:
+  if mask.q_segment_bn is not None and mask.k_segment_bm is not None:
     same_nm = mask.q_segment_bn[:, None] == mask.k_segment_bm[None, :]
     scores_nm = jnp.where(same_nm, scores_nm, _MASKED)
   return scores_nm
@@ -307,7 +314,7 @@ _chunked.defvjp(_forward, _backward)
 def _forward_of_head(chunk: int, mask: _Mask, q_nk, k_mk, v_mk):
   def of_chunk(part):
     of_queries, q_ck = part
-    scores_cm = _scores(_Mask(*of_queries, mask.k_segment_bm), q_ck, k_mk)
+    scores_cm = _scores(mask.with_queries(of_queries), q_ck, k_mk)
     # Masked keys get no weight, even if all keys of a padded query are masked;
     # otherwise the largest weight is 1, and the sum no less.
     most_c1 = jnp.maximum(scores_cm.max(-1, keepdims=True), _MASKED / 2)
@@ -330,7 +337,7 @@ def _backward_of_head(
 
   def of_chunk(totals, part):
     of_queries, q_ck, grad_ck, log_c1, sum_c1 = part
-    scores_cm = _scores(_Mask(*of_queries, mask.k_segment_bm), q_ck, k_mk)
+    scores_cm = _scores(mask.with_queries(of_queries), q_ck, k_mk)
     weights_cm = jnp.exp(scores_cm - log_c1)
     dweights_cm = _dot('ck,mk->cm', grad_ck, v_mk)
     dscores_cm = weights_cm * (dweights_cm - sum_c1) * scale

@@ -95,7 +95,7 @@ def open_chosen(config: CriticModelConfig, workdir: pathlib.Path) -> Critic:
       'as --config.model.path=FOLDER'
     )
   config_lib.check_choice('model.template', config.template, backbone.templates)
-  if not config.path:
+  if config.random is not None and not config.path:
     path = workdir / 'model'
     make_random(path, backbone, config.random.sizes, config.random.seed)
   return critics.open_critic(path, config.adapter)

@@ -47,10 +47,17 @@ Frames = Any
 class ClipMetadata(Protocol):
   """Metadata of a clip, read without decoding it: `data.video.ClipInfo`."""
 
-  num_frames: int
-  fps: float
-  height: int
-  width: int
+  @property
+  def num_frames(self) -> int: ...
+
+  @property
+  def fps(self) -> float: ...
+
+  @property
+  def height(self) -> int: ...
+
+  @property
+  def width(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -485,7 +492,9 @@ def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
   return min(map(len, prompts)) - 1
 
 
-def last_token(x_bnd: jax.Array, lengths_b: jax.Array) -> jax.Array:
+def last_token(
+  x_bnd: jax.Array, lengths_b: jax.Array | np.ndarray
+) -> jax.Array:
   """[B, D]: the last of the first `lengths_b` >= 1 tokens of each sequence."""
   return jnp.take_along_axis(x_bnd, lengths_b[:, None, None] - 1, axis=1)[:, 0]
 

@@ -39,5 +39,6 @@ def resize_bicubic(frames_thw3: np.ndarray, size: int) -> np.ndarray:
   frames = np.empty((len(frames_thw3), size, size, 3), np.uint8)
   for frame, image_hw3 in zip(frames, frames_thw3, strict=True):
     image = Image.fromarray(image_hw3)
-    frame[:] = image.resize((size, size), Image.Resampling.BICUBIC)
+    resized = image.resize((size, size), Image.Resampling.BICUBIC)
+    frame[:] = np.asarray(resized)
   return frames

@@ -108,6 +108,7 @@ class TransformerAdapter:
 def _mesh_of(params: Params) -> jax.sharding.Mesh:
   sharding = jax.tree.leaves(params)[0].sharding
   if isinstance(sharding, NamedSharding):
+    assert isinstance(sharding.mesh, jax.sharding.Mesh)  # as of every array
     return sharding.mesh
   return partitioning.make_mesh(
     partitioning.MeshConfig(), list(sharding.device_set)

@@ -64,7 +64,9 @@ class RandomModelConfig:
   seed: int
 
   @classmethod
-  def choose_class(cls, section: Mapping[str, Any], where: str) -> type[Self]:
+  def choose_class(
+    cls, section: Mapping[str, Any], where: str
+  ) -> 'type[RandomModelConfig]':
     """The config class of the family that a config section names."""
     if 'family' not in section:
       raise UserError(f'{where} lacks family')
@@ -130,7 +132,7 @@ class LatentScale:
     """z [..., C] to x [..., C]."""
     if self.mean:
       z = z - _per_channel(self.mean, z.ndim)
-    return _per_channel(self.factor, z.ndim) * z
+    return z * _per_channel(self.factor, z.ndim)
 
   def denormalize(self, x: jax.Array) -> jax.Array:
     """x [..., C] to z [..., C]."""

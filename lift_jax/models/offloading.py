@@ -6,6 +6,7 @@ devices need to hold only one of them at a time.
 
 from collections.abc import Iterator
 import contextlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,8 @@ class OffloadedNetwork:
     self._shardings = partitioning.param_shardings(
       model.networks[name].rules, self.network.abstract_params, mesh
     )
-    self._on_host = self._on_devices = None
+    self._on_host: Any = None  # a tree of `_HostShards`
+    self._on_devices: Params | None = None
 
   @contextlib.contextmanager
   def params(self) -> Iterator[Params]:

@@ -6,11 +6,11 @@ block size, pads to it, and masks padded keys by a segment of their own.
 B batch  N queries  M keys  H heads  G key heads, dividing H  K head dim
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +124,7 @@ def splash_attention(
     q_segment_bn = jnp.zeros(q_bnhk.shape[:2], jnp.int32)
     k_segment_bm = jnp.zeros(k_bmgk.shape[:2], jnp.int32)
   segments = None
-  if q_segment_bn is not None:
+  if q_segment_bn is not None and k_segment_bm is not None:
     # A number that no segment of the sequence has.
     padding_b1 = jnp.max(k_segment_bm, axis=1, keepdims=True) + 1
     segments = (
@@ -142,7 +142,9 @@ def splash_attention(
   return out_bhnk.transpose(0, 2, 1, 3)[:, :num_queries]
 
 
-def _make_kernel(q_bnhk, of_queries: Blocks, of_keys: Blocks, is_causal: bool):
+def _make_kernel(
+  q_bnhk, of_queries: Blocks, of_keys: Blocks, is_causal: bool
+) -> Callable[..., Any]:
   """The kernel without a batch: (q_hnk, k_gmk, v_gmk, segments) to out_hnk."""
   # Imported here, as it takes half a second and only TPUs need it.
   from jax.experimental.pallas.ops.tpu import splash_attention as library

@@ -92,8 +92,12 @@ def normalise(
 ) -> jax.Array:
   """(x / 255 - mean) / std per channel, uint8 [..., 3] to fp32 [..., 3]."""
   shape = (1,) * (frames.ndim - 1) + (3,)
-  mean, std = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (mean, std))
-  return (frames.astype(jnp.float32) / 255 - mean) / std
+
+  def of_colours(values: Sequence[float]) -> jax.Array:
+    return jnp.asarray(values, jnp.float32).reshape(shape)
+
+  fractions = frames.astype(jnp.float32) / 255
+  return (fractions - of_colours(mean)) / of_colours(std)
 
 
 class PatchEmbedding(nnx.Conv):

@@ -38,7 +38,7 @@ def convolution_flops(
     lhs: shape of the input.
     rhs: shape of the kernel.
   """
-  labels = instruction.attribute('dim_labels')
+  labels = instruction.required('dim_labels')
   of_lhs, of_rhs, of_out = re.split('_|->', labels)
   out = instruction.arrays[0].dims
   products = (

@@ -81,10 +81,10 @@ def _flops(computation: Computation, instruction: Instruction) -> float:
   if opcode == 'dot':
     contracted = instruction.numbers('lhs_contracting_dims')
   elif target in _CUBLAS:
-    listed = re.search(
+    listed, *_ = re.findall(
       r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes
     )
-    contracted = [int(dim) for dim in re.findall(r'\d+', listed[1])]
+    contracted = [int(dim) for dim in re.findall(r'\d+', listed)]
   else:
     return 0.0
   dims = computation.operand(instruction).arrays[0].dims

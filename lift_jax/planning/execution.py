@@ -112,8 +112,8 @@ class _Loop:
     instruction: Instruction,
     arguments: _Arguments,
   ):
-    self.body = module[instruction.attribute('body')]
-    self.condition = module[instruction.attribute('condition')]
+    self.body = module[instruction.required('body')]
+    self.condition = module[instruction.required('condition')]
     self._module = module
     self._caller = caller
     self._instruction = instruction
@@ -148,10 +148,10 @@ class _Loop:
       return None
     left, right, direction = compared
     if left[0] is None:
-      left, right, direction = right, left, _MIRRORED.get(direction)
-    if left[0] is None or right[0] is not None:
-      return None
+      left, right, direction = right, left, _MIRRORED.get(direction, direction)
     counter, offset = left
+    if counter is None or right[0] is not None:
+      return None
     start = self.start(counter)
     after = _element(
       self._module, self.body, self.body.root.name, counter, self.arguments
@@ -227,7 +227,7 @@ def _number(
   if opcode in _IDENTITY:
     return operand(0)
   if opcode == 'get-tuple-element':
-    element = int(instruction.attribute('index'))
+    element = int(instruction.required('index'))
     source = instruction.operands[0]
     return _element(module, computation, source, element, arguments)
   if opcode in ('add', 'subtract'):
@@ -274,4 +274,4 @@ def _comparison(
   left, right = operand(0), operand(1)
   if left is None or right is None:
     return None
-  return left, right, instruction.attribute('direction')
+  return left, right, instruction.required('direction')

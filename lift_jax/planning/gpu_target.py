@@ -58,6 +58,7 @@ device_description_str: "{description}"
 
 def target_config(chip: Chip) -> str:
   """XLA's target description of a GPU of `chips.CHIPS`."""
+  assert chip.hbm_bytes is not None and chip.hbm_bandwidth is not None
   return _TEMPLATE.format(
     device_memory_size=int(chip.hbm_bytes),
     memory_bandwidth=int(chip.hbm_bandwidth),

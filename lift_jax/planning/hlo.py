@@ -42,7 +42,7 @@ class Array:
   def bytes(self) -> int:
     bits = _BITS.get(self.dtype)
     if bits is None:
-      bits = int(re.search(r'\d+', self.dtype)[0])
+      bits = int(re.findall(r'\d+', self.dtype)[0])
     return (self.size * bits + 7) // 8
 
 
@@ -75,6 +75,17 @@ class Instruction:
     pattern = rf'\b{key}=(?:%([\w.\-]+)|(\{{[^}}]*\}})|([\w.\->]+))'
     match = re.search(pattern, self.attributes)
     return match and (match[1] or match[2] or match[3])
+
+  def required(self, key: str) -> str:
+    """An attribute that instructions of this opcode always have.
+
+    Raises:
+      ValueError: this one does not.
+    """
+    value = self.attribute(key)
+    if value is None:
+      raise ValueError(f'HLO: {self.name} has no {key}')
+    return value
 
   def numbers(self, key: str) -> tuple[int, ...]:
     """The list of `key={1,2}`, empty if missing."""
@@ -167,6 +178,8 @@ def parse_arrays(text: str) -> tuple[Array, ...]:
 def _parse_instruction(line: str) -> tuple[Instruction, bool]:
   """An instruction, and whether it is the root."""
   head = _INSTRUCTION.match(line)
+  if head is None:
+    raise ValueError(f'HLO: no instruction in {line[:80]}')
   start = head.end()
   if line[start] == '(':
     type_end = _closing(line, start) + 1

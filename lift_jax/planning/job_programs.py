@@ -8,7 +8,7 @@ tokens  D width of their embeddings  N tokens of a prefix  Q questions  M tokens
 of a question
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any
 
@@ -310,7 +310,8 @@ def _kernel_flops(forward: float, remat: str) -> float:
   return forward * ((2 if remat == 'full' else 1) + 2.5)
 
 
-def _array(shape, dtype, sharding) -> jax.ShapeDtypeStruct:
+def _array(shape, dtype, sharding) -> Any:
+  """A `jax.ShapeDtypeStruct`, for use where a program takes an array."""
   return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
@@ -344,7 +345,8 @@ def _lowering(mesh, jitted, *args, **kwargs) -> Callable[[], Any]:
   return lower
 
 
-JOBS = {
+# The config of each job, and what makes the programs from it.
+JOBS: Mapping[str, tuple[type[Any], Callable[..., list[Program]]]] = {
   'align': (AlignConfig, align),
   'train_critic': (TrainCriticConfig, train_critic),
   'sample': (SampleConfig, sample),

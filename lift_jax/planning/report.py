@@ -142,13 +142,13 @@ def lines(report: Report) -> list[str]:
     f'{report.compile_seconds:.0f} s',
     f'  memory per device: {_memory(report)}',
   ]
-  if report.memory is None:
+  if report.memory is None or report.done_flops is None:
     return text
   parts = dataclasses.asdict(report.memory)
   text.append(
     '    ' + ', '.join(f'{name} {_size(size)}' for name, size in parts.items())
   )
-  text.append(f'  FLOPs per device: {_flops(report)}')
+  text.append(f'  FLOPs per device: {_flops(report, report.done_flops)}')
   text.append('  collectives per device:')
   for total in report.collectives:
     axes = ' x '.join(total.axes) or 'none'
@@ -174,10 +174,10 @@ def _memory(report: Report) -> str:
   return f'{needed} of {available}: {over} too much'
 
 
-def _flops(report: Report) -> str:
-  text = _count(report.done_flops)
+def _flops(report: Report, done: float) -> str:
+  text = _count(done)
   if report.model_flops:
-    ratio = report.done_flops / report.model_flops
+    ratio = done / report.model_flops
     text += f', {ratio:.2f} x the {_count(report.model_flops)} of the model'
   if report.kernels:
     named = ', '.join(f'{k} {n} times' for k, n in report.kernels.items())

@@ -79,22 +79,32 @@ def estimate(
     chip: the type of device.
     axis_links: links of each mesh axis (`topology.axis_links`).
   """
-  if chip.flops is None:
+  flops, hbm, dcn = chip.flops, chip.hbm_bandwidth, chip.dcn_bandwidth
+  link = chip.link_bandwidth
+  if flops is None or hbm is None or link is None or dcn is None:
     return None
   seconds = {
-    'compute': work.flops / chip.flops,
-    'hbm': work.hbm_bytes / chip.hbm_bandwidth,
+    'compute': work.flops / flops,
+    'hbm': work.hbm_bytes / hbm,
     'ici': sum(
-      sent / (chip.link_bandwidth * _links(axes, chip, axis_links))
+      sent / (link * _links(axes, chip, axis_links))
       for axes, sent in work.ici_bytes.items()
     ),
-    'dcn': work.dcn_bytes / chip.dcn_bandwidth,
+    'dcn': work.dcn_bytes / dcn,
   }
+
+  def outcome(total: float) -> Outcome:
+    return Outcome(
+      seconds=total,
+      videos_per_second_per_chip=work.videos * chip.devices_per_chip / total,
+      mfu=work.model_flops / (total * flops),
+    )
+
   return TimeEstimate(
     seconds=seconds,
-    bound=max(seconds, key=seconds.get),
-    overlapped=_outcome(work, chip, max(seconds.values())),
-    in_turn=_outcome(work, chip, sum(seconds.values())),
+    bound=max(seconds, key=lambda name: seconds[name]),
+    overlapped=outcome(max(seconds.values())),
+    in_turn=outcome(sum(seconds.values())),
   )
 
 
@@ -102,11 +112,3 @@ def _links(
   axes: tuple[str, ...], chip: Chip, axis_links: Mapping[str, int]
 ) -> int:
   return min(chip.links, sum(axis_links[axis] for axis in axes))
-
-
-def _outcome(work: Work, chip: Chip, seconds: float) -> Outcome:
-  return Outcome(
-    seconds=seconds,
-    videos_per_second_per_chip=work.videos * chip.devices_per_chip / seconds,
-    mfu=work.model_flops / (seconds * chip.flops),
-  )

@@ -13,6 +13,7 @@ import dataclasses
 import math
 import os
 import re
+from typing import Any
 
 import jax
 
@@ -178,9 +179,12 @@ def _cpu_devices(topology: Topology) -> list[jax.Device]:
   return found[: topology.num_devices]
 
 
-def _tpu_request(topology: Topology) -> dict:
+def _tpu_request(topology: Topology) -> dict[str, Any]:
   one_slice = dataclasses.replace(topology, slices=1)
-  request = {'platform': 'tpu', 'topology_name': str(one_slice)}
+  request: dict[str, Any] = {
+    'platform': 'tpu',
+    'topology_name': str(one_slice),
+  }
   if topology.slices > 1:
     request['num_slices'] = topology.slices
   if math.prod(topology.shape) == 1:
@@ -226,7 +230,7 @@ def axis_links(mesh: jax.sharding.Mesh, topology: Topology) -> dict[str, int]:
   for index, axis in enumerate(mesh.axis_names):
     if mesh.devices.shape[index] == 1:
       continue
-    first = [0] * mesh.devices.ndim
+    first: list[int | slice] = [0] * mesh.devices.ndim
     first[index] = slice(None)
     line = list(mesh.devices[tuple(first)])
     links[axis] = _line_links(line, topology)

@@ -164,7 +164,8 @@ def _reliabilities(
 
 def _ranking(result: Tree) -> dict[str, Any] | None:
   """Rankings by the soft reward and by the reward of the labels."""
-  if not result['reward']:
+  main = critic_table.main_reward(result)
+  if main is None:
     return None
   names = {'soft': 'soft reward', 'labels': 'reward of the labels'}
   rows = []
@@ -182,11 +183,10 @@ def _ranking(result: Tree) -> dict[str, Any] | None:
         ),
       )
     )
-  ranking = critic_table.main_reward(result)
-  pairs = ranking['pairs']
+  pairs = main['pairs']
   return {
     'rows': rows,
-    'clips': ranking['clips'],
+    'clips': main['clips'],
     'pairs': pairs,
     'ties': percentage(pairs['human_ties']) if pairs['count'] else None,
   }
@@ -195,6 +195,7 @@ def _ranking(result: Tree) -> dict[str, Any] | None:
 def _disagreement(rating: Rating, config: PageConfig) -> dict[str, Any]:
   """A clip with the annotators' and the critic's answers."""
   answer = rating.answer
+  assert answer is not None  # `worst` chooses among those answered
   said = CLASSES[answer.label]
   probabilities = None
   if answer.probabilities is not None:

@@ -55,7 +55,7 @@ def rows(result: Tree) -> list[Row]:
   sections.append(result['all'] | {'ranking': main_reward(result)})
   return [
     Row(title)
-    if path is None
+    if path is None or write is None
     else Row(
       title, tuple(cell(_at(section, path), write) for section in sections)
     )
@@ -76,8 +76,8 @@ def text_lines(result: Tree) -> list[str]:
   table = rows(result)
   names = columns(result)
   title_width = 2 + max(len(row.title) for row in table)
-  lines = [' ' * title_width]
-  written = [
+  lines: list[str] = [' ' * title_width]
+  written: list[list[str]] = [
     [f'{cell.value:>5} {cell.interval}'.rstrip() for cell in row.cells]
     for row in table
   ]

@@ -225,7 +225,8 @@ def _numbers(comparison: Tree) -> list[tuple[str, Tree, Format, Format]]:
     (f'{title}: Good, %', rates[name], percent, points)
     for name, title in (names | {_ALL: _ALL_NAME}).items()
   ]
-  return rows + [
+  return [
+    *rows,
     ('mean reward', comparison['reward'], _thousandths,
      lambda value: signed(value, 3)),
     ('step, % of image side', comparison['speed'], percent, points),

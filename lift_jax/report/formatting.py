@@ -64,16 +64,17 @@ def points(value: float) -> str:
 
 
 def percentage(estimate: Estimate) -> str:
-  return f'{percent(estimate["value"])}%'
+  value = estimate['value']
+  return '-' if value is None else f'{percent(value)}%'
 
 
 def with_interval(estimate: Estimate) -> str:
   """An estimate such as '85.6% (82.1 to 88.9)'."""
   text = percentage(estimate)
-  if estimate['low'] is None:
+  low, high = estimate['low'], estimate['high']
+  if low is None or high is None:
     return text
-  low, high = percent(estimate['low']), percent(estimate['high'])
-  return f'{text} ({low} to {high})'
+  return f'{text} ({percent(low)} to {percent(high)})'
 
 
 def by_interval(
@@ -81,7 +82,7 @@ def by_interval(
 ) -> str:
   """The text for an interval above zero, below zero, or including zero."""
   low, high = estimate['low'], estimate['high']
-  if low is None:
+  if low is None or high is None:
     return unclear
   return above if low > 0 else below if high < 0 else unclear
 

@@ -136,7 +136,7 @@ def to_svg(plot: Plot, salt: str) -> str:
         _add_title(element, name.removeprefix(_HOVER))
     elif element.tag == 'text':
       # Use the page's font, not the one that Matplotlib measures.
-      css = re.sub('font-family: [^;]*;? ?', '', element.get('style'))
+      css = re.sub('font-family: [^;]*;? ?', '', element.get('style', ''))
       element.set('style', css)
   root.set('role', 'img')
   _add_title(root, plot.title)

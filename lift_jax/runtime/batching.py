@@ -34,12 +34,15 @@ def fill_batches(
     [item for item in items[slot::batch_size] if not is_done(item)]
     for slot in range(batch_size)
   ]
-  nothing = object()
-  for slots in itertools.zip_longest(*queues, fillvalue=nothing):
-    filler = next(item for item in slots if item is not nothing)
+  for index in range(max(map(len, queues), default=0)):
+    is_new = [index < len(queue) for queue in queues]
+    filler = queues[is_new.index(True)][index]
     yield WorkBatch(
-      [filler if item is nothing else item for item in slots],
-      [item is not nothing for item in slots],
+      [
+        queue[index] if wanted else filler
+        for queue, wanted in zip(queues, is_new, strict=True)
+      ],
+      is_new,
     )
 
 

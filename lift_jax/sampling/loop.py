@@ -23,6 +23,8 @@ from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
 
 T = TypeVar('T')
 
+_Round = tuple[int, Mapping[str, float]]  # clips, seconds of each stage
+
 
 class ClipWriter:
   """Writes clips in threads and adds each to the manifest once it is complete.
@@ -101,7 +103,7 @@ class Clock:
   """Seconds spent in each stage."""
 
   def __init__(self):
-    self.seconds = collections.Counter()
+    self.seconds: dict[str, float] = collections.defaultdict(float)
 
   def timed(self, stage: str, items: Iterator[T]) -> Iterator[T]:
     """Yields `items` and counts the time spent waiting for each."""
@@ -222,7 +224,7 @@ def _check_finite(batch: WorkBatch, latents_bfhwc: np.ndarray) -> None:
 
 def _summarize(
   generator: Generator,
-  rounds: Sequence[tuple[int, Mapping[str, float]]],
+  rounds: Sequence[_Round],
   peak_flops: float | None,
   logger: logging.Logger,
 ) -> None:
@@ -255,6 +257,9 @@ def _summarize(
     logger.info('MFU of the transformer: %.1f%%', 100 * achieved / peak_flops)
 
 
-def _total(rounds) -> tuple[int, collections.Counter]:
-  counts = [clips for clips, _ in rounds]
-  return sum(counts), sum((s for _, s in rounds), collections.Counter())
+def _total(rounds: Sequence[_Round]) -> tuple[int, dict[str, float]]:
+  total = collections.defaultdict(float)
+  for _, seconds in rounds:
+    for stage, spent in seconds.items():
+      total[stage] += spent
+  return sum(num_clips for num_clips, _ in rounds), total

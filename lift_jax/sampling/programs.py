@@ -94,13 +94,17 @@ def denoise(
     prediction = model(params, constrain(x_bfhwc, BATCH), text_bsd, t_b)
     return constrain(prediction, BATCH)
 
+  def drawn_noise(index):
+    assert keys_b2 is not None  # else all noises are given, as checked above
+    return sampler.clip_noise(keys_b2, index, latent_shape)
+
   def draw(index):
     if step_noise is not None:
       return step_noise[index]
-    return sampler.clip_noise(keys_b2, index + 1, latent_shape)
+    return drawn_noise(index + 1)
 
   if initial_noise is None:
-    initial_noise = sampler.clip_noise(keys_b2, 0, latent_shape)
+    initial_noise = drawn_noise(0)
   return sampler.sample(
     guidance.guided(
       network, text_bsd, negative_text_sd if config.is_guided else None

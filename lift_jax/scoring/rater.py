@@ -183,7 +183,8 @@ class Rater:
     config: ScoringRunConfig,
     on_bad_record: str,
   ):
-    self._make_scorer, self._scorer = make_scorer, None
+    self._make_scorer = make_scorer
+    self._scorer: Scorer | None = None
     self._batch_size = config.batch_per_shard * num_shards
     self._tokenizer, self._prompts = tokenizer, prompts
     self._labels = {token: label for label, token in label_ids.items()}

@@ -134,11 +134,14 @@ def mismatches(
   """
   points = {}
   for name, value in asked.items():
-    if value == shown[name]:
+    found = shown[name]
+    if value == found:
       continue
-    is_major = name in MAJOR or shown[name] is None
-    if name == 'motion' and not is_major:
-      is_major = angle_between(value, shown[name]) > 45
+    is_major = (
+      name in MAJOR
+      or found is None
+      or (name == 'motion' and angle_between(value, found) > 45)
+    )
     points[name] = _MAJOR_POINTS if is_major else _MINOR_POINTS
   return points
 

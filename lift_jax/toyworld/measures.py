@@ -9,6 +9,7 @@ Shape suffixes: T frames, S steps between them, H height, W width, P pixels, K
 entries of the bank; the last axis of 2 is (y, x), of 3 RGB.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import itertools
@@ -63,7 +64,7 @@ class Measured:
       which it has vanished. None if there is no shape.
   """
 
-  shown: dict[str, str | None]
+  shown: Mapping[str, str | None]
   fidelity: dict[str, float]
   motion: dict[str, float]
   is_static: bool
@@ -146,7 +147,7 @@ def _nearest_background(background_3: np.ndarray) -> str | None:
     name: np.linalg.norm(background_3 - colour)
     for name, colour in scenes.BACKGROUNDS.items()
   }
-  best = min(distances, key=distances.get)
+  best = min(distances, key=lambda name: distances[name])
   return best if distances[best] <= _COLOUR_TOLERANCE else None
 
 
@@ -181,7 +182,7 @@ def _nearest_colour(
     full_3 = full_3s[name] = np.array(rgb) - background_3
     share = np.clip(colour_3 @ full_3 / (full_3 @ full_3), 0.4, 1.0)
     distances[name] = np.linalg.norm(colour_3 - share * full_3) / share
-  first, second, *_ = sorted(distances, key=distances.get)
+  first, second, *_ = sorted(distances, key=lambda name: distances[name])
   is_clear = distances[first] < _WASHED_RATIO * distances[second]
   tolerance = _WASHED_TOLERANCE if is_clear else _COLOUR_TOLERANCE
   if distances[first] > tolerance:
@@ -457,7 +458,7 @@ def _unstretched(centred_thw: np.ndarray) -> np.ndarray:
   scale_t2 = np.sqrt(values_t2 / np.sqrt(values_t2.prod(1, keepdims=True)))
   stretch_t22 = (axes_t22 * scale_t2[:, None, :]) @ axes_t22.swapaxes(1, 2)
   middle_2 = np.array((height, width)) / 2
-  offset_hw2 = np.stack(np.indices((height, width)), -1) + 0.5 - middle_2
+  offset_hw2 = np.stack([*np.indices((height, width))], -1) + 0.5 - middle_2
   index_thw2 = np.einsum('tij,hwj->thwi', stretch_t22, offset_hw2)
   index_thw2 = np.clip(
     index_thw2 + middle_2 - 0.5, 0, (height - 1.001, width - 1.001)

@@ -133,7 +133,7 @@ def fingerprint(
   """What a run must share with a checkpoint to resume from it."""
   data = [(s.entry.key, s.reward, s.is_real) for s in scored]
   adapters = dataclasses.asdict(lora_config)
-  adapters['targets'] = list(adapters['targets'])
+  adapters |= {'targets': list(lora_config.targets)}
   return {
     'model': folder.fingerprint('transformer'),
     'trainable': config.trainable,

@@ -81,7 +81,10 @@ class TrainConfig:
     Raises:
       UserError: they do not divide evenly over the mesh.
     """
-    size = self.batch_size or self.batch_per_device * num_devices
+    size = self.batch_size
+    if size is None:
+      assert self.batch_per_device is not None
+      size = self.batch_per_device * num_devices
     parts = batch_shards * self.grad_accum
     if size % parts:
       raise UserError(
@@ -94,6 +97,7 @@ class TrainConfig:
     """Total optimizer steps; from `epochs`, rounded up."""
     if self.steps is not None:
       return self.steps
+    assert self.epochs is not None
     return max(1, math.ceil(round(self.epochs * num_records) / batch_size))
 
 

@@ -152,7 +152,7 @@ def fingerprint(
     ]
     digest.update(json.dumps(values).encode() + b'\n')
   adapters = dataclasses.asdict(lora_config)
-  adapters['targets'] = list(adapters['targets'])
+  adapters |= {'targets': list(lora_config.targets)}
   return {
     'model': critic.fingerprint,
     'template': config.template,

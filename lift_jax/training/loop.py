@@ -187,7 +187,7 @@ def run(
   *,
   num_steps: int,
   log_every: int,
-  learning_rate: Callable[[int], float],
+  learning_rate: Callable[[int], jax.Array],
   workload: Workload,
   checkpoints: TrainCheckpoints,
   writer: metrics_lib.MetricWriter,

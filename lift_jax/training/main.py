@@ -175,7 +175,8 @@ def run(
 
     # Loop.
     def validate(step: int, state: TrainState, is_last: bool) -> None:
-      if is_last or step % config.validation.every_steps == 0:
+      is_due = is_last or step % config.validation.every_steps == 0
+      if validation is not None and is_due:
         params = param_paths.merge(state.ema or state.trainable, frozen)
         validation(step, params, writer)
 

@@ -1,8 +1,10 @@
 """AdamW with gradient clipping, and its learning rate schedule."""
 
+from collections.abc import Callable
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -44,7 +46,7 @@ class OptimizerConfig:
 
 def learning_rate_schedule(
   config: OptimizerConfig, num_steps: int
-) -> optax.Schedule:
+) -> Callable[[jax.typing.ArrayLike], jax.Array]:
   """Linear warm-up, then cosine with hard restarts down to 0."""
   peak, warmup = config.learning_rate, config.warmup_steps
 

@@ -43,7 +43,8 @@ class TrainState:
   ) -> Self:
     """The state after an optimizer step with these gradients."""
     updates, opt_state = tx.update(grads, self.opt_state, self.trainable)
-    trainable = optax.apply_updates(self.trainable, updates)
+    # Optax types every tree alike.
+    trainable: Any = optax.apply_updates(self.trainable, updates)
     ema = jax.tree.map(
       lambda old, new: old + (1 - ema_decay) * (new - old),
       self.ema,

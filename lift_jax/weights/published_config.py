@@ -5,7 +5,7 @@ implements, or is known to be harmless; any other key is an error, as it may
 describe another network. One line names all that is wrong with a file.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 from typing import Any, TypeVar
 
@@ -107,7 +107,7 @@ def _is_positive(value: Any, *types: type) -> bool:
 
 
 # By the type of our field: which values are valid, and what to give instead.
-_CHECKS = {
+_CHECKS: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
   int: (lambda value: _is_positive(value, int), 'a positive integer'),
   float: (lambda value: _is_positive(value, int, float), 'a positive number'),
   bool: (lambda value: isinstance(value, bool), 'true or false'),

@@ -15,7 +15,7 @@ Hugging Face writes them: `STEM-00001-of-00003.safetensors` and
 """
 
 import collections
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 import dataclasses
 import hashlib
@@ -313,7 +313,7 @@ def _size(spec: TensorSpec) -> int:
   return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def header_bytes(tensors: list[TensorSpec]) -> bytes:
+def header_bytes(tensors: Sequence[TensorSpec]) -> bytes:
   """The length and the header of a file of these tensors in this order.
 
   Raises:
@@ -339,7 +339,7 @@ def header_bytes(tensors: list[TensorSpec]) -> bytes:
   return len(data).to_bytes(8, 'little') + data
 
 
-def _check_unique(tensors: list[TensorSpec]) -> None:
+def _check_unique(tensors: Sequence[TensorSpec]) -> None:
   if duplicates := _duplicates(name for name, *_ in tensors):
     raise ValueError(f'duplicate tensors: {errors.listing(duplicates)}')
 
@@ -358,7 +358,7 @@ def _write_to(path: pathlib.Path, tensors: Iterable[TensorSpec]) -> None:
           f'but is {array.dtype}{list(array.shape)}'
         )
       # As bytes, as a file does not accept a buffer of bfloat16.
-      file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+      file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def write(path: str | os.PathLike[str], tensors: Iterable[TensorSpec]) -> None:
@@ -374,7 +374,7 @@ def write(path: str | os.PathLike[str], tensors: Iterable[TensorSpec]) -> None:
 
 
 def _shards(
-  specs: Iterable[TensorSpec], max_shard_bytes: int
+  specs: Iterable[TensorSpec], max_shard_bytes: float
 ) -> list[list[TensorSpec]]:
   """Splits a list of tensors, in order, into shards of `max_shard_bytes`."""
   shards: list[list[TensorSpec]] = [[]]

@@ -97,6 +97,9 @@ class InstructionTest(parameterized.TestCase):
     self.assertEqual(dot.attribute('dim_labels'), 'bf_oi->bf')
     self.assertEqual(dot.attribute('calls'), 'other.1')
     self.assertIsNone(dot.attribute('body'))
+    self.assertEqual(dot.required('calls'), 'other.1')
+    with self.assertRaisesRegex(ValueError, 'HLO: d has no body'):
+      dot.required('body')
 
   @parameterized.parameters(
     ('fusion(%a), kind=kLoop, calls=%f.1', ('f.1',)),

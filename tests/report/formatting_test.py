@@ -24,3 +24,5 @@ class FormattingTest(parameterized.TestCase):
     undefined = {'value': None, 'low': None, 'high': None}
     self.assertEqual(formatting.cell(undefined, str).value, '-')
     self.assertEqual(formatting.cell(None, str).value, '-')
+    self.assertEqual(formatting.percentage(undefined), '-')
+    self.assertEqual(formatting.with_interval(undefined), '-')

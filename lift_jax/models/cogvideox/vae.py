@@ -135,6 +135,7 @@ class CausalConv(nnx.Conv):
         preferred_element_type=jnp.float32,
       )
 
+    assert self.bias is not None  # flax's default
     y_nhwc = convolve(0) + convolve(1) + convolve(2)
     y_bthwc = y_nhwc.reshape(num_batch, num_frames, *y_nhwc.shape[1:])
     y_bthwc += self.bias[...].astype(jnp.float32).reshape(1, 1, 1, 1, -1)
@@ -148,6 +149,7 @@ class PointwiseConv(nnx.Conv):
     super().__init__(num_in, num_out, (1, 1, 1), **options)
 
   def __call__(self, x_bthwc: jax.Array) -> jax.Array:
+    assert self.bias is not None  # flax's default
     kernel = self.kernel[0, 0, 0].astype(self.dtype)
     y_bthwc = x_bthwc.astype(self.dtype) @ kernel
     bias = self.bias[...].astype(self.dtype)
@@ -179,8 +181,9 @@ class Norm(nnx.Module):
   ) -> jax.Array:
     """Returns fp32 [B, T, H, W, C]; z are the latents of this chunk."""
     y_bthwc = self.group_norm(x_bthwc)
-    if self.gain is None:
+    if self.gain is None or self.shift is None:
       return y_bthwc
+    assert z_bfhwc is not None  # as in every decoder
     # A 1x1x1 convolution commutes with repetition: resize its small result.
     size = x_bthwc.shape[1:4]
     gain_bthwc = resize_nearest(self.gain(z_bfhwc), *size)

@@ -268,9 +268,11 @@ class Decoder(nnx.Module):
       kept = _written(kept, (k_bngk, v_bngk), layer, slots_bn)
       return self._attention(q_bnhk, k_bngk, v_bngk, is_causal=True), kept
 
-    x_bnd, kept = self._run_blocks(x_bnd, slots_bn, attend, (empty, empty))
+    x_bnd, (keys_lbsgk, values_lbsgk) = self._run_blocks(
+      x_bnd, slots_bn, attend, (empty, empty)
+    )
     cache, is_valid_b = KVCache.of_prompts(
-      *kept, lengths_b, num_tokens, num_branches
+      keys_lbsgk, values_lbsgk, lengths_b, num_tokens, num_branches
     )
     return _or_nan(x_bnd, is_valid_b), cache
 
@@ -319,10 +321,12 @@ class Decoder(nnx.Module):
       )
       return out_bnhk.reshape(q_rmhk.shape), kept
 
-    x_rmd, kept = self._run_blocks(
+    x_rmd, (keys_lbsgk, values_lbsgk) = self._run_blocks(
       x_rmd, new.positions_rm, attend, (cache.keys_lbsgk, cache.values_lbsgk)
     )
-    cache, is_valid_r = cache.extended(*kept, lengths_r, num_new)
+    cache, is_valid_r = cache.extended(
+      keys_lbsgk, values_lbsgk, lengths_r, num_new
+    )
     return _or_nan(x_rmd, is_valid_r), cache
 
   def logits(self, x_bnd: jax.Array) -> jax.Array:

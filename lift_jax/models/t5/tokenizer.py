@@ -29,7 +29,7 @@ def load_tokenizer(folder: str | pathlib.Path) -> Any:
       ' text-to-video model'
     )
   try:
-    tokenizer = AutoTokenizer.from_pretrained(
+    tokenizer: Any = AutoTokenizer.from_pretrained(
       str(folder), local_files_only=True, trust_remote_code=False
     )
   # Each tokenizer parser raises its own kinds of errors.

@@ -9,6 +9,9 @@ tokens, R sequences in a cache, M new tokens, X image tokens of a clip, D width,
 V vocabulary.
 """
 
+import types
+from typing import Any
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -23,7 +26,10 @@ from lift_jax.models.vila.config import VilaConfig
 from lift_jax.models.vila.projector import Projector
 from lift_jax.models.vila.tokenizer import IMAGE_TOKEN
 
-_TOWERS = {SiglipConfig: siglip, InternViTConfig: internvit}
+_TOWERS: dict[type, types.ModuleType] = {
+  SiglipConfig: siglip,
+  InternViTConfig: internvit,
+}
 
 
 class Vila(nnx.Module):
@@ -46,7 +52,11 @@ class Vila(nnx.Module):
     attention_backend: str = 'auto',
     rngs: nnx.Rngs,
   ):
-    options = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
+    options: dict[str, Any] = {
+      'dtype': dtype,
+      'param_dtype': param_dtype,
+      'rngs': rngs,
+    }
     blocks = options | {'remat': remat, 'attention_backend': attention_backend}
     self.vision_tower = _TOWERS[type(config.vision_tower)].Tower(
       config.vision_tower, **blocks

@@ -114,7 +114,7 @@ class PromptTokenizer:
     self.bos_id = None
     if config.get('add_bos_token', True):
       self.bos_id = self._special_ids[_token_text(config['bos_token'])]
-    self.stop_ids = (self._special_ids[template.stop],)
+    self.stop_ids: tuple[int, ...] = (self._special_ids[template.stop],)
     # Llama has no padding token; VILA uses the unknown token.
     pad = config.get('pad_token') or config['unk_token']
     self.pad_id = self._special_ids[_token_text(pad)]
@@ -297,8 +297,8 @@ def _load_pieces(
     )
     num_pieces = pieces.get_piece_size()
   except (RuntimeError, ValueError):
-    num_pieces = 0
-  if not num_pieces:
+    pieces, num_pieces = None, 0
+  if pieces is None or not num_pieces:
     raise UserError(
       f'{path}: not a SentencePiece model; copy the file from the published '
       'model again'

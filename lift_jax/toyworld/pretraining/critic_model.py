@@ -22,6 +22,7 @@ import dataclasses
 import logging
 import pathlib
 import tempfile
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -247,7 +248,7 @@ class ExampleSampler:
     self,
     frames_cthw3: np.ndarray,
     truths: Sequence[Measured],
-    tokenizer: PromptTokenizer,
+    tokenizer: critics.Tokenizer,
     selection: FrameSelection,
     config: CriticPretrainConfig,
   ):
@@ -319,7 +320,8 @@ class ExampleSampler:
       first + (last - first) * progress
       for first, last in (config.describe_share, config.compare_share)
     )
-    shown = Scene(**truth.shown)
+    attributes: dict[str, Any] = dict(truth.shown)  # a truth has them all
+    shown = Scene(**attributes)
     kind = rng.random()
     if kind < describes:
       verdicts = checkers.judge(shown, truth)

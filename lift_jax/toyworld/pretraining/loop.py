@@ -72,7 +72,7 @@ def train(
   name: str,
   params: Params,
   loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
-  read: Callable[[np.ndarray, int], tuple[np.ndarray, ...]],
+  read: Callable[[np.ndarray, int], tuple[jax.typing.ArrayLike, ...]],
   num_examples: int,
   config: StageConfig,
   run: Pretraining,
@@ -118,6 +118,7 @@ def train(
       run.logger.info('pretrain: %s: resumed at step %d', name, start)
       shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
       state, _ = checkpoints.restore(start, state, shardings)
+    metrics = {}
     batches = _batches(num_examples, config, run.seed)
     with Progress(
       config.steps - start, f'{name} step', logger=run.logger
@@ -159,11 +160,13 @@ def classification(
   losses, accuracies = [], []
   for task, logits_bnk in enumerate(logits):
     class_bn = jnp.broadcast_to(classes_ba[:, task, None], logits_bnk.shape[:2])
-    losses.append(
-      optax.softmax_cross_entropy_with_integer_labels(logits_bnk, class_bn)
+    losses_bn = optax.softmax_cross_entropy_with_integer_labels(
+      logits_bnk, class_bn
     )
+    losses.append(jnp.mean(losses_bn))
     accuracies.append(jnp.mean(jnp.argmax(logits_bnk, axis=-1) == class_bn))
-  return sum(map(jnp.mean, losses)) / len(losses), accuracies
+  first, *others = losses
+  return sum(others, start=first) / len(losses), accuracies
 
 
 def _format(metrics: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax.data.hra import DIMENSIONS
+from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.models import generator_folder, generators
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.models.generators import (
@@ -158,7 +159,7 @@ def make_model(
       _draw_clips(config, logger),
     )
   )
-  last = model.schedule.num_train_timesteps - 1
+  last = _num_timesteps(model) - 1
   with (
     pretraining(target, config.sizes.seed, logger) as run,
     atomic_folder(target) as partial,
@@ -313,7 +314,7 @@ def train_transformer(
     run: the pretraining that it is a stage of.
   """
   network, text_encoder = map(model.declare, ('transformer', 'text_encoder'))
-  num_timesteps = model.schedule.num_train_timesteps
+  num_timesteps = _num_timesteps(model)
   null_tokens = _tokens(model, [''])
 
   # The first timestep is an argument, so that stages can share a program.
@@ -347,6 +348,12 @@ def train_transformer(
     getattr(config, stage),
     run,
   )
+
+
+def _num_timesteps(model: VideoModel) -> int:
+  """Timesteps of the toy model's schedule, which are numbered."""
+  assert isinstance(model.schedule, ScheduleConfig)
+  return model.schedule.num_train_timesteps
 
 
 def later(
