@@ -234,7 +234,7 @@ def write_cache(
   """Writes videos of random latents; returns what reads a batch of them."""
   rng = np.random.default_rng(0)
   config = size.transformer
-  cache = cache_lib.Cache(folder, {})
+  cache = cache_lib.LatentCache(folder, {})
   cache.start()
   records, items = [], []
   for index in range(size.num_videos):

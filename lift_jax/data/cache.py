@@ -91,7 +91,7 @@ def record_key(record: AlignmentRecord) -> str:
   return json_sha256([record.video, record.caption])[:32]
 
 
-class Cache:
+class LatentCache:
   """A cache folder, made with one set of settings.
 
   Args:
@@ -291,7 +291,7 @@ def _read_entries(
 
 
 def check_unchanged(
-  cache: Cache, record: AlignmentRecord, entry: CacheEntry
+  cache: LatentCache, record: AlignmentRecord, entry: CacheEntry
 ) -> None:
   """Raises UserError if the video exists and its content has changed.
 

@@ -32,7 +32,7 @@ class ScoredEntry:
 
 
 def join(
-  cache: cache_lib.Cache, records: Sequence[AlignmentRecord]
+  cache: cache_lib.LatentCache, records: Sequence[AlignmentRecord]
 ) -> list[ScoredEntry]:
   """The cache entry of every record, with its reward.
 
@@ -83,7 +83,7 @@ class _ReadLocalLatents(grain.transforms.Map):
 class _Reader:
   """Random access to the records of a cache."""
 
-  def __init__(self, cache: cache_lib.Cache):
+  def __init__(self, cache: cache_lib.LatentCache):
     counts = collections.Counter(e.shard for e in cache.entries().values())
     shards = sorted(counts)
     self._first = dict(
@@ -111,7 +111,7 @@ class _Reader:
 
 
 def make_iterator(
-  cache: cache_lib.Cache,
+  cache: cache_lib.LatentCache,
   scored: Sequence[ScoredEntry],
   batch_size: int,
   sharding: jax.sharding.Sharding,

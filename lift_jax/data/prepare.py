@@ -106,7 +106,7 @@ class PrepareConfig:
     config_lib.check_choice('prepare.keep_dtype', self.keep_dtype, types)
 
 
-class Encoder(Protocol):
+class ClipTensorEncoder(Protocol):
   """Turns clips into tensors; see `training.encoding.ClipEncoder`."""
 
   def videos(
@@ -191,7 +191,7 @@ def _result(record, future):
 
 
 def missing_from(
-  cache: cache_lib.Cache,
+  cache: cache_lib.LatentCache,
   records: Sequence[AlignmentRecord],
   on_bad_record: str,
 ) -> list[AlignmentRecord]:
@@ -219,9 +219,9 @@ def missing_from(
 
 
 def run(
-  cache: cache_lib.Cache,
+  cache: cache_lib.LatentCache,
   records: Sequence[AlignmentRecord],
-  make_encoder: Callable[[], Encoder],
+  make_encoder: Callable[[], ClipTensorEncoder],
   data: DataConfig,
   config: PrepareConfig,
   logger: logging.Logger,

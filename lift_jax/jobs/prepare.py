@@ -18,7 +18,7 @@ import pathlib
 
 from lift_jax.cli import job_flags
 from lift_jax.data import prepare as prepare_lib
-from lift_jax.data.cache import Cache, record_key
+from lift_jax.data.cache import LatentCache, record_key
 from lift_jax.data.records import ReadResult, read_alignment
 from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
@@ -72,7 +72,7 @@ def ensure_prepared(
   model: VideoModel,
   found: ReadResult,
   logger: logging.Logger,
-) -> Cache:
+) -> LatentCache:
   """The cache with every record in it; encodes only missing ones.
 
   Raises:
@@ -87,7 +87,7 @@ def ensure_prepared(
     'keep_dtype': config.prepare.keep_dtype,
     'tiling': config.prepare.tiling,
   }
-  cache = Cache(
+  cache = LatentCache(
     folder.expanduser().resolve(),
     encoding.fingerprint(model, **settings) | prepare_lib.fingerprint(data),
   )
@@ -108,7 +108,7 @@ def ensure_prepared(
   return cache
 
 
-def _why_skipped(found: ReadResult, cache: Cache) -> list[str]:
+def _why_skipped(found: ReadResult, cache: LatentCache) -> list[str]:
   """Location of each skipped record, and why it was skipped."""
   skipped = cache.skipped()
   keys = [record_key(record) for record in found.records]

@@ -28,8 +28,8 @@ class _CacheTest(parameterized.TestCase):
     self.folder = tmp_path / 'cache'
     self.root = tmp_path
 
-  def open(self, **changes) -> cache_lib.Cache:
-    return cache_lib.Cache(
+  def open(self, **changes) -> cache_lib.LatentCache:
+    return cache_lib.LatentCache(
       self.folder, {'vae': 'a', 'sizes': [[1, 2]]} | changes
     )
 

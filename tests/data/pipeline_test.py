@@ -29,9 +29,9 @@ def _record(index: int) -> AlignmentRecord:
 
 
 @pytest.fixture(scope='module')
-def cache(tmp_path_factory) -> cache_lib.Cache:
+def cache(tmp_path_factory) -> cache_lib.LatentCache:
   """Records whose every value is their number, in shards of three."""
-  cache = cache_lib.Cache(tmp_path_factory.mktemp('cache'), {})
+  cache = cache_lib.LatentCache(tmp_path_factory.mktemp('cache'), {})
   cache.start()
   index = 0
   for bucket, count in _COUNTS.items():

@@ -82,8 +82,8 @@ class _PrepareTest(parameterized.TestCase):
     }  # fmt: skip
     return prepare.DataConfig(**fields | changes)
 
-  def cache(self, name='cache') -> cache_lib.Cache:
-    return cache_lib.Cache(self.folder / name, {})
+  def cache(self, name='cache') -> cache_lib.LatentCache:
+    return cache_lib.LatentCache(self.folder / name, {})
 
   def run_with(self, encoder, records=None, name='cache', **changes):
     config = prepare.PrepareConfig(1, 2, 2, 'float32', 'float32', True)
