@@ -12,19 +12,11 @@ import pytest
 from lift_jax.errors import UserError
 from lift_jax.evaluation import critic_evaluation
 from lift_jax.report import critic_page, critic_table
-from lift_jax.report.critic_page import PageConfig
 from tests.data import clips
 from tests.evaluation.ratings import ratings
-from tests.report.evaluation_results import result_of
+from tests.report.evaluation_results import SHOWN, result_of
 
 EVIL = '</p><script>alert(1)</script><img src=x onerror=alert(2)> "\'&'
-SHOWN = PageConfig(worst=3, frames=4, frame_width=48)
-
-
-def small_page():
-  return critic_page.critic_page(
-    result_of(ratings(0, 6)), critic_evaluation.worst(ratings(0), 2), SHOWN
-  )
 
 
 class PageTest(parameterized.TestCase):

@@ -1,10 +1,14 @@
-"""What the evaluation of a critic comes to, for its page."""
+"""Results of evaluating a critic as its page takes them, and a small page."""
 
 import dataclasses
 
 from lift_jax.evaluation import critic_evaluation
+from lift_jax.report import critic_page
+from lift_jax.report.critic_page import PageConfig
 from lift_jax.rewards.weights import RewardMap
-from tests.evaluation.ratings import config
+from tests.evaluation.ratings import config, ratings
+
+SHOWN = PageConfig(worst=3, frames=4, frame_width=48)
 
 
 def result_of(evaluated, aside=(), **more):
@@ -20,3 +24,9 @@ def result_of(evaluated, aside=(), **more):
       'skipped': [],
     },
   } | more  # fmt: skip
+
+
+def small_page() -> str:
+  return critic_page.critic_page(
+    result_of(ratings(0, 6)), critic_evaluation.worst(ratings(0), 2), SHOWN
+  )

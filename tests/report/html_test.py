@@ -7,7 +7,7 @@ import jinja2
 import pytest
 
 from lift_jax.report import html
-from tests.report import critic_page_test, demo_page_test
+from tests.report import demo_results, evaluation_results
 
 # Elements without content (HTML Living Standard, section 13.1.2).
 _VOID = frozenset(('br', 'col', 'hr', 'img', 'meta'))
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fast
 
 class RenderTest(parameterized.TestCase):
   @parameterized.parameters(
-    (critic_page_test.small_page,), (demo_page_test.small_page,)
+    (evaluation_results.small_page,), (demo_results.small_page,)
   )
   def test_page(self, build):
     page = build()
@@ -31,7 +31,7 @@ class RenderTest(parameterized.TestCase):
     self.assertEqual(page, build())
 
   def test_forbidden_characters(self):
-    page = demo_page_test.small_page(configs={'a\x00b\x1b\ud800\tc\n': {}})
+    page = demo_results.small_page(configs={'a\x00b\x1b\ud800\tc\n': {}})
     self.assertIn('Config of a\ufffdb\ufffd\ufffd\tc\n', page)
 
   def test_undefined(self):
