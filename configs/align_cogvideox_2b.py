@@ -1,9 +1,9 @@
 """LiFT's fine-tuning of CogVideoX-2B at full size.
 
-Values of the released training script (LiFT, CogVideo/finetune): 49 frames at
+Settings of the released training script (LiFT, CogVideo/finetune): 49 frames at
 480 x 720, 8 videos per chip, every parameter of the transformer blocks, AdamW
 at 1e-5 after 200 steps of warm-up, 20 epochs. Its 60,000 clips are about 40,000
-generated and scored ones and 20,000 real ones.
+generated clips with scores and 20,000 real ones.
 
   lift align --config=configs/align_cogvideox_2b.py --workdir=DIR \
     --config.model.path=FOLDER --config.data.root=FOLDER
@@ -16,7 +16,7 @@ from lift_jax.models import tiny
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` keeps the recipe and shrinks model, clips and steps.
+  """`:smoke` shrinks model, clips and steps of the recipe.
 
   `:steps=N` trains for N steps.
   """
@@ -28,7 +28,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'adapter': '',
     'compute_dtype': 'bfloat16',
     'attention': 'auto',
-    'random': None,  # a published model, always
+    'random': None,  # requires a published model
     'published': 'CogVideoX-2b',
   }
   config.data = {
@@ -57,7 +57,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'epochs': 20.0,
     'batch_size': config_dict.placeholder(int),
     'batch_per_device': 8,
-    'grad_accum': 4,  # two videos at a time on a chip
+    'grad_accum': 4,  # two videos per chip and micro-batch
     'seed': 42,
     'trainable': 'blocks',
     'remat': 'save_attention',
@@ -119,7 +119,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
 
 def _shrink(config: config_dict.ConfigDict) -> None:
-  """A model of two layers, made on the spot, on clips of the toy world."""
+  """Uses a random model of two layers and clips of the toy world."""
   config.model.random = tiny.video_model()
   config.toy_clips = 8
   config.data.sizes = ((48, 64),)

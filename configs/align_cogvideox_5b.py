@@ -1,8 +1,8 @@
-"""LiFT's recipe on CogVideoX-5B, which the paper did not fine-tune.
+"""LiFT's recipe for CogVideoX-5B, which the paper did not fine-tune.
 
-The values are those of align_cogvideox_2b.py but for memory: the fp32
+The settings are those of align_cogvideox_2b.py except for memory: the fp32
 parameters, gradients and moments of 5.6 billion parameters take 83 GiB over all
-chips, so each chip works on one video of its eight at a time.
+chips, so each chip processes its eight videos one at a time.
 
   lift align --config=configs/align_cogvideox_5b.py --workdir=DIR \
     --config.model.path=FOLDER --config.data.root=FOLDER
@@ -16,7 +16,7 @@ base = config_lib.load_beside(__file__, 'align_cogvideox_2b.py')
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """That of 2B with the changes of 5B, also of its `:smoke`."""
+  """The 2B config with the changes for 5B; takes the same variants."""
   config = base.get_config(arg)
   config.model.published = 'CogVideoX-5b'
   config.train.grad_accum = 8

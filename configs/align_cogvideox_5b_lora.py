@@ -1,8 +1,8 @@
-"""LoRA adapters for CogVideoX-5B by LiFT's recipe, which trains whole blocks.
+"""LiFT's recipe for CogVideoX-5B with LoRA adapters instead of full blocks.
 
 Rank, alpha, targets and learning rate are those that VideoGPA published for DPO
-of CogVideoX-5B (github.com/Hongyang-Du/VideoGPA). At 1e-5 and above adapters of
-5B were seen to over-saturate (zai-org/CogVideo, issue 750).
+of CogVideoX-5B (github.com/Hongyang-Du/VideoGPA). At 1e-5 and above, adapters
+of 5B were reported to over-saturate (zai-org/CogVideo, issue 750).
 
   lift align --config=configs/align_cogvideox_5b_lora.py --workdir=DIR \
     --config.model.path=FOLDER --config.data.root=FOLDER
@@ -16,7 +16,7 @@ base = config_lib.load_beside(__file__, 'align_cogvideox_5b.py')
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """That of 5B with adapters, also of its `:smoke`."""
+  """The 5B config with adapters; takes the same variants."""
   config = base.get_config(arg)
   config.train.trainable = 'lora'
   config.lora.update(rank=64, alpha=128.0)  # on to_q, to_k, to_v and to_out

@@ -1,7 +1,7 @@
 """Reward-weighted fine-tuning of a tiny, randomly initialised CogVideoX.
 
-Shows every part of the pipeline within minutes on a CPU. Without data.root it
-draws scored clips of the toy world; with one it reads alignment.json there:
+Runs every part of the pipeline within minutes on a CPU. Without data.root it
+uses scored clips of the toy world; with it, it reads alignment.json there:
 
   lift align --config=configs/align_sample.py --workdir=runs/sample \
     --config.data.root=FOLDER

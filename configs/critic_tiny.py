@@ -1,7 +1,7 @@
-"""A tiny critic, trained from nothing, on a CPU.
+"""A tiny critic, trained from scratch on a CPU.
 
-Without data.root it draws clips of the toy world, with ratings by simulated
-annotators; with one it reads hra.json there:
+Without data.root it uses clips of the toy world, with ratings by simulated
+annotators; with it, it reads hra.json there:
 
   lift train_critic --config=configs/critic_tiny.py --workdir=runs/critic \
     --config.data.root=FOLDER
@@ -46,7 +46,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'real_share': config_dict.placeholder(float),
     'with_rationale': True,
     'label_weight': 'none',
-    # Toy clips fit the first; only a bucket that is used costs anything.
+    # Toy clips fit the first; unused buckets cost nothing.
     'text_buckets': (224, 384),
     'num_threads': 2,
   }

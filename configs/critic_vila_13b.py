@@ -1,11 +1,12 @@
 """LiFT-Critic 13b: LoRA on the language model of VILA-1.5 13b.
 
-Values of the released training script (LiFT-Critic/train) and of the paper
+Settings of the released training script (LiFT-Critic/train) and of the paper
 (arXiv 2412.04814): rank 128, alpha 256 on every linear layer of the decoder but
 the head, vision tower and projector frozen, 8 frames, AdamW at 1e-5 with a
-cosine after 3% of warm-up, no weight decay, 16 rows per chip, 20 epochs. The
-script says 25 epochs and drops 5% of what goes into an adapter; neither is done
-here. Set warmup_steps to 3% of the steps that the log names at its start.
+cosine schedule after 3% of warm-up, no weight decay, 16 examples per chip, 20
+epochs. The script differs from this in two ways: it has 25 epochs, and 5%
+dropout on the input of adapters. Set warmup_steps to 3% of the number of steps,
+which is logged at the start.
 
   lift train_critic --config=configs/critic_vila_13b.py --workdir=DIR \
     --config.model.path=VILA1.5-13b --config.data.root=FOLDER
@@ -18,7 +19,7 @@ from lift_jax.models import tiny
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` keeps the recipe and shrinks critic, clips and steps.
+  """`:smoke` shrinks critic, clips and steps of the recipe.
 
   `:steps=N` trains for N steps.
   """
@@ -31,7 +32,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'template': 'vicuna_v1',
     'compute_dtype': 'bfloat16',
     'attention': 'auto',
-    'random': None,  # a published model, always
+    'random': None,  # requires a published model
     'published': 'VILA1.5-13b',
   }
   config.data = {
@@ -41,7 +42,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'held_out': (),
     'questions': '',
     'on_bad_record': 'error',
-    # The paper holds about 1,000 answers back.
+    # The paper holds out about 1,000 answers.
     'split': {
       'validation': 0.05,
       'test': 0.05,
@@ -61,7 +62,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'epochs': 20.0,
     'batch_size': config_dict.placeholder(int),
     'batch_per_device': 16,
-    # Each gathers the frozen weights anew; 4 fit a v5e, 1 fits 80 GB.
+    # Each micro-batch gathers the frozen weights again; 4 fit on a v5e, 1 on
+    # 80 GB.
     'grad_accum': 4,
     'seed': 0,
     'trainable': 'lora',
@@ -101,7 +103,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
 
 def _shrink(config: config_dict.ConfigDict) -> None:
-  """A critic of two layers, made on the spot, on clips of the toy world."""
+  """Uses a random critic of two layers and clips of the toy world."""
   config.model.random = tiny.critic()
   config.data.hra = ('hra.json',)
   config.data.real = ()

@@ -1,11 +1,11 @@
-"""How far to trust a critic: its scores beside what people said.
+"""Evaluation of a critic: its scores against human ratings.
 
   lift evaluate --config=configs/eval_critic.py --workdir=DIR \
     --config.scores.files=FILE --config.labels.root=FOLDER \
     --config.labels.files=FILE
 
-Give `train.files` too, the ratings that the critic was trained on: a video or
-prompt that is in both is then refused.
+Set `train.files` to the ratings that the critic was trained on: a video or
+prompt in both is then an error.
 """
 
 from ml_collections import config_dict
@@ -14,7 +14,7 @@ from lift_jax import config_lib
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` draws clips of the toy world, and simulates people and critic."""
+  """`:smoke` uses toy clips with simulated annotators and critic."""
   is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
   config = config_dict.ConfigDict()
 
@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   }
   config.train = {'files': ()}
   config.calibration = {'files': (), 'fraction': 0.2, 'seed': 0}
-  # LiFT's (arXiv 2412.04814).
+  # As in LiFT (arXiv 2412.04814).
   config.reward = {'good': 0.9, 'normal': 0.2, 'bad': 0.05}
   config.metrics = {
     'num_bins': 15,

@@ -1,14 +1,14 @@
-"""Videos of CogVideoX-2B, at full size and as LiFT samples them.
+"""Sampling from CogVideoX-2B at full size, as LiFT does.
 
 49 frames at 480 x 720, 50 steps of the stochastic DPM solver with the published
-dynamic guidance, in bfloat16. The authors of CogVideoX advise that for 5B, and
-for 2B sampler.name = ddim with sampler.dynamic_guidance = none.
+dynamic guidance, in bfloat16. The authors of CogVideoX recommend that for 5B,
+and for 2B sampler.name = ddim with sampler.dynamic_guidance = none.
 
   lift sample --config=configs/sample.py --workdir=DIR \
     --config.model.path=FOLDER --config.prompts.file=FILE
 
-VBench wants five videos of each prompt, generated from the long form of the
-prompt and called after the short one (which two pairs of its entries share):
+VBench needs five videos per prompt, generated from the long form of the prompt
+and named by the short one (which two pairs of its entries share):
 
     --config.prompts.file=VBench_full_info_opt.json \
     --config.prompts.text_key=prompt_opt --config.prompts.videos_per_prompt=5 \
@@ -26,7 +26,7 @@ PROMPTS = pathlib.Path(__file__).resolve().parents[1] / 'data' / 'prompts'
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-  """`:smoke` makes small clips of noise with a tiny, random model."""
+  """`:smoke` samples small clips, of noise, from a tiny random model."""
   is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
   config = config_dict.ConfigDict()
 
@@ -62,7 +62,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'reference': False,
     'carry_dtype': 'float32',
   }
-  # Of the devices of one host.
+  # Of the devices of each host.
   config.mesh = {'data': -1, 'fsdp': 1, 'context': 1, 'tensor': 1}
   config.run = {
     'batch_per_shard': 2 if is_smoke else 1,

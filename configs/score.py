@@ -1,4 +1,4 @@
-"""Rating videos with LiFT-Critic 13b.
+"""Scoring videos with LiFT-Critic 13b.
 
   lift score --config=configs/score.py --workdir=DIR \
     --config.model.path=VILA1.5-13b \
@@ -6,9 +6,9 @@
     --config.prompts.questions=prompts.json \
     --config.videos.root=FOLDER --config.videos.files='("test.json",)'
 
-prompts.json holds the questions that this critic was trained on, as
-{"questions": {"semantic consistency": " ...", ...}}; those of a critic of our
-own lie beside it. Videos of `lift sample` are rated from their manifest:
+prompts.json contains the questions that this critic was trained on, as
+{"questions": {"semantic consistency": " ...", ...}}; a critic trained with lift
+has them in its own folder. For videos of `lift sample` use their manifest:
 videos.root=WORKDIR, videos.files='("manifest.jsonl",)'.
 """
 
@@ -21,8 +21,9 @@ from lift_jax.models import tiny
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   """`:smoke` rates clips of the toy world with a tiny critic.
 
-  It is random unless model.path names one, as of configs/critic_tiny.py, and so
-  its answers begin with no label; the ratings say so.
+  Its weights are random unless model.path names a model, such as one of
+  configs/critic_tiny.py. A random critic gives no label at the start of an
+  answer, so records have errors instead of scores.
   """
   is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
   config = config_dict.ConfigDict()
@@ -54,7 +55,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'kind': 'labels',
     'decimals': 2,
   }
-  # Of the devices of one host.
+  # Of the devices of each host.
   config.mesh = {'data': -1, 'fsdp': 1, 'context': 1, 'tensor': 1}
   config.run = {
     'batch_per_shard': 4,

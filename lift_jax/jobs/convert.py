@@ -7,7 +7,7 @@ FOLDER is one of
   the diffusers folder of a model  -> DIR: the model in our checkpoint format,
                                       which all hosts of a pod read and write
                                       in parallel
-  a model in our format            -> DIR: a diffusers folder
+  a model in our checkpoint format -> DIR: a diffusers folder
   the workdir of a lift align run  -> DIR: a diffusers folder of its latest
                                       checkpoint (the moving average if there
                                       is one), or for LoRA the adapters, a file
@@ -69,8 +69,8 @@ def main(argv: list[str]) -> int:
     raise UserError(
       f'--from={source} is neither a diffusers folder of a model '
       '(model_index.json, transformer, vae, text_encoder), nor one in our '
-      f'format, nor the workdir of a lift align run ({_CONFIG}, checkpoints); '
-      'give one of these'
+      'checkpoint format, nor the workdir of a lift align run '
+      f'({_CONFIG}, checkpoints); give one of these'
     )
   return 0
 
@@ -111,13 +111,13 @@ def _parse(argv: list[str]) -> _Call:
 
 
 def _convert_model(call: _Call, logger: logging.Logger) -> None:
-  """Converts a diffusers folder to our format, or the reverse."""
+  """Converts a diffusers folder to our checkpoint format, or back."""
   model = open_model(call.source)
   ours = [name for name in NETWORKS if model.is_orbax(name)]
   if ours and len(ours) < len(NETWORKS):
     raise UserError(
       f'--from={call.source}: of its weights only {", ".join(ours)} are in our '
-      'format; convert the model again'
+      'checkpoint format; convert the model again'
     )
   write = (
     generator_folder.write_published if ours else generator_folder.write_orbax
@@ -129,7 +129,7 @@ def _convert_model(call: _Call, logger: logging.Logger) -> None:
     for network in NETWORKS:
       write(model, network, partial, call.dtype)
       logger.info('convert: wrote %s', network)
-  result = 'diffusers folder' if ours else 'model in our format'
+  result = 'diffusers folder' if ours else 'model in our checkpoint format'
   logger.info('convert: done; %s: %s', result, call.target)
 
 

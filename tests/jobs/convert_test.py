@@ -268,8 +268,8 @@ class TestRuns:
       f'another model than {base} with the adapters {others}, which',
     )
 
-  def test_of_our_form(self, world, run, tmp_path):
-    """A run from a converted base: what it took over is written out again."""
+  def test_of_our_checkpoint_format(self, world, run, tmp_path):
+    """A run from a converted base exports its frozen networks unchanged."""
     base = tmp_path / 'base'
     published = open_model(world.workdir / 'model')
     shutil.copytree(published.path, base)
@@ -403,7 +403,10 @@ class TestErrors:
   def test_some_networks_converted(self, spoiled, tmp_path, capsys):
     (spoiled / 'vae/params').mkdir()
     assert_refused(
-      spoiled, tmp_path / 'out', capsys, 'only vae are in our format'
+      spoiled,
+      tmp_path / 'out',
+      capsys,
+      'only vae are in our checkpoint format',
     )
 
   def test_none_of_the_three(self, tmp_path, capsys):
@@ -413,7 +416,7 @@ class TestErrors:
       tmp_path / 'out',
       capsys,
       'diffusers folder',
-      'our format',
+      'our checkpoint format',
       'workdir of a lift align run',
     )
     assert_refused(
