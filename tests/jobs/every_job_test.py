@@ -91,7 +91,7 @@ def test_evaluate(tmp_path):
     f'--config={jobs.REPOSITORY / "configs" / "eval_critic.py"}:smoke',
     f'--workdir={tmp_path}',
     '--config.metrics.bootstrap.draws=50',
-    '--config.synthetic.num_videos=20',
+    '--config.toy_clips=80',
   )
   assert json.loads((tmp_path / 'evaluation.json').read_text())['synthetic']
 

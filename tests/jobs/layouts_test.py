@@ -23,6 +23,7 @@ from tests.jobs import jobs
 _LAYERS, _BATCH = 2, 8
 _FLAGS = (
   f'--config.model.random.transformer.num_layers={_LAYERS}',
+  '--config.model.random.transformer.max_text_length=80',
   f'--config.train.batch_size={_BATCH}',
   '--config.train.remat=none',
 )

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from lift_jax.models.generators import open_model
 from tests.jobs import jobs, runs, sample_jobs
-from tests.models.tiny_family import Tiny
+from tests.models.tiny_family import Tiny, registered  # noqa: F401
 
 # The config of a job, but with a model of the family.
 _CONFIG = """

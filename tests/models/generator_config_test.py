@@ -16,7 +16,7 @@ from lift_jax.models.cogvideox.model import CogVideoX, CogVideoXSizes
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.generator_config import declare_chosen
 from lift_jax.models.t5.config import T5Config
-from tests.models.tiny_family import Tiny
+from tests.models.tiny_family import Tiny, registered  # noqa: F401
 
 RANDOM = CogVideoXSizes(
   family='cogvideox',

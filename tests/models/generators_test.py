@@ -14,7 +14,11 @@ from lift_jax.errors import UserError
 from lift_jax.models import generators
 from lift_jax.models.generators import Flops, LatentScale, RandomModelConfig
 from tests.jobs.jobs import REPOSITORY
-from tests.models.tiny_family import Tiny, TinySizes
+from tests.models.tiny_family import (  # noqa: F401
+  Tiny,
+  TinySizes,
+  registered,
+)
 
 
 def _imports(path):

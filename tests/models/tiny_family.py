@@ -1,8 +1,8 @@
 """A tiny made-up family of text-to-video models.
 
 Unlike CogVideoX it predicts a flow, tokenizes characters, does not compress
-time and scales latents per channel. Importing this module registers it, without
-a change to other code.
+time and scales latents per channel. Tests register it for themselves with
+`registered`.
 
 B batch  F h w C latents  T H W frames, height and width  S text tokens
 D width of text embeddings  N tokens  M width of a token  H heads
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
+import pytest
 
 from lift_jax.diffusion import guidance
 from lift_jax.diffusion.sampler import Steps
@@ -195,7 +196,6 @@ class TinySizes(generators.RandomModelConfig):
   schedule: FlowSchedule
 
 
-@generators.register
 class Tiny(generators.VideoModel):
   """The family."""
 
@@ -279,3 +279,12 @@ class Tiny(generators.VideoModel):
 
   def text_flops(self):
     return 0.0
+
+
+@pytest.fixture(scope='module', autouse=True)
+def registered():
+  """Registers the family for the tests of the module that imports this."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(generators._FAMILIES, Tiny.pipeline, None)
+    generators.register(Tiny)
+    yield
