@@ -444,7 +444,7 @@ class RefuseTest(_CriticTest):
     ),
     (
       {'data__split.test': 0.0, 'data__split.validation': 0.001},
-      'none falls to validation', 'raise its fraction',
+      'falls into validation', 'raise its fraction',
     ),
     ({'model__template': 'chatml'}, 'model.template', 'vicuna_v1'),
     ({'model__template': 'hermes-2'}, '<|im_end|>', 'prompt template'),
