@@ -65,7 +65,8 @@ class ConfigTest(parameterized.TestCase):
     (config_lib.OutputConfig, 'sheet_clips', -1),
   )
   def test_bad(self, section, field, value):
-    name = section.__name__.removesuffix('Config').lower()
+    name = section.__name__.removeprefix('Sampling').removesuffix('Config')
+    name = name.lower()
     with self.assertRaisesRegex(UserError, f'{name}.{field} ') as caught:
       section(**GOOD[section] | {field: value})
     self.assertLen(str(caught.exception).splitlines(), 1)
