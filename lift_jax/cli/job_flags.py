@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
+import logging
 import os
 import pathlib
 import traceback
@@ -106,6 +107,21 @@ def parse(
     values.multihost,
     frozenset(name for name in switches if values[name].value),
   )
+
+
+def start(
+  argv: list[str], config_class: type, job: str
+) -> tuple[Invocation, logging.Logger]:
+  """Parses the flags of a job, joins the other hosts and opens the log.
+
+  Raises:
+    UserError: see `parse` and `distributed.initialize`.
+  """
+  call = parse(argv, config_class, job)
+  distributed.initialize(call.multihost)
+  logger = distributed.start_logging()
+  use_compilation_cache()
+  return call, logger
 
 
 def parse_flags(

@@ -23,7 +23,6 @@ from lift_jax.jobs.prepare import ensure_prepared, read_records
 from lift_jax.models import generator_export
 from lift_jax.models.generator_config import open_chosen
 from lift_jax.models.generators import VideoModel
-from lift_jax.runtime import distributed
 from lift_jax.training import alignment
 from lift_jax.training import main as training_main
 from lift_jax.training.state import TrainState
@@ -32,10 +31,7 @@ from lift_jax.training.validation import Validation
 
 
 def main(argv: list[str]) -> int:
-  call = job_flags.parse(argv, AlignConfig, 'align')
-  distributed.initialize(call.multihost)
-  logger = distributed.start_logging()
-  job_flags.use_compilation_cache()
+  call, logger = job_flags.start(argv, AlignConfig, 'align')
   run(call, logger)
   return 0
 

@@ -24,16 +24,12 @@ from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.models.generator_config import open_chosen
 from lift_jax.models.generators import VideoModel
-from lift_jax.runtime import distributed
 from lift_jax.toyworld.measures import MIN_FRAMES
 from lift_jax.training import encoding
 
 
 def main(argv: list[str]) -> int:
-  call = job_flags.parse(argv, AlignConfig, 'prepare')
-  distributed.initialize(call.multihost)
-  logger = distributed.start_logging()
-  job_flags.use_compilation_cache()
+  call, logger = job_flags.start(argv, AlignConfig, 'prepare')
   records = read_records(call.config, call.workdir)
   model = open_chosen(call.config.model, call.workdir)
   job_flags.write_config(call, 'prepare')

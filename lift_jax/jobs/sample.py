@@ -57,10 +57,7 @@ class SampleConfig:
 
 
 def main(argv: list[str]) -> int:
-  call = job_flags.parse(argv, SampleConfig, 'sample')
-  distributed.initialize(call.multihost)
-  logger = distributed.start_logging()
-  job_flags.use_compilation_cache()
+  call, logger = job_flags.start(argv, SampleConfig, 'sample')
   run(call, logger)
   return 0
 

@@ -59,10 +59,7 @@ class ScoreConfig:
 
 
 def main(argv: list[str]) -> int:
-  call = job_flags.parse(argv, ScoreConfig, 'score')
-  distributed.initialize(call.multihost)
-  logger = distributed.start_logging()
-  job_flags.use_compilation_cache()
+  call, logger = job_flags.start(argv, ScoreConfig, 'score')
   run(call, logger)
   return 0
 

@@ -70,10 +70,7 @@ class TrainCriticConfig:
 
 
 def main(argv: list[str]) -> int:
-  call = job_flags.parse(argv, TrainCriticConfig, 'train_critic')
-  distributed.initialize(call.multihost)
-  logger = distributed.start_logging()
-  job_flags.use_compilation_cache()
+  call, logger = job_flags.start(argv, TrainCriticConfig, 'train_critic')
   run(call, logger)
   return 0
 
