@@ -1,8 +1,8 @@
 """Samplers: DDIM and CogVideoX's stochastic DPM.
 
 A step goes from alpha-bar a (at timestep t) to alpha-bar p (at the next, lower
-one, or p = 1 after the last). The network's velocity v gives an estimate of the
-clean latents, and the step is a linear combination:
+one, or a final value, usually 1, after the last). The network's velocity v
+gives an estimate of the clean latents, and the step is a linear combination:
 
   x0  = sqrt(a) x - sqrt(1 - a) v
   x'  = A x + B x0 + C x0_previous + D noise
@@ -40,6 +40,7 @@ from lift_jax.diffusion import guidance
 from lift_jax.errors import UserError
 
 SAMPLERS = ('ddim', 'dpm')
+SPACINGS = ('linspace', 'leading', 'trailing')
 CARRY_DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -54,8 +55,9 @@ class SamplerConfig:
       cost.
     dynamic_guidance: 'none', 'timestep' or 'step'; see `guidance`.
     reference: step as diffusers does, from t to t - 1000 // num_steps. Unless
-      num_steps divides 1000, this is not the next timestep, and noise may
-      remain after the last step.
+      timesteps are spaced so, which 'trailing' ones are only if num_steps
+      divides 1000 and 'linspace' ones never, this is not the next timestep, and
+      noise may remain after the last step.
     carry_dtype: type that latents are rounded to after each step; the published
       pipelines round to the type of the network.
   """
@@ -129,47 +131,75 @@ class Steps(NamedTuple):
   from_noise: np.ndarray
 
 
-def trailing_timesteps(
-  num_steps: int, num_train_timesteps: int, reference: bool = False
+def spaced_timesteps(
+  spacing: str,
+  num_steps: int,
+  num_train_timesteps: int,
+  steps_offset: int = 0,
+  *,
+  reference: bool = False,
 ) -> np.ndarray:
-  """Timesteps with 'trailing' spacing, descending, int64 [num_steps].
+  """Timesteps of a sampler, descending, int64 [num_steps].
+
+  With T timesteps, for i = 0, ..., num_steps - 1 (Table 2 of arXiv 2305.08891):
+
+    linspace   (T - 1) i / (num_steps - 1), the first and the last included
+    leading    i floor(T / num_steps) + steps_offset
+    trailing   T - 1 - i T / num_steps
 
   Args:
-    num_steps: at most `num_train_timesteps`.
-    num_train_timesteps: of the schedule.
-    reference: keep the extra timestep -1 that diffusers has for some
-      `num_steps`, such as 61, due to rounding.
+    spacing: one of `SPACINGS`.
+    num_steps: at most T.
+    num_train_timesteps: T.
+    steps_offset: for 'leading' only.
+    reference: keep the extra timestep -1 that diffusers' 'trailing' has for
+      some `num_steps`, such as 61, due to rounding.
 
   Raises:
-    UserError: more steps than timesteps.
+    UserError: more steps than timesteps, or an offset beyond the last timestep.
   """
-  if num_steps > num_train_timesteps:
+  total = num_train_timesteps
+  if num_steps > total:
     raise UserError(
-      f'sampler: num_steps is {num_steps}; the schedule has '
-      f'{num_train_timesteps} timesteps'
+      f'sampler: num_steps is {num_steps}; the schedule has {total} timesteps'
     )
-  series = np.arange(num_train_timesteps, 0, -num_train_timesteps / num_steps)
-  series = np.round(series).astype(np.int64) - 1
-  return series if reference else series[:num_steps]
+  if spacing == 'linspace':
+    t = np.linspace(0, total - 1, num_steps).round()[::-1]
+  elif spacing == 'leading':
+    t = np.arange(num_steps)[::-1] * (total // num_steps) + steps_offset
+  else:
+    t = np.round(np.arange(total, 0, -total / num_steps)) - 1
+    t = t if reference else t[:num_steps]
+  if t[0] >= total:
+    raise UserError(
+      f'sampler: steps_offset is {steps_offset} and num_steps {num_steps}, so '
+      f'sampling would start at timestep {int(t[0])} of {total}; give more '
+      'steps, or a smaller offset in scheduler/scheduler_config.json'
+    )
+  return t.astype(np.int64)
 
 
-def velocity_steps(alpha_bars: np.ndarray, config: SamplerConfig) -> Steps:
+def velocity_steps(
+  alpha_bars: np.ndarray,
+  timesteps: np.ndarray,
+  final_alpha_bar: float,
+  config: SamplerConfig,
+) -> Steps:
   """Coefficients of a sampler for a network that predicts v.
 
   Args:
     alpha_bars: of every timestep, float64.
+    timesteps: from `spaced_timesteps`.
+    final_alpha_bar: to which the last step goes; 1 is clean.
     config: sampler settings.
-
-  Raises:
-    UserError: more steps than timesteps.
   """
-  total, num_steps = len(alpha_bars), config.num_steps
-  t = trailing_timesteps(num_steps, total, config.reference)
+  t = timesteps
   t_next = np.append(t[1:], -1)
   if config.reference:
-    t_next = t - total // num_steps
+    t_next = t - len(alpha_bars) // config.num_steps
+  is_last = t_next < 0
   a = alpha_bars[t]
-  p = np.where(t_next < 0, 1.0, alpha_bars[t_next])
+  p = np.where(is_last, final_alpha_bar, alpha_bars[t_next])
 
   table = {'signal': np.sqrt(a), 'noise': np.sqrt(1 - a)}
   noise_ratio = np.sqrt((1 - p) / (1 - a))
@@ -179,13 +209,13 @@ def velocity_steps(alpha_bars: np.ndarray, config: SamplerConfig) -> Steps:
     table['from_previous'] = table['from_noise'] = np.zeros_like(a)
   else:
     one_minus_rho = (p - a) / (p * (1 - a))  # without cancellation
-    c = _second_order(a, p)
+    c = _second_order(a, p, is_last)
     table['from_x'] = noise_ratio * np.sqrt(_rho(a, p))
     table['from_x0'] = np.sqrt(p) * one_minus_rho * (1 + c)
     table['from_previous'] = -np.sqrt(p) * one_minus_rho * c
     table['from_noise'] = np.sqrt((1 - p) * one_minus_rho)
   table['guidance'] = guidance.guidance_scales(
-    config.guidance_scale, config.dynamic_guidance, t, num_steps
+    config.guidance_scale, config.dynamic_guidance, t, config.num_steps
   )
   return Steps(
     index=np.arange(len(t), dtype=np.int32),
@@ -199,7 +229,7 @@ def _rho(a, p):
   return a * (1 - p) / (p * (1 - a))
 
 
-def _second_order(a, p):
+def _second_order(a, p, is_last):
   """c = h / (2 h_previous) of each step, 0 for first-order steps.
 
   h_previous is the step from the previous timestep to this one, even if that
@@ -207,11 +237,12 @@ def _second_order(a, p):
   """
   c = np.zeros_like(a)
   previous, current, after = a[:-1], a[1:], p[1:]
-  # If a = 0 or p = 1, h is infinite.
-  finite = (previous > 0) & (current > 0) & (after < 1)
-  previous, current, after = previous[finite], current[finite], after[finite]
+  # If a = 0 or p = 1, h is infinite; the last step is of first order even if
+  # it does not go to p = 1.
+  second = (previous > 0) & (current > 0) & ~is_last[1:]
+  previous, current, after = previous[second], current[second], after[second]
   log_rho = np.log(_rho(current, after))
-  c[1:][finite] = log_rho / (2 * np.log(_rho(previous, current)))
+  c[1:][second] = log_rho / (2 * np.log(_rho(previous, current)))
   return c
 
 

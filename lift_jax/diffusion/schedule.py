@@ -19,7 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lift_jax.diffusion.sampler import SamplerConfig, Steps, velocity_steps
+from lift_jax import config_lib
+from lift_jax.diffusion.sampler import (
+  SPACINGS,
+  SamplerConfig,
+  Steps,
+  spaced_timesteps,
+  velocity_steps,
+)
+from lift_jax.errors import UserError
 from lift_jax.weights.published_config import PublishedConfig
 
 
@@ -58,12 +66,29 @@ class ScheduleConfig:
     beta_start: first beta of the scaled linear schedule.
     beta_end: last beta.
     snr_shift_scale: divides the signal-to-noise ratio: 3 for 2B, 1 for 5B.
+    timestep_spacing: of samplers; one of `sampler.SPACINGS`.
+    steps_offset: see `sampler.spaced_timesteps`.
+    set_alpha_to_one: whether the last step of a sampler goes to clean latents;
+      otherwise to alpha-bar(0).
   """
 
   num_train_timesteps: int = 1000
   beta_start: float = 0.00085
   beta_end: float = 0.012
   snr_shift_scale: float = 3.0
+  timestep_spacing: str = 'trailing'
+  steps_offset: int = 0
+  set_alpha_to_one: bool = True
+
+  def __post_init__(self):
+    config_lib.check_choice('timestep_spacing', self.timestep_spacing, SPACINGS)
+    for name in ('beta_start', 'beta_end'):
+      if not 0 < (beta := getattr(self, name)) < 1:
+        raise UserError(f'{name} is {beta}; give a number between 0 and 1')
+    if self.num_train_timesteps < 2:
+      raise UserError(
+        f'num_train_timesteps is {self.num_train_timesteps}; give at least 2'
+      )
 
   def draw_timesteps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.randint(key, shape, 0, self.num_train_timesteps)
@@ -79,7 +104,15 @@ class ScheduleConfig:
     return signal_rate * noise - noise_rate * x0
 
   def make_steps(self, config: SamplerConfig) -> Steps:
-    return velocity_steps(alpha_bars(self), config)
+    t = spaced_timesteps(
+      self.timestep_spacing,
+      config.num_steps,
+      self.num_train_timesteps,
+      self.steps_offset,
+      reference=config.reference,
+    )
+    final = 1.0 if self.set_alpha_to_one else alpha_bars(self)[0]
+    return velocity_steps(alpha_bars(self), t, final, config)
 
   @functools.cached_property
   def _tables(self) -> tuple[np.ndarray, np.ndarray]:
@@ -108,17 +141,22 @@ class ScheduleConfig:
       'clip_sample': False,
       'clip_sample_range': 1.0,
       'sample_max_value': 1.0,
-      'set_alpha_to_one': True,
-      'steps_offset': 0,
-      'timestep_spacing': 'trailing',
     }
 
 
 _PUBLISHED = PublishedConfig(
   kind='a CogVideoX schedule',
   required={
-    field.name: field.name for field in dataclasses.fields(ScheduleConfig)
+    key: key
+    for key in (
+      'num_train_timesteps',
+      'beta_start',
+      'beta_end',
+      'snr_shift_scale',
+      'timestep_spacing',
+    )
   },
+  optional={key: key for key in ('steps_offset', 'set_alpha_to_one')},
   fixed={
     'beta_schedule': 'scaled_linear',
     'prediction_type': 'v_prediction',
@@ -126,15 +164,9 @@ _PUBLISHED = PublishedConfig(
     'trained_betas': None,
   },
   stated=('beta_schedule', 'prediction_type', 'rescale_betas_zero_snr'),
-  # These concern sampling only.
-  ignored=(
-    'clip_sample',
-    'clip_sample_range',
-    'sample_max_value',
-    'set_alpha_to_one',
-    'steps_offset',
-    'timestep_spacing',
-  ),
+  or_zero=('steps_offset',),
+  # CogVideoX's schedulers do not read these.
+  ignored=('clip_sample', 'clip_sample_range', 'sample_max_value'),
 )
 
 

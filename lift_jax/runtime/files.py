@@ -89,13 +89,13 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Reads a JSON object.
+  """Reads a JSON object; a byte order mark at its start is skipped.
 
   Raises:
     UserError: the file is missing, unreadable, or not a JSON object.
   """
   try:
-    value = json.loads(path.read_text(encoding='utf-8'))
+    value = json.loads(path.read_text(encoding='utf-8-sig'))
   except FileNotFoundError:
     raise UserError(
       f'{path}: no such file; give the folder that contains it'

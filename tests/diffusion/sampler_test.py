@@ -101,6 +101,47 @@ class ParityTest(parameterized.TestCase):
     self.assertLess(scaled_error(ours, expected), 1e-5)
 
   @parameterized.product(
+    name=('ddim', 'dpm'),
+    spacing=(('linspace', 0), ('leading', 0), ('leading', 1), ('trailing', 1)),
+    to_one=(True, False),
+    num_steps=(7, 50),
+  )
+  def test_published_spacings(self, name, spacing, to_one, num_steps):
+    """Those that a scheduler_config.json may name; here in float64."""
+    schedule = ScheduleConfig(
+      timestep_spacing=spacing[0],
+      steps_offset=spacing[1],
+      set_alpha_to_one=to_one,
+    )
+    config = SamplerConfig(name=name, num_steps=num_steps, reference=True)
+    steps = schedule.make_steps(config)
+    start, noises = make_noises(num_steps)
+    timesteps, expected = run_diffusers(
+      schedule, name, num_steps, start, noises, self.monkeypatch
+    )
+    np.testing.assert_array_equal(steps.timestep, timesteps)
+    x, previous = start.astype(np.float64), 0.0
+    for i, t in enumerate(timesteps):
+      x0 = steps.signal[i] * x - steps.noise[i] * some_velocity(x, t, np)
+      x = steps.from_x[i] * x + steps.from_x0[i] * x0
+      x = (
+        x + steps.from_previous[i] * previous + steps.from_noise[i] * noises[i]
+      )
+      previous = x0
+    # Observed 3e-7: coefficients are fp32. Another spacing differs by 1e-2.
+    self.assertLess(scaled_error(x, expected), 5e-6)
+
+  @parameterized.product(name=('ddim', 'dpm'), offset=(0, 1, 19))
+  def test_leading_steps_are_those_of_the_reference(self, name, offset):
+    ours, theirs = (
+      ScheduleConfig(
+        timestep_spacing='leading', steps_offset=offset
+      ).make_steps(SamplerConfig(name, 30, reference=reference))
+      for reference in (False, True)
+    )
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+  @parameterized.product(
     name=('ddim', 'dpm'), num_steps=(1, 2, 4, 5, 20, 50, 100)
   )
   def test_reference_changes_nothing_where_steps_divide(self, name, num_steps):
@@ -342,6 +383,12 @@ class ConfigTest(parameterized.TestCase):
   def test_bad_values(self, change, message):
     with pytest.raises(UserError, match=message):
       SamplerConfig(**change)
+
+  def test_offset_beyond_the_last_timestep(self):
+    schedule = ScheduleConfig(timestep_spacing='leading', steps_offset=21)
+    schedule.make_steps(SamplerConfig(num_steps=48))
+    with pytest.raises(UserError, match='start at timestep 1001 of 1000; give'):
+      schedule.make_steps(SamplerConfig(num_steps=50))
 
   def test_more_steps_than_timesteps(self):
     with pytest.raises(UserError, match='num_steps is 1001'):

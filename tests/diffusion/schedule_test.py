@@ -53,6 +53,13 @@ class ScheduleTest(parameterized.TestCase):
     )
     self.assertEqual(ScheduleConfig.from_json(theirs.config), config)
 
+  def test_settings_of_samplers(self):
+    config = ScheduleConfig(
+      timestep_spacing='leading', steps_offset=1, set_alpha_to_one=False
+    )
+    theirs = diffusers.CogVideoXDPMScheduler.from_config(config.to_json())
+    self.assertEqual(ScheduleConfig.from_json(theirs.config), config)
+
   def test_noise_and_velocity_round_trip(self):
     schedule = ScheduleConfig()
     rng = np.random.default_rng(0)
@@ -72,15 +79,39 @@ class ScheduleTest(parameterized.TestCase):
     ({'prediction_type': 'epsilon'}, "prediction_type='epsilon'"),
     ({'rescale_betas_zero_snr': False}, 'rescale_betas_zero_snr'),
     ({'beta_start': '0.1'}, 'beta_start='),
+    ({'beta_end': 1.5}, 'beta_end is 1.5; give a number between'),
+    ({'beta_end': float('nan')}, 'beta_end=nan'),
+    ({'snr_shift_scale': None}, 'snr_shift_scale=None'),
+    ({'snr_shift_scale': True}, 'snr_shift_scale=True'),
+    ({'snr_shift_scale': 0}, 'snr_shift_scale=0'),
+    ({'num_train_timesteps': -1000}, 'num_train_timesteps=-1000'),
+    ({'num_train_timesteps': 1}, 'num_train_timesteps is 1; give'),
+    ({'timestep_spacing': 'karras'}, "timestep_spacing is 'karras'; choose"),
+    ({'timestep_spacing': None}, 'timestep_spacing=None'),
+    ({'steps_offset': -1}, r'steps_offset=-1 \(give an integer of at least 0'),
+    ({'steps_offset': 1.0}, 'steps_offset=1.0'),
+    ({'steps_offset': False}, 'steps_offset=False'),
+    ({'set_alpha_to_one': 1}, r'set_alpha_to_one=1 \(give true or false'),
     ({'beta': 1}, r'beta \(unknown\)'),
   )
   def test_another_schedule(self, change, message):
     published = {**ScheduleConfig().to_json(), **change}
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
       ScheduleConfig.from_json(published)
+    self.assertStartsWith(
+      str(caught.value), 'scheduler/scheduler_config.json: '
+    )
 
-  def test_missing_key(self):
+  @parameterized.parameters('steps_offset', 'set_alpha_to_one')
+  def test_default(self, key):
     published = ScheduleConfig().to_json()
-    del published['snr_shift_scale']
-    with pytest.raises(UserError, match=r'no snr_shift_scale'):
+    del published[key]
+    self.assertEqual(ScheduleConfig.from_json(published), ScheduleConfig())
+
+  # diffusers' default of the second is 'leading', which no CogVideoX has.
+  @parameterized.parameters('snr_shift_scale', 'timestep_spacing')
+  def test_missing_key(self, key):
+    published = ScheduleConfig().to_json()
+    del published[key]
+    with pytest.raises(UserError, match=f'no {key}'):
       ScheduleConfig.from_json(published)

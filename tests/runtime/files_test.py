@@ -25,6 +25,10 @@ class TestJson:
     assert list(read_json(path)) == ['b', 'a']
     assert '中' in path.read_text(encoding='utf-8')
 
+  def test_byte_order_mark(self, tmp_path):
+    (tmp_path / 'x.json').write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    assert read_json(tmp_path / 'x.json') == {'a': 1}
+
   def test_lone_surrogate(self, tmp_path):
     """For example, in a file name that is not UTF-8."""
     value = {'name': os.fsdecode(b'\xff.mp4')}

@@ -16,6 +16,7 @@ class Config:
   kind: str = 'plain'
   widths: tuple[int, ...] = (1, 2)
   layer: int = 0
+  offset: int = 0
 
   def __post_init__(self):
     if self.width == 13:
@@ -30,9 +31,17 @@ TABLE = PublishedConfig(
     'is_causal': 'is_causal',
     'norm_type': 'kind',
     'block_sizes': 'widths',
+    'offset': 'offset',
   },
-  fixed={'act': 'silu', 'patch_size_t': None, '_class_name': 'Toy'},
+  fixed={
+    'act': 'silu',
+    'bias': True,
+    'dropout': 0.0,
+    'patch_size_t': None,
+    '_class_name': 'Toy',
+  },
   stated=('act',),
+  or_zero=('offset',),
   ignored=('comment',),
 )
 LEAST = {'hidden_size': 4, 'act': 'silu'}
@@ -64,6 +73,10 @@ def test_round_trip():
     {'_note': 1},
     {'comment': 1},
     {'transformers_version': '5'},
+    {'add_cross_attention': False},
+    {'pruned_heads': {}},
+    {'dropout': 0},
+    {'offset': 0},
     {'patch_size_t': None},
     {'_class_name': 'Toy'},
   ],
@@ -82,6 +95,15 @@ def test_ignores(change):
     ({'norm_eps': '1'}, "norm_eps='1' (give a positive number)"),
     ({'norm_eps': -1.0}, 'norm_eps=-1.0 (give a positive number)'),
     ({'norm_eps': float('nan')}, 'norm_eps=nan (give a positive number)'),
+    (
+      {'norm_eps': float('inf')},
+      'norm_eps=inf (give a positive number)',
+    ),
+    ({'norm_eps': 0}, 'norm_eps=0 (give a positive number)'),
+    ({'norm_eps': True}, 'norm_eps=True (give a positive number)'),
+    ({'offset': -1}, 'offset=-1 (give an integer of at least 0)'),
+    ({'offset': 0.0}, 'offset=0.0 (give an integer of at least 0)'),
+    ({'offset': False}, 'offset=False (give an integer of at least 0)'),
     ({'is_causal': 1}, 'is_causal=1 (give true or false)'),
     ({'norm_type': 1}, 'norm_type=1 (give a string)'),
     ({'block_sizes': []}, 'block_sizes=[] (give a list of positive integers)'),
@@ -91,6 +113,10 @@ def test_ignores(change):
       'block_sizes=[3, 0] (give a list of positive integers)',
     ),
     ({'act': 'gelu'}, "act='gelu' (only 'silu')"),
+    ({'bias': 1}, 'bias=1 (only True)'),
+    ({'dropout': False}, 'dropout=False (only 0.0)'),
+    ({'add_cross_attention': True}, 'add_cross_attention=True (only False)'),
+    ({'pruned_heads': {'0': [1]}}, "pruned_heads={'0': [1]} (only {})"),
     ({'_class_name': 'Other'}, "_class_name='Other' (only 'Toy')"),
     ({'patch_size_t': 2, 'z': 1}, 'patch_size_t=2 (only None), z (unknown)'),
   ],
@@ -101,6 +127,13 @@ def test_rejects(change, problem):
   assert str(caught.value) == (
     f'x.json: {problem}; use the config of a toy network, as it is published'
   )
+
+
+def test_number_beyond_floats():
+  """JSON has integers of any size."""
+  for key in ('hidden_size', 'norm_eps'):
+    with pytest.raises(UserError, match=f'^x.json: {key}=1000'):
+      read(**{key: 10**400})
 
 
 def test_missing():

@@ -158,7 +158,6 @@ _PUBLISHED = PublishedConfig(
     'tokenizer_model_max_length',
     'tokenizer_padding_side',
     'unk_token_id',
-    'use_cache',
   ),
 )
 

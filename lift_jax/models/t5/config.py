@@ -105,8 +105,6 @@ _PUBLISHED = PublishedConfig(
     'dropout_rate',
     'n_positions',
     'num_decoder_layers',
-    'output_past',
     'scale_decoder_outputs',
-    'use_cache',
   ),
 )
