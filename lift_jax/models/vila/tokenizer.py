@@ -16,7 +16,6 @@ space and the newline.
 """
 
 from collections.abc import Mapping, Sequence
-import json
 import pathlib
 import re
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import sentencepiece
 
 from lift_jax.errors import UserError, listing
+from lift_jax.models import sentencepiece_files
 from lift_jax.models.critics import FrameSelection
 from lift_jax.models.vila import prompt
 
@@ -36,19 +36,20 @@ MAX_LENGTH = 4096
 _NO_FRAMES = FrameSelection((), num_positions=0, is_short=True)
 
 _MODEL = 'tokenizer.model'
-_CONFIG = 'tokenizer_config.json'
-_NAMES = 'special_tokens_map.json'
-_ADDED = 'added_tokens.json'
 
 # All files that a tokenizer is read from; only the first is required.
-TOKENIZER_FILES = (_MODEL, _CONFIG, _NAMES, _ADDED)
+TOKENIZER_FILES = (
+  _MODEL,
+  sentencepiece_files.CONFIG,
+  sentencepiece_files.NAMES,
+  sentencepiece_files.ADDED,
+)
 
 # Defaults of LlamaTokenizer.
 _DEFAULTS = {'bos_token': '<s>', 'eos_token': '</s>', 'unk_token': '<unk>'}
 
-# Appended to a SentencePiece file to turn `add_dummy_prefix` off: in a protocol
-# buffer, later values of a field override earlier ones. Field 3 is
-# normalizer_spec, and its field 3 is this option.
+# Turns `add_dummy_prefix` of a SentencePiece file off: field 3 of the protocol
+# buffer is normalizer_spec, and its field 3 is this option.
 _NO_DUMMY_PREFIX = b'\x1a\x02\x18\x00'
 
 
@@ -61,8 +62,9 @@ class PromptTokenizer:
     max_length: tokens in a sequence at most, frames included.
     bos_id: first token of every sequence; None if the model has none.
     stop_ids: the one token that ends every answer.
-    pad_id: padding token.
-    vocab_size: one more than the largest id.
+    pad_id: padding token, which is masked: the unknown token, as in VILA. A
+      padding token of the files may have no row in the embedding.
+    vocab_size: one more than the largest id of a sequence.
   """
 
   def __init__(
@@ -113,13 +115,14 @@ class PromptTokenizer:
     self._special = re.compile(f'({"|".join(map(re.escape, names))})')
     self.bos_id = None
     if config.get('add_bos_token', True):
-      self.bos_id = self._special_ids[_token_text(config['bos_token'])]
-    self.stop_ids: tuple[int, ...] = (self._special_ids[template.stop],)
-    # Llama has no padding token; VILA uses the unknown token.
-    pad = config.get('pad_token') or config['unk_token']
-    self.pad_id = self._special_ids[_token_text(pad)]
-    ids = (self._pieces.get_piece_size() - 1, *self._special_ids.values())
-    self.vocab_size = max(ids) + 1
+      self.bos_id = self._id_of(config['bos_token'])
+    self.stop_ids: tuple[int, ...] = (self._id_of(template.stop),)
+    self.pad_id = self._id_of(config['unk_token'])
+    # Other special tokens may have any id: texts that contain them are refused.
+    used = [self._pieces.get_piece_size() - 1, self.pad_id]
+    used += [self._id_of(token) for token in template.special_tokens]
+    used += [] if self.bos_id is None else [self.bos_id]
+    self.vocab_size = max(used) + 1
 
   def inference(
     self,
@@ -228,6 +231,9 @@ class PromptTokenizer:
       )
     return self._pieces.decode(ids).strip()
 
+  def _id_of(self, token: Any) -> int:
+    return self._special_ids[sentencepiece_files.token_text(token)]
+
   def _ids(self, text: str) -> list[int]:
     """Token ids of a text in which `prompt.IMAGE` is a frame."""
     ids = [] if self.bos_id is None else [self.bos_id]
@@ -284,25 +290,9 @@ def _load_pieces(
   path: pathlib.Path, legacy: bool
 ) -> sentencepiece.SentencePieceProcessor:
   """Loads the SentencePiece model, with a space before texts only if legacy."""
-  try:
-    model = path.read_bytes()
-  except OSError as error:
-    raise UserError(
-      f'{path}: {error.strerror}; give the folder of a Llama model with the '
-      f'{_MODEL} that was published with it'
-    ) from None
-  try:
-    pieces = sentencepiece.SentencePieceProcessor(
-      model_proto=model + (b'' if legacy else _NO_DUMMY_PREFIX)
-    )
-    num_pieces = pieces.get_piece_size()
-  except (RuntimeError, ValueError):
-    pieces, num_pieces = None, 0
-  if pieces is None or not num_pieces:
-    raise UserError(
-      f'{path}: not a SentencePiece model; copy the file from the published '
-      'model again'
-    )
+  pieces = sentencepiece_files.load_pieces(
+    path, b'' if legacy else _NO_DUMMY_PREFIX
+  )
   if not pieces.encode('  '):
     raise UserError(
       f'{path}: this tokenizer deletes white space; use one trained with '
@@ -313,17 +303,11 @@ def _load_pieces(
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
   """Reads tokenizer_config.json, with defaults for the required tokens."""
-  path = folder / _CONFIG
-  config = _read_json(path)
-  # Up to transformers 4.33 the names were in a file of their own.
-  config = _DEFAULTS | _read_json(folder / _NAMES) | config
-  for key in _DEFAULTS:
-    if config[key] is None:
-      raise UserError(f'{path}: {key} is null; set it to the name of the token')
+  config = sentencepiece_files.read_config(folder, _DEFAULTS)
   if config.get('add_eos_token'):
     raise UserError(
-      f'{path}: add_eos_token would append a stop token to every text between '
-      'frames; set it to false'
+      f'{folder / sentencepiece_files.CONFIG}: add_eos_token would append a '
+      'stop token to every text between frames; set it to false'
     )
   return config
 
@@ -335,61 +319,22 @@ def _special_ids(
   wanted: Sequence[str],
 ) -> dict[str, int]:
   """The ids of all special tokens: those of the files, and `wanted`."""
-  path = folder / _CONFIG
-  tokens = [config[key] for key in _DEFAULTS]
-  tokens += filter(None, [config.get('pad_token')])
-  tokens += config.get('additional_special_tokens') or []
-  added_by_name = _read_json(folder / _ADDED)
+  keys = [*_DEFAULTS, *(['pad_token'] if config.get('pad_token') else [])]
+  ids = sentencepiece_files.special_ids(
+    folder,
+    config,
+    pieces,
+    keys,
+    wanted=wanted,
+    remedy='use the prompt template that the model was trained with',
+  )
   added = config.get('added_tokens_decoder') or {}
-  try:
-    ids = {name: int(index) for name, index in added_by_name.items()}
-    ids |= {_token_text(token): int(index) for index, token in added.items()}
-    tokens += added.values()
-    names = dict.fromkeys([*map(_token_text, tokens), *wanted])
-  except (AttributeError, KeyError, TypeError, ValueError):
-    raise UserError(
-      f'{path}: a special token is neither a text nor an object with '
-      '"content"; copy the file from the published model again'
-    ) from None
-  for token in tokens:
+  for token in [*map(config.get, keys), *added.values()]:
     stripping = ('lstrip', 'rstrip', 'single_word')
     if isinstance(token, Mapping) and any(map(token.get, stripping)):
       raise UserError(
-        f'{path}: {_token_text(token)!r} strips the white space next to it, '
-        f'which is not supported; set {listing(stripping)} to false'
+        f'{folder / sentencepiece_files.CONFIG}: '
+        f'{sentencepiece_files.token_text(token)!r} strips the white space '
+        f'next to it, which is not supported; set {listing(stripping)} to false'
       )
-  for name in names:
-    index = pieces.piece_to_id(name)
-    # An unknown name has the id of the unknown token.
-    if name not in ids and pieces.id_to_piece(index) == name:
-      ids[name] = index
-  if missing := names.keys() - ids:
-    raise UserError(
-      f'{folder}: no token {listing(missing)} in {_MODEL} or {_CONFIG}; use '
-      'the prompt template that the model was trained with'
-    )
   return ids
-
-
-def _token_text(token: Any) -> str:
-  """The text of a token, which may be an object with its properties."""
-  text = token if isinstance(token, str) else token['content']
-  if not isinstance(text, str) or not text:
-    raise ValueError(text)
-  return text
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Reads a JSON object; an empty one if there is no such file."""
-  try:
-    value = json.loads(path.read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    return {}
-  except (OSError, ValueError) as error:
-    raise UserError(
-      f'{path}: not readable as JSON ({error}); copy the file from the '
-      'published model again'
-    ) from None
-  if not isinstance(value, dict):
-    raise UserError(f'{path}: not a JSON object; copy the file again')
-  return value

@@ -397,7 +397,24 @@ class RefusedTest(TokensTest):
     self._write(folder, {'pad_token': '[PAD]'}, 'special_tokens_map.json')
     self._write(folder, {'[PAD]': 480}, 'added_tokens.json')
     tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
-    self.assertEqual((tokenizer.pad_id, tokenizer.vocab_size), (480, 481))
+    message = self._message(
+      tokenizer.inference, 'A [PAD] cat.', QUESTION, first_frames(1)
+    )
+    self.assertIn("contains '[PAD]', a special token", message)
+
+  def test_padding_token_beyond_the_vocabulary(self):
+    """No sequence has it: padding is masked, and may be any other token."""
+    folder = self._copy('llm', {'pad_token': '[PAD]'})
+    self._write(folder, {'[PAD]': 480}, 'added_tokens.json')
+    tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
+    self.assertEqual((tokenizer.pad_id, tokenizer.vocab_size), (UNK, 480))
+
+  def test_byte_order_mark(self):
+    folder = self._copy('llm')
+    (folder / 'tokenizer_config.json').write_bytes(
+      b'\xef\xbb\xbf{"add_bos_token": false}'
+    )
+    self.assertIsNone(PromptTokenizer(folder, 'vicuna_v1', 4).bos_id)
 
   def test_tokenizer_that_deletes_spaces(self):
     folder = self.root / f'spaces{id(self)}'

@@ -72,6 +72,7 @@ class TrainTest(absltest.TestCase):
       load_tokenizer(folder / 'tokenizer'),
       [scene.caption for scene in known],
       tokenizer.MAX_LENGTH,
+      tokenizer.vocabulary_size(),
     )
     first = jax.jit(network.init)(jax.random.key(0))
     stage = loop.StageConfig(500, 32, config.reading.optimizer)

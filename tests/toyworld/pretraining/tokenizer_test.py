@@ -19,7 +19,12 @@ class TokenizerTest(absltest.TestCase):
     self.tokenizer = load_tokenizer(tmp_path)
 
   def ids(self, *captions):
-    return tokenize(self.tokenizer, captions, tokenizer.MAX_LENGTH)
+    return tokenize(
+      self.tokenizer,
+      captions,
+      tokenizer.MAX_LENGTH,
+      tokenizer.vocabulary_size(),
+    )
 
   def test_captions(self):
     """Each has distinct tokens, without unknown ones or truncation."""

@@ -127,7 +127,7 @@ class MakeModelTest(parameterized.TestCase):
       'A small blue circle moves upwards over a white background.',
     ] * 8
     tokens_bs, _ = tokenize(
-      load_tokenizer(self.folder / 'tokenizer'), captions, 16
+      load_tokenizer(self.folder / 'tokenizer'), captions, 16, vocab_size=384
     )
     sign = np.tile([1.0, -1.0], 8).astype(np.float32)
     mean_b = np.broadcast_to(sign[:, None, None, None, None], (16, 5, 8, 8, 16))
