@@ -86,6 +86,8 @@ class NetworkSpec:
     table: conversion table from its published weights.
     rules: sharding rules.
     aliases: (other name, name) of tensors that may be stored under both names.
+    ignored: regular expressions of published tensors that it does not need.
+    computed: published tensors that follow from the config.
   """
 
   build: Callable[..., nnx.Module]
@@ -93,6 +95,8 @@ class NetworkSpec:
   table: conversion.Table
   rules: partitioning.Rules
   aliases: tuple[tuple[str, str], ...] = ()
+  ignored: tuple[str, ...] = ()
+  computed: conversion.Computed = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,6 +329,8 @@ class VideoModel(abc.ABC):
       shardings=shardings,
       dtype=dtype,
       aliases=published.aliases,
+      ignored=published.ignored,
+      computed=published.computed,
       where=str(folder),
     )
 

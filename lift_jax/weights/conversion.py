@@ -14,11 +14,12 @@ missing.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import os
 import re
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -72,6 +73,14 @@ class TensorRule:
 
 
 Table = tuple[TensorRule, ...]
+
+# Published tensors that follow from the config: by name, a function for the
+# values. They are not loaded, but must be equal.
+Computed = Mapping[str, Callable[[], np.ndarray]]
+
+# Largest difference of a computed tensor in fp32. Sines and cosines of
+# positions up to 100 are known no better if the angle is rounded to fp32.
+_COMPUTED_ATOL = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +239,40 @@ def _match_tensors(
       f'{where}: tensors {"; ".join(problems)}; check that the weights and '
       'the config belong to the same model'
     )
+  for name in expected:
+    _check_float(name, tensors[name], where)
+  return tensors
+
+
+def _check_float(
+  name: str, tensor: safetensors_files.LazyTensor, where: str
+) -> None:
+  if not jnp.issubdtype(tensor.dtype, jnp.floating):
+    raise errors.UserError(
+      f'{where}: {name} is {tensor.dtype}; quantised weights are not supported,'
+      ' use those in bfloat16, float16 or float32'
+    )
+
+
+def _without_computed(
+  tensors: Mapping[str, safetensors_files.LazyTensor],
+  computed: Computed,
+  where: str,
+) -> dict[str, safetensors_files.LazyTensor]:
+  """The tensors that are left to load; see `load` for the errors."""
+  tensors = dict(tensors)
+  for name in computed.keys() & tensors.keys():
+    stored, expected = tensors.pop(name), computed[name]()
+    _check_float(name, stored, where)
+    # A value may be rounded the other way.
+    atol = max(_COMPUTED_ATOL, float(jnp.finfo(stored.dtype).eps))
+    if stored.shape != expected.shape or not np.allclose(
+      stored[...].astype(np.float32), expected, rtol=0, atol=atol
+    ):
+      raise errors.UserError(
+        f'{where}: {name} is not the table that follows from the config; use '
+        'the config of these weights, and a model that learned no positions'
+      )
   return tensors
 
 
@@ -251,11 +294,10 @@ def _cast(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
 
 
 def _choose_dtype(dtypes: Sequence[Any], dtype: Any | None) -> np.dtype:
-  """`dtype` for floats if it is given, otherwise the stored one."""
-  stored = functools.reduce(jnp.promote_types, dtypes)
-  if dtype is not None and jnp.issubdtype(stored, jnp.floating):
+  """`dtype` if it is given, otherwise the stored one."""
+  if dtype is not None:
     return np.dtype(dtype)
-  return np.dtype(stored)
+  return np.dtype(functools.reduce(jnp.promote_types, dtypes))
 
 
 def _read(
@@ -295,6 +337,7 @@ def load(
   dtype: Any = None,
   aliases: Sequence[tuple[str, str]] = (),
   ignored: Sequence[str] = (),
+  computed: Computed = MappingProxyType({}),
   where: str = 'checkpoint',
 ) -> dict[Any, Any]:
   """Loads published tensors as our parameters, shard by shard.
@@ -308,19 +351,22 @@ def load(
     tensors: from `safetensors_files.open_tensors`.
     shardings: nested dict like the parameters; None puts them on the default
       device.
-    dtype: of floating-point parameters; None keeps the stored ones.
+    dtype: of the parameters; None keeps the stored ones.
     aliases: (other name, name in the table) of tensors that a publisher may
       store under either name, or under both.
     ignored: regular expressions, matched in full, of published tensors that
       our network does not need.
+    computed: published tensors that are compared instead of loaded.
     where: how errors name these weights, e.g. 'transformer of FOLDER'.
 
   Raises:
     UserError: unknown, missing or wrongly shaped tensors, all in one message;
-      or a value that overflows float16.
+      or a tensor that is not floating-point or not as computed, or a value that
+      overflows float16.
     ValueError: the table does not cover the parameters.
   """
   sources = resolve(table, abstract_params)
+  tensors = _without_computed(tensors, computed, where)
   tensors = _match_tensors(sources, tensors, aliases, ignored, where)
   by_name = None if shardings is None else param_paths.flatten(shardings)
 
@@ -412,7 +458,7 @@ def save(
     params: nested dict of arrays.
     folder: on a file system of process 0; created if it does not exist.
     stem: 'diffusion_pytorch_model' for diffusers, 'model' for transformers.
-    dtype: of floating-point tensors; None keeps each parameter's own.
+    dtype: of the tensors; None keeps each parameter's own.
     max_shard_bytes: of tensor data in a file.
 
   Raises:

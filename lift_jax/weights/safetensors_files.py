@@ -60,6 +60,9 @@ _EDGE_BYTES = 4096  # a fingerprint covers so many at each end of a tensor
 # Hugging Face's "5GB", which are powers of ten.
 MAX_SHARD_BYTES = 5_000_000_000
 
+# What DistributedDataParallel and torch.compile put before all names.
+_WRAPPERS = re.compile(r'((module|_orig_mod)\.)+')
+
 # A tensor to write: its name, shape, dtype, and a function for its values.
 TensorSpec = tuple[str, tuple[int, ...], Any, Callable[[], np.ndarray]]
 
@@ -246,6 +249,9 @@ def open_tensors(
 ) -> dict[str, LazyTensor]:
   """The tensors of a network, by name; reads only headers.
 
+  If the network was saved in a wrapper, whose prefix all names have, they are
+  without it.
+
   Args:
     folder_or_file: a folder with `STEM.safetensors`, or with
       `STEM.safetensors.index.json` and the files that it lists; or one file.
@@ -256,7 +262,7 @@ def open_tensors(
   """
   path = pathlib.Path(folder_or_file)
   if path.is_file():
-    return _open_file(path)
+    return _unwrapped(_open_file(path))
   if not path.is_dir():
     raise errors.UserError(f'{path}: no such file or folder; check the path')
   single = path / f'{stem}.safetensors'
@@ -266,13 +272,22 @@ def open_tensors(
       f'{path}: contains both {single.name} and {index.name}; remove one'
     )
   if single.is_file():
-    return _open_file(single)
+    return _unwrapped(_open_file(single))
   if index.is_file():
-    return _open_index(index)
+    return _unwrapped(_open_index(index))
   raise errors.UserError(
     f'{path}: contains neither {single.name} nor {index.name}; give the folder '
     'of the weights, in safetensors format'
   )
+
+
+def _unwrapped(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
+  found = _WRAPPERS.match(next(iter(tensors), ''))
+  if found is None or not all(name.startswith(found[0]) for name in tensors):
+    return tensors
+  return {
+    name.removeprefix(found[0]): tensor for name, tensor in tensors.items()
+  }
 
 
 def fingerprint(tensors: Mapping[str, LazyTensor], dtype: Any = None) -> str:

@@ -297,6 +297,41 @@ class LoadTest(FolderTestCase):
     with pytest.raises(errors.UserError, match='1 unknown: head.b'):
       load('head.a', 'head')
 
+  def test_integers(self):
+    tensors = published_tensors()
+    tensors['gain'] = torch.tensor(3, dtype=torch.int8)
+    with pytest.raises(errors.UserError, match='^x: gain is int8; quantised'):
+      conversion.load(
+        TABLE, ABSTRACT, self.publish(tensors), dtype=jnp.float32, where='x'
+      )
+
+  def test_computed(self):
+    """Not loaded, but equal up to rounding."""
+    table = np.sin(np.arange(12, dtype=np.float32).reshape(3, 4))
+    computed = {'positions': lambda: table, 'absent': lambda: 1 / 0}
+    gain = torch.randn(())
+
+    def load(positions):
+      tensors = {'gain': gain, 'positions': positions}
+      return conversion.load(
+        TABLE[-1:],
+        {'gain': shape()},
+        self.publish(tensors),
+        computed=computed,
+        where='x',
+      )
+
+    stored = torch.tensor(table)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+      assert load(stored.to(dtype))['gain'] == gain.item()
+    for other in (stored + 1e-3, stored[:2], stored.bfloat16() + 0.05):
+      with pytest.raises(
+        errors.UserError, match='^x: positions is not the table that follows'
+      ):
+        load(other)
+    with pytest.raises(errors.UserError, match='^x: positions is int8'):
+      load(stored.to(torch.int8))
+
   def test_layers_of_two_dtypes(self):
     tensors = published_tensors()
     name = 'blocks.1.norm.weight'

@@ -129,6 +129,19 @@ class RoundTripTest(parameterized.TestCase):
     np.testing.assert_array_equal(part, [[0, 0, 0], [5, 6, 7]])
     assert len(safetensors_files.fingerprint(opened)) == 64
 
+  @parameterized.parameters('module.', '_orig_mod.', '_orig_mod.module.')
+  def test_saved_in_a_wrapper(self, prefix):
+    arrays = {f'{prefix}{x}': np.full(2, i) for i, x in enumerate('ab')}
+    path = self.folder / 'model.safetensors'
+    safetensors_files.write(path, [spec(*item) for item in arrays.items()])
+    opened = safetensors_files.open_tensors(path, 'unused')
+    assert [int(opened[name][0]) for name in 'ab'] == [0, 1]
+    # Not a wrapper's: another tensor lacks it.
+    arrays['c'] = np.zeros(2)
+    safetensors_files.write(path, [spec(*item) for item in arrays.items()])
+    opened = safetensors_files.open_tensors(path, 'unused')
+    assert opened.keys() == arrays.keys()
+
   def test_mixed_item_sizes_stay_aligned(self):
     arrays = {
       'a': np.arange(3, dtype=np.uint8),

@@ -1,6 +1,19 @@
 """Conversion table of CogVideoX transformer weights (diffusers layout)."""
 
-from lift_jax.weights.conversion import CONV2D, Table, conv, linear, norm
+import functools
+
+import numpy as np
+
+from lift_jax.models.cogvideox import positions
+from lift_jax.models.cogvideox.config import TransformerConfig
+from lift_jax.weights.conversion import (
+  CONV2D,
+  Computed,
+  Table,
+  conv,
+  linear,
+  norm,
+)
 
 TRANSFORMER_TABLE: Table = (
   *conv('patch_embed.proj', 'patch', CONV2D),
@@ -24,3 +37,27 @@ TRANSFORMER_TABLE: Table = (
   *norm('norm_out.norm', 'norm_out/norm'),
   *linear('proj_out', 'proj_out'),
 )
+
+
+def computed_tensors(config: TransformerConfig) -> Computed:
+  """The position table, which some files contain; see `conversion.load`."""
+  if config.use_rotary:
+    return {}
+  table = functools.partial(_position_table, config)
+  return {'patch_embed.pos_embedding': table}
+
+
+def _position_table(config: TransformerConfig) -> np.ndarray:
+  """Of videos of the training size: [1, text and video tokens, width].
+
+  That of the text is zero.
+  """
+  video_nd = positions.sincos_table(
+    (config.sample_frames - 1) // config.temporal_compression + 1,
+    config.sample_height // config.patch_size,
+    config.sample_width // config.patch_size,
+    config.width,
+    config.spatial_scale,
+    config.temporal_scale,
+  )
+  return np.pad(video_nd, ((config.max_text_length, 0), (0, 0)))[None]

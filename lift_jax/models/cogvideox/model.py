@@ -10,7 +10,10 @@ import numpy as np
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.models import generators
 from lift_jax.models.cogvideox.config import COGVIDEOX_5B, TransformerConfig
-from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
+from lift_jax.models.cogvideox.convert import (
+  TRANSFORMER_TABLE,
+  computed_tensors,
+)
 from lift_jax.models.cogvideox.flops import forward_flops
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES, VAE_RULES
 from lift_jax.models.cogvideox.transformer import Transformer
@@ -27,7 +30,7 @@ from lift_jax.models.generators import (
 )
 from lift_jax.models.t5 import flops as t5_flops
 from lift_jax.models.t5.config import T5Config
-from lift_jax.models.t5.convert import T5_ALIASES, T5_TABLE
+from lift_jax.models.t5.convert import T5_ALIASES, T5_IGNORED, T5_TABLE
 from lift_jax.models.t5.encoder import Encoder
 from lift_jax.models.t5.sharding import RULES as T5_RULES
 from lift_jax.models.t5.tokenizer import load_tokenizer, tokenize
@@ -87,6 +90,7 @@ class CogVideoX(VideoModel):
         'diffusion_pytorch_model',
         TRANSFORMER_TABLE,
         TRANSFORMER_RULES,
+        computed=computed_tensors(self.transformer),
       ),
       'vae': NetworkSpec(
         functools.partial(VAE, self.vae),
@@ -100,6 +104,7 @@ class CogVideoX(VideoModel):
         T5_TABLE,
         T5_RULES,
         T5_ALIASES,
+        T5_IGNORED,
       ),
     }
 
@@ -125,7 +130,10 @@ class CogVideoX(VideoModel):
   ) -> Callable[[Sequence[str]], tuple[np.ndarray, list[bool]]]:
     tokenizer = load_tokenizer(self.path / generators.TOKENIZER)
     return functools.partial(
-      tokenize, tokenizer, max_length=self.transformer.max_text_length
+      tokenize,
+      tokenizer,
+      max_length=self.transformer.max_text_length,
+      vocab_size=self.text_encoder.vocab_size,
     )
 
   @staticmethod

@@ -89,6 +89,7 @@ class Block(nnx.Module):
       nnx.RMSNorm if is_rms else nnx.LayerNorm,
       config.width,
       epsilon=config.norm_eps,
+      use_fast_variance=False,  # of layer norms; RMS norms have no mean
       dtype=dtype,
       param_dtype=param_dtype,
       rngs=rngs,

@@ -1,10 +1,13 @@
 """Conversion table of SigLIP weights."""
 
+from collections.abc import Mapping
+
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.weights import conversion
+from lift_jax.weights.safetensors_files import LazyTensor
 
-_LAYER = 'vision_model.encoder.layers.{i}'
-
+_PREFIX = 'vision_model.'
+_LAYER = f'{_PREFIX}encoder.layers.{{i}}'
 
 SIGLIP_TABLE = (
   *conversion.conv(
@@ -40,3 +43,10 @@ def siglip_ignored(config: SiglipConfig) -> tuple[str, ...]:
     r'text_model\..+',
     r'logit_(scale|bias)',
   )
+
+
+def with_prefix(tensors: Mapping[str, LazyTensor]) -> Mapping[str, LazyTensor]:
+  """Tensors by the names of the table; transformers 5 saves no prefix."""
+  if any(name.startswith(_PREFIX) for name in tensors):
+    return tensors
+  return {f'{_PREFIX}{name}': tensor for name, tensor in tensors.items()}

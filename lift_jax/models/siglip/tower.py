@@ -67,6 +67,7 @@ class Block(nnx.Module):
       nnx.LayerNorm,
       config.width,
       epsilon=config.norm_eps,
+      use_fast_variance=False,
       dtype=dtype,
       param_dtype=param_dtype,
       rngs=rngs,

@@ -41,3 +41,6 @@ T5_TABLE = (
 # (other name, name above): a checkpoint may hold the embedding under either
 # name, or under both.
 T5_ALIASES = (('encoder.embed_tokens.weight', 'shared.weight'),)
+
+# `ignored` of `conversion.load`: the rest of a complete T5.
+T5_IGNORED = (r'decoder\..+', r'lm_head\.weight')

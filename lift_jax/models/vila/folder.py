@@ -27,7 +27,11 @@ from lift_jax.models.internvit.convert import (
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.convert import LLAMA_IGNORED, LLAMA_TABLE
 from lift_jax.models.siglip.config import SiglipConfig
-from lift_jax.models.siglip.convert import SIGLIP_TABLE, siglip_ignored
+from lift_jax.models.siglip.convert import (
+  SIGLIP_TABLE,
+  siglip_ignored,
+  with_prefix,
+)
 from lift_jax.models.vila import tiny_tokenizer
 from lift_jax.models.vila.config import NUM_FRAMES, VilaConfig
 from lift_jax.models.vila.projector import PROJECTOR_TABLE, ProjectorConfig
@@ -125,10 +129,13 @@ def load_weights(
   params = {}
   for name, part in PARTS.items():
     table, ignored = _table(name, config)
+    tensors = _tensors(path, name)
+    if table is SIGLIP_TABLE:
+      tensors = with_prefix(tensors)
     params[part] = conversion.load(
       table,
       model.abstract_params[part],
-      _tensors(path, name),
+      tensors,
       shardings=shardings[part],
       dtype=dtype,
       ignored=ignored,

@@ -135,7 +135,9 @@ class Projector(nnx.Module):
     options = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
     width_in, width = 4 * config.vision_width, config.width
     # The epsilon of torch's LayerNorm.
-    self.norm = nnx.LayerNorm(width_in, epsilon=1e-5, **options)
+    self.norm = nnx.LayerNorm(
+      width_in, epsilon=1e-5, use_fast_variance=False, **options
+    )
     self.linear_in = Linear(width_in, width, **options)
     self.linear_out = Linear(width, width, **options)
     self.config = config

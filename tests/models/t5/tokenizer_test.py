@@ -14,6 +14,7 @@ from transformers import tokenization_utils_sentencepiece
 
 from lift_jax import errors
 from lift_jax.models.t5 import tokenizer as tokenizer_lib
+from tests.models.t5 import spiece
 
 CAPTIONS = (
   'A red ball rolls to the left.',
@@ -75,41 +76,6 @@ def _strings(number):
     yield text if form is None else unicodedata.normalize(form, text)
 
 
-def _train_sentencepiece(folder, corpus_of=(), **settings):
-  """A published T5 tokenizer folder in small: spiece.model and its config."""
-  corpus = [
-    f'A {size} {colour} {shape} {verb} to the {side}, slowly.'
-    for size in ('small', 'large', 'tiny')
-    for colour in ('red', 'green', 'blue', 'yellow')
-    for shape in ('ball', 'square', 'triangle')
-    for verb in ('rolls', 'jumps', 'moves', 'circles')
-    for side in ('left', 'right')
-  ]
-  sentencepiece.SentencePieceTrainer.train(
-    sentence_iterator=iter([*corpus, *corpus_of]),
-    model_prefix=str(folder / 'spiece'),
-    model_type='unigram',
-    pad_id=0,
-    eos_id=1,
-    unk_id=2,
-    bos_id=-1,
-    num_threads=1,
-    minloglevel=2,
-    **{'vocab_size': 40, **settings},
-  )
-  (folder / 'spiece.vocab').unlink()
-  config = {
-    'tokenizer_class': 'T5Tokenizer',
-    'extra_ids': 100,
-    'legacy': True,
-    'model_max_length': 226,
-    'pad_token': '<pad>',
-    'eos_token': '</s>',
-    'unk_token': '<unk>',
-  }
-  (folder / 'tokenizer_config.json').write_text(json.dumps(config))
-
-
 class TokenizerTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
@@ -117,7 +83,7 @@ class TokenizerTest(parameterized.TestCase):
     root = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
     cls.folders = {'t5': root / 't5', 'byt5': root / 'byt5'}
     cls.folders['t5'].mkdir()
-    _train_sentencepiece(cls.folders['t5'])
+    spiece.train(cls.folders['t5'])
     transformers.ByT5Tokenizer().save_pretrained(cls.folders['byt5'])
     cls.tokenizers = {
       name: tokenizer_lib.load_tokenizer(folder)
@@ -234,9 +200,9 @@ class UnicodeTest(parameterized.TestCase):
       *_strings(2000),
     ]
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    _train_sentencepiece(
+    spiece.train(
       folder,
-      corpus_of=strings[:500],
+      more_texts=strings[:500],
       vocab_size=2000,
       hard_vocab_limit=False,
       normalization_rule_name=rule,
@@ -296,19 +262,19 @@ class LoadTest(parameterized.TestCase):
     ({'added_tokens_decoder': {'x': '<y>'}}, 'neither a text nor an object'),
   )
   def test_bad_config(self, change, message):
-    _train_sentencepiece(self.folder)
+    spiece.train(self.folder)
     file = self.folder / 'tokenizer_config.json'
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     self.assertRegex(self._message(self.folder), message)
 
   def test_added_tokens(self):
-    _train_sentencepiece(self.folder)
+    spiece.train(self.folder)
     (self.folder / 'added_tokens.json').write_text('{"<style>": 140}')
     tokenizer = tokenizer_lib.load_tokenizer(self.folder)
     self.assertEqual(tokenizer.encode('<style>'), [140, 1])
 
   def test_without_config(self):
-    _train_sentencepiece(self.folder)
+    spiece.train(self.folder)
     expected = tokenizer_lib.load_tokenizer(self.folder).encode('a red ball')
     (self.folder / 'tokenizer_config.json').unlink()
     tokenizer = tokenizer_lib.load_tokenizer(self.folder)
