@@ -47,6 +47,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'seed': 0,
     'same_name': 'error',
     'initial_noise': '',
+    'root': '',
   }
   config.video = {
     'height': 48 if is_smoke else 480,

@@ -9,6 +9,7 @@ from lift_jax.data.hra import HRARecord, read_hra, read_questions
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.splits import check_disjoint, split_records
 from lift_jax.errors import UserError
+from lift_jax.runtime import hub
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,8 @@ class FeedbackConfig:
   """Files of human feedback, and how they are split.
 
   Attributes:
-    root: folder that paths in the JSON files are relative to.
+    root: folder that paths in the JSON files are relative to, or the id of a
+      data set on the hub.
     hra: files of rated, generated clips.
     real: files of rated real clips, such as VIDGEN.
     held_out: files of the test set, in addition to the fraction in `split`.
@@ -111,14 +113,14 @@ def read_critic_records(config: FeedbackConfig) -> CriticRecords:
   """
   questions = read_questions(config.questions) if config.questions else None
   files = (*config.hra, *config.real, *config.held_out)
-  found = read_hra(config.root, files, questions, config.on_bad_record)
+  root = pathlib.Path(hub.data_folder(config.root, files))
+  found = read_hra(root, files, questions, config.on_bad_record)
   used = {record.file for record in found.records}
   for name in files:
     if name not in used:
       raise UserError(
         f'{name}: no usable record; add one, or remove the file from the list'
       )
-  root = pathlib.Path(config.root)
   to_split = [r for r in found.records if r.file not in config.held_out]
   same_clip = {'root': root, 'by_content': config.split.by_content}
   splits = split_records(

@@ -26,6 +26,7 @@ from lift_jax.data.json_records import (
   as_object,
   check_unicode,
   data_root,
+  fetch_clips,
   find_files,
   find_video,
   json_type,
@@ -130,6 +131,8 @@ def read_hra(
   entries = []
   for name, path in zip(names, find_files(root, files), strict=True):
     items = load_list(name, path, 'objects with "video" and "conversations"')
+    if require_files:
+      fetch_clips(root, items)
     for index, item in enumerate(items):
       try:
         entries.append(_entry(root, item, name, index, require_files))

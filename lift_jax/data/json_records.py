@@ -5,7 +5,7 @@ A file that cannot be read is a `UserError`. A record that cannot be used is a
 record and remedy or, if asked for, into a counted skip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import json
 import pathlib
@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import unicodedata
 
 from lift_jax.errors import UserError
+from lift_jax.runtime import hub
 
 ON_BAD_RECORD = ('error', 'skip')
 
@@ -237,6 +238,36 @@ def check_unicode(text: str, subject: str):
     raise RecordError(
       f'{subject} contains an unpaired Unicode surrogate; write it again'
     ) from None
+
+
+def fetch_clips(root: pathlib.Path, items: Sequence[Any]) -> None:
+  """Downloads the clips that records name, if the root is a data set's.
+
+  Whatever is wrong with a record or its name is reported when it is read.
+
+  Args:
+    root: as from `data_root`.
+    items: the records of a file.
+  """
+  hub.fetch(
+    root,
+    [
+      str(pathlib.PurePosixPath(name))
+      for item in items
+      for name in _clip_names(item)
+      if is_printable(name)
+    ],
+  )
+
+
+def _clip_names(item: Any) -> Iterator[str]:
+  """The clip of a record, or the files of a line of a manifest."""
+  if not isinstance(item, dict):
+    return
+  if isinstance(item.get('video'), str):
+    yield item['video']
+  if isinstance(item.get('files'), dict):
+    yield from (name for name in item['files'] if name.endswith('.mp4'))
 
 
 def is_printable(text: str) -> bool:

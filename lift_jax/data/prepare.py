@@ -33,8 +33,8 @@ class DataConfig:
   """Which videos to encode, and at which size and length.
 
   Attributes:
-    root: folder that paths in the JSON files are relative to; '' for clips of
-      the toy world.
+    root: folder that paths in the JSON files are relative to, or the id of a
+      data set on the hub, ORG/NAME[@REVISION]; '' for clips of the toy world.
     synthetic: alignment files of scored videos.
     real: alignment files of real videos, whose reward is 1.
     on_bad_record: 'error' stops at the first bad record; 'skip' lists and

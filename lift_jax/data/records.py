@@ -22,6 +22,7 @@ from lift_jax.data.json_records import (
   as_object,
   check_unicode,
   data_root,
+  fetch_clips,
   find_files,
   find_video,
   json_type,
@@ -87,6 +88,8 @@ def read_alignment(
   records, first_by_key = [], {}
   for name, path, is_real in files:
     items = load_list(name, path, 'objects with "video", "caption" and "score"')
+    if require_files:
+      fetch_clips(root, items)
     for index, item in enumerate(items):
       try:
         record = _record(root, item, is_real, name, index, require_files)

@@ -4,9 +4,9 @@ usage: lift convert --from=FOLDER --to=DIR [--multihost]
                     [--dtype=float32|bfloat16|float16]
 
 FOLDER is one of
-  the diffusers folder of a model  -> DIR: the model in our checkpoint format,
-                                      which all hosts of a pod read and write
-                                      in parallel
+  the diffusers folder of a model, -> DIR: the model in our checkpoint format,
+  or the id of one on the Hugging     which all hosts of a pod read and write
+  Face Hub, ORG/NAME[@REVISION]       in parallel
   a model in our checkpoint format -> DIR: a diffusers folder
   the workdir of a lift align run  -> DIR: a diffusers folder of its latest
                                       checkpoint (the moving average if there
@@ -34,7 +34,12 @@ from lift_jax.errors import UserError
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.models import generator_export, generator_folder
 from lift_jax.models.functional import Params
-from lift_jax.models.generators import NETWORKS, VideoModel, open_model
+from lift_jax.models.generators import (
+  NETWORKS,
+  VideoModel,
+  local_folder,
+  open_model,
+)
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import atomic_folder, read_json
@@ -60,7 +65,10 @@ def main(argv: list[str]) -> int:
   call = _parse(argv)
   distributed.initialize(call.multihost)
   logger = distributed.start_logging()
-  source = call.source
+  source = local_folder(call.source).resolve()
+  call = dataclasses.replace(call, source=source)
+  if not source.is_dir():
+    raise UserError(f'--from={source}: no such folder; check the path')
   if (source / _CONFIG).is_file():
     _convert_run(call, logger)
   elif (source / 'model_index.json').is_file():
@@ -98,10 +106,8 @@ def _parse(argv: list[str]) -> _Call:
   for name in ('from', 'to'):
     if not getattr(values, name):
       raise UserError(f'--{name}=FOLDER is missing; see lift convert --help')
-    paths.append(pathlib.Path(getattr(values, name)).expanduser().resolve())
-  source, target = paths
-  if not source.is_dir():
-    raise UserError(f'--from={source}: no such folder; check the path')
+    paths.append(pathlib.Path(getattr(values, name)).expanduser())
+  source, target = paths[0], paths[1].resolve()
   if target.exists() and not (target.is_dir() and not any(target.iterdir())):
     raise UserError(
       f'--to={target} exists and is not an empty folder; remove it, or choose '
@@ -141,7 +147,8 @@ def _convert_run(call: _Call, logger: logging.Logger) -> None:
     str(call.source / _CONFIG),
   )
   model = open_model(
-    config.model.path or call.source / 'model', config.model.adapter
+    local_folder(config.model.path or call.source / 'model'),
+    config.model.adapter,
   )
   saved = call.source / 'checkpoints'
   step, fingerprint = checkpoints.latest_checkpoint(saved)

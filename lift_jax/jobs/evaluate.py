@@ -35,7 +35,7 @@ from lift_jax.jobs import inputs
 from lift_jax.report import critic_table
 from lift_jax.report.critic_page import PageConfig, critic_page
 from lift_jax.rewards.weights import RewardMap
-from lift_jax.runtime import distributed
+from lift_jax.runtime import distributed, hub
 from lift_jax.runtime.files import write_json, write_text
 from lift_jax.toyworld import dataset, feedback
 
@@ -56,8 +56,8 @@ class LabelsConfig:
   """The ratings of annotators.
 
   Attributes:
-    root: the folder of the videos, which need not exist; '' is the current
-      one.
+    root: the folder of the videos, which need not exist, or the id of a data
+      set on the hub; '' is the current folder.
     files: HRA files, relative to the root.
     questions: a prompt JSON with the questions of these files; '' detects
       them.
@@ -154,6 +154,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   )
   if is_synthetic:
     config = _with_toy_clips(config, workdir, logger)
+  config = _with_local_root(config)
   records = _read(config)
   comparison, evaluated, calibration = _compare(config, records)
   logger.info(
@@ -201,6 +202,16 @@ def _with_toy_clips(
       files=(dataset.HRA,),
       questions=str(feedback.questions_path()),
     ),
+  )
+
+
+def _with_local_root(config: EvaluateConfig) -> EvaluateConfig:
+  """The config with a folder in place of the id of a data set."""
+  labels = config.labels
+  files = (*labels.files, *config.calibration.files, *config.train.files)
+  root = str(hub.data_folder(labels.root, files))
+  return dataclasses.replace(
+    config, labels=dataclasses.replace(labels, root=root)
   )
 
 

@@ -24,6 +24,7 @@ from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.models.generator_config import open_chosen
 from lift_jax.models.generators import VideoModel
+from lift_jax.runtime import hub
 from lift_jax.toyworld.measures import MIN_FRAMES
 from lift_jax.training import encoding
 
@@ -52,9 +53,10 @@ def read_records(config: AlignConfig, workdir: pathlib.Path) -> ReadResult:
     UserError: a bad file or record.
   """
   data = config.data
+  root = hub.data_folder(data.root, (*data.synthetic, *data.real))
   # Videos may be deleted once they are encoded.
   return read_alignment(
-    data.root or _toy_clips(config, workdir),
+    root or _toy_clips(config, workdir),
     data.synthetic,
     data.real,
     data.on_bad_record,
@@ -87,7 +89,9 @@ def ensure_prepared(
     folder.expanduser().resolve(),
     encoding.fingerprint(model, **settings) | prepare_lib.fingerprint(data),
   )
-  if prepare_lib.missing_from(cache, found.records, data.on_bad_record):
+  missing = prepare_lib.missing_from(cache, found.records, data.on_bad_record)
+  if missing:
+    hub.fetch(hub.data_folder(data.root), [r.video for r in missing])
     prepare_lib.run(
       cache,
       found.records,

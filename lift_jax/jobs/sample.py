@@ -28,7 +28,7 @@ from lift_jax.errors import UserError, listing
 from lift_jax.models.generator_config import ModelConfig, open_chosen
 from lift_jax.models.generators import VideoModel
 from lift_jax.partitioning import MeshConfig
-from lift_jax.runtime import distributed
+from lift_jax.runtime import distributed, hub
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import Stopped, StopSignal
 from lift_jax.sampling import loop, noise
@@ -104,8 +104,11 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
 
 def _read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
   """All clips of the config, of all hosts."""
+  root = hub.data_folder(config.prompts.root, (config.prompts.file,))
   prompts, num_duplicates = read_prompts(
-    config.prompts.file, config.prompts.text_key, config.prompts.name_key
+    pathlib.Path(root) / config.prompts.file,
+    config.prompts.text_key,
+    config.prompts.name_key,
   )
   clips, skipped = make_clips(
     prompts,

@@ -29,7 +29,7 @@ from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
 from lift_jax.models import critic_config, critics
 from lift_jax.partitioning import MeshConfig
-from lift_jax.runtime import distributed
+from lift_jax.runtime import distributed, hub
 from lift_jax.runtime.files import write_json
 from lift_jax.runtime.journal import Journal, differences
 from lift_jax.runtime.progress import Progress
@@ -160,7 +160,7 @@ def _read_videos(
         'as --config.videos.root=FOLDER'
       )
     return read_videos(
-      videos.root,
+      hub.data_folder(videos.root, videos.files),
       videos.files,
       videos.on_bad_record,
       tuple(prompts.questions.values()),

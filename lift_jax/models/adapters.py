@@ -175,6 +175,15 @@ class AdapterFile:
 
 PEFT_PREFIX = 'base_model.model.'  # of every name in a file
 
+# What is downloaded of adapters on the hub, of any network.
+HUB_FILES = (
+  'adapter_config.json',
+  'adapter_model*.safetensors',
+  'adapter_model.safetensors.index.json',
+  'pytorch_lora_weights.safetensors',
+  'prompts.json',
+)
+
 # Fields of a PEFT config and the values that `merge` supports. Other ways of
 # initialisation change the weights that the adapter is added to.
 _SUPPORTED = {

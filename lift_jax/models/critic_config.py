@@ -49,9 +49,10 @@ class CriticModelConfig:
 
   Attributes:
     path: folder of a published model, such as VILA-1.5, or of a critic that
-      `lift train_critic` wrote; '' makes a random one in the workdir.
-    adapter: folder of LoRA adapters for it, published by LiFT or written by
-      `lift train_critic`; '' for none.
+      `lift train_critic` wrote, or the id of either on the hub,
+      ORG/NAME[@REVISION]; '' makes a random one in the workdir.
+    adapter: folder or id of LoRA adapters for it, published by LiFT or written
+      by `lift train_critic`; '' for none.
     random: sizes of a random critic; used only if `path` is ''.
     template: prompt template, one of `Backbone.templates`. Of VILA: 'vicuna_v1'
       for 13b and 3b, 'hermes-2' for 40b.
@@ -84,7 +85,7 @@ def open_chosen(config: CriticModelConfig, workdir: pathlib.Path) -> Critic:
       random one of other sizes; or the backbone does not have the prompt
       template.
   """
-  path = pathlib.Path(config.path).expanduser()
+  path = critics.local_folder(config.path).expanduser()
   if config.path:
     backbone = critics.backbone_of_folder(path)
   elif config.random is not None:
@@ -108,7 +109,8 @@ def declare_chosen(config: CriticModelConfig) -> Critic:
     UserError: the config does not name a critic.
   """
   if config.path:
-    return critics.open_critic(config.path, config.adapter)
+    path = critics.local_folder(config.path, weights=False)
+    return critics.open_critic(path, config.adapter)
   if config.random is not None:
     return _random_backbone(config.random).declare(config.random.sizes)
   known = {

@@ -32,7 +32,7 @@ from lift_jax import config_lib, partitioning
 from lift_jax.errors import UserError
 from lift_jax.models import adapters, lora
 from lift_jax.models.functional import FunctionalModel, Params
-from lift_jax.runtime import distributed
+from lift_jax.runtime import distributed, hub
 from lift_jax.runtime.files import atomic_folder, read_json
 from lift_jax.weights import conversion
 
@@ -363,6 +363,8 @@ class Backbone:
     write_draft: `write_draft(folder, config, seed)` writes the files of a
       randomly initialised critic except its weights; config.json has the seed
       as `RANDOM_SEED`.
+    folders: of a published model, with its configs, weights and tokenizer, to
+      download from the hub; '' is all of it.
   """
 
   name: str
@@ -373,9 +375,13 @@ class Backbone:
   open: Callable[[pathlib.Path, adapters.AdapterFile | None], Critic]
   declare: Callable[[Any], Critic]
   write_draft: Callable[[pathlib.Path, Any, int], None]
+  folders: tuple[str, ...] = ('',)
 
 
 RANDOM_SEED = '_random_seed'
+
+# What is downloaded first of a critic on the hub.
+HUB_FILES = ('config.json', 'prompts.json')
 
 # Modules that define a BACKBONE, imported at the first lookup.
 _MODULES = ('lift_jax.models.vila.backbone',)
@@ -422,6 +428,27 @@ def backbone_of_folder(path: pathlib.Path) -> Backbone:
   return known[kind]
 
 
+def local_folder(
+  text: str | pathlib.Path, *, weights: bool = True
+) -> pathlib.Path:
+  """The folder of a critic that a user named; one on the hub is downloaded.
+
+  Args:
+    text: a path, or an id; see `runtime.hub`.
+    weights: False downloads configs only.
+
+  Raises:
+    UserError: an id of no such model, or one that cannot be downloaded.
+  """
+  found = hub.model_folder(
+    text,
+    HUB_FILES,
+    lambda folder: backbone_of_folder(folder).folders,
+    weights=weights,
+  )
+  return pathlib.Path(found)
+
+
 def open_critic(
   path: str | pathlib.Path, adapter: str | pathlib.Path = ''
 ) -> Critic:
@@ -429,12 +456,13 @@ def open_critic(
 
   Args:
     path: of the folder.
-    adapter: path of a PEFT folder; '' for none.
+    adapter: path of a PEFT folder, or an id; '' for none.
 
   Raises:
     UserError: not a folder of a registered backbone, or not adapters.
   """
   path = pathlib.Path(path).expanduser().resolve()
+  adapter = hub.model_folder(adapter, adapters.HUB_FILES)
   return backbone_of_folder(path).open(
     path, adapters.open_peft(adapter) if adapter else None
   )

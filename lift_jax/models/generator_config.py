@@ -19,10 +19,12 @@ class ModelConfig:
   """The model of a job.
 
   Attributes:
-    path: folder of a diffusers model, or one that `lift convert` wrote; ''
-      makes a random model in the workdir.
+    path: folder of a diffusers model, or one that `lift convert` wrote, or the
+      id of a diffusers model on the hub, ORG/NAME[@REVISION]; '' makes a random
+      model in the workdir.
     adapter: LoRA adapters for its transformer: a folder that `lift align`
-      exported, a PEFT folder, or a file that diffusers loads; '' for none.
+      exported, a PEFT folder, a file that diffusers loads, or an id; '' for
+      none.
     random: family and sizes of a random model; used only if `path` is ''.
     compute_dtype: of the transformer. Trainable parameters are always fp32.
     attention: see `models.attention`.
@@ -53,7 +55,8 @@ def open_chosen(config: ModelConfig, workdir: pathlib.Path) -> VideoModel:
       adapters for it.
   """
   if config.path:
-    return generators.open_model(config.path, config.adapter)
+    path = generators.local_folder(config.path)
+    return generators.open_model(path, config.adapter)
   if config.random is None:
     raise UserError(
       'model.path is empty: give the folder of a text-to-video model, '
@@ -73,7 +76,8 @@ def declare_chosen(config: ModelConfig) -> VideoModel:
     UserError: the config does not name a model.
   """
   if config.path:
-    return generators.open_model(config.path, config.adapter)
+    path = generators.local_folder(config.path, weights=False)
+    return generators.open_model(path, config.adapter)
   if config.random is not None:
     return generators.from_sizes(config.random)
   known = generators.published_sizes()

@@ -22,9 +22,10 @@ import numpy as np
 from lift_jax import config_lib, partitioning
 from lift_jax.diffusion.schedule import Schedule
 from lift_jax.errors import UserError
-from lift_jax.models import generator_adapter
+from lift_jax.models import adapters, generator_adapter
 from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.models.generator_adapter import TransformerAdapter
+from lift_jax.runtime import hub
 from lift_jax.runtime.files import folder_sha256, json_sha256, read_json
 from lift_jax.weights import checkpoints, conversion, safetensors_files
 
@@ -412,6 +413,28 @@ def published_sizes() -> dict[str, RandomModelConfig]:
   return sizes
 
 
+def local_folder(
+  text: str | pathlib.Path, *, weights: bool = True
+) -> pathlib.Path:
+  """The folder of a model that a user named; one on the hub is downloaded.
+
+  Args:
+    text: a path, or an id; see `runtime.hub`.
+    weights: False downloads configs only.
+
+  Raises:
+    UserError: an id of no such model, or one that cannot be downloaded.
+  """
+
+  def find_folders(folder: pathlib.Path) -> list[str]:
+    _family_of(folder, read_json(folder / INDEX))
+    configs = [str(pathlib.Path(file).parent) for file in CONFIG_FILES.values()]
+    return [*configs, TOKENIZER]
+
+  found = hub.model_folder(text, (INDEX,), find_folders, weights=weights)
+  return pathlib.Path(found)
+
+
 def open_model(
   path: str | pathlib.Path, adapter: str | pathlib.Path = ''
 ) -> VideoModel:
@@ -419,7 +442,7 @@ def open_model(
 
   Args:
     path: of the folder.
-    adapter: see `generator_adapter.open_adapter`; '' for none.
+    adapter: see `generator_adapter.open_adapter`, or an id; '' for none.
 
   Raises:
     UserError: not a folder of a registered family, or adapters that do not fit.
@@ -431,14 +454,7 @@ def open_model(
       'and their base model as model.path'
     )
   index = read_json(path / INDEX)
-  name = index.get('_class_name')
-  by_pipeline = {family.pipeline: family for family in families()}
-  if name not in by_pipeline:
-    raise UserError(
-      f'{path}/{INDEX}: _class_name is {name!r}; give the folder of a '
-      f'text-to-video model, {" or ".join(by_pipeline)}'
-    )
-  family = by_pipeline[name]
+  family = _family_of(path, index)
   kinds = get_type_hints(family.random_config)
   published = {
     part: read_json(path / file) for part, file in CONFIG_FILES.items()
@@ -456,6 +472,22 @@ def open_model(
   return dataclasses.replace(
     model,
     adapter=generator_adapter.open_adapter(
-      adapter, lambda rngs: transformer.build(rngs=rngs), transformer.table
+      hub.model_folder(adapter, adapters.HUB_FILES),
+      lambda rngs: transformer.build(rngs=rngs),
+      transformer.table,
     ),
   )
+
+
+def _family_of(
+  path: pathlib.Path, index: Mapping[str, Any]
+) -> type[VideoModel]:
+  """The family of the model in a folder with this index."""
+  name = index.get('_class_name')
+  by_pipeline = {family.pipeline: family for family in families()}
+  if name not in by_pipeline:
+    raise UserError(
+      f'{path}/{INDEX}: _class_name is {name!r}; give the folder of a '
+      f'text-to-video model, {" or ".join(by_pipeline)}'
+    )
+  return by_pipeline[name]

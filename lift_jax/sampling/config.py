@@ -22,6 +22,8 @@ class SamplingPromptsConfig:
       same name as those of an earlier one.
     initial_noise: folder with one NAME.npy for each clip to start from, see
       `sampling.noise`; '' samples it.
+    root: folder that `file` is relative to, or the id of a data set on the hub;
+      '' is the current folder.
   """
 
   file: str
@@ -32,6 +34,7 @@ class SamplingPromptsConfig:
   seed: int
   same_name: str
   initial_noise: str
+  root: str = ''
 
   def __post_init__(self):
     if not self.file:

@@ -15,8 +15,8 @@ class VideosConfig:
   """Which videos to rate.
 
   Attributes:
-    root: folder that paths in the files are relative to; '' for clips of the
-      toy world.
+    root: folder that paths in the files are relative to, or the id of a data
+      set on the hub, ORG/NAME[@REVISION]; '' for clips of the toy world.
     files: see `scoring.videos`.
     on_bad_record: 'error' stops at the first bad record; 'skip' lists and
       skips them.

@@ -17,6 +17,7 @@ from lift_jax.data.json_records import (
   as_object,
   check_unicode,
   data_root,
+  fetch_clips,
   find_files,
   find_video,
   location,
@@ -90,6 +91,7 @@ def read_videos(
   videos = {}
   for name, path in zip(files, find_files(root, files), strict=True):
     items = _items(name, path)
+    fetch_clips(root, items)
     found = _find_questions(items)
     for index, item in enumerate(items):
       try:

@@ -160,4 +160,5 @@ BACKBONE = critics.Backbone(
   ),
   declare=lambda config: VilaCritic(pathlib.Path(), config, None),
   write_draft=folder.write_draft,
+  folders=tuple(folder.PARTS),
 )
