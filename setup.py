@@ -57,7 +57,7 @@ setuptools.setup(
     'etils[epath]>=1.12',
     'flax>=0.12.8',
     'grain>=0.2.16',
-    'huggingface_hub>=1.0',
+    'huggingface_hub>=2.4',
     # tensorflow-datasets needs it where TensorFlow is absent.
     'importlib_resources>=6.4',
     'jax>=0.10.2',

@@ -21,6 +21,7 @@ import logging
 import os
 import pathlib
 import re
+import sys
 
 from lift_jax.errors import UserError, listing
 from lift_jax.runtime.progress import Progress
@@ -202,9 +203,11 @@ def find_repository(text: str, kind: str) -> _Repository:
   """
   # Takes a second to import, and few runs need it.
   import huggingface_hub
-  from huggingface_hub import constants
+  from huggingface_hub import constants, utils
   from huggingface_hub.errors import RevisionResolutionError
 
+  if not sys.stderr.isatty():
+    utils.disable_progress_bars()
   match = _ID.fullmatch(text)
   assert match is not None  # as `is_id` says
   reference = _Reference(text, match[1], match[2], kind)

@@ -25,7 +25,8 @@ import sys
 from lift_jax.cli import main
 
 assert main.main(['--help']) == 0
-heavy = {'jax', 'numpy', 'flax', 'absl', 'av', 'torch'} & set(sys.modules)
+heavy = {'jax', 'numpy', 'flax', 'absl', 'av', 'torch', 'huggingface_hub'}
+heavy &= set(sys.modules)
 assert not heavy, heavy
 """
 

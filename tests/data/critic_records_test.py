@@ -1,5 +1,6 @@
 """Reading and splitting human feedback for the critic."""
 
+import dataclasses
 import json
 
 from absl.testing import parameterized
@@ -7,6 +8,7 @@ import pytest
 
 from lift_jax.data import critic_records
 from lift_jax.errors import UserError
+from tests import hub_server
 from tests.data import feedback
 
 
@@ -58,6 +60,34 @@ class ReadTest(_FolderTest):
     self.assertEqual(
       records.path(records.splits['train'][0]), self.root / 'videos/cat.mp4'
     )
+
+  def test_data_set_of_the_hub(self):
+    self.write('hra.json', ['cat', 'dog'])
+    self.write('real.json', ['bird'])
+    self.write('other.json', ['not read'])
+    expected = self.read(real=('real.json',))
+    with (
+      hub_server.serve() as server,
+      # Links of the cache are `json_records`'s to judge.
+      hub_server.use(
+        server.url, self.root / 'hub', HF_HUB_DISABLE_SYMLINKS=True
+      ),
+    ):
+      server.add_folder('datasets/org/data', self.root)
+      config = self.config(real=('real.json',))
+      records = critic_records.read_critic_records(
+        dataclasses.replace(config, root='org/data')
+      )
+    self.assertEqual(records.splits, expected.splits)
+    for record in records.splits['train']:
+      self.assertEqual(
+        records.path(record).read_bytes(), expected.path(record).read_bytes()
+      )
+    self.assertEqual(
+      server.downloads(),
+      ['hra.json', 'real.json', 'videos/bird.mp4', 'videos/cat.mp4',
+       'videos/dog.mp4'],
+    )  # fmt: skip
 
   def test_split(self):
     """Real clips of a prompt go with the others of that prompt."""

@@ -8,7 +8,7 @@ from absl.testing import parameterized
 import pytest
 
 from lift_jax.data.hra import DIMENSIONS
-from tests import browser
+from tests import browser, hub_server
 from tests.data import clips
 from tests.evaluation.records import failed, rated, rated_in_all, scored
 from tests.jobs import jobs
@@ -142,6 +142,19 @@ class FilesTest(parameterized.TestCase):
     self.assertNotIn('Synthetic data.', page)
     self.assertEqual(page.count('<img src="data:image/jpeg'), 3 * 5)
     self.assertIn('The video file is missing.', page)
+
+  def test_labels_of_the_hub(self):
+    human, scores = self.clips()
+    path = self.write('labels.json', human)
+    self.write('scores.jsonl', scores)
+    with (
+      hub_server.serve() as server,
+      hub_server.use(server.url, self.root / 'hub'),
+    ):
+      server.add('datasets/org/data', {'labels.json': path.read_bytes()})
+      path.unlink()
+      _, result = self.evaluate(labels__root='org/data')
+    self.assertEqual(result['counts']['human_records'], 30)
 
   def test_split_keeps_prompts_together(self):
     human, scores = self.clips()

@@ -25,6 +25,7 @@ from lift_jax.models.functional import functional
 from lift_jax.runtime.journal import Journal
 from lift_jax.scoring.output import PUBLISHED_KEYS
 from lift_jax.weights import param_paths
+from tests import hub_server
 from tests.data import clips, feedback
 from tests.jobs import jobs, runs, score_jobs
 from tests.jobs.score_jobs import (
@@ -85,6 +86,20 @@ class _ScoreTest(parameterized.TestCase):
 
   def assert_same_scores(self, workdir):
     score_jobs.assert_same_scores(workdir, self.world.undisturbed)
+
+  def write_adapter(self, questions, template) -> pathlib.Path:
+    """A random adapter of the language model, as training leaves it."""
+    target, rng = self.folder / 'adapter', np.random.default_rng(0)
+    config = lora.LoRAConfig(2, 2.0, ('llm/blocks/attn/to_(q|v)',))
+    critic = open_critic(self.world.critic)
+    model = functional(lora.adapted(critic.build(), config))
+    abstract, _ = param_paths.partition(model.abstract_params, lora.is_adapter)
+    params = jax.tree.map(
+      lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), abstract
+    )
+    critic.write_adapter(target, params, config, 'float32')
+    write_prompts(target, questions, template)
+    return target
 
 
 class WholeTest(_ScoreTest):
@@ -463,21 +478,50 @@ class OtherSettingTest(_ScoreTest):
     self.assert_differs('critic = ', model__path=copy)
 
 
-class PromptsTest(_ScoreTest):
-  def write_adapter(self, questions, template) -> pathlib.Path:
-    """A random adapter of the language model, as training leaves it."""
-    target, rng = self.folder / 'adapter', np.random.default_rng(0)
-    config = lora.LoRAConfig(2, 2.0, ('llm/blocks/attn/to_(q|v)',))
-    critic = open_critic(self.world.critic)
-    model = functional(lora.adapted(critic.build(), config))
-    abstract, _ = param_paths.partition(model.abstract_params, lora.is_adapter)
-    params = jax.tree.map(
-      lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), abstract
-    )
-    critic.write_adapter(target, params, config, 'float32')
-    write_prompts(target, questions, template)
-    return target
+class HubTest(_ScoreTest):
+  @pytest.fixture(autouse=True)
+  def _hub(self, tmp_path):
+    with hub_server.serve() as self.server:
+      # Links of the cache are `data.json_records`'s to judge.
+      with hub_server.use(
+        self.server.url, tmp_path / 'hub', HF_HUB_DISABLE_SYMLINKS=True
+      ):
+        yield
 
+  def test_critic_and_videos(self):
+    self.server.add_folder('models/org/critic', self.world.critic)
+    self.server.add_folder('datasets/org/clips', self.world.root)
+    settings = {'model__path': 'org/critic', 'videos__root': 'org/clips'}
+    self.assert_ended(self.score(**settings, **LESS))
+    self.assert_same_scores(self.workdir)
+
+  def test_adapter(self):
+    """With its questions, and without what PEFT leaves beside it."""
+    adapter = self.write_adapter(feedback.QUESTIONS, 'vicuna_v1')
+    (adapter / 'non_lora_trainables.bin').write_bytes(b'a pickle')
+    self.server.add_folder('models/org/adapter', adapter)
+    ours, theirs = (
+      open_critic(self.world.critic, one) for one in ('org/adapter', adapter)
+    )
+    self.assertEqual(ours.fingerprint, theirs.fingerprint)
+    self.assertEqual(
+      {path.name for path in ours.adapter.path.iterdir()},
+      {'adapter_config.json', 'adapter_model.safetensors', 'prompts.json'},
+    )
+
+  def test_other_model(self):
+    """It is refused before its weights are downloaded."""
+    config = json.dumps({'model_type': 'llama'}).encode()
+    self.server.add_folder(
+      'models/org/llm', self.world.critic, **{'config.json': config}
+    )
+    self.assert_refused(
+      self.score(model__path='org/llm'), "model_type is 'llama'"
+    )
+    self.assertEqual(self.server.downloads(), ['config.json', 'prompts.json'])
+
+
+class PromptsTest(_ScoreTest):
   def test_of_the_adapter(self):
     """It was trained last, and the critic with it is another one."""
     others = feedback.QUESTIONS

@@ -12,8 +12,9 @@ from unittest import mock
 import pytest
 
 from lift_jax.errors import UserError
+from lift_jax.models import adapters
 from lift_jax.runtime import hub
-from tests import hub_server
+from tests import doc_tables, hub_server
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -87,6 +88,17 @@ def refused(text, *words, call=model):
 
 @pytest.mark.fast
 class TestModels:
+  def test_adapters(self, server, library):
+    files = {
+      'adapter_config.json': b'{}',
+      'adapter_model.safetensors': b'adapters',
+      'prompts.json': b'[]',
+    }
+    more = {'non_lora_trainables.bin': b'', 'step-9/prompts.json': b'[1]'}
+    server.add('models/org/name', files | more)
+    folder = hub.model_folder('org/name', adapters.HUB_FILES)
+    assert files_of(pathlib.Path(folder)) == sorted(files)
+
   def test_only_files_that_are_needed(self, server, library):
     commit = server.add('models/org/name', MODEL)
     folder = model('org/name')
@@ -159,13 +171,6 @@ class TestModels:
     assert not server.requests
     with another_process(server, tmp_path, url='http://127.0.0.1:9'):
       assert model('org/name') == folder
-
-  def test_part_of_a_model_in_the_cache(self, server, library, tmp_path):
-    server.add('models/org/name', MODEL)
-    model('org/name', weights=False)
-    with another_process(server, tmp_path, HF_HUB_OFFLINE=True):
-      model('org/name', weights=False)
-      refused('org/name', 'unset HF_HUB_OFFLINE')
 
   def test_licence(self, server, library, caplog):
     caplog.set_level(logging.INFO, 'lift')
@@ -274,6 +279,13 @@ class TestRefusals:
     server.add('models/org/name', MODEL, is_gated=True)
     refused('org/name', 'accept its conditions', 'hf auth login')
 
+  def test_part_of_a_model_in_the_cache(self, server, library, tmp_path):
+    server.add('models/org/name', MODEL)
+    model('org/name', weights=False)
+    with another_process(server, tmp_path, HF_HUB_OFFLINE=True):
+      model('org/name', weights=False)
+      refused('org/name', 'unset HF_HUB_OFFLINE')
+
   def test_bad_token(self, server, library):
     server.add('models/org/name', MODEL)
     with mock.patch.dict(os.environ, HF_TOKEN='hf_old'):
@@ -293,14 +305,24 @@ class TestRefusals:
     assert files_of(model('org/name', weights=False)) == TEXTS
 
   def test_other_files(self, server, library):
-    server.add('models/org/name', {'weights.gguf': b'other weights'})
-    refused('org/name', 'index.json', 'weights.gguf')
+    server.add('models/org/name', {'flowers.safetensors': b'other weights'})
+    refused(
+      'org/name',
+      'none of the files adapter_config.json, ',
+      'but flowers.safetensors; ',
+      call=lambda text: hub.model_folder(text, adapters.HUB_FILES),
+    )
 
   def test_full_disk(self, server, library):
     server.add('models/org/name', MODEL)
     full = OSError(errno.ENOSPC, 'No space left on device')
     with mock.patch('huggingface_hub.snapshot_download', side_effect=full):
       refused('org/name', 'No space left', hub_server.constants.HF_HUB_CACHE)
+
+  def test_read_only_cache(self, server, library, tmp_path):
+    server.add('models/org/name', MODEL)
+    (tmp_path / 'hub').write_text('a file where the cache should be')
+    refused('org/name', 'cannot be written', hub_server.constants.HF_HUB_CACHE)
 
 
 @pytest.mark.fast
@@ -377,3 +399,48 @@ def test_environment(server, tmp_path):
   folder = pathlib.Path(process.stdout.strip())
   assert folder.is_relative_to(tmp_path / 'home')
   assert files_of(folder) == TEXTS[:2]
+
+
+# The test of each row of the table.
+ROWS = {
+  '`ORG/NAME` of a model': TestModels.test_only_files_that_are_needed,
+  '`ORG/NAME` of adapters': TestModels.test_adapters,
+  '`ORG/NAME` of a data set': TestData.test_only_what_is_named,
+  '`ORG/NAME@REVISION`': TestModels.test_revisions,
+  'a path that exists': TestPaths.test_what_exists_wins,
+  'no network, or `HF_HUB_OFFLINE=1`': TestModels.test_cache,
+  'a private repository, with a token': TestModels.test_token,
+  'no file or folder of that name, and no such repository': (
+    TestRefusals.test_mistyped_path
+  ),
+  'a repository without this revision': TestModels.test_revisions,
+  'neither a network nor a copy in the cache': (
+    TestRefusals.test_silent_network
+  ),
+  'a part of a model in the cache, and no network': (
+    TestRefusals.test_part_of_a_model_in_the_cache
+  ),
+  'a gated repository without access': TestRefusals.test_gated,
+  'a token that is not valid': TestRefusals.test_bad_token,
+  'weights only as pickles (`.bin`, `.pt`, `.ckpt`)': (
+    TestRefusals.test_only_pickles
+  ),
+  'none of the files that are read, such as an adapter of another file name': (
+    TestRefusals.test_other_files
+  ),
+  'clips in archives': TestData.test_clips_in_archives,
+  'a list of records that the data set lacks': TestData.test_no_such_records,
+  'a full disk, or a cache that is not writable': (
+    TestRefusals.test_read_only_cache
+  ),
+}
+
+
+@pytest.mark.fast
+def test_documented():
+  rows = doc_tables.rows(
+    'inputs.md', 'Models and data from the Hugging Face Hub'
+  )
+  assert rows.keys() == ROWS.keys()
+  for row, result in rows.items():
+    assert result.startswith(('*read*', '*refused*')), row
