@@ -37,7 +37,7 @@ from lift_jax.models.functional import Params
 from lift_jax.models.generators import (
   NETWORKS,
   VideoModel,
-  local_folder,
+  fetch_model,
   open_model,
 )
 from lift_jax.models.lora import LoRAConfig
@@ -55,7 +55,7 @@ _CONFIG = 'align_config.json'  # written by `lift align` to its workdir
 class _Call:
   """The flags of one call; `dtype` None keeps the stored one."""
 
-  source: pathlib.Path
+  source: str
   target: pathlib.Path
   dtype: str | None
   multihost: bool
@@ -65,14 +65,13 @@ def main(argv: list[str]) -> int:
   call = _parse(argv)
   distributed.initialize(call.multihost)
   logger = distributed.start_logging()
-  source = local_folder(call.source).resolve()
-  call = dataclasses.replace(call, source=source)
+  source = pathlib.Path(fetch_model(call.source)).expanduser().resolve()
   if not source.is_dir():
     raise UserError(f'--from={source}: no such folder; check the path')
   if (source / _CONFIG).is_file():
-    _convert_run(call, logger)
+    _convert_run(call, source, logger)
   elif (source / 'model_index.json').is_file():
-    _convert_model(call, logger)
+    _convert_model(call, source, logger)
   else:
     raise UserError(
       f'--from={source} is neither a diffusers folder of a model '
@@ -102,12 +101,12 @@ def _parse(argv: list[str]) -> _Call:
   rest = values(['convert', *argv])[1:]
   if rest:
     raise UserError(f'{rest[0]!r} is not a flag; see lift convert --help')
-  paths = []
+  texts = []
   for name in ('from', 'to'):
     if not getattr(values, name):
       raise UserError(f'--{name}=FOLDER is missing; see lift convert --help')
-    paths.append(pathlib.Path(getattr(values, name)).expanduser())
-  source, target = paths[0], paths[1].resolve()
+    texts.append(getattr(values, name))
+  source, target = texts[0], pathlib.Path(texts[1]).expanduser().resolve()
   if target.exists() and not (target.is_dir() and not any(target.iterdir())):
     raise UserError(
       f'--to={target} exists and is not an empty folder; remove it, or choose '
@@ -116,13 +115,15 @@ def _parse(argv: list[str]) -> _Call:
   return _Call(source, target, values.dtype, values.multihost)
 
 
-def _convert_model(call: _Call, logger: logging.Logger) -> None:
+def _convert_model(
+  call: _Call, source: pathlib.Path, logger: logging.Logger
+) -> None:
   """Converts a diffusers folder to our checkpoint format, or back."""
-  model = open_model(call.source)
+  model = open_model(source)
   ours = [name for name in NETWORKS if model.is_orbax(name)]
   if ours and len(ours) < len(NETWORKS):
     raise UserError(
-      f'--from={call.source}: of its weights only {", ".join(ours)} are in our '
+      f'--from={source}: of its weights only {", ".join(ours)} are in our '
       'checkpoint format; convert the model again'
     )
   write = (
@@ -139,18 +140,20 @@ def _convert_model(call: _Call, logger: logging.Logger) -> None:
   logger.info('convert: done; %s: %s', result, call.target)
 
 
-def _convert_run(call: _Call, logger: logging.Logger) -> None:
+def _convert_run(
+  call: _Call, source: pathlib.Path, logger: logging.Logger
+) -> None:
   """Converts the latest checkpoint of a training run for diffusers."""
   config = config_lib.resolve(
-    read_json(call.source / _CONFIG),
+    read_json(source / _CONFIG),
     AlignConfig,
-    str(call.source / _CONFIG),
+    str(source / _CONFIG),
   )
   model = open_model(
-    local_folder(config.model.path or call.source / 'model'),
+    fetch_model(config.model.path or source / 'model'),
     config.model.adapter,
   )
-  saved = call.source / 'checkpoints'
+  saved = source / 'checkpoints'
   step, fingerprint = checkpoints.latest_checkpoint(saved)
   if fingerprint['model'] != model.fingerprint('transformer'):
     raise UserError(

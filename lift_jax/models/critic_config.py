@@ -85,7 +85,7 @@ def open_chosen(config: CriticModelConfig, workdir: pathlib.Path) -> Critic:
       random one of other sizes; or the backbone does not have the prompt
       template.
   """
-  path = critics.local_folder(config.path).expanduser()
+  path = pathlib.Path(critics.fetch_critic(config.path)).expanduser()
   if config.path:
     backbone = critics.backbone_of_folder(path)
   elif config.random is not None:
@@ -109,7 +109,7 @@ def declare_chosen(config: CriticModelConfig) -> Critic:
     UserError: the config does not name a critic.
   """
   if config.path:
-    path = critics.local_folder(config.path, weights=False)
+    path = critics.fetch_critic(config.path, weights=False)
     return critics.open_critic(path, config.adapter)
   if config.random is not None:
     return _random_backbone(config.random).declare(config.random.sizes)

@@ -20,6 +20,7 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import importlib
+import os
 import pathlib
 from typing import Any, ClassVar, Protocol
 
@@ -428,9 +429,7 @@ def backbone_of_folder(path: pathlib.Path) -> Backbone:
   return known[kind]
 
 
-def local_folder(
-  text: str | pathlib.Path, *, weights: bool = True
-) -> pathlib.Path:
+def fetch_critic(text: str | os.PathLike[str], *, weights: bool = True) -> str:
   """The folder of a critic that a user named; one on the hub is downloaded.
 
   Args:
@@ -440,13 +439,12 @@ def local_folder(
   Raises:
     UserError: an id of no such model, or one that cannot be downloaded.
   """
-  found = hub.model_folder(
+  return hub.model_folder(
     text,
     HUB_FILES,
     lambda folder: backbone_of_folder(folder).folders,
     weights=weights,
   )
-  return pathlib.Path(found)
 
 
 def open_critic(

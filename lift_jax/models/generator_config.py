@@ -55,7 +55,7 @@ def open_chosen(config: ModelConfig, workdir: pathlib.Path) -> VideoModel:
       adapters for it.
   """
   if config.path:
-    path = generators.local_folder(config.path)
+    path = generators.fetch_model(config.path)
     return generators.open_model(path, config.adapter)
   if config.random is None:
     raise UserError(
@@ -76,7 +76,7 @@ def declare_chosen(config: ModelConfig) -> VideoModel:
     UserError: the config does not name a model.
   """
   if config.path:
-    path = generators.local_folder(config.path, weights=False)
+    path = generators.fetch_model(config.path, weights=False)
     return generators.open_model(path, config.adapter)
   if config.random is not None:
     return generators.from_sizes(config.random)

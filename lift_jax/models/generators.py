@@ -12,6 +12,7 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import importlib
+import os
 import pathlib
 from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 
@@ -413,9 +414,7 @@ def published_sizes() -> dict[str, RandomModelConfig]:
   return sizes
 
 
-def local_folder(
-  text: str | pathlib.Path, *, weights: bool = True
-) -> pathlib.Path:
+def fetch_model(text: str | os.PathLike[str], *, weights: bool = True) -> str:
   """The folder of a model that a user named; one on the hub is downloaded.
 
   Args:
@@ -431,8 +430,7 @@ def local_folder(
     configs = [str(pathlib.Path(file).parent) for file in CONFIG_FILES.values()]
     return [*configs, TOKENIZER]
 
-  found = hub.model_folder(text, (INDEX,), find_folders, weights=weights)
-  return pathlib.Path(found)
+  return hub.model_folder(text, (INDEX,), find_folders, weights=weights)
 
 
 def open_model(

@@ -54,7 +54,7 @@ def refused(outcome, *words):
 
 
 def test_same_model(server, model):
-  found = generators.local_folder('org/model')
+  found = generators.fetch_model('org/model')
   ours, theirs = generators.open_model(found), generators.open_model(model)
   for part in (*generators.NETWORKS, generators.TOKENIZER):
     assert ours.fingerprint(part) == theirs.fingerprint(part)
