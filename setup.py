@@ -53,7 +53,7 @@ setuptools.setup(
   install_requires=[
     'absl-py>=2.1',
     'array_record>=0.8.1',
-    'av>=15.0',
+    'av>=18.0',
     'etils[epath]>=1.12',
     'flax>=0.12.8',
     'grain>=0.2.16',

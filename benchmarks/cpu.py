@@ -52,6 +52,7 @@ import numpy as np
 from lift_jax import partitioning
 from lift_jax.data import cache as cache_lib
 from lift_jax.data import global_batch, pipeline
+from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.models import lora
 from lift_jax.models.cogvideox import flops
@@ -255,12 +256,12 @@ def write_cache(
     logvar = rng.standard_normal(shape, np.float32) - 2
     text = rng.standard_normal(text_shape(config), np.float32)
     data = cache_lib.pack(mean, logvar, text)
-    items.append((records[-1], data, (0, 0), ''))
+    items.append((records[-1], data, (0, 0), '', ()))
   cache.write_shard(size.latents, items)
   cache.write_index()
   iterator = pipeline.make_iterator(
     cache,
-    pipeline.join(cache, records),
+    pipeline.join(cache, records, ClipRules()),
     size.batch_size,
     setup.batch_sharding,
     seed=0,

@@ -41,6 +41,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'max_frames': 49,
     'fps': config_dict.placeholder(float),
     'resize': 'crop',
+    'skip_flagged': (),
+    'max_undecodable': 0.2,
   }
   config.toy_clips = 0
   config.prepare = {

@@ -39,6 +39,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'max_frames': 9 if is_smoke else 49,
     'fps': config_dict.placeholder(float),
     'resize': 'crop',
+    'skip_flagged': (),
+    'max_undecodable': 0.2,
   }
   config.toy_clips = 8
   config.prepare = {

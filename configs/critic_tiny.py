@@ -37,6 +37,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'held_out': (),
     'questions': '',
     'on_bad_record': 'error',
+    'skip_flagged': (),
+    'max_undecodable': 0.2,
     'split': {
       'validation': 0.15,
       'test': 0.15,

@@ -42,6 +42,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'held_out': (),
     'questions': '',
     'on_bad_record': 'error',
+    'skip_flagged': (),
+    'max_undecodable': 0.2,
     # The paper holds out about 1,000 answers.
     'split': {
       'validation': 0.05,

@@ -41,6 +41,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'root': '',
     'files': (),
     'on_bad_record': 'error',
+    'skip_flagged': (),
+    'max_undecodable': 0.2,
   }
   config.toy_clips = 8 if is_smoke else 0
   config.prompts = {

@@ -32,7 +32,7 @@ from lift_jax.runtime.files import (
 )
 from lift_jax.weights import safetensors_files
 
-FORMAT = 1
+FORMAT = 2
 
 # Latent frames, height and width: all that a compiled step depends on.
 Bucket = tuple[int, int, int]
@@ -63,6 +63,7 @@ class CacheEntry:
     position: index in the shard.
     video_stamp: file signature of the source.
     video_sha256: hash of its content.
+    flags: what is unusual about the source, see `clip_flags`.
   """
 
   key: str
@@ -72,6 +73,7 @@ class CacheEntry:
   position: int
   video_stamp: FileSignature
   video_sha256: str
+  flags: tuple[str, ...]
 
 
 class Skipped(NamedTuple):
@@ -80,10 +82,12 @@ class Skipped(NamedTuple):
   Attributes:
     reason: what is wrong, with the file and the record.
     video_stamp: file signature of the video then; None if it was missing.
+    flags: of the video, if it was skipped for one of them.
   """
 
   reason: str
   video_stamp: FileSignature | None
+  flags: tuple[str, ...]
 
 
 def record_key(record: AlignmentRecord) -> str:
@@ -180,7 +184,9 @@ class LatentCache:
     for path in sorted(self.folder.glob('skipped-*.json')):
       for key, skip in json.loads(path.read_text(encoding='utf-8')).items():
         found = skip['video_stamp']
-        skipped[key] = Skipped(skip['reason'], found and tuple(found))
+        skipped[key] = Skipped(
+          skip['reason'], found and tuple(found), tuple(skip['flags'])
+        )
     return skipped
 
   def clear_skipped(self) -> None:
@@ -202,13 +208,16 @@ class LatentCache:
   def write_shard(
     self,
     bucket: Bucket,
-    items: Sequence[tuple[AlignmentRecord, bytes, FileSignature, str]],
+    items: Sequence[
+      tuple[AlignmentRecord, bytes, FileSignature, str, Sequence[str]]
+    ],
   ) -> None:
     """Writes one shard.
 
     Args:
       bucket: of all its records.
-      items: (record, packed tensors, file signature and sha256 of the video).
+      items: (record, packed tensors, file signature, sha256 and flags of the
+        video).
 
     Raises:
       UserError: the disk is full, or writing fails otherwise.
@@ -220,15 +229,22 @@ class LatentCache:
     path = self.shard_path(name)
     entries = [
       CacheEntry(
-        record_key(record), record.video, bucket, name, index, signature, digest
+        record_key(record),
+        record.video,
+        bucket,
+        name,
+        index,
+        signature,
+        digest,
+        tuple(flags),
       )
-      for index, (record, _, signature, digest) in enumerate(items)
+      for index, (record, _, signature, digest, flags) in enumerate(items)
     ]
     try:
       with atomic_path(path) as partial:
         # One record per group, as they are read one by one in random order.
         writer = ArrayRecordWriter(str(partial), 'group_size:1')
-        for _, data, _, _ in items:
+        for _, data, *_ in items:
           writer.write(data)
         writer.close()
       write_json(
@@ -273,6 +289,7 @@ def _read_entries(
         | {
           'bucket': tuple(record['bucket']),
           'video_stamp': tuple(record['video_stamp']),
+          'flags': tuple(record['flags']),
         }
       )
       for record in content['records']

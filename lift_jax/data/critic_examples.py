@@ -15,6 +15,7 @@ import numpy as np
 
 from lift_jax import config_lib
 from lift_jax.data import video
+from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_records import CriticRecords, FeedbackConfig
 from lift_jax.data.hra import HRARecord
 from lift_jax.data.json_records import ReadResult
@@ -24,7 +25,7 @@ LABEL_WEIGHTS = ('none', 'balanced')
 
 
 @dataclasses.dataclass(frozen=True)
-class CriticDataConfig(FeedbackConfig):
+class CriticDataConfig(FeedbackConfig, ClipRules):
   """Which human feedback to use, and how to sample it.
 
   The reference trains on the concatenation of LiFT-HRA and VIDGEN, with
@@ -51,7 +52,8 @@ class CriticDataConfig(FeedbackConfig):
   num_threads: int
 
   def __post_init__(self):
-    super().__post_init__()
+    FeedbackConfig.__post_init__(self)
+    ClipRules.__post_init__(self)
     config_lib.check_choice(
       'data.label_weight', self.label_weight, LABEL_WEIGHTS
     )
@@ -163,15 +165,15 @@ def make_examples(
     UserError: a clip that is not a video or a text that is too long, unless
       `config.on_bad_record` is 'skip'; or no record is left.
   """
-  clip_of = _probe(records, source, config.num_threads)
+  clip_of = _probe(records, source, config)
   examples, skipped = [], []
   for record in records:
+    clip = clip_of[record.video]
+    if not isinstance(clip, str) and (why := config.why_skipped(clip.flags)):
+      skipped.append((record.where, why))
+      continue
     try:
-      examples.append(
-        _example(
-          record, source, clip_of[record.video], tokenizer, frames, config
-        )
-      )
+      examples.append(_example(record, source, clip, tokenizer, frames, config))
     except UserError as error:
       if config.on_bad_record == 'error':
         raise
@@ -184,7 +186,7 @@ def make_examples(
 
 
 def _probe(
-  records: Sequence[HRARecord], source: CriticRecords, num_threads: int
+  records: Sequence[HRARecord], source: CriticRecords, config: CriticDataConfig
 ) -> dict[str, video.ClipInfo | str]:
   """The metadata of each video, or why it cannot be used."""
   first = {}
@@ -193,12 +195,16 @@ def _probe(
 
   def probe(record: HRARecord) -> video.ClipInfo | str:
     try:
-      return video.probe(source.path(record), where=record.where)
+      return video.probe(
+        source.path(record),
+        where=record.where,
+        max_undecodable=config.max_undecodable,
+      )
     except UserError as error:
       # Each record of the clip adds its own location.
       return str(error).removeprefix(f'{record.where}: ')
 
-  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+  with concurrent.futures.ThreadPoolExecutor(config.num_threads) as pool:
     return dict(zip(first, pool.map(probe, first.values()), strict=True))
 
 
@@ -273,6 +279,6 @@ def decode_selected(
   if len(decoded.frames) != len(selection.indices):
     raise UserError(
       f'{where}: {path} has {decoded.num_source_frames} frames, not as many as '
-      'its header states; encode it again as mp4, or delete the record'
+      'when the job began; start it again, or delete the record'
     )
   return decoded

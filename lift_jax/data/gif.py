@@ -4,6 +4,7 @@ Shape suffixes: T frames, H height, W width; the last axis of 3 is RGB.
 """
 
 import io
+import pathlib
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,9 @@ from PIL import Image
 # GIF files store durations in hundredths of a second, Pillow in milliseconds.
 _TICKS_PER_SECOND = 100
 _MS_PER_TICK = 10
+
+# First bytes of the blocks of a file.
+_IMAGE, _EXTENSION, _TRAILER = b',!;'
 
 
 def encode_gif(frames_thw3: np.ndarray, fps: float) -> bytes:
@@ -49,3 +53,30 @@ def encode_gif(frames_thw3: np.ndarray, fps: float) -> bytes:
     loop=0,
   )
   return buffer.getvalue()
+
+
+def is_complete(path: pathlib.Path) -> bool:
+  """Whether the blocks of a GIF reach its trailer; the format states no length.
+
+  Blocks are as in the GIF89a specification, sections 15 to 27.
+  """
+  data = path.read_bytes()
+
+  def table_size(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+  try:
+    position = 13 + table_size(data[10])  # header and screen descriptor
+    while data[position] != _TRAILER:
+      if data[position] == _IMAGE:  # descriptor, colour table, code size
+        position += 11 + table_size(data[position + 9])
+      elif data[position] == _EXTENSION:  # and its label
+        position += 2
+      else:
+        return False
+      while data[position]:  # sub-blocks, each with its length in front
+        position += 1 + data[position]
+      position += 1
+  except IndexError:
+    return False
+  return True

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from lift_jax.data import cache as cache_lib
+from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.global_batch import READ_AHEAD, local_indices
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
@@ -32,11 +33,14 @@ class ScoredEntry:
 
 
 def join(
-  cache: cache_lib.LatentCache, records: Sequence[AlignmentRecord]
+  cache: cache_lib.LatentCache,
+  records: Sequence[AlignmentRecord],
+  rules: ClipRules,
 ) -> list[ScoredEntry]:
   """The cache entry of every record, with its reward.
 
-  Omits records that were skipped when the cache was made.
+  Omits records that were skipped when the cache was made, and flagged ones that
+  the rules leave out.
 
   Raises:
     UserError: a record is not in the cache, or none is left.
@@ -52,6 +56,8 @@ def join(
       raise UserError(
         f'{record.where}: not in the cache {cache.folder}; run lift prepare'
       )
+    if rules.why_skipped(entry.flags):
+      continue
     scored.append(ScoredEntry(entry, record.reward, record.is_real))
   if not scored:
     raise UserError(f'{cache.folder}: every record was skipped; fix the data')

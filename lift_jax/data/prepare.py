@@ -18,7 +18,8 @@ import numpy as np
 
 from lift_jax import config_lib
 from lift_jax.data import cache as cache_lib
-from lift_jax.data import video
+from lift_jax.data import picture, video
+from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
@@ -29,7 +30,7 @@ from lift_jax.runtime.shutdown import Stopped, StopSignal
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(ClipRules):
   """Which videos to encode, and at which size and length.
 
   Attributes:
@@ -43,8 +44,10 @@ class DataConfig:
     sizes: (height, width) of the encoded videos; each video takes the one with
       the nearest aspect ratio.
     max_frames: most frames of a video.
-    fps: to resample to; None keeps the frames of the file.
-    resize: 'crop' keeps the aspect ratio, 'stretch' does not (reference).
+    fps: to resample to, by the times at which frames are shown; None keeps the
+      frames of the file.
+    resize: a name of `picture.RESIZES`: 'crop' keeps the aspect ratio,
+      'stretch' does not (reference).
   """
 
   root: str
@@ -58,10 +61,11 @@ class DataConfig:
   resize: str
 
   def __post_init__(self):
+    super().__post_init__()
     config_lib.check_choice(
       'data.on_bad_record', self.on_bad_record, ON_BAD_RECORD
     )
-    config_lib.check_choice('data.resize', self.resize, video.POLICIES)
+    config_lib.check_choice('data.resize', self.resize, picture.RESIZES)
     if not self.sizes:
       raise UserError('data.sizes is empty; give at least one (height, width)')
     for height, width in self.sizes:
@@ -125,6 +129,8 @@ def fingerprint(config: DataConfig) -> dict[str, object]:
     'max_frames': config.max_frames,
     'fps': config.fps,
     'resize': config.resize,
+    'filter': picture.RESIZES[config.resize].filter,
+    'decoder': video.DECODER,
   }
 
 
@@ -132,6 +138,7 @@ def fingerprint(config: DataConfig) -> dict[str, object]:
 class _Clip:
   record: AlignmentRecord
   frames: np.ndarray
+  flags: tuple[str, ...]
   signature: cache_lib.FileSignature
   sha256: str
 
@@ -145,9 +152,10 @@ def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
     fps=config.fps,
     sizes=config.sizes,
     policy=config.resize,
+    max_undecodable=config.max_undecodable,
   )
   digest = file_sha256(record.path)
-  return _Clip(record, clip.frames, signature, digest)
+  return _Clip(record, clip.frames, clip.flags, signature, digest)
 
 
 def _check_exists(record: AlignmentRecord) -> cache_lib.FileSignature:
@@ -193,12 +201,12 @@ def _result(record, future):
 def missing_from(
   cache: cache_lib.LatentCache,
   records: Sequence[AlignmentRecord],
-  on_bad_record: str,
+  data: DataConfig,
 ) -> list[AlignmentRecord]:
   """Records that a run has yet to process.
 
   These are in neither the index nor the list of records that an earlier run
-  skipped because of the same video file.
+  skipped because of the same video file, and that `data` still skips.
 
   Raises:
     UserError: a video in the index has changed since.
@@ -209,13 +217,21 @@ def missing_from(
     key = cache_lib.record_key(record)
     if key in entries:
       cache_lib.check_unchanged(cache, record, entries[key])
-    elif (
-      on_bad_record == 'error'
-      or key not in skipped
-      or skipped[key].video_stamp != cache_lib.file_signature(record.path)
-    ):
+    elif key not in skipped or not _is_settled(skipped[key], record, data):
       missing.append(record)
   return missing
+
+
+def _is_settled(
+  skipped: cache_lib.Skipped, record: AlignmentRecord, data: DataConfig
+) -> bool:
+  """Whether a record that an earlier run skipped is skipped again."""
+  if skipped.flags:
+    is_skipped = bool(data.why_skipped(skipped.flags))
+  else:
+    is_skipped = data.on_bad_record == 'skip'
+  now = cache_lib.file_signature(record.path)
+  return is_skipped and skipped.video_stamp == now
 
 
 def run(
@@ -312,6 +328,7 @@ def _encode_all(cache, records, make_encoder, data, config, stop, logger):
           cache_lib.pack(mean[index], logvar[index], text[index]),
           clip.signature,
           clip.sha256,
+          clip.flags,
         )
       )
       if len(encoded[bucket]) == config.records_per_shard:
@@ -327,7 +344,13 @@ def _encode_all(cache, records, make_encoder, data, config, stop, logger):
         if data.on_bad_record == 'error':
           raise clip
         skipped[cache_lib.record_key(record)] = cache_lib.Skipped(
-          str(clip), cache_lib.file_signature(record.path)
+          str(clip), cache_lib.file_signature(record.path), ()
+        )
+        progress.update(1)
+        continue
+      if why := data.why_skipped(clip.flags):
+        skipped[cache_lib.record_key(record)] = cache_lib.Skipped(
+          f'{record.where}: {why}', clip.signature, clip.flags
         )
         progress.update(1)
         continue

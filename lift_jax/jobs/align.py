@@ -72,7 +72,7 @@ class Alignment(training_main.Task):
       config.train.remat,
     )
     self._cache = ensure_prepared(config, workdir, self._folder, found, logger)
-    scored = pipeline.join(self._cache, found.records)
+    scored = pipeline.join(self._cache, found.records, config.data)
     _describe(scored, self._folder, logger)
     self.num_examples = len(scored)
     self.iterator = pipeline.make_iterator(

@@ -1,9 +1,10 @@
-"""Inputs of several jobs: toy clips, and reports of skipped records."""
+"""Inputs of several jobs: toy clips; reports of skipped and flagged records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import logging
 import pathlib
 
+from lift_jax.data import clip_flags
 from lift_jax.errors import UserError
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json
@@ -61,5 +62,33 @@ def report_skipped(
       '%d of %d records were skipped, listed in %s',
       len(reasons),
       len(reasons) + num_left,
+      path,
+    )
+
+
+def report_flagged(
+  workdir: pathlib.Path,
+  flags: Mapping[str, Sequence[str]],
+  logger: logging.Logger,
+) -> None:
+  """Counts and lists clips that are unusual, on the primary host.
+
+  Args:
+    workdir: gets `flagged.json`; that of an earlier run is deleted.
+    flags: of each clip in use, see `clip_flags`.
+  """
+  if not distributed.is_primary():
+    return
+  path = workdir / 'flagged.json'
+  path.unlink(missing_ok=True)
+  flagged = {video: list(found) for video, found in flags.items() if found}
+  if flagged:
+    write_json(path, flagged)
+    logger.warning(
+      '%d of %d clips are flagged: %s; listed in %s (skip_flagged leaves them '
+      'out)',
+      len(flagged),
+      len(flags),
+      clip_flags.count(flagged.values()),
       path,
     )

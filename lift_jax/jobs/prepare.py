@@ -8,7 +8,7 @@ the model's autoencoder and their captions with its text encoder, and writes the
 cache (DIR/cache, or data.cache if set). The same command again resumes and
 encodes only what is missing; on SIGTERM the job keeps encoded clips and exits
 with status 143. If data.on_bad_record is 'skip', DIR/skipped.json lists the
-skipped records.
+skipped records; DIR/flagged.json lists clips that are unusual.
 
 example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
@@ -19,6 +19,7 @@ import pathlib
 from lift_jax.cli import job_flags
 from lift_jax.data import prepare as prepare_lib
 from lift_jax.data.cache import LatentCache, record_key
+from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.records import ReadResult, read_alignment
 from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
@@ -89,7 +90,7 @@ def ensure_prepared(
     folder.expanduser().resolve(),
     encoding.fingerprint(model, **settings) | prepare_lib.fingerprint(data),
   )
-  missing = prepare_lib.missing_from(cache, found.records, data.on_bad_record)
+  missing = prepare_lib.missing_from(cache, found.records, data)
   if missing:
     hub.fetch(hub.data_folder(data.root), [r.video for r in missing])
     prepare_lib.run(
@@ -102,19 +103,34 @@ def ensure_prepared(
       config.prepare,
       logger,
     )
-  reasons = _why_skipped(found, cache)
+  reasons = _why_skipped(found, cache, data)
   num_left = len(found.records) + len(found.skipped) - len(reasons)
   inputs.report_skipped(workdir, reasons, num_left, logger)
+  entries = cache.entries()
+  keys = map(record_key, found.records)
+  used = [entries[key] for key in keys if key in entries]
+  flags = {
+    entry.video: entry.flags
+    for entry in used
+    if not data.why_skipped(entry.flags)
+  }
+  inputs.report_flagged(workdir, flags, logger)
   return cache
 
 
-def _why_skipped(found: ReadResult, cache: LatentCache) -> list[str]:
+def _why_skipped(
+  found: ReadResult, cache: LatentCache, rules: ClipRules
+) -> list[str]:
   """Location of each skipped record, and why it was skipped."""
-  skipped = cache.skipped()
-  keys = [record_key(record) for record in found.records]
-  return [f'{where}: {reason}' for where, reason in found.skipped] + [
-    skipped[key].reason for key in keys if key in skipped
-  ]
+  skipped, entries = cache.skipped(), cache.entries()
+  reasons = [f'{where}: {reason}' for where, reason in found.skipped]
+  for record in found.records:
+    key = record_key(record)
+    if key in skipped:
+      reasons.append(skipped[key].reason)
+    elif key in entries and (why := rules.why_skipped(entries[key].flags)):
+      reasons.append(f'{record.where}: {why}')
+  return reasons
 
 
 def _toy_clips(config: AlignConfig, workdir: pathlib.Path) -> pathlib.Path:

@@ -22,7 +22,7 @@ import jax
 
 from lift_jax import partitioning
 from lift_jax.cli import job_flags
-from lift_jax.data import critic_prompts
+from lift_jax.data import clip_flags, critic_prompts
 from lift_jax.data.cache import file_signature
 from lift_jax.data.json_records import ReadResult
 from lift_jax.errors import UserError
@@ -101,7 +101,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     journal.gather(keys)
   distributed.barrier('the ratings are merged')
   # For all videos, so that every host raises the same error.
-  done = _rated(journal, found.records, fingerprint)
+  done = _rated(journal, found.records, fingerprint, config.videos)
   mine = found.records[jax.process_index() :: jax.process_count()]
   done &= {video.key for video in mine}
   logger.info(
@@ -131,6 +131,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     config.prompts,
     config.run,
     config.videos.on_bad_record,
+    config.videos,
   )
   with distributed.independent_work('every host has rated its videos'):
     is_done = _rate(rater, mine, done, journal, mesh, logger)
@@ -170,11 +171,15 @@ def _read_videos(
 
 
 def _rated(
-  journal: Journal, videos: list[CaptionedVideo], fingerprint
+  journal: Journal,
+  videos: list[CaptionedVideo],
+  fingerprint,
+  rules: clip_flags.ClipRules,
 ) -> set[str]:
   """Keys of the videos that are rated and have not changed since.
 
-  Unreadable videos are tried again: they may have been fixed.
+  Unreadable videos are tried again: they may have been fixed. So are flagged
+  ones that the rules leave out, which loses their ratings.
 
   Raises:
     UserError: the ratings are those of another critic, or of other prompts.
@@ -191,7 +196,8 @@ def _rated(
         f'is now {new!r}; give another --workdir'
       )
     is_unchanged = tuple(line.get('stamp') or ()) == file_signature(video.path)
-    if is_unchanged and 'probabilities' in line:
+    is_rated = 'probabilities' in line and not rules.why_skipped(line['flags'])
+    if is_unchanged and is_rated:
       done.add(video.key)
   return done
 
@@ -239,14 +245,16 @@ def _write_scores(
   path = workdir / 'scores.json'
   write_json(path, records)
   errors = [record for record in records if 'error' in record]
-  flagged = sum(bool(record['flags']) for record in records)
+  flagged = [record['flags'] for record in records if record['flags']]
   logger.info(
     'score: %d of %d videos in %s, %d of them flagged (see "flags")',
     len(records),
     len(videos),
     path,
-    flagged,
+    len(flagged),
   )
+  if flagged:
+    logger.info('score: flagged are %s', clip_flags.count(flagged))
   if errors:
     logger.warning(
       '%d videos have an "error" and no score; the first: %s: %s',

@@ -109,6 +109,9 @@ class CriticTraining(training_main.Task):
     if config.validation.every_steps and self._records.splits['validation']:
       validation = self._make_examples('validation')
     _report_skipped(call.workdir, self._records, [found, validation], logger)
+    examples = [*found.records, *validation.records]
+    flags = {example.record.video: example.clip.flags for example in examples}
+    inputs.report_flagged(call.workdir, flags, logger)
     self._examples = found.records
     self._validation_examples = validation.records
     self._max_targets = _max_targets(self._examples)

@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from lift_jax.data.video import write_mp4
+from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
 from lift_jax.runtime.batching import WorkBatch, fill_batches, in_rounds
 from lift_jax.runtime.progress import Progress

@@ -3,6 +3,7 @@
 import dataclasses
 
 from lift_jax import config_lib
+from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.errors import UserError
 from lift_jax.rewards.weights import RewardMap
@@ -11,7 +12,7 @@ KINDS = ('labels', 'soft')
 
 
 @dataclasses.dataclass(frozen=True)
-class VideosConfig:
+class VideosConfig(ClipRules):
   """Which videos to rate.
 
   Attributes:
@@ -27,6 +28,7 @@ class VideosConfig:
   on_bad_record: str
 
   def __post_init__(self):
+    super().__post_init__()
     config_lib.check_choice(
       'videos.on_bad_record', self.on_bad_record, ON_BAD_RECORD
     )

@@ -16,6 +16,7 @@ import numpy as np
 
 from lift_jax.data import video as video_lib
 from lift_jax.data.cache import file_signature
+from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_examples import decode_selected
 from lift_jax.data.critic_prompts import CriticPrompts
 from lift_jax.data.hra import LABELS
@@ -76,13 +77,16 @@ def make_task(
   frames: FrameProcessor,
   prompts: CriticPrompts,
   text_buckets: Sequence[int],
+  max_undecodable: float,
 ) -> RatingTask:
   """Tokenises the prompts of a video.
 
   Raises:
     UserError: a clip that is not a video, or a text that is too long.
   """
-  clip = video_lib.probe(video.path, where=video.where)
+  clip = video_lib.probe(
+    video.path, where=video.where, max_undecodable=max_undecodable
+  )
   selection = frames.select(clip)
   complete = [
     tokenizer.inference(
@@ -141,7 +145,7 @@ def read_frames(
   """
   video, selection = task.video, task.selection
   clip = decode_selected(video.path, task.clip, selection, frames, video.where)
-  flags = []
+  flags = list(clip.flags)
   if clip.num_source_frames == 1:
     flags.append('single frame')
   elif selection.is_short:
@@ -168,6 +172,7 @@ class Rater:
     config: how the work is divided.
     on_bad_record: 'error' stops at an unusable video; 'skip' writes a line with
       the error.
+    rules: which unusual clips get such a line in either case.
   """
 
   def __init__(
@@ -182,6 +187,7 @@ class Rater:
     texts: ScoringPromptsConfig,
     config: ScoringRunConfig,
     on_bad_record: str,
+    rules: ClipRules,
   ):
     self._make_scorer = make_scorer
     self._scorer: Scorer | None = None
@@ -190,7 +196,7 @@ class Rater:
     self._labels = {token: label for label, token in label_ids.items()}
     self._fingerprint, self._frames = dict(fingerprint), frames
     self._texts, self._config = texts, config
-    self._raises = on_bad_record == 'error'
+    self._raises, self._rules = on_bad_record == 'error', rules
     self.seconds = 0.0  # spent waiting for the devices
     self.num_rated = 0
 
@@ -272,23 +278,31 @@ class Rater:
           self._frames,
           self._prompts,
           self._texts.text_buckets,
+          self._rules.max_undecodable,
         )
       except UserError as error:
         return error
 
     tasks = []
     for video, task in zip(videos, pool.map(make, videos), strict=True):
-      if isinstance(task, RatingTask):
+      if isinstance(task, UserError):
+        if video.key not in done:
+          self._reject(video, task, journal, progress)
+      elif why := self._rules.why_skipped(task.clip.flags):
+        if video.key not in done:
+          self._write_error(video, f'{video.where}: {why}', journal, progress)
+      else:
         tasks.append(task)
-      elif video.key not in done:
-        self._reject(video, task, journal, progress)
     return tasks
 
   def _reject(self, video, error: UserError, journal, progress) -> None:
     """Raises the error of an unusable video, or writes it to the journal."""
     if self._raises:
       raise error
-    self._write(self._line(video) | {'error': str(error)}, journal, progress)
+    self._write_error(video, str(error), journal, progress)
+
+  def _write_error(self, video, error: str, journal, progress) -> None:
+    self._write(self._line(video) | {'error': error}, journal, progress)
 
   def _write(self, line: dict[str, Any], journal, progress) -> None:
     try:

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, read_questions
+from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
 from lift_jax.rewards.weights import RewardMap, video_reward
 from lift_jax.runtime.files import atomic_folder, read_json, write_json
@@ -96,7 +96,7 @@ def write_clips(
       clip = flaws.draw_clip(scene, rng, labels, num_frames, height, width)
       number = index - num_clips if is_real else index
       name = f'videos/{"real" if is_real else "clip"}_{number:04d}.mp4'
-      video.write_mp4(partial / name, clip.frames_thw3, flaws.FPS, _CRF)
+      write_mp4(partial / name, clip.frames_thw3, flaws.FPS, _CRF)
       records.append({'video': name, 'caption': clip.caption})
       clips.append(clip)
       verdicts.append(_true_verdicts(clip))
@@ -167,7 +167,7 @@ def write_real_clips(
       rng = np.random.default_rng((seed, index))
       clip = flaws.draw_clip(scene, rng, _FLAWLESS)
       name = f'videos/real_{index:04d}.mp4'
-      video.write_mp4(partial / name, clip.frames_thw3, flaws.FPS, _CRF)
+      write_mp4(partial / name, clip.frames_thw3, flaws.FPS, _CRF)
       records.append(
         {'video': (inside / name).as_posix(), 'caption': clip.caption}
       )

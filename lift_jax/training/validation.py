@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from lift_jax import partitioning
-from lift_jax.data.video import write_mp4
+from lift_jax.data.video_write import write_mp4
 from lift_jax.diffusion import sampler as sampler_lib
 from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.errors import UserError

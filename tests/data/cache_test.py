@@ -34,7 +34,10 @@ class _CacheTest(parameterized.TestCase):
     )
 
   def items(self, *names):
-    return [(record(self.root, n), n.encode(), (1, 2), 'sum') for n in names]
+    return [
+      (record(self.root, n), n.encode(), (1, 2), 'sum', ('HDR: PQ',))
+      for n in names
+    ]
 
 
 class CacheTest(_CacheTest):
@@ -56,6 +59,7 @@ class CacheTest(_CacheTest):
     entry = entries[key]
     self.assertEqual((entry.video, entry.position), ('b', 1))
     self.assertEqual((entry.bucket, entry.video_stamp), ((1, 2, 3), (1, 2)))
+    self.assertEqual(entry.flags, ('HDR: PQ',))
 
   def test_key_is_of_video_and_caption_alone(self):
     keys = {
@@ -97,8 +101,8 @@ class CacheTest(_CacheTest):
   def test_skipped(self):
     cache = self.open()
     cache.start()
-    one = cache_lib.Skipped('a.json record 0: bad', (1, 2))
-    two = cache_lib.Skipped('a.json record 1: gone', None)
+    one = cache_lib.Skipped('a.json record 0: bad', (1, 2), ())
+    two = cache_lib.Skipped('a.json record 1: HDR', None, ('HDR: PQ',))
     cache.write_skipped(0, {'one': one})
     cache.write_skipped(3, {'two': two})
     cache.write_skipped(4, {})
@@ -130,8 +134,8 @@ class RefuseTest(_CacheTest):
   def test_format(self):
     self.open().start()
     path = self.folder / 'made_by.json'
-    path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
-    with self.assertRaisesRegex(UserError, 'format was 0 and is now 1'):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    with self.assertRaisesRegex(UserError, 'format was 1 and is now 2'):
       self.open()
 
   @parameterized.parameters('', '{', '[]', '{}', '{"made_by": 3}')
@@ -175,7 +179,7 @@ class UnchangedTest(_CacheTest):
     self.cache = self.open()
     self.entry = cache_lib.CacheEntry(
       'key', 'a', (1, 2, 3), 'shard', 0, cache_lib.file_signature(self.video),
-      file_sha256(self.video),
+      file_sha256(self.video), (),
     )  # fmt: skip
 
   def check(self):

@@ -12,6 +12,7 @@ import pytest
 
 from lift_jax.data import cache as cache_lib
 from lift_jax.data import pipeline
+from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError
 
@@ -40,7 +41,7 @@ def cache(tmp_path_factory) -> cache_lib.LatentCache:
       latents = np.full((*bucket, 16), index, np.float32)
       text = np.full((3, 5), index, np.float32)
       data = cache_lib.pack(latents, -latents, text)
-      items.append((_record(index), data, (1, 1), 'sum'))
+      items.append((_record(index), data, (1, 1), 'sum', ()))
       index += 1
     for start in range(0, count, 3):
       cache.write_shard(bucket, items[start : start + 3])
@@ -53,7 +54,7 @@ class _PipelineTest(parameterized.TestCase):
   def _cache(self, cache):
     self.cache = cache
     self.records = [_record(index) for index in range(sum(_COUNTS.values()))]
-    self.scored = pipeline.join(cache, self.records)
+    self.scored = pipeline.join(cache, self.records, ClipRules())
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ('data',))
     self.sharding = NamedSharding(mesh, PartitionSpec('data'))
 
@@ -122,7 +123,7 @@ class BatchTest(_PipelineTest):
     self.assertNotEqual(one, other)
 
   def test_bucket_smaller_than_a_batch(self):
-    scored = pipeline.join(self.cache, self.records[-3:])
+    scored = pipeline.join(self.cache, self.records[-3:], ClipRules())
     numbers = sum(self.numbers(self.take(self.iterator(scored), 3)), [])
     self.assertEqual(collections.Counter(numbers), {13: 4, 14: 4, 15: 4})
 
@@ -130,9 +131,9 @@ class BatchTest(_PipelineTest):
     """Not the order of the shards, which a resumed run writes otherwise."""
     half = self.records[::2]
     one = self.numbers(
-      self.take(self.iterator(pipeline.join(self.cache, half)), 4)
+      self.take(self.iterator(pipeline.join(self.cache, half, ClipRules())), 4)
     )
-    backwards = pipeline.join(self.cache, half[::-1])
+    backwards = pipeline.join(self.cache, half[::-1], ClipRules())
     other = self.numbers(self.take(self.iterator(backwards), 4))
     self.assertNotEqual(one, other)
 
@@ -189,15 +190,17 @@ class JoinTest(_PipelineTest):
 
   def test_not_encoded(self):
     with self.assertRaisesRegex(UserError, 'record 99 .*not in the cache'):
-      pipeline.join(self.cache, [_record(99)])
+      pipeline.join(self.cache, [_record(99)], ClipRules())
 
   def test_skipped(self):
     key = cache_lib.record_key(_record(99))
-    self.cache.write_skipped(0, {key: cache_lib.Skipped('bad', None)})
+    self.cache.write_skipped(0, {key: cache_lib.Skipped('bad', None, ())})
     try:
-      joined = pipeline.join(self.cache, [*self.records, _record(99)])
+      joined = pipeline.join(
+        self.cache, [*self.records, _record(99)], ClipRules()
+      )
       self.assertLen(joined, len(self.records))
       with self.assertRaisesRegex(UserError, 'every record was skipped'):
-        pipeline.join(self.cache, [_record(99)])
+        pipeline.join(self.cache, [_record(99)], ClipRules())
     finally:
       self.cache.clear_skipped()

@@ -128,7 +128,7 @@ class RunTest(_PrepareTest):
   def test_again(self):
     self.run_with(_Encoder())
     self.assertEqual(
-      prepare.missing_from(self.cache(), self.records, 'error'), []
+      prepare.missing_from(self.cache(), self.records, self.data()), []
     )
     self.run_with(None)
 
@@ -212,17 +212,17 @@ class SkipTest(_PrepareTest):
   def test_skip(self):
     records = self.bad_record(3)
     self.run_with(_Encoder(), records, on_bad_record='skip')
-    cache = self.cache()
+    cache, skip = self.cache(), self.data(on_bad_record='skip')
     self.assertLen(cache.entries(), _COUNT - 1)
     ((key, skipped),) = cache.skipped().items()
     self.assertEqual(key, cache_lib.record_key(records[3]))
     self.assertIn('b.json record 0 (bad.mp4)', skipped.reason)
-    self.assertEqual(prepare.missing_from(cache, records, 'skip'), [])
+    self.assertEqual(prepare.missing_from(cache, records, skip), [])
     self.assertEqual(
-      prepare.missing_from(cache, records, 'error'), [records[3]]
+      prepare.missing_from(cache, records, self.data()), [records[3]]
     )
     records[3].path.write_text('another file')
-    self.assertEqual(prepare.missing_from(cache, records, 'skip'), [records[3]])
+    self.assertEqual(prepare.missing_from(cache, records, skip), [records[3]])
 
 
 class HostsTest(_PrepareTest):

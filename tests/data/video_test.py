@@ -2,16 +2,16 @@
 
 import fractions
 import json
-import math
 import struct
-from unittest import mock
 
 from absl.testing import parameterized
 import av
 import numpy as np
 import pytest
 
-from lift_jax.data import records, video
+from lift_jax.data import picture, records, video
+from lift_jax.data.frame_choice import choose_frames
+from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
 from tests.data import clips
 from tests.published import OURS, THEIRS, require
@@ -23,76 +23,6 @@ class _FolderTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
   def _folder(self, tmp_path):
     self.folder = tmp_path
-
-
-class ChooseFramesTest(parameterized.TestCase):
-  @parameterized.parameters(
-    (1, 1),
-    (2, 1),
-    (3, 1),
-    (4, 1),
-    (5, 5),
-    (33, 33),
-    (40, 37),
-    (48, 45),
-    (49, 49),
-  )
-  def test_short(self, num_frames, num_chosen):
-    self.assertEqual(video.choose_frames(num_frames), list(range(num_chosen)))
-
-  @parameterized.parameters(
-    (50, 1),
-    (97, 1),
-    (98, 2),
-    (146, 2),
-    (147, 3),
-    (490, 10),
-  )
-  def test_long(self, num_frames, step):
-    self.assertEqual(
-      video.choose_frames(num_frames), list(range(0, 49 * step, step))
-    )
-
-  def test_always_4k_plus_1(self):
-    for num_frames in range(1, 200):
-      for max_frames in (1, 9, 16, 49):
-        indices = video.choose_frames(num_frames, max_frames)
-        self.assertEqual(len(indices) % 4, 1)
-        self.assertLess(max(indices), num_frames)
-        self.assertLessEqual(len(indices), max_frames)
-        # No more is dropped than needed.
-        self.assertGreater(len(indices), min(num_frames, max_frames) - 4)
-
-  def test_none(self):
-    with self.assertRaises(ValueError):
-      video.choose_frames(0)
-
-
-class ResampleIndicesTest(parameterized.TestCase):
-  @parameterized.parameters(
-    (10, 8, 8, list(range(10))),
-    (10, 24, 8, [0, 3, 6, 9]),
-    (9, 24, 8, [0, 3, 6]),
-    (9, 30, 8, [0, 4, 8]),  # times 0, 3.75, 7.5 in frames
-    (4, 4, 8, [0, 1, 1, 2, 2, 3, 3]),  # halves go to the later frame
-    (1, 30, 8, [0]),
-    (1, 8, 30, [0]),
-  )
-  def test_nearest(self, num_frames, source_fps, target_fps, indices):
-    self.assertEqual(
-      video.resample_indices(num_frames, source_fps, target_fps), indices
-    )
-
-  def test_ntsc(self):
-    indices = video.resample_indices(145, 24000 / 1001, 8000 / 1001)
-    self.assertEqual(indices, list(range(0, 145, 3)))
-
-  @parameterized.parameters(0, -1, math.nan, math.inf)
-  def test_bad_rate(self, fps):
-    with self.assertRaisesRegex(ValueError, 'frame rate'):
-      video.resample_indices(10, fps, 8)
-    with self.assertRaisesRegex(ValueError, 'frame rate'):
-      video.resample_indices(10, 8, fps)
 
 
 class DecodeTest(_FolderTest):
@@ -109,7 +39,7 @@ class DecodeTest(_FolderTest):
   def test_pixels(self, num_frames, height, width):
     frames = clips.write_clip(self.folder / 'a.mp4', num_frames, height, width)
     clip = self.decode('a.mp4')
-    chosen = video.choose_frames(num_frames)
+    chosen = choose_frames(num_frames)
     self.assertEqual(clip.frames.dtype, np.uint8)
     self.assertEqual(clip.frames.shape, (len(chosen), height, width, 3))
     self.assertEqual(clip.num_source_frames, num_frames)
@@ -152,7 +82,7 @@ class DecodeTest(_FolderTest):
   def test_size(self, policy):
     frames = clips.write_clip(self.folder / 'a.mp4', 5, 40, 90)
     clip = self.decode('a.mp4', sizes=[(20, 26)], policy=policy)
-    expected = video.resize(frames, 20, 26, policy)
+    expected = picture.resize(frames, 20, 26, policy)
     self.assertEqual(clip.frames.shape, (5, 20, 26, 3))
     error = np.abs(clip.frames.astype(int) - expected).mean()
     self.assertLess(error, 4)
@@ -202,7 +132,7 @@ class FrameCountTest(_FolderTest):
     path = self.folder / 'a.mp4'
     clips.write_clip(path, 25, 16, 20)
     fragmented = self.folder / 'b.mp4'
-    _remux(path, fragmented, movflags='frag_keyframe+empty_moov')
+    clips.remux(path, fragmented, movflags='frag_keyframe+empty_moov')
     with av.open(str(fragmented)) as container:
       self.assertEqual(container.streams.video[0].frames, 0)
     self.assertEqual(video.probe(fragmented, where=WHERE).num_frames, 25)
@@ -214,57 +144,12 @@ class FrameCountTest(_FolderTest):
   def test_edit_list(self, keyframe_distance):
     """Frames left out by an edit list are no damage."""
     path = self.folder / 'a.mp4'
-    with av.open(str(path), 'w') as container:
-      stream = container.add_stream('libx264', rate=8)
-      stream.height = stream.width = 32
-      stream.options = {'g': str(keyframe_distance), 'crf': '4'}
-      for image_hw3 in clips.moving_square(50, 32, 32):
-        frame = av.VideoFrame.from_ndarray(image_hw3, 'rgb24')
-        container.mux(stream.encode(frame))
-      container.mux(stream.encode())
-    data = bytearray(path.read_bytes())
-    # After type, version and count: the duration of the first edit.
-    offset = data.index(b'elst') + 12
-    (duration,) = struct.unpack_from('>I', data, offset)
-    struct.pack_into('>I', data, offset, duration // 2)
-    path.write_bytes(data)
+    frames = clips.moving_square(50, 32, 32)
+    clips.write_encoded(path, frames, options={'g': str(keyframe_distance)})
+    clips.shorten_edit(path, fractions.Fraction(1, 2))
     clip = video.decode(path, where=WHERE)
     self.assertEqual(clip.num_source_frames, 25)
     self.assertEqual(clips.frame_numbers(clip.frames), list(range(25)))
-
-
-def _remux(source_path, target_path, first=0, **options):
-  """Copies the packets from `first` on into another file."""
-  with (
-    av.open(str(source_path)) as source,
-    av.open(str(target_path), 'w', options=options) as target,
-  ):
-    stream = target.add_stream_from_template(source.streams.video[0])
-    for index, packet in enumerate(source.demux(video=0)):
-      if packet.size and index >= first:
-        packet.stream = stream
-        target.mux(packet)
-
-
-def _write_pictures(path, sizes, **kwargs):
-  """Motion JPEG, whose frames are independent, of several sizes."""
-  with av.open(str(path), 'w', **kwargs) as container:
-    stream = container.add_stream('mjpeg', rate=8)
-    stream.height, stream.width = sizes[0]
-    stream.pix_fmt = 'yuvj420p'
-    container.start_encoding()
-    for index, (height, width) in enumerate(sizes):
-      encoder = av.CodecContext.create('mjpeg', 'w')
-      encoder.height, encoder.width, encoder.pix_fmt = height, width, 'yuvj420p'
-      encoder.time_base = fractions.Fraction(1, 8)
-      image_hw3 = np.random.default_rng(index).integers(
-        0, 256, (height, width, 3), np.uint8
-      )
-      frame = av.VideoFrame.from_ndarray(image_hw3, 'rgb24')
-      frame.pts = index
-      for packet in encoder.encode(frame) + encoder.encode():
-        packet.stream = stream
-        container.mux(packet)
 
 
 class BrokenFileTest(_FolderTest):
@@ -304,19 +189,21 @@ class BrokenFileTest(_FolderTest):
   def test_cut_in_the_last_frame(self):
     """The codec hides it: every frame decodes, the last one half grey."""
     path = self.folder / 'a.mp4'
-    _write_pictures(path, [(64, 64)] * 3, options={'movflags': '+faststart'})
+    clips.write_pictures(
+      path, [(64, 64)] * 3, options={'movflags': '+faststart'}
+    )
     path.write_bytes(path.read_bytes()[:-300])
     self.assert_unusable('a.mp4', 'is cut short or damaged')
 
   def test_key_frame_gone(self):
     source = self.folder / 'a.mp4'
     clips.write_clip(source, 10, 32, 32)
-    _remux(source, self.folder / 'b.mp4', first=1)
+    clips.remux(source, self.folder / 'b.mp4', lambda index, _: index)
     self.assert_unusable('b.mp4', 'is damaged: 0 of 9 frames')
 
   def test_size_changes(self):
     path = self.folder / 'a.avi'
-    _write_pictures(path, [(32, 48)] * 3 + [(48, 32)] * 2)
+    clips.write_pictures(path, [(32, 48)] * 3 + [(48, 32)] * 2)
     self.assert_unusable('a.avi', 'changes its frame size', scaled=(False,))
     clip = video.decode(path, where=WHERE, sizes=[(16, 16)])
     self.assertEqual(clip.frames.shape, (5, 16, 16, 3))
@@ -379,7 +266,7 @@ class BrokenFileTest(_FolderTest):
 
   def test_unknown_codec(self):
     path = self.folder / 'a.mp4'
-    video.write_mp4(path, clips.moving_square(5, 16, 16))
+    write_mp4(path, clips.moving_square(5, 16, 16))
     path.write_bytes(path.read_bytes().replace(b'avc1', b'zzzz'))
     self.assert_unusable('a.mp4', 'cannot be decoded')
 
@@ -389,82 +276,6 @@ class BrokenFileTest(_FolderTest):
   def test_folder(self):
     (self.folder / 'a.mp4').mkdir()
     self.assert_unusable('a.mp4', 'does not exist')
-
-  def test_no_rate(self):
-    clips.write_clip(self.folder / 'a.mp4', 5, 16, 16)
-    with mock.patch.object(video, '_rate', return_value=0.0):
-      clip = video.decode(self.folder / 'a.mp4', where=WHERE)
-      self.assertEqual((len(clip.frames), clip.fps), (5, 0))
-      self.assert_unusable('a.mp4', 'states no frame rate', fps=8)
-
-
-class ResizeTest(parameterized.TestCase):
-  def test_same_size(self):
-    frames = clips.moving_square(2, 33, 47)
-    for policy in video.POLICIES:
-      np.testing.assert_array_equal(
-        video.resize(frames, 33, 47, policy), frames
-      )
-
-  def test_crop_keeps_the_centre(self):
-    # 20 high, 60 wide; thirds of 20 columns. The target keeps the middle one.
-    frames = np.zeros((1, 20, 60, 3), np.uint8)
-    frames[:, :, 20:40] = (255, 0, 0)
-    cropped = video.resize(frames, 20, 20, 'crop')
-    np.testing.assert_array_equal(cropped, frames[:, :, 20:40])
-    turned = video.resize(frames.swapaxes(1, 2), 20, 20, 'crop')
-    np.testing.assert_array_equal(turned, frames[:, :, 20:40])
-
-  def test_stretch_keeps_all(self):
-    frames = np.zeros((1, 20, 60, 3), np.uint8)
-    frames[:, :, 30:] = 255
-    stretched = video.resize(frames, 20, 20, 'stretch').astype(int)
-    self.assertLess(stretched[:, :, :8].max(), 30)
-    self.assertGreater(stretched[:, :, 12:].min(), 225)
-
-  @parameterized.parameters(
-    (480, 720, 49, 85),
-    (333, 500, 64, 96),
-    (17, 31, 16, 30),
-    (2, 300, 16, 16),
-    (300, 2, 16, 16),
-    (16, 16, 17, 200),
-  )
-  def test_any_shape(self, height, width, to_height, to_width):
-    frames = clips.moving_square(1, height, width)
-    for policy in video.POLICIES:
-      resized = video.resize(frames, to_height, to_width, policy)
-      self.assertEqual(resized.shape, (1, to_height, to_width, 3))
-      self.assertEqual(resized.dtype, np.uint8)
-
-  def test_circle_stays_round(self):
-    y, x = np.mgrid[:60, :120]
-    circle = np.hypot(y - 29.5, x - 59.5) < 20
-    frames = (circle[None, :, :, None] * np.full(3, 255)).astype(np.uint8)
-    cropped = video.resize(frames, 30, 30, 'crop')[0, :, :, 0] > 127
-    self.assertEqual(cropped.any(0).sum(), cropped.any(1).sum())
-    stretched = video.resize(frames, 30, 30, 'stretch')[0, :, :, 0] > 127
-    self.assertLess(stretched.any(0).sum(), 0.6 * stretched.any(1).sum())
-
-
-class NearestSizeTest(parameterized.TestCase):
-  @parameterized.parameters(
-    ((1080, 1920), (480, 854)),
-    ((720, 720), (480, 480)),
-    ((1920, 1080), (854, 480)),
-    ((480, 720), (480, 720)),
-  )
-  def test_nearest_size(self, size, nearest):
-    sizes = [(480, 720), (480, 480), (480, 854), (854, 480)]
-    self.assertEqual(video.nearest_size(*size, sizes), nearest)
-
-  def test_nearest_size_by_ratio(self):
-    # 1.4 is nearer to 2 by difference than 1 : 1 / 1.4 is to 1 : 2.
-    sizes = [(1, 1), (2, 1), (1, 2)]
-    self.assertEqual(video.nearest_size(14, 10, sizes), (1, 1))
-    self.assertEqual(video.nearest_size(10, 14, sizes), (1, 1))
-    self.assertEqual(video.nearest_size(15, 10, sizes), (2, 1))
-    self.assertEqual(video.nearest_size(10, 15, sizes), (1, 2))
 
 
 class PublishedSampleTest(parameterized.TestCase):

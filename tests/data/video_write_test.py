@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lift_jax.data import video
+from lift_jax.data.video_write import write_mp4
 from tests.data import clips
 
 WHERE = 'alignment.json record 3 (videos/x.mp4)'
@@ -21,7 +22,7 @@ class WriteTest(parameterized.TestCase):
   def test_round_trip(self):
     frames = clips.moving_square(5, 48, 64)
     path = self.folder / 'a.mp4'
-    video.write_mp4(path, frames, crf=1)
+    write_mp4(path, frames, crf=1)
     clip = video.decode(path, where=WHERE)
     self.assertEqual(clip.fps, 8)
     error = np.abs(clip.frames.astype(int) - frames)
@@ -42,7 +43,7 @@ class WriteTest(parameterized.TestCase):
   )
   def test_colour(self, *colour):
     frames = np.full((2, 32, 32, 3), colour, np.uint8)
-    video.write_mp4(self.folder / 'a.mp4', frames, crf=1)
+    write_mp4(self.folder / 'a.mp4', frames, crf=1)
     clip = video.decode(self.folder / 'a.mp4', where=WHERE)
     # A wrong matrix or range is off by ten levels and more.
     error = np.abs(clip.frames[0].astype(int) - colour)
@@ -50,7 +51,7 @@ class WriteTest(parameterized.TestCase):
 
   def test_rate(self):
     frames = clips.moving_square(3, 16, 16)
-    video.write_mp4(self.folder / 'a.mp4', frames, fps=12.5)
+    write_mp4(self.folder / 'a.mp4', frames, fps=12.5)
     self.assertEqual(video.decode(self.folder / 'a.mp4', where=WHERE).fps, 12.5)
 
   @parameterized.parameters(
@@ -61,13 +62,13 @@ class WriteTest(parameterized.TestCase):
   )
   def test_bad_frames(self, shape, dtype):
     with self.assertRaisesRegex(ValueError, 'uint8 frames of even size'):
-      video.write_mp4(self.folder / 'a.mp4', np.zeros(shape, dtype))
+      write_mp4(self.folder / 'a.mp4', np.zeros(shape, dtype))
     self.assertEmpty(list(self.folder.iterdir()))
 
   def test_long_name(self):
     """As long as file systems allow, near enough: 255 bytes."""
     path = self.folder / f'{"x" * 246}.mp4'
-    video.write_mp4(path, clips.moving_square(2, 16, 16))
+    write_mp4(path, clips.moving_square(2, 16, 16))
     self.assertEqual(list(self.folder.iterdir()), [path])
 
   def test_written_beside(self):
@@ -78,7 +79,7 @@ class WriteTest(parameterized.TestCase):
     ):
       for _ in range(2):
         path = self.folder / 'a.mp4'
-        video.write_mp4(path, clips.moving_square(2, 16, 16))
+        write_mp4(path, clips.moving_square(2, 16, 16))
     partials = [partial for partial, _ in replaced]
     self.assertLen(set(partials), 2)
     for partial, target in replaced:
@@ -93,6 +94,6 @@ class WriteTest(parameterized.TestCase):
     frames = mock.MagicMock(shape=(2, 16, 16, 3), dtype=np.uint8)
     frames.__iter__.side_effect = KeyboardInterrupt
     with self.assertRaises(KeyboardInterrupt):
-      video.write_mp4(path, frames)
+      write_mp4(path, frames)
     self.assertEqual([p.name for p in self.folder.iterdir()], ['a.mp4'])
     self.assertEqual(path.read_bytes(), b'old')

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, conversation
+from lift_jax.data.video_write import write_mp4
 from tests.jobs import jobs
 
 CONFIG = jobs.REPOSITORY / 'configs' / 'critic_tiny.py'
@@ -89,7 +89,7 @@ def make_clips(root: pathlib.Path, num_clips: int) -> None:
     rng = np.random.default_rng(index)
     size = 5 + index % 5, 16, 16, 3
     frames = rng.integers(0, 256, size, np.uint8)
-    video.write_mp4(root / name_of(index), frames, 8)
+    write_mp4(root / name_of(index), frames, 8)
   write(root / 'hra.json', entries(range(num_clips)))
 
 
@@ -120,7 +120,7 @@ def make_flawed_clips(root: pathlib.Path, num_clips: int) -> None:
     if flaws['fidelity']:
       frames[:, ::4] = frames[:, 1::4] = 0
     frames = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
-    video.write_mp4(root / name_of(index), frames, 8)
+    write_mp4(root / name_of(index), frames, 8)
     for name, is_bad in flaws.items():
       label = 'Bad' if is_bad else 'Good'
       items.append(

@@ -8,9 +8,9 @@ from unittest import mock
 import jax
 import numpy as np
 
-from lift_jax.data import video as video_lib
 from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.hra import read_questions
+from lift_jax.data.video_write import write_mp4
 from lift_jax.models.critics import questions_path
 from lift_jax.scoring.output import PUBLISHED_KEYS
 from lift_jax.scoring.scorer import Scorer
@@ -84,7 +84,7 @@ def make_clips(root: pathlib.Path) -> None:
   for seed, (name, (num_frames, caption)) in enumerate(CLIPS.items()):
     path = root / 'videos' / f'{name}.mp4'
     if name == 'black':
-      video_lib.write_mp4(path, np.zeros((num_frames, 16, 32, 3), np.uint8))
+      write_mp4(path, np.zeros((num_frames, 16, 32, 3), np.uint8))
     else:
       clips.write_clip(path, num_frames, 32, 48, seed=seed)
     items.append({'video': f'videos/{name}.mp4', 'caption': caption})

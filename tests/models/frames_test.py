@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from lift_jax.data import video
+from lift_jax.data.video_write import write_mp4
 from lift_jax.models import frames
 
 
@@ -46,7 +47,7 @@ class ChooseTest(parameterized.TestCase):
     folder = self.enterContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(folder) / 'clip.mp4'
     levels = np.arange(49, dtype=np.uint8) * 5
-    video.write_mp4(
+    write_mp4(
       path,
       np.broadcast_to(levels[:, None, None, None], (49, 16, 16, 3)),
       crf=0,

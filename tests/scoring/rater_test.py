@@ -16,8 +16,10 @@ import pytest
 
 from lift_jax.data import video as video_lib
 from lift_jax.data.cache import file_signature
+from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_prompts import CriticPrompts
 from lift_jax.data.hra import DIMENSIONS, LABELS
+from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
 from lift_jax.models.critics import label_ids
 from lift_jax.models.frames import evenly_spaced_frames, resize_bicubic
@@ -120,7 +122,7 @@ class _JobTest(parameterized.TestCase):
     self.scorer = FakeScorer(tokenizer)
     self.num_done = 0
     self.is_stopped = types.SimpleNamespace(received=False)
-    self.on_bad_record = 'error'
+    self.on_bad_record, self.rules = 'error', ClipRules()
 
   def videos(self, count=9) -> list[CaptionedVideo]:
     return [
@@ -161,6 +163,7 @@ class _JobTest(parameterized.TestCase):
       ScoringPromptsConfig('', buckets, answer),
       ScoringRunConfig(batch, num_readers, read_ahead),
       self.on_bad_record,
+      self.rules,
     )
     with journal or self.journal() as open_journal:
       self.is_done = rater.run(
@@ -326,7 +329,7 @@ class OddClipTest(_JobTest):
   def rate_frames(self, frames_thw3):
     """The line of a clip, and the frames that the critic saw."""
     path = self.root / 'clip.mp4'
-    video_lib.write_mp4(path, frames_thw3)
+    write_mp4(path, frames_thw3)
     self.rate([self.video(path)])
     (line,) = self.lines()
     self.assertLen(line['labels'], 3)

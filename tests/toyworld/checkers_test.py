@@ -6,8 +6,8 @@ from absl.testing import parameterized
 import numpy as np
 import pytest
 
-from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, LABELS
+from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
 from lift_jax.toyworld import checkers, flaws, measures
 from lift_jax.toyworld.flaws import Flaw
@@ -108,7 +108,7 @@ class VideoTest(parameterized.TestCase):
     self.path = tmp_path / 'x.mp4'
 
   def check(self, frames, caption=SCENE.caption):
-    video.write_mp4(self.path, frames, flaws.FPS)
+    write_mp4(self.path, frames, flaws.FPS)
     return checkers.check_video(self.path, caption, 'list.json record 3')
 
   def test_as_decoded(self):

@@ -7,6 +7,7 @@ import pytest
 
 from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, read_hra
+from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
 from lift_jax.toyworld import annotators, checkers, feedback, flaws
 from lift_jax.toyworld.pretraining import validate
@@ -24,7 +25,7 @@ class AnnotateTest(parameterized.TestCase):
     for index in range(num_clips):
       clip = validate.draw(index, 3)
       name = f'videos/{index}.mp4'
-      video.write_mp4(self.root / name, clip.frames_thw3, flaws.FPS)
+      write_mp4(self.root / name, clip.frames_thw3, flaws.FPS)
       clips.append((name, clip.caption))
     return clips
 

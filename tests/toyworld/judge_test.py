@@ -8,9 +8,9 @@ from absl.testing import parameterized
 import numpy as np
 import pytest
 
-from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.data.prompts import Prompt
+from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
 from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.rewards.weights import RewardMap, video_reward
@@ -61,7 +61,7 @@ class JudgeVideosTest(parameterized.TestCase):
     with Manifest(self.workdir, {'sampler': 'ddim'}) as manifest:
       for clip in clips[::-1]:
         scene_frames = frames_by_scene[int(clip.prompt.id[1:])][1]
-        video.write_mp4(manifest.file(clip, VIDEOS), scene_frames, flaws.FPS)
+        write_mp4(manifest.file(clip, VIDEOS), scene_frames, flaws.FPS)
         manifest.add(clip)
     manifest.gather(clips)
     return clips

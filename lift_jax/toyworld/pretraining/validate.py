@@ -18,6 +18,7 @@ import numpy as np
 
 from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, LABELS
+from lift_jax.data.video_write import write_mp4
 from lift_jax.toyworld import annotators, checkers, flaws, scenes
 from lift_jax.toyworld.checkers import Verdict
 from lift_jax.toyworld.flaws import ToyClip
@@ -63,7 +64,7 @@ def round_trip(frames_thw3: np.ndarray) -> np.ndarray:
   """The frames after encoding to mp4 and decoding."""
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'clip.mp4'
-    video.write_mp4(path, frames_thw3, flaws.FPS)
+    write_mp4(path, frames_thw3, flaws.FPS)
     return video.decode(path, where='clip').frames
 
 
