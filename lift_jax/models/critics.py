@@ -46,7 +46,7 @@ Frames = Any
 
 
 class ClipMetadata(Protocol):
-  """Metadata of a clip, read without decoding it: `data.video.ClipInfo`."""
+  """A clip without its pixels: `data.video.ClipInfo`."""
 
   @property
   def num_frames(self) -> int: ...

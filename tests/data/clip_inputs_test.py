@@ -14,6 +14,8 @@ from lift_jax.errors import UserError
 from tests import doc_tables
 from tests.data import clips
 
+pytestmark = pytest.mark.fast
+
 _ROWS = doc_tables.rows('inputs.md', 'Clips')
 _FRAMES = clips.moving_square(9, 32, 48)
 
@@ -209,6 +211,10 @@ def _edit_list(folder):
   clips.write_encoded(path, frames)
   clips.shorten_edit(path, fractions.Fraction(5, 50))
   _assert_shows(path, frames[:5])
+  # Here it hides the frames that cannot be decoded.
+  clips.write_open_gop(path)
+  clips.remux(path, folder / 'b.mp4')
+  _assert_shows(folder / 'b.mp4', frames[12:])
 
 
 def _open_gop(folder):

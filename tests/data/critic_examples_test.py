@@ -1,11 +1,13 @@
 """Training examples of a critic: frames, tokens and answers; bad clips."""
 
+import fractions
+
 from absl.testing import parameterized
 import numpy as np
 
 from lift_jax import config_lib
 from lift_jax.data import critic_examples
-from tests.data import critic_clips
+from tests.data import clips, critic_clips
 
 
 class ExampleTest(critic_clips.PipelineTest):
@@ -103,3 +105,41 @@ class ConfigTest(critic_clips.PipelineTest):
     config = config_lib.resolve(section, critic_examples.CriticDataConfig)
     self.assertEqual(config.text_buckets, (128, 256))
     self.assertAlmostEqual(config.split.fractions['train'], 0.8)
+
+  def test_skip_flagged(self):
+    """Although bad records are errors."""
+    clip = self.root / 'videos/c.mp4'
+    content = clip.read_bytes()
+    num_records = len(self.make())
+    try:
+      clips.write_open_gop(clip)
+      examples = self.make()
+      self.assertLen(examples, num_records)
+      flagged = {e.record.video for e in examples if e.clip.flags}
+      self.assertEqual(flagged, {'videos/c.mp4'})
+      rest = self.make(skip_flagged=('undecodable frames',))
+      self.assertEqual(
+        [e.record for e in rest],
+        [e.record for e in examples if not e.clip.flags],
+      )
+      self.assert_error(
+        lambda: self.make(max_undecodable=0.01), 'videos/c.mp4', 'max_undecod'
+      )
+    finally:
+      clip.write_bytes(content)
+
+  def test_edit_list(self):
+    """The prompt has positions for the frames that are shown."""
+    clip = self.root / 'videos/c.mp4'
+    content = clip.read_bytes()
+    try:
+      clips.write_encoded(clip, clips.moving_square(50, 24, 32))
+      clips.shorten_edit(clip, fractions.Fraction(5, 50))
+      example = next(e for e in self.make() if e.path == clip)
+      self.assertLen(example.selection.indices, 5)
+      decoded = critic_examples.decode_selected(
+        clip, example.clip, example.selection, critic_clips.FRAMES, 'x'
+      )
+      self.assertEqual(clips.frame_numbers(decoded.frames), list(range(5)))
+    finally:
+      clip.write_bytes(content)

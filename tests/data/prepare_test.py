@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lift_jax.data import cache as cache_lib
-from lift_jax.data import prepare
+from lift_jax.data import pipeline, prepare
 from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
 from lift_jax.runtime.shutdown import Stopped
@@ -225,6 +225,91 @@ class SkipTest(_PrepareTest):
     self.assertEqual(prepare.missing_from(cache, records, skip), [records[3]])
 
 
+class FlaggedTest(_PrepareTest):
+  @pytest.fixture(autouse=True)
+  def _flagged(self, _setting):
+    """The records, and one more whose clip is interlaced."""
+    clips.write_encoded(
+      self.folder / 'b.mp4',
+      clips.moving_square(5, 16, 32),
+      options={'flags': '+ilme+ildct', 'x264-params': 'interlaced=1'},
+    )
+    items = [{'video': 'b.mp4', 'caption': 'b', 'score': 0}]
+    self.flagged = read_alignment(self.write(items), ['b.json']).records[0]
+    self.all = [*self.records, self.flagged]
+    self.key = cache_lib.record_key(self.flagged)
+    self.skipping = self.data(skip_flagged=('interlaced',))
+
+  def test_kept(self):
+    """Its flag is in the index; the others have none."""
+    self.run_with(_Encoder(), self.all)
+    entries = self.cache().entries()
+    self.assertEqual(entries.pop(self.key).flags, ('interlaced',))
+    self.assertEqual({entry.flags for entry in entries.values()}, {()})
+
+  def test_left_out(self):
+    """Although bad records are errors; and that is final."""
+    self.run_with(_Encoder(), self.all, skip_flagged=('interlaced',))
+    cache = self.cache()
+    self.assertLen(cache.entries(), _COUNT)
+    self.assertEqual(
+      cache.skipped()[self.key].reason,
+      'b.json record 0 (b.mp4): flagged interlaced; see skip_flagged',
+    )
+    self.assertEqual(prepare.missing_from(cache, self.all, self.skipping), [])
+    self.assertLen(pipeline.join(cache, self.all, self.skipping), _COUNT)
+    # Without the rule it is encoded after all.
+    self.assertEqual(
+      prepare.missing_from(cache, self.all, self.data()), [self.flagged]
+    )
+    encoder = _Encoder()
+    self.run_with(encoder, self.all)
+    self.assertEqual(encoder.batches, [(1, 5, 16, 32, 3)])
+
+  def test_left_out_later(self):
+    """Nothing is encoded again."""
+    self.run_with(_Encoder(), self.all)
+    cache = self.cache()
+    self.assertEqual(prepare.missing_from(cache, self.all, self.skipping), [])
+    self.assertLen(pipeline.join(cache, self.all, self.skipping), _COUNT)
+    self.assertLen(pipeline.join(cache, self.all, self.data()), _COUNT + 1)
+
+  def test_undecodable(self):
+    clips.write_open_gop(self.flagged.path)
+    self.run_with(_Encoder(), [self.flagged])
+    flags = self.cache().entries()[self.key].flags
+    self.assertEqual(flags, ('undecodable frames: 2',))
+    with self.assertRaisesRegex(UserError, 'more than max_undecodable = 0.01'):
+      self.run_with(None, [self.flagged], name='b', max_undecodable=0.01)
+
+
+class FingerprintTest(_PrepareTest):
+  def test_older_cache(self):
+    """One whose frames other filters and decoders may have made."""
+    new = prepare.fingerprint(self.data())
+    old = {key: new[key] for key in ('sizes', 'max_frames', 'fps', 'resize')}
+    cache_lib.LatentCache(self.folder / 'cache', old).start()
+    with self.assertRaisesRegex(
+      UserError,
+      'is stale: decoder was None and is now .PyAV .*libswscale.*; '
+      "filter was None and is now 'bicubic'; run lift prepare",
+    ):
+      cache_lib.LatentCache(self.folder / 'cache', new)
+
+  def test_filter(self):
+    filters = {
+      policy: prepare.fingerprint(self.data(resize=policy))['filter']
+      for policy in ('crop', 'crop_bilinear', 'stretch', 'stretch_bicubic')
+    }
+    self.assertEqual(
+      filters,
+      {
+        'crop': 'bicubic', 'crop_bilinear': 'bilinear',
+        'stretch': 'bilinear', 'stretch_bicubic': 'bicubic',
+      },
+    )  # fmt: skip
+
+
 class HostsTest(_PrepareTest):
   @parameterized.parameters(2, 3)
   def test_shares(self, num_hosts):
@@ -297,6 +382,8 @@ class ConfigTest(_PrepareTest):
     ({'fps': -1.0}, 'data.fps is -1.0'),
     ({'resize': 'pad'}, "data.resize is 'pad'"),
     ({'on_bad_record': ''}, 'data.on_bad_record'),
+    ({'skip_flagged': ('VFR',)}, "skip_flagged lists 'VFR'"),
+    ({'max_undecodable': 2.0}, 'max_undecodable is 2'),
   )
   def test_data(self, changes, message):
     with self.assertRaisesRegex(UserError, message):

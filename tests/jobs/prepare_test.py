@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lift_jax.data import cache as cache_lib
+from lift_jax.data.video import decode
 from lift_jax.jobs import align, prepare
 from lift_jax.training import encoding
 from tests.data import clips
@@ -84,6 +85,11 @@ class _PrepareTest(parameterized.TestCase):
     root = self.folder / 'clips'
     shutil.copytree(self.world.root, root)
     return root
+
+  def make_interlaced(self, path: pathlib.Path) -> None:
+    frames_thw3 = decode(path, where='x').frames
+    options = {'flags': '+ilme+ildct', 'x264-params': 'interlaced=1'}
+    clips.write_encoded(path, frames_thw3, options=options)
 
   def copy_world(self) -> None:
     shutil.copytree(self.world.workdir, self.workdir)
@@ -382,6 +388,7 @@ class SkipTest(_PrepareTest):
     items[2]['score'] = 'high'
     (root / 'bad.json').write_text(json.dumps(items))
     (root / 'videos' / 'bad_0.mp4').write_text('not a video')
+    self.make_interlaced(root / 'videos' / 'wide_1.mp4')
     settings = {
       'data__root': root,
       'data__synthetic': 'bad.json',
@@ -398,6 +405,19 @@ class SkipTest(_PrepareTest):
     self.assertIn('bad.json record 8 (videos/bad_0.mp4)', second)
     self.assertIn('bad.json record 9 (videos/bad_1.mp4)', third)
     self.assertLen(jobs.records_of(self.cache), 7)
+    flagged = self.workdir / 'flagged.json'
+    self.assertTrue(
+      outcome.has_logged('1 of 7 clips are flagged: 1 interlaced; listed in')
+    )
+    self.assertEqual(
+      json.loads(flagged.read_text()), {'videos/wide_1.mp4': ['interlaced']}
+    )
+
+    # Flagged clips can be left out of what is encoded already.
+    with _no_encoder():
+      outcome = self.run_job(**settings, data__skip_flagged='interlaced')
+    self.assertTrue(outcome.has_logged('4 of 10 records were skipped'))
+    self.assertFalse(flagged.exists())
 
     with _no_encoder():
       outcome = self.run_job('align', **settings)

@@ -20,6 +20,7 @@ from lift_jax.models import critics
 from lift_jax.models.functional import functional
 from lift_jax.training import critic
 from lift_jax.training.critic_step import CriticStepConfig
+from tests.data.clips import moving_square, write_encoded
 from tests.jobs import critic_jobs, jobs, runs
 
 _NUM_CLIPS = 10
@@ -466,8 +467,17 @@ class RefuseTest(_CriticTest):
     _change(self.items, 4, video='videos/none.mp4')
     bad = critic_jobs.name_of(self.last)
     (self.root / bad).write_text('not a video')
+    flagged = critic_jobs.name_of(self.part('train')[0])
+    write_encoded(
+      self.root / flagged,
+      moving_square(5, 16, 16),
+      times=[0, 1, 2, 3, 6],
+    )
     outcome = self.train(data__on_bad_record='skip', train__steps=1)
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    listed = json.loads((self.workdir / 'flagged.json').read_text())
+    self.assertEqual(list(listed), [flagged])
+    self.assertStartsWith(listed[flagged][0], 'variable frame rate: ')
     self.assertTrue(outcome.has_logged(f'5 of {len(self.items)} records were'))
     skipped = json.loads((self.workdir / 'skipped.json').read_text())
     self.assertLen(skipped, 5)

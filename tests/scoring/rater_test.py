@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import fractions
 import json
 import logging
 import pathlib
@@ -424,6 +425,39 @@ class BadClipTest(_JobTest):
     with mock.patch.object(self, 'scorer', None):
       self.rate([self.video(self.spoil('cut'))])
     self.assertLen(self.lines(), 1)
+
+  def test_flagged(self):
+    """Rated, unless the rules leave it out: then as a bad one is."""
+    path = self.root / 'bad.mp4'
+    clips.write_encoded(
+      path,
+      clips.moving_square(9, 16, 32),
+      options={'flags': '+ilme+ildct', 'x264-params': 'interlaced=1'},
+    )
+    videos = [*self.videos(2), self.video(path, index=2)]
+    self.rate(videos)
+    flags = {line['video']: line['flags'] for line in self.lines()}
+    self.assertEqual(
+      flags, {'0.mp4': [], '1.mp4': [], 'bad.mp4': ['interlaced']}
+    )
+    self.rules = ClipRules(skip_flagged=('interlaced',))
+    journal = self.journal('skipping')
+    self.rate(videos, journal=journal)
+    lines = {line['video']: line for line in journal.read().values()}
+    self.assertEqual(
+      lines['bad.mp4']['error'],
+      'test.json record 2 (bad.mp4): flagged interlaced; see skip_flagged',
+    )
+    self.assertIn('labels', lines['1.mp4'])
+
+  def test_edit_list(self):
+    """The prompt has positions for the frames that are shown."""
+    path = self.root / 'edited.mp4'
+    clips.write_encoded(path, clips.moving_square(50, 16, 32))
+    clips.shorten_edit(path, fractions.Fraction(5, 50))
+    self.rate([self.video(path)])
+    (line,) = self.lines()
+    self.assertEqual(line['flags'], ['5 frames'])
 
   def test_states_other_frames(self):
     """The prompt would have positions for missing frames."""
