@@ -54,7 +54,6 @@ from lift_jax.data import cache as cache_lib
 from lift_jax.data import global_batch, pipeline
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.records import AlignmentRecord
-from lift_jax.models import lora
 from lift_jax.models.cogvideox import flops
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
@@ -182,9 +181,7 @@ def measure(
     partitioning.MeshConfig(), jax.local_devices()[:1]
   )
   model = functional(lambda rngs: Transformer(size.transformer, rngs=rngs))
-  setup = setup_lib.make_setup(
-    model, TRANSFORMER_RULES, lora.LORA_RULES, 'blocks', mesh
-  )
+  setup = setup_lib.make_setup(model, TRANSFORMER_RULES, 'blocks', mesh)
   next_arrays = write_cache(size, setup, folder / 'cache')
   reading = measure_reading(size, setup, next_arrays)
   *batches, last = [next_arrays() for _ in range(1 + rounds + 1)]

@@ -25,6 +25,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.model = {
     'path': '',
     'adapter': '',
+    'adapter_scale': 1.0,
+    'adapter_alpha': config_dict.placeholder(float),
+    'adapters': (),
     'compute_dtype': 'float32',
     'attention': 'auto',
     'random': tiny.video_model(),

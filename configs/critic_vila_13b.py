@@ -29,6 +29,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.model = {
     'path': '',
     'adapter': '',
+    'adapter_scale': 1.0,
+    'adapter_alpha': config_dict.placeholder(float),
+    'adapters': (),
     'template': 'vicuna_v1',
     'compute_dtype': 'bfloat16',
     'attention': 'auto',

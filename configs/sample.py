@@ -33,6 +33,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.model = {
     'path': '',
     'adapter': '',
+    'adapter_scale': 1.0,
+    'adapter_alpha': config_dict.placeholder(float),
+    'adapters': (),
     'compute_dtype': 'float32' if is_smoke else 'bfloat16',
     'attention': 'auto',
     'random': tiny.video_model() if is_smoke else None,

@@ -31,6 +31,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.model = {
     'path': '',
     'adapter': '',
+    'adapter_scale': 1.0,
+    'adapter_alpha': config_dict.placeholder(float),
+    'adapters': (),
     'template': 'vicuna_v1',
     'compute_dtype': 'float32' if is_smoke else 'bfloat16',
     'attention': 'auto',

@@ -12,7 +12,7 @@ FOLDER is one of
                                       checkpoint (the moving average if there
                                       is one), or for LoRA the adapters, a file
                                       for load_lora_weights; in both cases the
-                                      model.adapter of the run is included
+                                      adapters that it began with are included
 
 Weights keep their stored dtype, and those of a run get its train.export_dtype,
 unless --dtype is given (for a run: of the transformer or the adapters). DIR
@@ -31,6 +31,7 @@ from absl import flags
 
 from lift_jax import config_lib, partitioning
 from lift_jax.errors import UserError
+from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.models import generator_export, generator_folder
 from lift_jax.models.functional import Params
@@ -151,8 +152,9 @@ def _convert_run(
   )
   model = open_model(
     fetch_model(config.model.path or source / 'model'),
-    config.model.adapter,
+    config.model.all_adapters,
   )
+  inputs.log_adapters(model.adapters, logger)
   saved = source / 'checkpoints'
   step, fingerprint = checkpoints.latest_checkpoint(saved)
   if fingerprint['model'] != model.fingerprint('transformer'):
@@ -190,9 +192,10 @@ def _convert_run(
 
 
 def _described(model: VideoModel) -> str:
-  if model.adapter is None:
+  if not model.adapters:
     return str(model.path)
-  return f'{model.path} with the adapters {model.adapter.file.path}'
+  paths = ', '.join(str(adapter.path) for adapter in model.adapters)
+  return f'{model.path} with the adapters {paths}'
 
 
 def _frozen(setup: Setup, model: VideoModel) -> Params:

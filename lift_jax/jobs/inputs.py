@@ -1,4 +1,4 @@
-"""Inputs of several jobs: toy clips; reports of skipped and flagged records."""
+"""Inputs of several jobs: toy clips, adapters, reports of unusual records."""
 
 from collections.abc import Mapping, Sequence
 import logging
@@ -6,6 +6,7 @@ import pathlib
 
 from lift_jax.data import clip_flags
 from lift_jax.errors import UserError
+from lift_jax.models.adapters import Adapter
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json
 from lift_jax.toyworld import dataset
@@ -37,6 +38,12 @@ def toy_clips(
     dataset.write_clips(folder, num_clips, **sizes)
   distributed.barrier('the toy clips are written')
   return folder
+
+
+def log_adapters(adapters: Sequence[Adapter], logger: logging.Logger) -> None:
+  """Logs each adapter of a model, with its rank, alpha and scale."""
+  for adapter in adapters:
+    logger.info('adapter %s', adapter.describe())
 
 
 def report_skipped(

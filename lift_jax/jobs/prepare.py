@@ -32,8 +32,8 @@ from lift_jax.training import encoding
 
 def main(argv: list[str]) -> int:
   call, logger = job_flags.start(argv, AlignConfig, 'prepare')
-  records = read_records(call.config, call.workdir)
   model = open_chosen(call.config.model, call.workdir)
+  records = read_records(call.config, call.workdir)
   job_flags.write_config(call, 'prepare')
   cache = ensure_prepared(call.config, call.workdir, model, records, logger)
   entries = cache.entries().values()

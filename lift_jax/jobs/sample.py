@@ -25,6 +25,7 @@ from lift_jax.data.contact_sheet import SheetClip, write_contact_sheet
 from lift_jax.data.prompts import read_prompts
 from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.errors import UserError, listing
+from lift_jax.jobs import inputs
 from lift_jax.models.generator_config import ModelConfig, open_chosen
 from lift_jax.models.generators import VideoModel
 from lift_jax.partitioning import MeshConfig
@@ -65,8 +66,9 @@ def main(argv: list[str]) -> int:
 def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   """Runs the job."""
   config, workdir = call.config, call.workdir
-  clips = _read_clips(config, logger)
   model = open_chosen(config.model, workdir)
+  inputs.log_adapters(model.adapters, logger)
+  clips = _read_clips(config, logger)
   mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
   logger.info('sample: %s', partitioning.describe(mesh))
   generator = Generator(

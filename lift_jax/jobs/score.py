@@ -68,9 +68,8 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   """Runs the job."""
   config, workdir = call.config, call.workdir
   critic = critic_config.open_chosen(config.model, workdir)
-  folders = [critic.path]
-  if critic.adapter is not None:
-    folders.insert(0, critic.adapter.path)
+  inputs.log_adapters(critic.adapters, logger)
+  folders = [*(adapter.folder for adapter in critic.adapters), critic.path]
   questions = config.prompts.questions
   if not questions and not config.model.path:  # a random critic has none
     questions = str(critics.questions_path())
@@ -79,6 +78,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   )
   tokenizer = critic.open_tokenizer(config.model.template)
   labels = critics.label_ids(tokenizer)
+  checkpoint = critic.fingerprint  # reads the headers of all weights
   found = _read_videos(config, workdir, prompts)
   mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
   logger.info('score: %s', partitioning.describe(mesh))
@@ -86,7 +86,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   inputs.report_skipped(workdir, reasons, len(found.records), logger)
 
   fingerprint = {
-    'critic': critic.fingerprint,
+    'critic': checkpoint,
     'made_by': {
       'compute_dtype': config.model.compute_dtype,
       'template': config.model.template,

@@ -98,12 +98,13 @@ class CriticTraining(training_main.Task):
   ):
     self._call, self._logger = call, logger
     config = call.config
-    self._records = _read_records(config, call.workdir)
     self._critic = open_chosen(config.model, call.workdir)
+    inputs.log_adapters(self._critic.adapters, logger)
     self._tokenizer = self._critic.open_tokenizer(config.model.template)
     self.setup = critic_lib.make_setup(
       self._critic, config.model, config.train, config.lora, mesh
     )
+    self._records = _read_records(config, call.workdir)
     found = self._make_examples('train')
     validation = ReadResult([], [])
     if config.validation.every_steps and self._records.splits['validation']:

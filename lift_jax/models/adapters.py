@@ -1,245 +1,247 @@
-"""Published LoRA adapters (PEFT, diffusers): loading, merging, saving.
+"""LoRA adapters of a network: merging them into its weights, and writing them.
 
-W <- W + scale A B
+  W <- W + scale alpha / rank A B
+
+`adapter_files` opens them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import pathlib
-import re
 from typing import Any
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
 
-from lift_jax import errors, partitioning
-from lift_jax.models import lora
-from lift_jax.models.functional import Params, functional
+from lift_jax.models import adapter_names, lora
+from lift_jax.models.functional import Params
 from lift_jax.runtime import distributed
-from lift_jax.runtime.files import read_json, write_json
-from lift_jax.weights import (
-  conversion,
-  param_paths,
-  safetensors_files,
-)
+from lift_jax.runtime.files import json_sha256, write_json
+from lift_jax.weights import conversion, safetensors_files
 from lift_jax.weights.safetensors_files import LazyTensor
 
 
-def config_of(
-  tensors: Mapping[str, LazyTensor],
-  table: conversion.Table,
-  alpha: float | None,
-  where: str,
-) -> lora.LoRAConfig:
-  """The config of adapters, derived from the names and shapes of their tensors.
+@dataclasses.dataclass(frozen=True)
+class Update:
+  """The update of one layer, scale B A.
 
-  The targets in adapter_config.json may be a regex or module names of another
-  library and are not used.
-
-  Args:
-    tensors: of the file.
-    table: `lora.adapter_table` of the network.
-    alpha: of the file; None for a scale of 1.
-    where: how errors name the file.
-
-  Raises:
-    UserError: no tensor is of an adapter of this network, or ranks differ.
+  Attributes:
+    a: [rank, inputs].
+    b: [outputs, rank], or more rows if layers lie side by side in it.
+    first_row: of `b`, the first that belongs to this layer.
+    alpha: as stated; None if it is not.
+    scale: alpha / rank, times the strength of the adapters.
   """
-  targets, ranks = [], {}
-  for rule in table:
-    if not rule.ours.endswith('/lora_a'):
-      continue
-    regex = re.compile(
-      re.sub(r'\\{\w+\\}', r'[0-9]+', re.escape(rule.published))
-    )
-    names = [name for name in tensors if regex.fullmatch(name)]
-    for name in names:
-      if len(tensors[name].shape) != 2:
-        raise errors.UserError(
-          f'{where}: {name} has shape {list(tensors[name].shape)} and is not a '
-          'matrix; download the file again'
-        )
-    if names:
-      targets.append(re.escape(rule.ours.removesuffix('/lora_a')))
-      ranks |= {name: tensors[name].shape[0] for name in names}
-  if not targets:
-    raise errors.UserError(
-      f'{where}: none of its tensors ({errors.listing(tensors, 2)}) is an '
-      'adapter of this network; give the adapters of this model'
-    )
-  if len(set(ranks.values())) > 1:
-    raise errors.UserError(
-      f'{where}: its adapters have ranks {sorted(set(ranks.values()))}; only '
-      'one rank for all layers is supported'
-    )
-  rank = next(iter(ranks.values()))
-  return lora.LoRAConfig(rank, rank if alpha is None else alpha, tuple(targets))
 
+  a: LazyTensor
+  b: LazyTensor
+  first_row: int
+  alpha: float | None
+  scale: float
 
-def load(
-  build: Callable[[nnx.Rngs], nnx.Module],
-  config: lora.LoRAConfig,
-  table: conversion.Table,
-  tensors: Mapping[str, LazyTensor],
-  mesh: jax.sharding.Mesh,
-  where: str,
-) -> Params:
-  """Loads the adapters of a file onto a mesh, fp32.
-
-  Args:
-    build: makes the network without adapters.
-    config: from `config_of`.
-    table: `lora.adapter_table` of the network.
-    tensors: of the file.
-    mesh: all devices.
-    where: how errors name the file.
-
-  Raises:
-    UserError: missing, unexpected or wrongly shaped tensors.
-  """
-  model = functional(lora.adapted(build, config))
-  abstract, _ = param_paths.partition(model.abstract_params, lora.is_adapter)
-  names = param_paths.flatten(abstract)
-  rules = [
-    rule
-    for rule in lora.LORA_RULES
-    if any(re.fullmatch(rule[0], name) for name in names)
-  ]
-  return conversion.load(
-    tuple(rule for rule in table if rule.ours in names),
-    abstract,
-    tensors,
-    shardings=partitioning.param_shardings(rules, abstract, mesh),
-    dtype=jnp.float32,
-    where=where,
-  )
-
-
-def merge(params: Params, adapters: Params, scale: float) -> Params:
-  """Adds every adapter to its kernel; donates `params`, keeps their shardings.
-
-  Stacked kernels are updated layer by layer: the products of all adapters of a
-  language model, in fp32, would be twice its size.
-
-  Args:
-    params: of the network.
-    adapters: 'X/lora_a' and 'X/lora_b' for kernels 'X/kernel'.
-    scale: alpha / rank.
-  """
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
-  add = jax.jit(
-    _merged, static_argnums=2, donate_argnums=0, out_shardings=shardings
-  )
-  return add(params, param_paths.flatten(adapters), scale)
-
-
-def _merged(params: Params, flat: Mapping[str, jax.Array], scale: float):
-  """The computation of `merge`, with adapters by name."""
-
-  def add(kernel, a, b):
-    # The default precision of fp32 products on accelerators is lower.
-    update = jnp.matmul(a, b, precision='highest')
-    return (kernel.astype(jnp.float32) + scale * update).astype(kernel.dtype)
-
-  def one(name: str, leaf: jax.Array) -> jax.Array:
-    layer = name.removesuffix('/kernel')
-    if layer == name or f'{layer}/lora_a' not in flat:
-      return leaf
-    a, b = flat[f'{layer}/lora_a'], flat[f'{layer}/lora_b']
-    if leaf.ndim == 2:
-      return add(leaf, a, b)
-
-    def add_layer(index, stacked):
-      return stacked.at[index].set(add(stacked[index], a[index], b[index]))
-
-    return jax.lax.fori_loop(0, leaf.shape[0], add_layer, leaf)
-
-  return param_paths.map_named(one, params)
+  @property
+  def rank(self) -> int:
+    return self.a.shape[0]
 
 
 @dataclasses.dataclass(frozen=True)
-class AdapterFile:
-  """Adapters on disk, not loaded yet.
+class Adapter:
+  """Opened adapters that fit a network; their matrices are not read yet.
 
   Attributes:
     path: of the folder or file.
-    tensors: of its file.
-    alpha: the scale is alpha / rank; None for a scale of 1.
+    strength: `AdapterConfig.scale`.
+    updates: by path of a layer, and by its index among stacked layers.
   """
 
   path: pathlib.Path
-  tensors: Mapping[str, LazyTensor]
-  alpha: float | None
+  strength: float
+  updates: Mapping[str, Mapping[int, Update]]
+
+  @property
+  def folder(self) -> pathlib.Path:
+    """The folder, or that of the file."""
+    return self.path if self.path.is_dir() else self.path.parent
+
+  @functools.cached_property
+  def rank(self) -> int:
+    """The largest rank of a layer."""
+    return max(update.rank for update in self._all())
+
+  def _all(self) -> list[Update]:
+    return [
+      update for stack in self.updates.values() for update in stack.values()
+    ]
+
+  def describe(self) -> str:
+    """Path, rank, alpha and scale, for the log."""
+    updates = self._all()
+    ranks = _span([update.rank for update in updates])
+    stated = [update.alpha for update in updates if update.alpha is not None]
+    alpha = _span(stated) if stated else 'not stated (taken as the rank)'
+    total = _span([update.scale for update in updates])
+    return (
+      f'{self.path}: rank {ranks}, alpha {alpha}, scale {self.strength:g}: '
+      f'W + {total} B A in {len(updates)} layers'
+    )
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Hash of matrices and scales; see `safetensors_files.fingerprint`."""
+    tensors, scales = {}, []
+    for layer, stack in sorted(self.updates.items()):
+      for index, update in sorted(stack.items()):
+        tensors |= {half.name: half for half in (update.a, update.b)}
+        scales.append([layer, index, update.scale])
+    return json_sha256([scales, safetensors_files.fingerprint(tensors)])
+
+  def scales(self, layer: str, shape: tuple[int, ...]) -> np.ndarray:
+    """fp32 scales of the layers of a kernel: [] or [layers]."""
+    updates = self.updates.get(layer, {})
+    values = np.zeros(shape[:-2], np.float32)
+    for index, update in updates.items():
+      values[(index,) * values.ndim] = update.scale
+    return values
+
+  def factors(
+    self,
+    layer: str,
+    shape: tuple[int, ...],
+    shardings: tuple[jax.sharding.Sharding, jax.sharding.Sharding],
+  ) -> tuple[jax.Array, jax.Array]:
+    """Reads A and B of a kernel, fp32 [..., inputs, R] and [..., R, outputs].
+
+    R is `rank`; a smaller rank and missing layers are filled with zeros.
+
+    Args:
+      layer: path of the layer.
+      shape: of its kernel.
+      shardings: of the results; R must not be sharded.
+    """
+    *lead, inputs, outputs = shape
+    updates = self.updates.get(layer, {})
+
+    def read_a(update: Update, columns: range) -> np.ndarray:
+      return update.a[:, columns.start : columns.stop].T
+
+    def read_b(update: Update, rows: range) -> np.ndarray:
+      first = update.first_row
+      return update.b[first + rows.start : first + rows.stop].T
+
+    a = _stacked(updates, (*lead, inputs, self.rank), -2, read_a, shardings[0])
+    b = _stacked(updates, (*lead, self.rank, outputs), -1, read_b, shardings[1])
+    return a, b
 
 
-PEFT_PREFIX = 'base_model.model.'  # of every name in a file
+def _stacked(
+  updates: Mapping[int, Update],
+  shape: tuple[int, ...],
+  axis: int,
+  read: Callable[[Update, range], np.ndarray],
+  sharding: jax.sharding.Sharding,
+) -> jax.Array:
+  """An array of matrices; `read(update, range)` reads a part along `axis`."""
 
-# What is downloaded of adapters on the hub, of any network.
-HUB_FILES = (
-  'adapter_config.json',
-  'adapter_model*.safetensors',
-  'adapter_model.safetensors.index.json',
-  'pytorch_lora_weights.safetensors',
-  'prompts.json',
-)
+  def part(index: tuple[slice, ...] | None) -> np.ndarray:
+    assert index is not None  # as of arrays whose shape is given
+    ranges = [range(size)[cut] for size, cut in zip(shape, index, strict=True)]
+    values = np.zeros([len(one) for one in ranges], np.float32)
+    matrices = values.reshape(-1, *values.shape[-2:])
+    layers = ranges[0] if len(shape) > 2 else [0]
+    for matrix, layer in zip(matrices, layers, strict=True):
+      if layer in updates:
+        found = read(updates[layer], ranges[axis])
+        matrix[: found.shape[0], : found.shape[1]] = found
+    return values
 
-# Fields of a PEFT config and the values that `merge` supports. Other ways of
-# initialisation change the weights that the adapter is added to.
-_SUPPORTED = {
-  'peft_type': ('LORA',),
-  'use_rslora': (False,),
-  'use_dora': (False,),
-  'bias': ('none',),
-  'rank_pattern': ({},),
-  'alpha_pattern': ({},),
-  'modules_to_save': (None, []),
-  'init_lora_weights': (True, False, 'gaussian', 'eva', 'orthogonal'),
-  'layer_replication': (None,),
-  'alora_invocation_tokens': (None,),
-  'use_qalora': (False,),
-  'use_bdlora': (None,),
-  'arrow_config': (None,),
-  'kasa_config': (None,),
-  'monteclora_config': (None,),
-}
+  return jax.make_array_from_callback(shape, sharding, part)
 
 
-def open_peft(folder: str | pathlib.Path) -> AdapterFile:
-  """Opens a folder with adapter_config.json and adapter_model.safetensors.
+def _span(values: Sequence[float]) -> str:
+  """'4', or '2 to 8'."""
+  low, high = f'{min(values):g}', f'{max(values):g}'
+  return low if low == high else f'{low} to {high}'
 
-  Other files in it, such as `non_lora_trainables.bin`, are ignored.
 
-  Raises:
-    UserError: no such folder, or adapters of an unsupported type.
+def merged(
+  adapters: Sequence[Adapter], dtype: Any, name: str, leaf: jax.Array
+) -> jax.Array:
+  """A parameter with its adapters added; deletes or donates `leaf`.
+
+  The sum is fp32 and rounded once, whatever the stored type. Stacked layers are
+  updated one by one: in fp32, the kernels of a large critic would be twice its
+  size.
+
+  Args:
+    adapters: of the network; many a parameter has none.
+    dtype: of the result; None keeps the stored type, except that a kernel with
+      adapters becomes fp32.
+    name: of the parameter.
+    leaf: as stored.
   """
-  path = pathlib.Path(folder).expanduser().resolve()
-  file = path / 'adapter_config.json'
-  alpha = alpha_of(read_json(file), str(file))
-  return AdapterFile(
-    path, safetensors_files.open_tensors(path, 'adapter_model'), alpha
+  layer = name.removesuffix('/kernel')
+  found = [one for one in adapters if layer != name and layer in one.updates]
+  wanted = jnp.dtype(dtype or (jnp.float32 if found else leaf.dtype))
+  if not found and leaf.dtype == wanted:
+    return leaf
+  factors = [
+    (
+      *one.factors(layer, leaf.shape, _halves(leaf)),
+      one.scales(layer, leaf.shape),
+    )
+    for one in found
+  ]
+  add = jax.jit(
+    _added,
+    static_argnums=2,
+    donate_argnums=0 if leaf.dtype == wanted else (),
+    out_shardings=leaf.sharding,
+  )
+  result = add(leaf, factors, wanted)
+  leaf.delete()
+  return result
+
+
+def _halves(
+  kernel: jax.Array,
+) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
+  """Shardings of A and B that let each device compute its part of A B."""
+  sharding = kernel.sharding
+  if not isinstance(sharding, NamedSharding):
+    return sharding, sharding
+  axes = [*sharding.spec, *[None] * (kernel.ndim - len(sharding.spec))]
+  *lead, inputs, outputs = axes
+  return (
+    NamedSharding(sharding.mesh, P(*lead, inputs, None)),
+    NamedSharding(sharding.mesh, P(*lead, None, outputs)),
   )
 
 
-def alpha_of(config: Mapping[str, Any], where: str) -> float:
-  """The alpha of a PEFT config; checks that `merge` supports the other fields.
+def _added(leaf: jax.Array, factors: Sequence[Any], dtype: Any) -> jax.Array:
+  """The computation of `merged`; `factors` are (A, B, scale)."""
 
-  Args:
-    config: PEFT config.
-    where: how errors name it.
+  def add(kernel: jax.Array, *layer: jax.Array) -> jax.Array:
+    total = kernel.astype(jnp.float32)
+    for a, b, scale in factors:
+      # The default precision of fp32 products on accelerators is lower.
+      update = jnp.matmul(a[layer], b[layer], precision='highest')
+      total += scale[layer] * update
+    return total.astype(dtype)
 
-  Raises:
-    UserError: adapters of an unsupported type.
-  """
-  for key, values in _SUPPORTED.items():
-    if config.get(key, values[0]) not in values:
-      raise errors.UserError(
-        f'{where}: {key} = {config[key]!r} is not supported; only {values[0]!r}'
-      )
-  alpha = config.get('lora_alpha')
-  if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-    raise errors.UserError(f'{where}: lora_alpha is {alpha!r}, not a number')
-  return float(alpha)
+  if not factors or leaf.ndim == 2:
+    return add(leaf)
+  is_in_place = leaf.dtype == dtype
+
+  def add_layer(index, stacked):
+    kernel = (stacked if is_in_place else leaf)[index]
+    return stacked.at[index].set(add(kernel, index))
+
+  start = leaf if is_in_place else jnp.zeros(leaf.shape, dtype)
+  return jax.lax.fori_loop(0, leaf.shape[0], add_layer, start)
 
 
 def write_peft(
@@ -255,7 +257,7 @@ def write_peft(
     folder: created if it does not exist.
     adapters: of the network.
     config: their rank, scale and targets.
-    table: `lora.adapter_table` of the network, with `PEFT_PREFIX`.
+    table: `lora.adapter_table` of the network, with PEFT's prefix.
     dtype: of the written weights.
   """
   conversion.save(
@@ -263,7 +265,7 @@ def write_peft(
   )
   # Full names, as vision towers have a 'q_proj', too.
   modules = {
-    name.removeprefix(PEFT_PREFIX).removesuffix('.lora_A.weight')
+    name.removeprefix(adapter_names.PEFT_PREFIX).removesuffix('.lora_A.weight')
     for source in conversion.resolve(table, adapters).values()
     for name in source.names
     if name.endswith('.lora_A.weight')

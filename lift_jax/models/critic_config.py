@@ -10,6 +10,7 @@ import jax
 from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.models import critics
+from lift_jax.models.adapter_config import AdaptersConfig
 from lift_jax.models.attention import BACKENDS
 from lift_jax.models.critics import Backbone, Critic
 from lift_jax.models.functional import functional
@@ -44,15 +45,13 @@ class RandomCriticConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class CriticModelConfig:
-  """The critic of a job.
+class CriticModelConfig(AdaptersConfig):
+  """The critic of a job, and adapters for it.
 
   Attributes:
     path: folder of a published model, such as VILA-1.5, or of a critic that
       `lift train_critic` wrote, or the id of either on the hub,
       ORG/NAME[@REVISION]; '' makes a random one in the workdir.
-    adapter: folder or id of LoRA adapters for it, published by LiFT or written
-      by `lift train_critic`; '' for none.
     random: sizes of a random critic; used only if `path` is ''.
     template: prompt template, one of `Backbone.templates`. Of VILA: 'vicuna_v1'
       for 13b and 3b, 'hermes-2' for 40b.
@@ -63,7 +62,6 @@ class CriticModelConfig:
   """
 
   path: str
-  adapter: str
   random: RandomCriticConfig | None
   template: str
   compute_dtype: str
@@ -71,6 +69,7 @@ class CriticModelConfig:
   published: str = ''
 
   def __post_init__(self):
+    super().__post_init__()
     config_lib.check_choice(
       'model.compute_dtype', self.compute_dtype, ('float32', 'bfloat16')
     )
@@ -99,7 +98,7 @@ def open_chosen(config: CriticModelConfig, workdir: pathlib.Path) -> Critic:
   if config.random is not None and not config.path:
     path = workdir / 'model'
     make_random(path, backbone, config.random.sizes, config.random.seed)
-  return critics.open_critic(path, config.adapter)
+  return critics.open_critic(path, config.all_adapters)
 
 
 def declare_chosen(config: CriticModelConfig) -> Critic:
@@ -110,7 +109,7 @@ def declare_chosen(config: CriticModelConfig) -> Critic:
   """
   if config.path:
     path = critics.fetch_critic(config.path, weights=False)
-    return critics.open_critic(path, config.adapter)
+    return critics.open_critic(path, config.all_adapters)
   if config.random is not None:
     return _random_backbone(config.random).declare(config.random.sizes)
   known = {

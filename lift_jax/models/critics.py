@@ -19,6 +19,7 @@ new tokens of a sequence, D width, V vocabulary, T frames, H W height and width.
 import abc
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import importlib
 import os
 import pathlib
@@ -31,8 +32,10 @@ import numpy as np
 
 from lift_jax import config_lib, partitioning
 from lift_jax.errors import UserError
-from lift_jax.models import adapters, lora
-from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.models import adapter_files, lora
+from lift_jax.models.adapter_config import AdapterConfig
+from lift_jax.models.adapters import Adapter, merged, write_peft
+from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.runtime import distributed, hub
 from lift_jax.runtime.files import atomic_folder, read_json
 from lift_jax.weights import conversion
@@ -209,14 +212,14 @@ class Critic(abc.ABC):
   Attributes:
     path: of its folder; unused for a critic without one.
     config: sizes of its networks, a frozen dataclass of the backbone.
-    adapter: LoRA adapters to merge into the weights, or None.
+    adapters: LoRA adapters to merge into the weights.
     adapter_table: conversion table of adapters with PEFT's names.
     lora_targets: the usual `LoRAConfig.targets` of the family.
   """
 
   path: pathlib.Path
   config: Any
-  adapter: adapters.AdapterFile | None
+  adapters: tuple[Adapter, ...] = ()
 
   adapter_table: ClassVar[conversion.Table]
   lora_targets: ClassVar[tuple[str, ...]]
@@ -270,13 +273,25 @@ class Critic(abc.ABC):
   @property
   @abc.abstractmethod
   def fingerprint(self) -> str:
-    """Hash of weights, configs, tokenizer and adapter: 16 hex digits."""
+    """Hash of weights, configs, tokenizer and adapters: 16 hex digits."""
 
   @abc.abstractmethod
   def load_weights(
-    self, model: FunctionalModel, shardings: Params, dtype: Any
+    self,
+    model: FunctionalModel,
+    shardings: Params,
+    dtype: Any,
+    update: Callable[[str, jax.Array], jax.Array] | None,
   ) -> Params:
-    """Loads the weights without the adapter; arguments as in `load`."""
+    """Loads the weights without the adapters.
+
+    Args:
+      model: as in `load`.
+      shardings: likewise.
+      dtype: of all parameters; None keeps the stored types.
+      update: `update(name, array)` is kept in place of each parameter, before
+        the next one is read.
+    """
 
   @abc.abstractmethod
   def save_weights(
@@ -297,7 +312,7 @@ class Critic(abc.ABC):
   def load(
     self, model: FunctionalModel, shardings: Params, dtype: Any
   ) -> Params:
-    """Loads weights into sharded arrays and merges the adapter.
+    """Loads weights into sharded arrays and merges the adapters.
 
     Args:
       model: the network, without adapters.
@@ -307,15 +322,10 @@ class Critic(abc.ABC):
     Raises:
       UserError: unexpected or missing tensors.
     """
-    params = self.load_weights(model, shardings, dtype)
-    if self.adapter is None:
-      return params
-    mesh = jax.tree.leaves(shardings)[0].mesh
-    where = str(self.adapter.path)
-    tensors, table = self.adapter.tensors, self.adapter_table
-    config = adapters.config_of(tensors, table, self.adapter.alpha, where)
-    added = adapters.load(self.build(), config, table, tensors, mesh, where)
-    return adapters.merge(params, added, config.scale)
+    if not self.adapters:
+      return self.load_weights(model, shardings, dtype, None)
+    update = functools.partial(merged, self.adapters, dtype)
+    return self.load_weights(model, shardings, None, update)
 
   def write(self, target: pathlib.Path, params: Params, dtype: str) -> None:
     """Writes a full critic in the published format; every host must call it.
@@ -345,7 +355,7 @@ class Critic(abc.ABC):
     The folder is written under a temporary name and replaces `target`.
     """
     with atomic_folder(target) as partial:
-      adapters.write_peft(partial, params, config, self.adapter_table, dtype)
+      write_peft(partial, params, config, self.adapter_table, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,7 +383,7 @@ class Backbone:
   templates: tuple[str, ...]
   random_config: type
   published: Mapping[str, Any]
-  open: Callable[[pathlib.Path, adapters.AdapterFile | None], Critic]
+  open: Callable[[pathlib.Path], Critic]
   declare: Callable[[Any], Critic]
   write_draft: Callable[[pathlib.Path, Any, int], None]
   folders: tuple[str, ...] = ('',)
@@ -448,22 +458,27 @@ def fetch_critic(text: str | os.PathLike[str], *, weights: bool = True) -> str:
 
 
 def open_critic(
-  path: str | pathlib.Path, adapter: str | pathlib.Path = ''
+  path: str | pathlib.Path, adapters: Sequence[AdapterConfig] = ()
 ) -> Critic:
   """Opens a critic's folder and adapters for it; reads no weights.
 
   Args:
     path: of the folder.
-    adapter: path of a PEFT folder, or an id; '' for none.
+    adapters: to merge into its weights.
 
   Raises:
-    UserError: not a folder of a registered backbone, or not adapters.
+    UserError: not a folder of a registered backbone, or adapters that do not
+      fit.
   """
   path = pathlib.Path(path).expanduser().resolve()
-  adapter = hub.model_folder(adapter, adapters.HUB_FILES)
-  return backbone_of_folder(path).open(
-    path, adapters.open_peft(adapter) if adapter else None
+  critic = backbone_of_folder(path).open(path)
+  if not adapters:
+    return critic
+  sites = adapter_files.sites_of(
+    critic.adapter_table, functional(critic.build()).abstract_params, {}
   )
+  opened = tuple(adapter_files.open_adapter(one, sites) for one in adapters)
+  return dataclasses.replace(critic, adapters=opened)
 
 
 def label_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:

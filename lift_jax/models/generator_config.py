@@ -6,6 +6,7 @@ import pathlib
 from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.models import generator_folder, generators
+from lift_jax.models.adapter_config import AdaptersConfig
 from lift_jax.models.attention import BACKENDS
 from lift_jax.models.generators import (
   CONFIG_FILES,
@@ -15,16 +16,13 @@ from lift_jax.models.generators import (
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-  """The model of a job.
+class ModelConfig(AdaptersConfig):
+  """The model of a job, and adapters for its transformer.
 
   Attributes:
     path: folder of a diffusers model, or one that `lift convert` wrote, or the
       id of a diffusers model on the hub, ORG/NAME[@REVISION]; '' makes a random
       model in the workdir.
-    adapter: LoRA adapters for its transformer: a folder that `lift align`
-      exported, a PEFT folder, a file that diffusers loads, or an id; '' for
-      none.
     random: family and sizes of a random model; used only if `path` is ''.
     compute_dtype: of the transformer. Trainable parameters are always fp32.
     attention: see `models.attention`.
@@ -33,13 +31,13 @@ class ModelConfig:
   """
 
   path: str
-  adapter: str
   random: RandomModelConfig | None
   compute_dtype: str
   attention: str
   published: str = ''
 
   def __post_init__(self):
+    super().__post_init__()
     config_lib.check_choice(
       'model.compute_dtype', self.compute_dtype, ('float32', 'bfloat16')
     )
@@ -51,12 +49,12 @@ def open_chosen(config: ModelConfig, workdir: pathlib.Path) -> VideoModel:
 
   Raises:
     UserError: neither path nor sizes are given; or the folder has no model of a
-      registered family, or a random one of other sizes; or `adapter` has no
-      adapters for it.
+      registered family, or a random one of other sizes; or `adapters` are not
+      for it.
   """
   if config.path:
     path = generators.fetch_model(config.path)
-    return generators.open_model(path, config.adapter)
+    return generators.open_model(path, config.all_adapters)
   if config.random is None:
     raise UserError(
       'model.path is empty: give the folder of a text-to-video model, '
@@ -64,7 +62,7 @@ def open_chosen(config: ModelConfig, workdir: pathlib.Path) -> VideoModel:
     )
   made = workdir / 'model'
   generator_folder.make_random_model(made, config.random)
-  model = generators.open_model(made, config.adapter)
+  model = generators.open_model(made, config.all_adapters)
   _check_sizes(model, config.random)
   return model
 
@@ -77,7 +75,7 @@ def declare_chosen(config: ModelConfig) -> VideoModel:
   """
   if config.path:
     path = generators.fetch_model(config.path, weights=False)
-    return generators.open_model(path, config.adapter)
+    return generators.open_model(path, config.all_adapters)
   if config.random is not None:
     return generators.from_sizes(config.random)
   known = generators.published_sizes()

@@ -4,15 +4,18 @@ An export needs only the model at `model.path`: adapters that the run started
 from are included.
 """
 
+import functools
 import pathlib
 
 import jax
 import jax.numpy as jnp
 
-from lift_jax.models import generator_adapter, generator_folder
+from lift_jax.models import adapter_files, generator_folder
+from lift_jax.models.adapter_names import DIFFUSERS_PREFIX
+from lift_jax.models.adapters import Adapter
 from lift_jax.models.functional import Params
 from lift_jax.models.generators import VideoModel
-from lift_jax.models.lora import LoRAConfig, adapter_table
+from lift_jax.models.lora import LoRAConfig, adapter_table, shardings
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import atomic_folder
 from lift_jax.weights import conversion, param_paths
@@ -63,29 +66,44 @@ def _write_adapters(
   The scale alpha / rank is multiplied into B, as diffusers uses a scale of 1
   for files without an alpha.
   """
-  scaled = _scaled(adapters, lora.scale)
-  earlier = model.adapter
-  if earlier is not None:
-    mesh = jax.tree.leaves(adapters)[0].sharding.mesh
-    scaled = _concatenated(
-      _scaled(earlier.load(mesh), earlier.config.scale), scaled
-    )
+  trained = param_paths.map_named(
+    lambda name, leaf: lora.scale * leaf if name.endswith('/lora_b') else leaf,
+    adapters,
+  )
+  mesh = jax.tree.leaves(adapters)[0].sharding.mesh
+  earlier = (_scaled(model, adapter, mesh) for adapter in model.adapters)
   conversion.save(
-    adapter_table(
-      model.networks['transformer'].table, generator_adapter.PREFIX
-    ),
-    scaled,
+    adapter_table(model.networks['transformer'].table, DIFFUSERS_PREFIX),
+    functools.reduce(_concatenated, (*earlier, trained)),
     target,
-    generator_adapter.STEM,
+    adapter_files.STEM,
     dtype=jnp.dtype(dtype),
   )
 
 
-def _scaled(adapters: Params, scale: float) -> Params:
-  return param_paths.map_named(
-    lambda name, leaf: scale * leaf if name.endswith('/lora_b') else leaf,
-    adapters,
-  )
+def _scaled(
+  model: VideoModel, adapter: Adapter, mesh: jax.sharding.Mesh
+) -> Params:
+  """The matrices of earlier adapters by name, with their scales in B."""
+  params = param_paths.flatten(model.declare('transformer').abstract_params)
+  shapes = {layer: params[f'{layer}/kernel'].shape for layer in adapter.updates}
+  abstract = {}
+  for layer, (*lead, inputs, outputs) in shapes.items():
+    for half, sizes in (
+      ('lora_a', (inputs, adapter.rank)),
+      ('lora_b', (adapter.rank, outputs)),
+    ):
+      abstract[f'{layer}/{half}'] = jax.ShapeDtypeStruct(
+        (*lead, *sizes), jnp.float32
+      )
+  places = shardings(abstract, mesh)
+  result = {}
+  for layer, shape in shapes.items():
+    names = f'{layer}/lora_a', f'{layer}/lora_b'
+    a, b = adapter.factors(layer, shape, (places[names[0]], places[names[1]]))
+    scale = adapter.scales(layer, shape)[..., None, None]
+    result |= dict(zip(names, (a, scale * b), strict=True))
+  return result
 
 
 def _concatenated(first: Params, second: Params) -> Params:
@@ -114,8 +132,8 @@ def _concatenated(first: Params, second: Params) -> Params:
     return {name: one(name) for name in like}
 
   # The rank axis is not sharded.
-  shardings = {name: leaf.sharding for name, leaf in like.items()}
-  return jax.jit(concatenate, out_shardings=shardings)(both)
+  places = {name: leaf.sharding for name, leaf in like.items()}
+  return jax.jit(concatenate, out_shardings=places)(both)
 
 
 def copy_rest(model: VideoModel, target: pathlib.Path) -> None:

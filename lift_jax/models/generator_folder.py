@@ -113,7 +113,7 @@ def write_orbax(
   Raises:
     UserError: see `VideoModel.load`.
   """
-  assert model.adapter is None, 'the fingerprint would not be of these weights'
+  assert not model.adapters, 'the fingerprint would not be of these weights'
   cast = None if dtype is None else jnp.dtype(dtype)
   params = _load_spread(model, network, cast)
   checkpoints.save_params(target / network / PARAMS, params)
@@ -141,7 +141,7 @@ def write_published(
   Raises:
     UserError: see `VideoModel.load`.
   """
-  assert network != 'transformer' or model.adapter is None
+  assert network != 'transformer' or not model.adapters
   if model.is_orbax(network) or dtype is not None:
     params = _load_spread(model, network)
     save_network(model, network, params, target, dtype)

@@ -11,6 +11,7 @@ height and width  S text tokens  D embedding width
 import abc
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import importlib
 import os
 import pathlib
@@ -23,9 +24,10 @@ import numpy as np
 from lift_jax import config_lib, partitioning
 from lift_jax.diffusion.schedule import Schedule
 from lift_jax.errors import UserError
-from lift_jax.models import adapters, generator_adapter
+from lift_jax.models import adapter_files, lora
+from lift_jax.models.adapter_config import AdapterConfig
+from lift_jax.models.adapters import Adapter, merged
 from lift_jax.models.functional import FunctionalModel, Params, functional
-from lift_jax.models.generator_adapter import TransformerAdapter
 from lift_jax.runtime import hub
 from lift_jax.runtime.files import folder_sha256, json_sha256, read_json
 from lift_jax.weights import checkpoints, conversion, safetensors_files
@@ -90,6 +92,8 @@ class NetworkSpec:
     aliases: (other name, name) of tensors that may be stored under both names.
     ignored: regular expressions of published tensors that it does not need.
     computed: published tensors that follow from the config.
+    adapter_aliases: other names of linear layers in adapters; see
+      `adapter_files.sites_of`.
   """
 
   build: Callable[..., nnx.Module]
@@ -99,6 +103,9 @@ class NetworkSpec:
   aliases: tuple[tuple[str, str], ...] = ()
   ignored: tuple[str, ...] = ()
   computed: conversion.Computed = dataclasses.field(default_factory=dict)
+  adapter_aliases: Mapping[str, tuple[str, ...]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +217,7 @@ class VideoModel(abc.ABC):
     vae: config.
     text_encoder: config.
     schedule: noise schedule, with prediction target and samplers.
-    adapter: LoRA adapters to merge into the transformer, or None.
+    adapters: LoRA adapters to merge into the transformer.
   """
 
   family: ClassVar[str]
@@ -225,7 +232,7 @@ class VideoModel(abc.ABC):
   vae: Any
   text_encoder: Any
   schedule: Schedule
-  adapter: TransformerAdapter | None = None
+  adapters: tuple[Adapter, ...] = ()
 
   @property
   @abc.abstractmethod
@@ -310,18 +317,14 @@ class VideoModel(abc.ABC):
     Raises:
       UserError: unexpected or missing tensors.
     """
-    if self.adapter is None or network != 'transformer':
-      return self._load_stored(network, model, shardings, dtype)
-    params = self._load_stored(network, model, shardings, None)
-    return self.adapter.merged(params, dtype)
-
-  def _load_stored(
-    self, network: str, model: FunctionalModel, shardings, dtype
-  ) -> Params:
+    update = None
+    if self.adapters and network == 'transformer':
+      update = functools.partial(merged, self.adapters, dtype)
+      dtype = None  # rounded after the sum
     folder = self.path / network
     if self.is_orbax(network):
       return checkpoints.load_params(
-        folder / PARAMS, model.abstract_params, shardings, dtype
+        folder / PARAMS, model.abstract_params, shardings, dtype, update
       )
     published = self.networks[network]
     return conversion.load(
@@ -330,6 +333,7 @@ class VideoModel(abc.ABC):
       self.tensors(network),
       shardings=shardings,
       dtype=dtype,
+      update=update,
       aliases=published.aliases,
       ignored=published.ignored,
       computed=published.computed,
@@ -356,8 +360,8 @@ class VideoModel(abc.ABC):
       return folder_sha256(folder)
     config = dataclasses.asdict(getattr(self, part))
     parts = [config, self.weights_fingerprint(part)]
-    if part == 'transformer' and self.adapter is not None:
-      parts.append(self.adapter.fingerprint())
+    if part == 'transformer':
+      parts += [adapter.fingerprint for adapter in self.adapters]
     return json_sha256(parts, sort_keys=True)
 
   def weights_fingerprint(self, network: str, dtype=None) -> str:
@@ -434,19 +438,19 @@ def fetch_model(text: str | os.PathLike[str], *, weights: bool = True) -> str:
 
 
 def open_model(
-  path: str | pathlib.Path, adapter: str | pathlib.Path = ''
+  path: str | pathlib.Path, adapters: Sequence[AdapterConfig] = ()
 ) -> VideoModel:
   """Opens a model folder and its adapters; reads configs and headers only.
 
   Args:
     path: of the folder.
-    adapter: see `generator_adapter.open_adapter`, or an id; '' for none.
+    adapters: to merge into the transformer.
 
   Raises:
     UserError: not a folder of a registered family, or adapters that do not fit.
   """
   path = pathlib.Path(path).expanduser().resolve()
-  if not (path / INDEX).exists() and generator_adapter.holds_adapters(path):
+  if not (path / INDEX).exists() and adapter_files.holds_adapters(path):
     raise UserError(
       f'{path}: contains LoRA adapters and no model; give it as model.adapter, '
       'and their base model as model.path'
@@ -464,17 +468,16 @@ def open_model(
   except UserError as error:
     raise UserError(f'{path}: {error}') from None
   model = family(path, index, **configs)
-  if not adapter:
+  if not adapters:
     return model
   transformer = model.networks['transformer']
-  return dataclasses.replace(
-    model,
-    adapter=generator_adapter.open_adapter(
-      hub.model_folder(adapter, adapters.HUB_FILES),
-      lambda rngs: transformer.build(rngs=rngs),
-      transformer.table,
-    ),
+  sites = adapter_files.sites_of(
+    lora.adapter_table(transformer.table),
+    model.declare('transformer').abstract_params,
+    transformer.adapter_aliases,
   )
+  opened = tuple(adapter_files.open_adapter(one, sites) for one in adapters)
+  return dataclasses.replace(model, adapters=opened)
 
 
 def _family_of(

@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.weights import conversion
+from lift_jax.models.functional import Params
+from lift_jax.weights import conversion, param_paths
 
 # Sharding of adapters in stacked blocks, whose parameters have a leading layer
 # axis, and of adapters outside of them.
-LORA_RULES = (
+_RULES = (
   (r'(.*/)?blocks/.*/lora_a', P(None, 'fsdp', None)),
   (r'(.*/)?blocks/.*/lora_b', P(None, None, 'fsdp')),
   (r'(?!(.*/)?blocks/).*/lora_a', P('fsdp', None)),
@@ -154,6 +156,23 @@ def adapter_table(
         ),
       ]
   return tuple(rules)
+
+
+def shardings(adapters: Params, mesh: jax.sharding.Mesh) -> Params:
+  """The sharding of every adapter.
+
+  Args:
+    adapters: nested dict of arrays or shapes; not every network has adapters in
+      stacked blocks and outside of them.
+    mesh: all devices.
+  """
+  names = param_paths.flatten(adapters)
+  rules = [
+    rule
+    for rule in _RULES
+    if any(re.fullmatch(rule[0], name) for name in names)
+  ]
+  return partitioning.param_shardings(rules, adapters, mesh)
 
 
 def is_adapter(name: str) -> bool:

@@ -49,9 +49,7 @@ def make_setup(
 
   if trainable == 'lora':
     build = lora.adapted(build, lora_config)
-  return setup_lib.make_setup(
-    functional(build), network.rules, lora.LORA_RULES, trainable, mesh
-  )
+  return setup_lib.make_setup(functional(build), network.rules, trainable, mesh)
 
 
 def load_base(

@@ -53,23 +53,17 @@ def make_setup(
     attention_backend=config.attention,
   )
   if train.trainable == 'lora':
-    if critic.adapter is not None:
+    if critic.adapters:
       # The export would lack the adapters that the new ones build upon.
       raise UserError(
-        f'model.adapter is {critic.adapter.path}: new adapters cannot be '
+        f'model.adapter is {critic.adapters[0].path}: new adapters cannot be '
         "trained on top of others; set train.trainable to 'all', or "
         "model.adapter to ''"
       )
     build = lora.adapted(build, lora_config)
   model = functional(build)
   _check_published(critic, model.abstract_params)
-  return setup_lib.make_setup(
-    model,
-    critic.rules,
-    lora.LORA_RULES,
-    train.trainable,
-    mesh,
-  )
+  return setup_lib.make_setup(model, critic.rules, train.trainable, mesh)
 
 
 def _check_published(critic: Critic, abstract_params: Params) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import dataclasses
 import math
-import re
 from typing import Any
 
 import jax
@@ -66,7 +65,6 @@ class Setup:
 def make_setup(
   model: FunctionalModel,
   rules: partitioning.Rules,
-  adapter_rules: partitioning.Rules,
   trainable: str,
   mesh: jax.sharding.Mesh,
 ) -> Setup:
@@ -75,8 +73,6 @@ def make_setup(
   Args:
     model: the network, with adapters or without.
     rules: for the parameters without adapters; all must match.
-    adapter_rules: for adapters; rules that match none are ignored, as not every
-      layer has adapters.
     trainable: a key of `IS_TRAINABLE`.
     mesh: all devices.
 
@@ -86,15 +82,7 @@ def make_setup(
   adapters, base = param_paths.partition(model.abstract_params, lora.is_adapter)
   shardings = partitioning.param_shardings(rules, base, mesh)
   if adapters:
-    names = param_paths.flatten(adapters)
-    used = [
-      rule
-      for rule in adapter_rules
-      if any(re.fullmatch(rule[0], name) for name in names)
-    ]
-    shardings = param_paths.merge(
-      shardings, partitioning.param_shardings(used, adapters, mesh)
-    )
+    shardings = param_paths.merge(shardings, lora.shardings(adapters, mesh))
   return Setup(model, mesh, shardings, trainable)
 
 

@@ -5,6 +5,7 @@ the state of the data iterator and the fingerprint of the run. Orbax writes to a
 temporary name and renames, so that a step is either complete or absent.
 """
 
+from collections.abc import Callable
 import contextlib
 import dataclasses
 import pathlib
@@ -77,9 +78,21 @@ def save_params(path: pathlib.Path, params: Any) -> None:
 
 
 def load_params(
-  path: pathlib.Path, abstract_params: Any, shardings: Any, dtype: Any = None
+  path: pathlib.Path,
+  abstract_params: Any,
+  shardings: Any,
+  dtype: Any = None,
+  update: Callable[[str, jax.Array], jax.Array] | None = None,
 ) -> Any:
   """Reads what `save_params` wrote; each host reads its own shards.
+
+  Args:
+    path: of the parameters.
+    abstract_params: nested dict of anything with a `shape`.
+    shardings: nested dict like it; None for one device.
+    dtype: of all parameters; None keeps the stored types.
+    update: `update(name, array)` is kept in place of each array; the arrays are
+      then read one by one.
 
   Raises:
     UserError: the parameters are of another model, or damaged.
@@ -99,9 +112,31 @@ def load_params(
         lambda name, leaf: jax.ShapeDtypeStruct(leaf.shape, types[name].dtype),
         abstract_params,
       )
-    return checkpointer.restore(
-      path, _targets(abstract_params, shardings, dtype)
+    targets = _targets(abstract_params, shardings, dtype)
+    if update is None:
+      return checkpointer.restore(path, targets)
+  return param_paths.map_named(
+    lambda name, target: update(name, _load_one(path, name, targets)), targets
+  )
+
+
+def _load_one(path: pathlib.Path, name: str, targets: Any) -> jax.Array:
+  """Reads one parameter of those that `save_params` wrote."""
+  item, _ = param_paths.partition(targets, lambda other: other == name)
+  with (
+    _one_line(f'{path} cannot be read', 'convert the model again'),
+    ocp.PyTreeCheckpointer() as checkpointer,
+  ):
+    restored = checkpointer.restore(
+      path,
+      ocp.args.PyTreeRestore(
+        item=item,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+        partial_restore=True,
+      ),
     )
+  (array,) = jax.tree.leaves(restored)
+  return array
 
 
 def _open_run(folder: pathlib.Path) -> ocp.CheckpointManager:

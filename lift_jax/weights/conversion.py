@@ -335,6 +335,7 @@ def load(
   *,
   shardings: Any = None,
   dtype: Any = None,
+  update: Callable[[str, jax.Array], jax.Array] | None = None,
   aliases: Sequence[tuple[str, str]] = (),
   ignored: Sequence[str] = (),
   computed: Computed = MappingProxyType({}),
@@ -351,7 +352,9 @@ def load(
     tensors: from `safetensors_files.open_tensors`.
     shardings: nested dict like the parameters; None puts them on the default
       device.
-    dtype: of the parameters; None keeps the stored ones.
+    dtype: of floating-point parameters; None keeps the stored ones.
+    update: `update(name, array)` is kept in place of each array, before the
+      next one is read.
     aliases: (other name, name in the table) of tensors that a publisher may
       store under either name, or under both.
     ignored: regular expressions, matched in full, of published tensors that
@@ -371,6 +374,10 @@ def load(
   by_name = None if shardings is None else param_paths.flatten(shardings)
 
   def build(name, leaf):
+    array = read_parameter(name, leaf)
+    return array if update is None else update(name, array)
+
+  def read_parameter(name, leaf):
     source, shape = sources[name], tuple(leaf.shape)
     stored = [tensors[published].dtype for published in source.names]
     kept = _choose_dtype(stored, dtype)

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from lift_jax.errors import UserError
 from lift_jax.models import generator_config, generator_folder, generators
+from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.runtime import hub
 from tests import hub_server
 from tests.jobs import jobs, sample_jobs
@@ -111,8 +112,8 @@ def test_adapter(server, model, tmp_path):
     **{'optimizer.pt': b'a pickle', 'step-10/adapter_model.safetensors': b''},
   )
   ours = generator_config.open_chosen(choice(adapter='org/adapter'), tmp_path)
-  theirs = generators.open_model(model, folder)
-  assert ours.adapter.fingerprint() == theirs.adapter.fingerprint()
+  theirs = generators.open_model(model, [AdapterConfig(str(folder))])
+  assert ours.adapters[0].fingerprint == theirs.adapters[0].fingerprint
   found = set(server.downloads())
   assert 'pytorch_lora_weights.safetensors' in found
   assert not found & {'optimizer.pt', 'step-10/adapter_model.safetensors'}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.generators import open_model
 from tests.jobs import jobs, runs, sample_jobs
 from tests.models.tiny_family import Tiny, registered  # noqa: F401
@@ -164,8 +165,8 @@ def test_adapters(world):
   world.align('more', model__adapter=adapter, **settings)
   network = open_model(model).declare('transformer')
   plain, adapted = (
-    open_model(model, path).load('transformer', network, None)
-    for path in ('', adapter)
+    open_model(model, adapters).load('transformer', network, None)
+    for adapters in ((), (AdapterConfig(str(adapter)),))
   )
   assert (plain['blocks']['qkv']['kernel'] !=
           adapted['blocks']['qkv']['kernel']).any()  # fmt: skip

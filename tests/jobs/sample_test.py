@@ -302,6 +302,9 @@ class AdapterTest(_SampleTest):
     folder = self.write_adapters()
     outcome = self.sample(model__adapter=folder)
     self.assert_ended(outcome)
+    self.assertTrue(
+      outcome.has_logged(f'adapter {folder}: rank 2, alpha not stated')
+    )
     for ours, base in zip(
       lines_of(self.workdir), lines_of(self.undisturbed), strict=True
     ):

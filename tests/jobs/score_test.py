@@ -20,6 +20,7 @@ from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
 from lift_jax.evaluation.scores import read_scores
 from lift_jax.models import lora
+from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.critics import open_critic
 from lift_jax.models.functional import functional
 from lift_jax.runtime.journal import Journal
@@ -501,11 +502,12 @@ class HubTest(_ScoreTest):
     (adapter / 'non_lora_trainables.bin').write_bytes(b'a pickle')
     self.server.add_folder('models/org/adapter', adapter)
     ours, theirs = (
-      open_critic(self.world.critic, one) for one in ('org/adapter', adapter)
+      open_critic(self.world.critic, [AdapterConfig(str(one))])
+      for one in ('org/adapter', adapter)
     )
     self.assertEqual(ours.fingerprint, theirs.fingerprint)
     self.assertEqual(
-      {path.name for path in ours.adapter.path.iterdir()},
+      {path.name for path in ours.adapters[0].folder.iterdir()},
       {'adapter_config.json', 'adapter_model.safetensors', 'prompts.json'},
     )
 
@@ -526,7 +528,11 @@ class PromptsTest(_ScoreTest):
     """It was trained last, and the critic with it is another one."""
     others = feedback.QUESTIONS
     adapter = self.write_adapter(others, 'vicuna_v1')
-    self.assert_ended(self.score(model__adapter=adapter, **LESS))
+    outcome = self.score(model__adapter=adapter, **LESS)
+    self.assert_ended(outcome)
+    self.assertTrue(
+      outcome.has_logged(f'adapter {adapter}: rank 2, alpha 2, scale 1: W + 1')
+    )
     for line, there in zip(
       lines_of(self.workdir), lines_of(self.world.undisturbed), strict=True
     ):

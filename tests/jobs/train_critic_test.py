@@ -17,6 +17,7 @@ from lift_jax import partitioning
 from lift_jax.data import critic_prompts, splits
 from lift_jax.data.hra import DIMENSIONS, read_hra
 from lift_jax.models import critics
+from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.functional import functional
 from lift_jax.training import critic
 from lift_jax.training.critic_step import CriticStepConfig
@@ -197,7 +198,7 @@ class WholeTest(_CriticTest):
     """Opens again, is not what it began with, and knows its questions."""
     base, export = self.whole['all'] / 'model', self.whole[trainable] / 'export'
     if trainable == 'lora':
-      critic = critics.open_critic(base, export)
+      critic = critics.open_critic(base, [AdapterConfig(str(export))])
       folders = [export, base]
     else:
       critic = critics.open_critic(export)

@@ -75,7 +75,7 @@ def test_folder_without_adapters(workdir, path):
   wanted = dataclasses.replace(
     CHOICE, path=str(workdir / path) if path else '', adapter=str(workdir)
   )
-  with pytest.raises(UserError, match=r'adapter_config\.json: no such file'):
+  with pytest.raises(UserError, match='nor adapter_config.json; give a'):
     critic_config.open_chosen(wanted, workdir)
 
 

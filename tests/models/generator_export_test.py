@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from lift_jax import partitioning
+from lift_jax.models.adapter_config import AdapterConfig
+from lift_jax.models.adapter_files import STEM
+from lift_jax.models.adapter_names import DIFFUSERS_PREFIX
 from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
-from lift_jax.models.generator_adapter import PREFIX, STEM
 from lift_jax.models.generator_config import ModelConfig
 from lift_jax.models.generator_export import write
 from lift_jax.models.generators import open_model
@@ -124,8 +126,10 @@ def test_adapters_on_top_of_others(model, tmp_path):
   (tmp_path / 'scaled').mkdir()
   file = tmp_path / 'scaled' / f'{STEM}.safetensors'
   safetensors_torch.save_file(tensors, file)
-  below = open_model(model.path, tmp_path / 'scaled')
-  assert below.adapter.config.scale == 2
+  # Twice, each at half its strength.
+  half = AdapterConfig(str(tmp_path / 'scaled'), scale=0.5)
+  below = open_model(model.path, [half, half])
+  assert 'scale 0.5: W + 1 B A' in below.adapters[0].describe()
   others = LoRAConfig(
     rank=4, alpha=2.0, targets=('blocks/attn/to_[qv]', 'proj_out')
   )
@@ -142,18 +146,18 @@ def test_adapters_on_top_of_others(model, tmp_path):
   assert scaled_error(after_one, after_both) > 0.03
 
   # We can open it, too.
-  again = open_model(model.path, both)
+  again = open_model(model.path, [AdapterConfig(str(both))])
   network = again.declare('transformer')
   ours = jax.jit(network)(again.load('transformer', network, None), *inputs())
   assert scaled_error(ours, after_both) < TOLERANCE
-  assert again.adapter.config.rank == ADAPTERS.rank + others.rank
+  assert again.adapters[0].rank == 2 * ADAPTERS.rank + others.rank
 
 
 def test_full_model_on_top_of_adapters(model, tmp_path):
   _, trained, frozen = setup_of(model, 'lora')
   trained = changed(trained, 0.3)
   write(model, tmp_path / 'x', trained, frozen, ADAPTERS, 'float32')
-  below = open_model(model.path, tmp_path / 'x')
+  below = open_model(model.path, [AdapterConfig(str(tmp_path / 'x'))])
   setup, trained, frozen = setup_of(below, 'blocks')
   target = tmp_path / 'export'
   write(below, target, trained, frozen, None, 'float32')
@@ -176,7 +180,7 @@ def test_dtype_and_replaced_target(model, tmp_path):
     tensors = safetensors_torch.load_file(file)
     assert {tensor.dtype for tensor in tensors.values()} == {dtype}
   sources = conversion.resolve(
-    adapter_table(TRANSFORMER_TABLE, PREFIX), trained
+    adapter_table(TRANSFORMER_TABLE, DIFFUSERS_PREFIX), trained
   )
   names = {name for source in sources.values() for name in source.names}
   # Two linear layers of attention, two after it, one before; A and B.

@@ -16,7 +16,6 @@ import dataclasses
 import json
 import pathlib
 import re
-from typing import Any
 
 from flax import nnx
 import jax
@@ -25,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from lift_jax.errors import UserError
-from lift_jax.models import adapters, critics, lora
+from lift_jax.models import critics, lora
+from lift_jax.models.adapter_names import PEFT_PREFIX
 from lift_jax.models.critic_config import RandomCriticConfig
 from lift_jax.models.linear import Linear
 from lift_jax.runtime.files import folder_sha256, read_json, write_json
@@ -200,7 +200,7 @@ class TinyNetwork(nnx.Module):
 class TinyCritic(critics.Critic):
   frames = TinyFrames()
   rules = ((r'.*', jax.P()),)
-  adapter_table = lora.adapter_table(TABLE, adapters.PEFT_PREFIX)
+  adapter_table = lora.adapter_table(TABLE, PEFT_PREFIX)
   lora_targets = ('mix',)
 
   def build(self, **options):
@@ -227,17 +227,17 @@ class TinyCritic(critics.Critic):
   @property
   def fingerprint(self):
     parts = [folder_sha256(self.path)]
-    if self.adapter is not None:
-      parts.append(safetensors_files.fingerprint(self.adapter.tensors))
+    parts += [adapter.fingerprint for adapter in self.adapters]
     return '+'.join(parts)
 
-  def load_weights(self, model, shardings, dtype):
+  def load_weights(self, model, shardings, dtype, update):
     return conversion.load(
       TABLE,
       model.abstract_params,
       safetensors_files.open_tensors(self.path, 'model'),
       shardings=shardings,
       dtype=dtype,
+      update=update,
       where=str(self.path),
     )
 
@@ -250,11 +250,9 @@ class TinyCritic(critics.Critic):
       (target / name).write_bytes((self.path / name).read_bytes())
 
 
-def open_tiny(path: pathlib.Path, adapter: Any) -> TinyCritic:
+def open_tiny(path: pathlib.Path) -> TinyCritic:
   values = read_json(path / 'config.json')
-  return TinyCritic(
-    path, TinyConfig(values['width'], values['vocab_size']), adapter
-  )
+  return TinyCritic(path, TinyConfig(values['width'], values['vocab_size']))
 
 
 def write_draft(path: pathlib.Path, config: TinyConfig, seed: int) -> None:
@@ -270,6 +268,6 @@ BACKBONE = critics.Backbone(
   random_config=RandomTinyConfig,
   published={'Tiny-1k': TinyConfig(16, len(vocabulary()))},
   open=open_tiny,
-  declare=lambda config: TinyCritic(pathlib.Path(), config, None),
+  declare=lambda config: TinyCritic(pathlib.Path(), config),
   write_draft=write_draft,
 )

@@ -57,9 +57,7 @@ def run_step(
   mesh = mesh or partitioning.make_mesh(
     partitioning.MeshConfig(), jax.devices()[:1]
   )
-  setup = setup_lib.make_setup(
-    model, sharding.rules(CONFIG), lora.LORA_RULES, trainable, mesh
-  )
+  setup = setup_lib.make_setup(model, sharding.rules(CONFIG), trainable, mesh)
   params = jax.device_put(params_of(trainable), setup.shardings)
   first, frozen = setup.split(params)
   step = jax.jit(critic_step.make_critic_step(model, tx, config))

@@ -13,7 +13,8 @@ from lift_jax.data.critic_records import SplitConfig
 from lift_jax.data.hra import HRARecord
 from lift_jax.data.video import ClipInfo
 from lift_jax.errors import UserError
-from lift_jax.models import adapters, critics
+from lift_jax.models import critics
+from lift_jax.models.adapters import Adapter
 from lift_jax.models.critic_config import CriticModelConfig
 from lift_jax.models.lora import LoRAConfig, is_adapter
 from lift_jax.models.vila import flops
@@ -70,12 +71,12 @@ DATA = CriticDataConfig(
 )
 
 
-def setup_of(config, trainable='lora', lora=LORA, adapter=None, **axes):
+def setup_of(config, trainable='lora', lora=LORA, adapters=(), **axes):
   mesh = partitioning.make_mesh(
     partitioning.MeshConfig(**{'fsdp': 1} | axes) if axes
     else partitioning.MeshConfig()
   )  # fmt: skip
-  folder = VilaCritic(pathlib.Path('critic'), config, adapter)
+  folder = VilaCritic(pathlib.Path('critic'), config, adapters)
   train = dataclasses.replace(TRAIN, trainable=trainable)
   return critic.make_setup(folder, MODEL, train, lora, mesh)
 
@@ -123,7 +124,7 @@ def test_layout_of_adapters():
       'language model',
     ),
     (
-      {'adapter': adapters.AdapterFile(pathlib.Path('liftA'), {}, 8.0)},
+      {'adapters': (Adapter(pathlib.Path('liftA'), 1.0, {}),)},
       'model.adapter is liftA: new adapters cannot be trained on top',
     ),
   ],
@@ -134,8 +135,8 @@ def test_what_cannot_train(changes, message):
 
 
 def test_adapters_may_be_added_and_all_trained():
-  adapter = adapters.AdapterFile(pathlib.Path('liftA'), {}, 8.0)
-  assert setup_of(CONFIG, 'all', adapter=adapter).trainable == 'all'
+  adapter = Adapter(pathlib.Path('liftA'), 1.0, {})
+  assert setup_of(CONFIG, 'all', adapters=(adapter,)).trainable == 'all'
 
 
 def test_step_flops():
@@ -151,7 +152,7 @@ def test_step_flops():
     segment_ids=None,
     weight=None,
   )
-  vila = VilaCritic(pathlib.Path(), VILA_1_5_13B, None)
+  vila = VilaCritic(pathlib.Path(), VILA_1_5_13B)
 
   def training(trainable):
     return critic.step_flops(vila, trainable, batch, num_answer) / 2

@@ -1,5 +1,6 @@
 """Conversion table of CogVideoX transformer weights (diffusers layout)."""
 
+from collections.abc import Mapping
 import functools
 
 import numpy as np
@@ -37,6 +38,21 @@ TRANSFORMER_TABLE: Table = (
   *norm('norm_out.norm', 'norm_out/norm'),
   *linear('proj_out', 'proj_out'),
 )
+
+_BLOCK = 'transformer_blocks.{i}'
+_QKV = tuple(f'{_BLOCK}.attn1.to_{name}' for name in 'qkv')
+
+# Layers of adapters under other names: those of SAT, in which the authors of
+# CogVideoX train (tools/convert_weight_sat2hf.py in
+# https://github.com/zai-org/CogVideo), and of `fuse_qkv_projections` in
+# diffusers. The rows of q, k and v follow each other.
+TRANSFORMER_ADAPTER_ALIASES: Mapping[str, tuple[str, ...]] = {
+  'layers.{i}.attention.query_key_value': _QKV,
+  'layers.{i}.attention.dense': (f'{_BLOCK}.attn1.to_out.0',),
+  'layers.{i}.mlp.dense_h_to_4h': (f'{_BLOCK}.ff.net.0.proj',),
+  'layers.{i}.mlp.dense_4h_to_h': (f'{_BLOCK}.ff.net.2',),
+  f'{_BLOCK}.attn1.to_qkv': _QKV,
+}
 
 
 def computed_tensors(config: TransformerConfig) -> Computed:

@@ -11,6 +11,7 @@ from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.models import generators
 from lift_jax.models.cogvideox.config import COGVIDEOX_5B, TransformerConfig
 from lift_jax.models.cogvideox.convert import (
+  TRANSFORMER_ADAPTER_ALIASES,
   TRANSFORMER_TABLE,
   computed_tensors,
 )
@@ -91,6 +92,7 @@ class CogVideoX(VideoModel):
         TRANSFORMER_TABLE,
         TRANSFORMER_RULES,
         computed=computed_tensors(self.transformer),
+        adapter_aliases=TRANSFORMER_ADAPTER_ALIASES,
       ),
       'vae': NetworkSpec(
         functools.partial(VAE, self.vae),

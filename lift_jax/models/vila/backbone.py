@@ -14,7 +14,8 @@ import numpy as np
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.models import adapters, critics, lora
+from lift_jax.models import critics, lora
+from lift_jax.models.adapter_names import PEFT_PREFIX
 from lift_jax.models.critics import ClipMetadata, FrameSelection
 from lift_jax.models.frames import evenly_spaced_frames, resize_bicubic
 from lift_jax.models.functional import FunctionalModel, Params
@@ -28,14 +29,13 @@ from lift_jax.models.vila.config import (
 )
 from lift_jax.models.vila.model import Vila
 from lift_jax.models.vila.tokenizer import PromptTokenizer
-from lift_jax.weights import safetensors_files
 
 # Adapters of the language model, with our names within the full critic.
 ADAPTER_TABLE = lora.adapter_table(
   tuple(
     dataclasses.replace(rule, ours=f'llm/{rule.ours}') for rule in LLAMA_TABLE
   ),
-  prefix=f'{adapters.PEFT_PREFIX}llm.',
+  prefix=f'{PEFT_PREFIX}llm.',
 )
 
 
@@ -130,15 +130,19 @@ class VilaCritic(critics.Critic):
   @functools.cached_property
   def fingerprint(self) -> str:
     parts = [repr(self.config), *folder.file_hashes(self.path)]
-    if self.adapter is not None:
-      parts.append(str(self.adapter.alpha))
-      parts.append(safetensors_files.fingerprint(self.adapter.tensors))
+    parts += [adapter.fingerprint for adapter in self.adapters]
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
 
   def load_weights(
-    self, model: FunctionalModel, shardings: Params, dtype: Any
+    self,
+    model: FunctionalModel,
+    shardings: Params,
+    dtype: Any,
+    update: Callable[[str, jax.Array], jax.Array] | None,
   ) -> Params:
-    return folder.load_weights(self.path, self.config, model, shardings, dtype)
+    return folder.load_weights(
+      self.path, self.config, model, shardings, dtype, update
+    )
 
   def save_weights(
     self, target: pathlib.Path, params: Params, dtype: str | None
@@ -155,10 +159,8 @@ BACKBONE = critics.Backbone(
   templates=tuple(prompt.TEMPLATES),
   random_config=RandomVilaConfig,
   published=PUBLISHED,
-  open=lambda path, adapter: VilaCritic(
-    path, folder.read_config(path), adapter
-  ),
-  declare=lambda config: VilaCritic(pathlib.Path(), config, None),
+  open=lambda path: VilaCritic(path, folder.read_config(path)),
+  declare=lambda config: VilaCritic(pathlib.Path(), config),
   write_draft=folder.write_draft,
   folders=tuple(folder.PARTS),
 )

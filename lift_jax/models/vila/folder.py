@@ -8,12 +8,13 @@
 Weights are safetensors, as published.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import hashlib
 import pathlib
 import shutil
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from lift_jax.errors import UserError
@@ -124,8 +125,15 @@ def load_weights(
   model: FunctionalModel,
   shardings: Params,
   dtype: Any,
+  update: Callable[[str, jax.Array], jax.Array] | None,
 ) -> Params:
   """Loads the weights of each part; see `Critic.load_weights`."""
+
+  def update_in(part: str) -> Callable[[str, jax.Array], jax.Array] | None:
+    if update is None:
+      return None
+    return lambda name, array: update(f'{part}/{name}', array)
+
   params = {}
   for name, part in PARTS.items():
     table, ignored = _table(name, config)
@@ -138,6 +146,7 @@ def load_weights(
       tensors,
       shardings=shardings[part],
       dtype=dtype,
+      update=update_in(part),
       ignored=ignored,
       where=str(path / name),
     )

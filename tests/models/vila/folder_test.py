@@ -19,6 +19,7 @@ import pytest
 from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models import critics, lora
+from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.critic_config import make_random
 from lift_jax.models.functional import functional
 from lift_jax.models.internvit.config import InternViTConfig
@@ -59,6 +60,10 @@ def published(tmp_path_factory):
 def spoilt(published, tmp_path):
   """A published folder that a test may modify."""
   return shutil.copytree(published, tmp_path / 'spoilt')
+
+
+def open_adapted(path, adapter, **settings):
+  return critics.open_critic(path, [AdapterConfig(str(adapter), **settings)])
 
 
 def load(folder, dtype=jnp.float32, **axes):
@@ -110,7 +115,7 @@ class TestOpen:
     """With the other keys of VILA's root config."""
     folder = critics.open_critic(str(published))
     assert folder.config == CONFIG
-    assert folder.adapter is None
+    assert folder.adapters == ()
     assert (published / 'llm' / 'model.safetensors.index.json').exists()
 
   def test_feature_layer(self, spoilt):
@@ -306,8 +311,7 @@ def merged_params(adapted, model):
 class TestAdapters:
   @pytest.mark.parametrize('axes', [{}, {'fsdp': 4, 'tensor': 2}])
   def test_merge_is_that_of_peft(self, published, adapter, adapted, axes):
-    folder = critics.open_critic(published, adapter)
-    assert folder.adapter.alpha == 8
+    folder = open_adapted(published, adapter)
     model, params = load(folder, **axes)
     expected = param_paths.flatten(merged_params(adapted, model))
     for name, leaf in param_paths.flatten(params['llm']).items():
@@ -317,48 +321,85 @@ class TestAdapters:
     plain = logits(*load(critics.open_critic(published)))
     assert scaled_error(plain, torch_logits(adapted)) > 0.1
 
-  def test_in_bfloat16(self, published, adapter):
-    """Weights are rounded as loaded, and once more when they are merged."""
-    _, base = load(critics.open_critic(published), jnp.bfloat16)
-    _, params = load(critics.open_critic(published, adapter), jnp.bfloat16)
-    stored = safetensors_torch.load_file(adapter / 'adapter_model.safetensors')
-    name = 'base_model.model.llm.model.layers.1.mlp.up_proj.lora_'
-    a, b = (stored[f'{name}{half}.weight'].numpy() for half in 'AB')
-    kernel = base['llm']['blocks']['mlp']['up']['kernel'][1]
-    expected = np.asarray(kernel, np.float32) + 2 * (b @ a).T
-    actual = params['llm']['blocks']['mlp']['up']['kernel'][1]
-    assert actual.dtype == jnp.bfloat16
-    np.testing.assert_allclose(
-      actual.astype(jnp.float32), expected, rtol=2**-8, atol=1e-6
+  def test_in_bfloat16(self, published, adapter, adapted):
+    """Every weight is the fp32 sum, rounded once: stored ones are fp32."""
+    folder = open_adapted(published, adapter)
+    wide, narrow = (
+      param_paths.flatten(load(folder, dtype, fsdp=4, tensor=2)[1])
+      for dtype in (jnp.float32, jnp.bfloat16)
     )
+    for name, leaf in wide.items():
+      expected = np.asarray(leaf).astype(jnp.bfloat16)
+      np.testing.assert_array_equal(narrow[name], expected, name)
+      assert narrow[name].dtype == jnp.bfloat16
+    # As torch does; an fp32 sum in another order may be a rounding apart.
+    merged = merged_params(adapted, functional(folder.build()))
+    differ = [
+      np.asarray(narrow[f'llm/{name}']) != np.asarray(leaf).astype(jnp.bfloat16)
+      for name, leaf in param_paths.flatten(merged).items()
+    ]
+    assert np.mean(np.concatenate([x.ravel() for x in differ])) < 1e-4
+
+  @pytest.mark.parametrize('form', ['file', 'without llm'])
+  def test_forms(self, published, adapter, adapted, tmp_path, form):
+    """Those of the critic; others are in adapter_files_test.py."""
+    path = shutil.copytree(adapter, tmp_path / 'adapter')
+    file = path / 'adapter_model.safetensors'
+    if form == 'without llm':
+
+      def rename(tensors):
+        for name in list(tensors):
+          tensors[name.replace('llm.', '', 1)] = tensors.pop(name)
+
+      edit_tensors(file, rename)
+    _, params = load(open_adapted(published, file))
+    _, expected = load(open_adapted(published, adapter))
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
 
   def test_some_layers(self, published, tmp_path):
     """The targets in the config may be anything; tensors decide."""
     adapted = wrap(peft_config(target_modules=r'llm\..+\.(v_proj|down_proj)'))
     adapted.save_pretrained(tmp_path)
     edit_json(tmp_path / 'adapter_config.json', target_modules='all-linear')
-    model, params = load(critics.open_critic(published, tmp_path))
+    model, params = load(open_adapted(published, tmp_path))
     assert scaled_error(logits(model, params), torch_logits(adapted)) < 1e-5
 
   @pytest.mark.parametrize(
-    ('changes', 'message'),
+    'changes',
     [
-      ({'layers_to_transform': [1]}, r'missing: .*layers\.0\.mlp\.down_proj'),
-      ({'target_modules': ['q_proj']}, 'unknown: .*vision_tower'),
+      {'layers_to_transform': [1]},
+      {'rank_pattern': {r'layers\.0\.self_attn\.q_proj': 2, 'up_proj': 3}},
+      {'alpha_pattern': {'down_proj': 1}},
+      {'use_rslora': True},
     ],
   )
-  def test_other_layers(self, published, tmp_path, changes, message):
-    wrap(
-      peft_config(**{'target_modules': list(SEVEN)} | changes)
-    ).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=f'{tmp_path}: tensors .*{message}'):
-      load(critics.open_critic(published, tmp_path))
-
-  def test_of_another_network(self, published, tmp_path):
-    adapted = wrap(peft_config(target_modules=r'mm_projector\.layers\.2'))
+  def test_scales_of_peft(self, published, tmp_path, changes):
+    """Of layers that differ."""
+    adapted = wrap(peft_config(target_modules=list(SEVEN), **changes,
+                               exclude_modules='vision_tower.*'))  # fmt: skip
     adapted.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match='none of its tensors .*mm_projector'):
-      load(critics.open_critic(published, tmp_path))
+    model, params = load(open_adapted(published, tmp_path))
+    expected = param_paths.flatten(merged_params(adapted, model))
+    for name, leaf in param_paths.flatten(params['llm']).items():
+      assert scaled_error(leaf, expected[name]) < 1e-6, name
+
+  def test_dora(self, published, tmp_path):
+    wrap(peft_config(use_dora=True)).save_pretrained(tmp_path)
+    for path in (tmp_path, tmp_path / 'adapter_model.safetensors'):
+      with pytest.raises(UserError, match=r'use_dora = True cannot be merged'):
+        open_adapted(published, path)
+
+  @pytest.mark.parametrize(
+    ('target', 'message'),
+    [
+      (['q_proj'], 'no linear layer of this network: .*vision_tower'),
+      (r'mm_projector\.layers\.2', 'none of its tensors .*mm_projector'),
+    ],
+  )
+  def test_other_layers(self, published, tmp_path, target, message):
+    wrap(peft_config(target_modules=target)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f'{tmp_path}: .*{message}'):
+      open_adapted(published, tmp_path)
 
   def test_pickles_are_never_opened(self, published, adapter):
     opened = []
@@ -372,7 +413,7 @@ class TestAdapters:
       mock.patch.object(builtins, 'open', spy),
       mock.patch.object(io, 'open', spy),
     ):
-      folder = critics.open_critic(published, adapter)
+      folder = open_adapted(published, adapter)
       load(folder)
       assert folder.fingerprint
     names = {pathlib.Path(file).name for file in opened if type(file) is str}
@@ -404,16 +445,15 @@ class TestAdapters:
     )
     assert scaled_error(ours, torch_logits(loaded.base_model.model)) < 1e-5
     # And so do we.
-    folder = critics.open_critic(published, target)
-    assert folder.adapter.alpha == LORA.alpha
+    folder = open_adapted(published, target)
     assert scaled_error(logits(*load(folder)), ours) < 1e-5
 
 
 class TestFingerprint:
   def test_depends_on_content(self, published, adapter, tmp_path):
-    one = critics.open_critic(published, adapter)
+    one = open_adapted(published, adapter)
     assert len(one.fingerprint) == 16
-    moved = critics.open_critic(
+    moved = open_adapted(
       shutil.copytree(published, tmp_path / 'elsewhere'),
       shutil.copytree(adapter, tmp_path / 'adapter'),
     )
@@ -426,7 +466,7 @@ class TestFingerprint:
       file.unlink()
     (vila / 'model.safetensors.index.json').unlink()
     safetensors_torch.save_file(tensors, vila / 'model.safetensors')
-    whole = critics.open_critic(vila.parent, tmp_path / 'adapter')
+    whole = open_adapted(vila.parent, tmp_path / 'adapter')
     assert whole.fingerprint == one.fingerprint
 
   @pytest.mark.parametrize(
@@ -438,14 +478,14 @@ class TestFingerprint:
   )
   def test_weights(self, spoilt, adapter, file):
     shutil.copytree(adapter, spoilt / 'adapter')
-    before = critics.open_critic(spoilt, spoilt / 'adapter').fingerprint
+    before = open_adapted(spoilt, spoilt / 'adapter').fingerprint
 
     def change(tensors):
       # The last number of the last tensor.
       tensors[sorted(tensors)[-1]].flatten()[-1] += 1
 
     edit_tensors(spoilt / file, change)
-    after = critics.open_critic(spoilt, spoilt / 'adapter').fingerprint
+    after = open_adapted(spoilt, spoilt / 'adapter').fingerprint
     assert after != before
 
   @pytest.mark.parametrize(
@@ -461,12 +501,12 @@ class TestFingerprint:
   )
   def test_settings(self, spoilt, adapter, file, changes):
     shutil.copytree(adapter, spoilt / 'adapter')
-    before = critics.open_critic(spoilt, spoilt / 'adapter').fingerprint
+    before = open_adapted(spoilt, spoilt / 'adapter').fingerprint
     path = spoilt / file
     if not path.exists():
       path.write_text('{}')
     edit_json(path, **changes)
-    after = critics.open_critic(spoilt, spoilt / 'adapter').fingerprint
+    after = open_adapted(spoilt, spoilt / 'adapter').fingerprint
     assert after != before
 
   def test_tokenizer(self, spoilt):
@@ -476,10 +516,12 @@ class TestFingerprint:
     assert critics.open_critic(spoilt).fingerprint != before
 
   def test_adapter_or_none(self, published, adapter):
-    fingerprints = {
-      critics.open_critic(published, path).fingerprint for path in ('', adapter)
-    }
-    assert len(fingerprints) == 2
+    found = (
+      critics.open_critic(published),
+      open_adapted(published, adapter),
+      open_adapted(published, adapter, scale=0.5),
+    )
+    assert len({critic.fingerprint for critic in found}) == 3
 
 
 @pytest.fixture(scope='module')
@@ -595,7 +637,7 @@ class TestWriteCritic:
       assert torch.equal(loaded.state_dict()[name], tensor.bfloat16()), name
 
   def test_with_adapters_added(self, published, adapter, adapted, tmp_path):
-    source = critics.open_critic(published, adapter)
+    source = open_adapted(published, adapter)
     _, params = load(source)
     source.write(tmp_path / 'export', params, 'float32')
     written = critics.open_critic(tmp_path / 'export')

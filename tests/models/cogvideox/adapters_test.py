@@ -10,11 +10,12 @@ import pytest
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
-from lift_jax.models import generator_adapter as adapter_lib
-from lift_jax.models import generator_folder
+from lift_jax.models import adapter_files, generator_folder, generators
+from lift_jax.models.adapter_config import AdapterConfig
+from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
-from lift_jax.models.generators import open_model
 from lift_jax.weights import param_paths
+from tests.models.cogvideox.reference import TINY
 from tests.models.cogvideox.tiny_pipeline import (
   TOLERANCE,
   inputs,
@@ -34,7 +35,7 @@ ADAPTED = {
   for layer in ('blocks/attn/to_q', 'blocks/attn/to_out', 'blocks/ff/up',
                 'text_proj', 'proj_out')
 }  # fmt: skip
-FILE = f'{adapter_lib.STEM}.safetensors'
+FILE = f'{adapter_files.STEM}.safetensors'
 
 
 def lora_config(**changes):
@@ -98,6 +99,13 @@ def forms(base, tmp_path_factory):
   return root, after
 
 
+def open_model(base, *paths, **settings):
+  """The model with adapters, by their paths."""
+  return generators.open_model(
+    base, tuple(AdapterConfig(str(path), **settings) for path in paths)
+  )
+
+
 def save(folder, tensors, metadata=None):
   folder.mkdir()
   contiguous = {name: x.contiguous() for name, x in tensors.items()}
@@ -131,6 +139,21 @@ def load(model, dtype=None, shardings=None):
                     dtype)  # fmt: skip
 
 
+def random_matrices(rank, seed):
+  """A and B of a projection of attention."""
+  rng, width = np.random.default_rng(seed), 32
+  return [
+    torch.tensor(rng.normal(size=shape), dtype=torch.float32)
+    for shape in ((rank, width), (width, rank))
+  ]
+
+
+def assert_same(params, expected):
+  expected = flat(expected)
+  for name, leaf in flat(params).items():
+    np.testing.assert_array_equal(leaf, expected[name], name)
+
+
 def flat(params):
   return param_paths.flatten(jax.device_get(params))
 
@@ -148,6 +171,80 @@ class TestMerged:
     assert jax.tree.map(lambda x: x.sharding, params) == shardings
     ours = jax.jit(network)(jax.device_get(params), *inputs())
     assert scaled_error(ours, expected) < TOLERANCE
+
+  def test_names_of_kohya_and_sat(self, base, tmp_path):
+    """The same bits as with the names of diffusers."""
+    forms = {name: {} for name in ('diffusers', 'kohya', 'sat')}
+    for number, part in enumerate(('to_q', 'to_k', 'to_v', 'to_out.0')):
+      module = f'transformer_blocks.1.attn1.{part}'
+      kohya = f'lora_unet__{module.replace(".", "_")}'
+      layer, index = ('query_key_value', number) if number < 3 else ('dense', 0)
+      sat = f'model.diffusion_model.transformer.layers.1.attention.{layer}'
+      a, b = random_matrices(3, number)
+      alpha = torch.tensor(2.0)
+      forms['diffusers'] |= {
+        f'transformer.{module}.lora_A.weight': a,
+        f'transformer.{module}.lora_B.weight': b,
+        f'transformer.{module}.alpha': alpha,
+      }
+      forms['kohya'] |= {
+        f'{kohya}.lora_down.weight': a,
+        f'{kohya}.lora_up.weight': b,
+        f'{kohya}.alpha': alpha,
+      }
+      forms['sat'] |= {
+        f'{sat}.matrix_A.{index}': a,
+        f'{sat}.matrix_B.{index}': b,
+      }
+    paths = {
+      name: save(tmp_path / name, tensors) for name, tensors in forms.items()
+    }
+    expected = open_model(base, paths['diffusers'])
+    for found in (
+      open_model(base, paths['kohya']),
+      open_model(base, paths['sat'], alpha=2.0),
+    ):
+      assert_same(load(found), load(expected))
+    with pytest.raises(UserError, match=r'SAT.*model\.adapter_alpha'):
+      open_model(base, paths['sat'])
+
+  def test_fused_projections(self, base, tmp_path):
+    """A is that of all three; the rows of B are those of q, k and v."""
+    a, b_q = random_matrices(3, 0)
+    parts = {'q': b_q, 'k': random_matrices(3, 1)[1], 'v': 2 * b_q}
+    block = 'transformer.transformer_blocks.0.attn1'
+    together = {
+      f'{block}.to_qkv.lora_A.weight': a,
+      f'{block}.to_qkv.lora_B.weight': torch.cat([*parts.values()]),
+    }
+    fused = save(tmp_path / 'fused', together)
+    split = {}
+    for part, b in parts.items():
+      split[f'{block}.to_{part}.lora_A.weight'] = a.clone()
+      split[f'{block}.to_{part}.lora_B.weight'] = b
+    split = save(tmp_path / 'split', split)
+    assert_same(load(open_model(base, fused)), load(open_model(base, split)))
+
+  def test_several(self, base, forms, tmp_path):
+    """Their sum, as diffusers adds them."""
+    a, b = random_matrices(2, 5)
+    module = 'transformer.transformer_blocks.0.attn1.to_q'
+    tensors = {f'{module}.lora_A.weight': a, f'{module}.lora_B.weight': b}
+    other = save(tmp_path / 'other', tensors)
+    pipeline = diffusers.CogVideoXPipeline.from_pretrained(base)
+    files = {forms[0] / 'plain': 0.5, other: -2.0}
+    for path, scale in files.items():
+      pipeline.load_lora_weights(path)
+      pipeline.fuse_lora(lora_scale=scale)
+      pipeline.unload_lora_weights()
+    model = generators.open_model(
+      base, [AdapterConfig(str(path), scale) for path, scale in files.items()]
+    )
+    params = load(model, jnp.float32)
+    ours = jax.jit(model.declare('transformer'))(params, *inputs())
+    theirs = run_torch(pipeline.transformer)
+    assert scaled_error(ours, theirs) < TOLERANCE
+    assert scaled_error(forms[1], theirs) > 0.01
 
   def test_one_device_and_orbax(self, base, forms, tmp_path):
     stored = open_model(base)
@@ -181,13 +278,11 @@ class TestMerged:
     narrow = flat(narrow)
     stored = flat(load(open_model(tmp_path), jnp.float32))
     kept = flat(load(model, None, shardings))
-    scale, adapters = model.adapter.config.scale, flat_adapters(model)
+    adapters = safetensors_torch.load_file(forms[0] / 'plain' / FILE)
     for name, leaf in wide.items():
       expected, tolerance = stored[name], 0
       if name in ADAPTED:
-        layer = name.removesuffix('/kernel')
-        a, b = adapters[f'{layer}/lora_a'], adapters[f'{layer}/lora_b']
-        expected = stored[name] + scale * np.matmul(a, b)
+        expected = stored[name] + update_of(adapters, name)
         tolerance = 1e-6
         assert kept[name].dtype == np.float32
         np.testing.assert_array_equal(kept[name], leaf)
@@ -206,8 +301,8 @@ class TestMerged:
     errors = []
     network = open_model(base).declare('transformer')
     compute = jax.jit(network)
-    for path in ('', forms[0] / 'plain'):
-      model = open_model(base, path)
+    for paths in ((), (forms[0] / 'plain',)):
+      model = open_model(base, *paths)
       wide, narrow = load(model, jnp.float32), load(model, jnp.bfloat16)
       narrow = jax.tree.map(lambda x: x.astype(jnp.float32), narrow)
       found = flat(narrow)
@@ -220,9 +315,20 @@ class TestMerged:
     assert 0 < errors[1] < 2 * errors[0] < 0.02
 
 
-def flat_adapters(model):
-  mesh = partitioning.make_mesh(partitioning.MeshConfig())
-  return flat(model.adapter.load(mesh))
+def update_of(adapters, name):
+  """B A of the layers of a kernel, transposed and stacked as ours."""
+  (layer,) = (
+    rule.published.removesuffix('.weight')
+    for rule in TRANSFORMER_TABLE
+    if rule.ours == name
+  )
+  layers = range(TINY['num_layers']) if '{i}' in layer else [0]
+  stack = []
+  for index in layers:
+    module = f'transformer.{layer.format(i=index)}'
+    a, b = (adapters[f'{module}.lora_{half}.weight'].numpy() for half in 'AB')
+    stack.append((b @ a).T)
+  return np.stack(stack) if '{i}' in layer else stack[0]
 
 
 class TestFingerprint:
@@ -233,7 +339,7 @@ class TestFingerprint:
       tensors['transformer.proj_out.lora_B.weight'][-1, -1] += 1
 
     metadata = {
-      adapter_lib._METADATA_KEY: json.dumps({'transformer.lora_alpha': 1.0})
+      adapter_files._METADATA_KEY: json.dumps({'transformer.lora_alpha': 1.0})
     }
     spoiled = spoil(change)
     rescaled = save(
@@ -241,10 +347,12 @@ class TestFingerprint:
       safetensors_torch.load_file(root / 'plain' / FILE),
       metadata,
     )
-    paths = ['', root / 'plain', root / 'peft', spoiled, rescaled]
-    models = [open_model(base, path) for path in paths]
+    paths = [root / 'plain', root / 'peft', spoiled, rescaled]
+    models = [open_model(base), *(open_model(base, path) for path in paths)]
+    models.append(open_model(base, paths[0], scale=0.5))
+    models.append(open_model(base, *paths[:2]))
     found = {model.fingerprint('transformer') for model in models}
-    assert len(found) == len(paths)
+    assert len(found) == len(models)
     assert len({model.fingerprint('vae') for model in models}) == 1
     copy = shutil.copytree(root / 'plain', spoiled.with_name('copy'))
     again = open_model(base, copy)
@@ -256,8 +364,13 @@ class TestFingerprint:
 LAYER = 'transformer.transformer_blocks.0.attn1.to_q'
 
 
-def _unknown(tensors):
+def _magnitudes(tensors):
   tensors[f'{LAYER}.lora_magnitude_vector'] = torch.zeros(4)
+
+
+def _text_encoder(tensors):
+  name = 'text_encoder.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight'
+  tensors[name] = torch.zeros(4, 32)
 
 
 def _missing(tensors):
@@ -268,30 +381,9 @@ def _wider(tensors):
   tensors[f'{LAYER}.lora_B.weight'] = torch.zeros(7, RANK)
 
 
-def _other_rank(tensors):
-  for half in 'AB':
-    shape = tensors[f'{LAYER}.lora_{half}.weight'].shape
-    shape = [2 if size == RANK else size for size in shape]
-    tensors[f'{LAYER}.lora_{half}.weight'] = torch.zeros(shape)
-
-
-def _no_matrix(tensors):
-  tensors[f'{LAYER}.lora_A.weight'] = torch.zeros(())
-
-
 def _another_network(tensors):
   for name in list(tensors):
     tensors[name.replace('transformer.', 'unet.')] = tensors.pop(name)
-
-
-def _one_alpha(tensors):
-  tensors[f'{LAYER}.alpha'] = torch.tensor(1.0)
-
-
-def _alphas(tensors):
-  for index, name in enumerate(list(tensors)):
-    if 'lora_A' in name:
-      tensors[name.replace('lora_A.weight', 'alpha')] = torch.tensor(index)
 
 
 def _nothing(tensors):
@@ -302,14 +394,11 @@ class TestErrors:
   @pytest.mark.parametrize(
     ('change', 'message'),
     [
-      (_unknown, f'tensors 1 unknown: {LAYER}.lora_magnitude_vector'),
-      (_missing, f'1 missing: {LAYER}.lora_B.weight'),
-      (_wider, rf'{LAYER}.lora_B.weight \[7, 4\] instead of \[32, 4\]'),
-      (_other_rank, r'ranks \[2, 4\]'),
-      (_no_matrix, r'lora_A.weight has shape \[\]'),
+      (_magnitudes, f'DoRA .*{LAYER}.lora_magnitude_vector.* cannot be merged'),
+      (_text_encoder, 'no linear layer of this network: text_encoder.encoder'),
+      (_missing, f'{LAYER}.lora_A.weight lacks its matrix b'),
+      (_wider, rf'{LAYER}.lora_B.weight is .* \[7, 4\] instead of \[32, 4\]'),
       (_another_network, 'none of its tensors .* is an adapter of this'),
-      (_one_alpha, 'has an alpha or an adapter, but not both'),
-      (_alphas, 'only one alpha for all layers'),
     ],
   )
   def test_tensors(self, base, spoil, change, message):
@@ -320,20 +409,23 @@ class TestErrors:
     [
       ('{', 'in its header cannot be parsed'),
       ('[1]', 'in its header cannot be parsed'),
-      ('{"transformer.use_rslora": true}', 'use_rslora = True is not'),
-      ('{"transformer.rank_pattern": {"a": 2}}', 'rank_pattern'),
-      ('{"transformer.r": 4}', 'lora_alpha is None'),
+      ('{"transformer.use_dora": true}', 'use_dora = True cannot be merged'),
+      (
+        '{"transformer.lora_alpha": 4, "transformer.r": 8}',
+        'r is 8 for .* have rank 4',
+      ),
+      ('{"transformer.r": 4}', 'lora_alpha is missing'),
     ],
   )
   def test_header(self, base, spoil, text, message):
-    path = spoil(_nothing, {adapter_lib._METADATA_KEY: text})
+    path = spoil(_nothing, {adapter_files._METADATA_KEY: text})
     self.assert_refused(base, path, message)
 
   def test_header_and_scalars(self, base, forms, tmp_path):
     tensors = safetensors_torch.load_file(forms[0] / 'scalars' / FILE)
     text = json.dumps({'transformer.lora_alpha': ALPHA + 1})
-    path = save(tmp_path / 'x', tensors, {adapter_lib._METADATA_KEY: text})
-    self.assert_refused(base, path, r'has the alphas \[6.0, 7.0\]')
+    path = save(tmp_path / 'x', tensors, {adapter_files._METADATA_KEY: text})
+    self.assert_refused(base, path, 'more than one alpha: 6 in .*, 7 in')
 
   def test_another_size(self, forms, tmp_path):
     """Adapters of more layers than the model has."""
@@ -342,7 +434,9 @@ class TestErrors:
     config.write_text(
       json.dumps({**json.loads(config.read_text()), 'num_layers': 1})
     )
-    self.assert_refused(tmp_path, forms[0] / 'plain', '6 unknown: .*blocks.1')
+    self.assert_refused(
+      tmp_path, forms[0] / 'plain', '6 tensors are of .*blocks.1'
+    )
 
   def test_paths(self, base, forms, tmp_path):
     missing = tmp_path / 'nowhere'
