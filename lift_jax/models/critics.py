@@ -431,7 +431,7 @@ def backbone_of_folder(path: pathlib.Path) -> Backbone:
     for backbone in backbones().values()
     for model_type in backbone.model_types
   }
-  if kind not in known:
+  if not isinstance(kind, str) or kind not in known:
     raise UserError(
       f'{file}: model_type is {kind!r}; give the folder of a critic, whose '
       f'model_type is one of {list(known)}'

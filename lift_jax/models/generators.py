@@ -486,7 +486,7 @@ def _family_of(
   """The family of the model in a folder with this index."""
   name = index.get('_class_name')
   by_pipeline = {family.pipeline: family for family in families()}
-  if name not in by_pipeline:
+  if not isinstance(name, str) or name not in by_pipeline:
     raise UserError(
       f'{path}/{INDEX}: _class_name is {name!r}; give the folder of a '
       f'text-to-video model, {" or ".join(by_pipeline)}'

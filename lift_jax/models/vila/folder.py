@@ -67,7 +67,7 @@ def read_config(path: pathlib.Path) -> VilaConfig:
     'intern_vit_6b': InternViTConfig,
   }
   kind = configs[VISION].get('model_type')
-  if kind not in kinds:
+  if not isinstance(kind, str) or kind not in kinds:
     raise UserError(
       f'{path / VISION}/config.json: model_type is {kind!r}; only '
       f'{", ".join(kinds)} are supported'

@@ -151,6 +151,8 @@ class TestOpen:
     ('name', 'changes', 'message'),
     [
       ('vision_tower', {'model_type': 'clip'}, "model_type is 'clip'"),
+      ('vision_tower', {'model_type': ['clip']}, 'model_type is'),
+      ('.', {'model_type': ['llava_llama']}, 'model_type is'),
       ('vision_tower', {'hidden_act': 'relu'}, 'hidden_act'),
       ('llm', {'model_type': 'mistral'}, 'model_type'),
       ('mm_projector', {'mm_projector_type': 'linear'}, 'mm_projector_type'),
@@ -158,7 +160,8 @@ class TestOpen:
   )
   def test_other_networks(self, spoilt, name, changes, message):
     edit_json(spoilt / name / 'config.json', **changes)
-    with pytest.raises(UserError, match=rf'{name}/config\.json: .*{message}'):
+    folder = '' if name == '.' else f'{name}/'
+    with pytest.raises(UserError, match=rf'{folder}config\.json: .*{message}'):
       critics.open_critic(spoilt)
 
 
