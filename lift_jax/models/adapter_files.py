@@ -105,7 +105,9 @@ def sites_of(
       if names[0] in sites:
         together = tuple(site for name in names for site in sites[name])
         sites[adapter_names.strip(other.format(i=index))] = together
-  return sites | {adapter_names.flat(name): sites[name] for name in sites}
+  flat = {adapter_names.flat(name): sites[name] for name in sites}
+  assert len(flat) == len(sites), 'a name of kohya would be ambiguous'
+  return sites | flat
 
 
 def holds_adapters(path: pathlib.Path) -> bool:
@@ -126,8 +128,9 @@ def open_adapter(config: AdapterConfig, sites: Sites) -> Adapter:
     UserError: no adapters, adapters of another network, or such that cannot be
       merged.
   """
+  # Links are kept: a download cache gives files their names by links.
   folder = hub.model_folder(config.path, HUB_FILES)
-  path = pathlib.Path(folder).expanduser().resolve()
+  path = pathlib.Path(folder).expanduser().absolute()
   tensors, settings = _open_files(path)
   updates = _match(tensors, sites, settings, config, str(path))
   return Adapter(path, config.scale, updates)
@@ -183,6 +186,57 @@ def _header_settings(
   return None
 
 
+class _Group(NamedTuple):
+  """The tensors of one adapted layer of a file.
+
+  Attributes:
+    module: its name in the file.
+    sites: the layers of the network that lie side by side in it.
+    is_part: whether a name says which of several layers it is.
+    tensors: by their roles.
+  """
+
+  module: str
+  sites: tuple[Site, ...]
+  is_part: bool
+  tensors: dict[str, LazyTensor]
+
+
+def _grouped(
+  tensors: Mapping[str, LazyTensor], sites: Sites, where: str
+) -> list[_Group]:
+  """Assigns every tensor to a layer, or raises."""
+  groups: dict[tuple[str, int | None], _Group] = {}
+  others = []
+  for name, tensor in tensors.items():
+    parsed = adapter_names.parse(name)
+    known = () if parsed is None else sites.get(parsed.layer, ())
+    if parsed is None or (parsed.part or 0) >= len(known):
+      others.append(name)
+      continue
+    here = known if parsed.part is None else (known[parsed.part],)
+    group = groups.setdefault(
+      (parsed.layer, parsed.part),
+      _Group(parsed.module, here, parsed.part is not None, {}),
+    )
+    _check_first(group.tensors.get(parsed.role), tensor, where)
+    group.tensors[parsed.role] = tensor
+  if others or not groups:
+    raise UserError(f'{where}: {_why_not(others, not groups)}')
+  return list(groups.values())
+
+
+def _check_first(
+  other: LazyTensor | None, tensor: LazyTensor, where: str
+) -> None:
+  """Raises UserError if there are two tensors with a role in a layer."""
+  if other is not None:
+    raise UserError(
+      f'{where}: {other.name} and {tensor.name} are of the same layer; give '
+      'adapters in a file each'
+    )
+
+
 def _match(
   tensors: Mapping[str, LazyTensor],
   sites: Sites,
@@ -190,35 +244,17 @@ def _match(
   config: AdapterConfig,
   where: str,
 ) -> dict[str, dict[int, Update]]:
-  """The update of each layer; accounts for every tensor, or raises."""
-  # The tensors of an update by their roles.
-  groups: dict[tuple[str, int | None], dict[str, LazyTensor]]
-  groups = collections.defaultdict(dict)
-  modules, others = {}, []
-  for name, tensor in tensors.items():
-    parsed = adapter_names.parse(name)
-    if parsed is None or (parsed.part or 0) >= len(sites.get(parsed.layer, ())):
-      others.append(name)
-      continue
-    group = groups[parsed.layer, parsed.part]
-    if parsed.role in group:
-      raise UserError(
-        f'{where}: {group[parsed.role].name} and {name} are of the same layer; '
-        'give adapters in a file each'
-      )
-    group[parsed.role] = tensor
-    modules[parsed.layer] = parsed.module
-  if others or not groups:
-    raise UserError(f'{where}: {_why_not(others, not groups)}')
+  """The update of each layer."""
   updates: dict[str, dict[int, Update]] = collections.defaultdict(dict)
-  for (layer, part), group in groups.items():
-    here = sites[layer] if part is None else (sites[layer][part],)
-    names = tuple(adapter_names.suffixes(modules[layer]))
-    a, b = _matrices(group, here, where)
+  alphas = set()
+  for group in _grouped(tensors, sites, where):
+    names = tuple(adapter_names.suffixes(group.module))
+    a, b = _matrices(group.tensors, group.sites, where)
     rank = a.shape[0]
     _check_rank(rank, settings, names)
-    alpha = _alpha(group.get('alpha'), settings, config, names, where)
-    if alpha is None and part is not None:
+    alpha = _alpha(group.tensors.get('alpha'), settings, config, names, where)
+    alphas.add(alpha)
+    if alpha is None and group.is_part:
       raise UserError(
         f'{where}: adapters of SAT, which do not state their alpha; give the '
         'lora_alpha of their training (1 by default) as model.adapter_alpha'
@@ -226,14 +262,16 @@ def _match(
     is_rank_stabilized = settings is not None and settings.is_rank_stabilized
     size = math.sqrt(rank) if is_rank_stabilized else rank
     scale = config.scale * (1 if alpha is None else alpha / size)
-    for number, site in enumerate(here):
-      if site.index in updates[site.layer]:
-        raise UserError(
-          f'{where}: {a.name} and {updates[site.layer][site.index].a.name} are '
-          'of the same layer; give adapters in a file each'
-        )
-      first_row = number * site.shape[0]
-      updates[site.layer][site.index] = Update(a, b, first_row, alpha, scale)
+    for number, site in enumerate(group.sites):
+      stack, first_row = updates[site.layer], number * site.shape[0]
+      if site.index in stack:
+        _check_first(stack[site.index].a, a, where)
+      stack[site.index] = Update(a, b, first_row, alpha, scale)
+  if None in alphas and len(alphas) > 1:
+    raise UserError(
+      f'{where}: some of its layers state an alpha and others do not; download '
+      'the file again'
+    )
   return dict(updates)
 
 

@@ -146,8 +146,7 @@ def _stacked(
 ) -> jax.Array:
   """An array of matrices; `read(update, range)` reads a part along `axis`."""
 
-  def part(index: tuple[slice, ...] | None) -> np.ndarray:
-    assert index is not None  # as of arrays whose shape is given
+  def part(index: tuple[slice, ...]) -> np.ndarray:
     ranges = [range(size)[cut] for size, cut in zip(shape, index, strict=True)]
     values = np.zeros([len(one) for one in ranges], np.float32)
     matrices = values.reshape(-1, *values.shape[-2:])
@@ -158,7 +157,7 @@ def _stacked(
         matrix[: found.shape[0], : found.shape[1]] = found
     return values
 
-  return jax.make_array_from_callback(shape, sharding, part)
+  return conversion.placed(shape, sharding, part)
 
 
 def _span(values: Sequence[float]) -> str:

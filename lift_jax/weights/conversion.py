@@ -328,6 +328,38 @@ def _read(
   return layers
 
 
+def placed(
+  shape: tuple[int, ...],
+  sharding: jax.sharding.Sharding,
+  read: Callable[[tuple[slice, ...]], np.ndarray],
+) -> jax.Array:
+  """An array whose shards are read one by one.
+
+  Like jax.make_array_from_callback, which would hold all the shards of this
+  host at once, and read a replicated shard once per device.
+
+  Args:
+    shape: of the array.
+    sharding: of the array.
+    read: `read(index)` is the part of it at an index of slices.
+  """
+  devices_by_bounds = collections.defaultdict(list)
+  index_map = sharding.addressable_devices_indices_map(shape)
+  for device, index in index_map.items():
+    assert index is not None  # all these devices are addressable
+    bounds = tuple(
+      part.indices(size)[:2] for part, size in zip(index, shape, strict=True)
+    )
+    devices_by_bounds[bounds].append(device)
+  arrays = []
+  for bounds, devices in devices_by_bounds.items():
+    shard = read(tuple(slice(*b) for b in bounds))
+    arrays += jax.block_until_ready(
+      [jax.device_put(shard, device) for device in devices]
+    )
+  return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+
+
 def load(
   table: Table,
   abstract_params: Any,
@@ -374,37 +406,18 @@ def load(
   by_name = None if shardings is None else param_paths.flatten(shardings)
 
   def build(name, leaf):
-    array = read_parameter(name, leaf)
-    return array if update is None else update(name, array)
-
-  def read_parameter(name, leaf):
     source, shape = sources[name], tuple(leaf.shape)
     stored = [tensors[published].dtype for published in source.names]
     kept = _choose_dtype(stored, dtype)
 
-    def read(bounds):
-      return _read(source, tensors, tuple(slice(*b) for b in bounds), kept)
+    def read(index):
+      return _read(source, tensors, index, kept)
 
     if by_name is None:
-      return jnp.asarray(read([(0, size) for size in shape]))
-    # Like jax.make_array_from_callback, which would hold all the shards of
-    # this host at once, and read a replicated shard once per device.
-    devices_by_bounds = collections.defaultdict(list)
-    index_map = by_name[name].addressable_devices_indices_map(shape)
-    for device, index in index_map.items():
-      bounds = tuple(
-        part.indices(size)[:2] for part, size in zip(index, shape, strict=True)
-      )
-      devices_by_bounds[bounds].append(device)
-    arrays = []
-    for bounds, devices in devices_by_bounds.items():
-      shard = read(bounds)
-      arrays += jax.block_until_ready(
-        [jax.device_put(shard, device) for device in devices]
-      )
-    return jax.make_array_from_single_device_arrays(
-      shape, by_name[name], arrays
-    )
+      array = jnp.asarray(read(tuple(slice(0, size) for size in shape)))
+    else:
+      array = placed(shape, by_name[name], read)
+    return array if update is None else update(name, array)
 
   return param_paths.map_named(build, abstract_params)
 

@@ -169,8 +169,14 @@ def peft_folder(folder):
 
 def peft_file(folder):
   """Its config lies beside it."""
+  name = 'adapter_model.safetensors'
   write_peft(folder / 'x')
-  assert_reads(folder / 'x' / 'adapter_model.safetensors')
+  assert_reads(folder / 'x' / name)
+  # As in a download cache.
+  (folder / 'blobs').mkdir()
+  (folder / 'x' / name).rename(folder / 'blobs' / '1')
+  (folder / 'x' / name).symlink_to(folder / 'blobs' / '1')
+  assert_reads(folder / 'x' / name)
 
 
 def without_llm(folder):
@@ -312,6 +318,10 @@ def incomplete(folder):
   tensors['layer.1.up.alpha'] = np.float32(2)
   assert_refused(
     write(folder / 'x.safetensors', tensors), 'up.alpha lacks .* a and b'
+  )
+  tensors = named('{layer}.lora_{half}.weight') | {'head.alpha': np.float32(2)}
+  assert_refused(
+    write(folder / 'x.safetensors', tensors), 'state an alpha and others do not'
   )
 
 
