@@ -66,9 +66,9 @@ def main(argv: list[str]) -> int:
 def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   """Runs the job."""
   config, workdir = call.config, call.workdir
-  clips = _read_clips(config, logger)
   model = open_chosen(config.model, workdir)
   inputs.log_adapters(model.adapters, logger)
+  clips = _read_clips(config, logger)
   mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
   logger.info('sample: %s', partitioning.describe(mesh))
   generator = Generator(

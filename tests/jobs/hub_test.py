@@ -163,14 +163,17 @@ def test_prepare(server, model, world, tmp_path):
   assert server.downloads() == ['README.md', 'all.json']
 
 
-def test_prompts(server, tmp_path):
-  """They are read first, so a job without a model tells their number."""
+def test_prompts(server, model, tmp_path):
+  """They are read before the size of clips is checked."""
   server.add('datasets/org/prompts', {'a.txt': b'a fox\ntwo kites\n'})
   flags = sample_jobs.flags(
-    tmp_path / 'run', model__path=tmp_path, prompts__root='org/prompts'
+    tmp_path / 'run',
+    model__path=model,
+    prompts__root='org/prompts',
+    video__height=50,
   )
   outcome = jobs.lift('sample', *flags, '--config.prompts.file=a.txt')
-  refused(outcome, 'model_index.json: no such file')
+  refused(outcome, 'height')
   assert outcome.has_logged('sample: 2 prompts, 2 videos')
   outcome = jobs.lift('sample', *flags, '--config.prompts.file=b.txt')
   refused(outcome, "no file 'b.txt'")
