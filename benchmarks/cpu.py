@@ -245,7 +245,7 @@ def write_cache(
         reward=REWARDS[index % len(REWARDS)],
         is_real=False,
         file='alignment.json',
-        index=index,
+        place=f'record {index}',
       )
     )
     shape = (*size.latents, config.in_channels)

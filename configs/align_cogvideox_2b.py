@@ -39,6 +39,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'synthetic': ('alignment.json',),
     'real': (),
     'on_bad_record': 'error',
+    'follow_links': 'hub',
     'cache': '',
     'sizes': ((480, 720),),
     'max_frames': 49,

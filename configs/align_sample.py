@@ -37,6 +37,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'synthetic': ('alignment.json',),
     'real': (),
     'on_bad_record': 'error',
+    'follow_links': 'hub',
     'cache': '',
     'sizes': ((48, 64),) if is_smoke else ((96, 160),),
     'max_frames': 9 if is_smoke else 49,

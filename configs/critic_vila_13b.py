@@ -45,6 +45,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'held_out': (),
     'questions': '',
     'on_bad_record': 'error',
+    'follow_links': 'hub',
     'skip_flagged': (),
     'max_undecodable': 0.2,
     # The paper holds out about 1,000 answers.

@@ -24,6 +24,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'files': (),
     'questions': '',
     'on_bad_record': 'error',
+    'follow_links': 'hub',
   }
   config.train = {'files': ()}
   config.calibration = {'files': (), 'fraction': 0.2, 'seed': 0}

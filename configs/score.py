@@ -44,6 +44,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'root': '',
     'files': (),
     'on_bad_record': 'error',
+    'follow_links': 'hub',
     'skip_flagged': (),
     'max_undecodable': 0.2,
   }

@@ -42,7 +42,6 @@ config with a name of your own:
 from collections.abc import Iterator
 import dataclasses
 import io
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -88,8 +87,11 @@ class Config(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Ratings with the frames of their clips."""
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES = {'1.0.0': 'First release.'}
+  VERSION = tfds.core.Version('1.1.0')
+  RELEASE_NOTES = {
+    '1.1.0': 'Another order; JSON lines, and several ratings per entry.',
+    '1.0.0': 'First release.',
+  }
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     'Put the JSON files, LiFT-HRA-data.json by default, and their clips into '
     'one folder, and pass that folder as manual_dir.'
@@ -136,6 +138,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         held_out=(),
         questions=config.questions,
         on_bad_record='error',
+        follow_links='hub',
         split=critic_records.SplitConfig(
           config.validation, config.test, config.seed, by_content=False
         ),
@@ -154,9 +157,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       source = _SOURCES[records.is_real(record)]
       # TFDS orders examples by a hash of this key.
       yield (
-        f'{record.file} {record.index}',
+        f'{record.file} {record.place}',
         {
-          'frames': self._frames(record, records.path(record)),
+          'frames': self._frames(record),
           'video': record.video,
           'caption': record.caption,
           'question': record.question,
@@ -167,10 +170,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         },
       )
 
-  def _frames(self, record: HRARecord, path: pathlib.Path) -> list[bytes]:
+  def _frames(self, record: HRARecord) -> list[bytes]:
     """The encoded frames; TFDS would need TensorFlow to encode them."""
     clip = video.decode(
-      path, _NUM_FRAMES, where=record.where, choose=evenly_spaced_frames
+      record.path,
+      _NUM_FRAMES,
+      where=record.where,
+      choose=evenly_spaced_frames,
     )
     return [
       _encode(frame, self.builder_config.encoding) for frame in clip.frames

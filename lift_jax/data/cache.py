@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors
 
+from lift_jax.data.clip_paths import clip_sha256
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError
 from lift_jax.runtime.files import (
   atomic_path,
-  file_sha256,
   json_sha256,
   write_json,
 )
@@ -320,11 +320,12 @@ def check_unchanged(
     return
   if (
     now[0] != entry.video_stamp[0]
-    or file_sha256(record.path) != entry.video_sha256
+    or clip_sha256(record.path, record.where) != entry.video_sha256
   ):
     raise UserError(
       f'{record.where}: the video has changed since it was encoded in '
-      f'{cache.folder}; run lift prepare with another data.cache'
+      f'{cache.folder}; restore it, delete it to go on with what was encoded, '
+      'or run lift prepare with another data.cache'
     )
 
 

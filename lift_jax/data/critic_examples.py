@@ -5,8 +5,7 @@ An example is a clip, a question about it and the answer of an annotator.
 Shape suffixes: T frames, H height, W width; the last axis of 3 is RGB.
 """
 
-from collections.abc import Sequence
-import concurrent.futures
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 from typing import Any, Protocol
@@ -115,7 +114,6 @@ class Example:
 
   Attributes:
     record: its source.
-    path: of the clip.
     is_real: whether the clip is real.
     clip: metadata of the file.
     selection: the frames of the clip that the critic sees.
@@ -125,13 +123,17 @@ class Example:
   """
 
   record: HRARecord
-  path: pathlib.Path
   is_real: bool
   clip: video.ClipInfo
   selection: SelectedFrames
   tokens: np.ndarray
   is_target: np.ndarray
   length: int
+
+  @property
+  def path(self) -> pathlib.Path:
+    """The file of the clip."""
+    return self.record.path
 
   @property
   def shape(self) -> tuple[int, int]:
@@ -148,24 +150,25 @@ def answer_of(record: HRARecord, with_rationale: bool) -> str:
 def make_examples(
   records: Sequence[HRARecord],
   source: CriticRecords,
+  clip_of: Mapping[str, video.ClipInfo | str],
   tokenizer: TrainingTokenizer,
   frames: FramePreprocessor,
   config: CriticDataConfig,
 ) -> ReadResult[Example]:
-  """Tokenises records; opens each clip to read its number of frames.
+  """Tokenises records.
 
   Args:
     records: one of the splits.
     source: all records of the data set.
+    clip_of: the metadata of each clip, or why it cannot be used.
     tokenizer: of the critic.
     frames: of the critic.
     config: format of the answers, and maximum length of a sequence.
 
   Raises:
-    UserError: a clip that is not a video or a text that is too long, unless
+    UserError: a clip that cannot be used or a text that is too long, unless
       `config.on_bad_record` is 'skip'; or no record is left.
   """
-  clip_of = _probe(records, source, config)
   examples, skipped = [], []
   for record in records:
     clip = clip_of[record.video]
@@ -179,33 +182,40 @@ def make_examples(
         raise
       reason = str(error).removeprefix(f'{record.where}: ')
       skipped.append((record.where, reason))
-  if not examples:
-    why = f'; the first: {": ".join(skipped[0])}' if skipped else ''
-    raise UserError(f'{source.root}: no record is left to train on{why}')
-  return ReadResult(examples, skipped)
+  return _checked(ReadResult(examples, skipped), source)
 
 
-def _probe(
-  records: Sequence[HRARecord], source: CriticRecords, config: CriticDataConfig
-) -> dict[str, video.ClipInfo | str]:
-  """The metadata of each video, or why it cannot be used."""
-  first = {}
-  for record in records:
-    first.setdefault(record.video, record)
+def without(
+  found: ReadResult[Example], bad: Mapping[str, str], source: CriticRecords
+) -> ReadResult[Example]:
+  """The examples without those of bad clips.
 
-  def probe(record: HRARecord) -> video.ClipInfo | str:
-    try:
-      return video.probe(
-        source.path(record),
-        where=record.where,
-        max_undecodable=config.max_undecodable,
-      )
-    except UserError as error:
-      # Each record of the clip adds its own location.
-      return str(error).removeprefix(f'{record.where}: ')
+  Args:
+    found: examples, and skipped records.
+    bad: why clips cannot be used, by name.
+    source: all records of the data set.
 
-  with concurrent.futures.ThreadPoolExecutor(config.num_threads) as pool:
-    return dict(zip(first, pool.map(probe, first.values()), strict=True))
+  Raises:
+    UserError: no record is left.
+  """
+  left = [e for e in found.records if e.record.video not in bad]
+  skipped = [
+    (example.record.where, bad[example.record.video])
+    for example in found.records
+    if example.record.video in bad
+  ]
+  return _checked(ReadResult(left, found.skipped + skipped), source)
+
+
+def _checked(
+  found: ReadResult[Example], source: CriticRecords
+) -> ReadResult[Example]:
+  if not found.records:
+    first = (
+      f'; the first: {": ".join(found.skipped[0])}' if found.skipped else ''
+    )
+    raise UserError(f'{source.root}: no record is left to train on{first}')
+  return found
 
 
 def _example(
@@ -237,7 +247,6 @@ def _example(
     )
   return Example(
     record,
-    source.path(record),
     source.is_real(record),
     clip,
     selection,

@@ -1,16 +1,15 @@
 """Grain pipeline from tokenised ratings to batches for training a critic.
 
-Frames are decoded each time an example is used, in threads. As in `pipeline`,
-every host shuffles in the same way and decodes the examples that its devices
-hold, so that the n-th batch is the same on any number of hosts and the position
-in the data is one number.
+Frames are decoded each time an example is used. As in `pipeline`, every host
+shuffles in the same way and decodes the examples that its devices hold, so that
+the n-th batch is the same on any number of hosts and the position in the data
+is one number.
 
 Shape suffixes: B batch, N tokens of a sequence.
 """
 
 import collections
-from collections.abc import Iterator, Sequence
-import concurrent.futures
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import itertools
 from typing import Any
@@ -22,10 +21,9 @@ import numpy as np
 from lift_jax.data.critic_examples import (
   CriticDataConfig,
   Example,
-  FramePreprocessor,
   TrainingTokenizer,
-  decode_selected,
 )
+from lift_jax.data.example_reader import ExampleReader
 from lift_jax.data.global_batch import READ_AHEAD, local_indices
 from lift_jax.errors import UserError
 
@@ -43,10 +41,14 @@ class _Stream:
   share: float
 
 
-def _streams(
+def check_real_share(
   examples: Sequence[Example], real_share: float | None
-) -> dict[tuple[int, int], list[_Stream]]:
-  """The streams of each shape of examples."""
+) -> Mapping[bool, int]:
+  """The number of real and of generated examples.
+
+  Raises:
+    UserError: `real_share` needs examples of a kind that is missing.
+  """
   count = collections.Counter(e.is_real for e in examples)
   if real_share is not None and len(count) < 2:
     raise UserError(
@@ -54,6 +56,14 @@ def _streams(
       f'records are {"real" if count[True] else "generated"}; set it to None, '
       'or list files of both kinds'
     )
+  return count
+
+
+def _streams(
+  examples: Sequence[Example], real_share: float | None
+) -> dict[tuple[int, int], list[_Stream]]:
+  """The streams of each shape of examples."""
+  count = check_real_share(examples, real_share)
   groups = collections.defaultdict(list)
   for index, example in enumerate(examples):
     # Without a given share, real and generated examples form one stream.
@@ -103,44 +113,30 @@ class _ReadLocalExamples(grain.transforms.Map):
     examples: Sequence[Example],
     weights: np.ndarray,
     local: np.ndarray,
-    frames: FramePreprocessor,
+    reader: ExampleReader,
     pad_id: int,
-    pool: concurrent.futures.Executor,
   ):
     self._examples = examples
     self._weights = weights
     self._local = local
-    self._frames = frames
+    self._reader = reader
     self._pad_id = pad_id
-    self._pool = pool
 
   def map(self, element: np.ndarray) -> dict[str, Any]:
-    indices = element[self._local]
+    read = self._reader.read(element[self._local].tolist())
+    indices, frames = zip(*read, strict=True)
     chosen = [self._examples[index] for index in indices]
-    weights = self._weights[indices]
-    return _arrays_of(chosen, weights, self._frames, self._pad_id, self._pool)
+    weights = self._weights[list(indices)]
+    return _arrays_of(chosen, frames, weights, self._pad_id)
 
 
 def _arrays_of(
   chosen: Sequence[Example],
+  frames: Sequence[Any],
   weights: np.ndarray,
-  frames: FramePreprocessor,
   pad_id: int,
-  pool: concurrent.futures.Executor,
 ) -> dict[str, Any]:
-  """The arrays of examples of one shape."""
-
-  def read(example: Example) -> Any:
-    decoded = decode_selected(
-      example.path,
-      example.clip,
-      example.selection,
-      frames,
-      example.record.where,
-    )
-    return frames.preprocess(decoded.frames, example.selection)
-
-  read_frames = pool.map(read, chosen)
+  """The arrays of examples of one shape, given those of their frames."""
   shape = len(chosen), chosen[0].length
   tokens_bn = np.full(shape, pad_id, np.int32)
   is_target_bn = np.zeros(shape, bool)
@@ -151,7 +147,7 @@ def _arrays_of(
     is_target_bn[slot, :end] = example.is_target
     segment_ids_bn[slot, :end] = 1
   return {
-    'frames': jax.tree.map(lambda *each: np.stack(each), *read_frames),
+    'frames': jax.tree.map(lambda *each: np.stack(each), *frames),
     'tokens': tokens_bn,
     'is_target': is_target_bn,
     'segment_ids': segment_ids_bn,
@@ -162,34 +158,36 @@ def _arrays_of(
 def validation_batches(
   examples: Sequence[Example],
   tokenizer: TrainingTokenizer,
-  frames: FramePreprocessor,
+  reader: ExampleReader,
   batch_size: int,
   sharding: jax.sharding.Sharding,
-  num_threads: int,
 ) -> Iterator[dict[str, Any]]:
   """Batches as of `make_iterator` that contain every example once, in order.
 
-  The last batch of a shape is padded with examples that have no target.
+  The last batch of a shape is padded with examples that have no target. So are
+  the slots of examples that the reader replaces.
   """
   local = local_indices(sharding, batch_size)
   by_shape = collections.defaultdict(list)
-  for example in examples:
-    by_shape[example.shape].append(example)
-  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-    for _, same in sorted(by_shape.items()):
-      for start in range(0, len(same), batch_size):
-        indices = start + local
-        chosen = [same[min(index, len(same) - 1)] for index in indices]
-        weights = np.ones(len(local), np.float32)
-        arrays = _arrays_of(chosen, weights, frames, tokenizer.pad_id, pool)
-        arrays['is_target'] &= (indices < len(same))[:, None]
-        yield arrays
+  for index, example in enumerate(examples):
+    by_shape[example.shape].append(index)
+  for _, same in sorted(by_shape.items()):
+    for start in range(0, len(same), batch_size):
+      places = start + local
+      wanted = [same[min(place, len(same) - 1)] for place in places]
+      indices, frames = zip(*reader.read(wanted), strict=True)
+      chosen = [examples[index] for index in indices]
+      weights = np.ones(len(local), np.float32)
+      arrays = _arrays_of(chosen, frames, weights, tokenizer.pad_id)
+      is_used = (places < len(same)) & (np.array(indices) == wanted)
+      arrays['is_target'] &= is_used[:, None]
+      yield arrays
 
 
 def make_iterator(
   examples: Sequence[Example],
   tokenizer: TrainingTokenizer,
-  frames: FramePreprocessor,
+  reader: ExampleReader,
   batch_size: int,
   sharding: jax.sharding.Sharding,
   seed: int,
@@ -209,7 +207,7 @@ def make_iterator(
   Args:
     examples: to train on.
     tokenizer: the one that made them.
-    frames: of the critic.
+    reader: of the same examples.
     batch_size: examples per batch over all hosts.
     sharding: of a batch along its first axis.
     seed: of the order.
@@ -217,18 +215,14 @@ def make_iterator(
 
   Raises:
     UserError: `real_share` needs examples of a kind that is missing. Later,
-      from `next`: a clip cannot be decoded.
+      from `next`: a clip cannot be decoded, nor replaced.
   """
-  # Threads are shared between batches, so that no batch waits for a thread
-  # while later batches have several.
-  pool = concurrent.futures.ThreadPoolExecutor(config.num_threads)
   read_examples = _ReadLocalExamples(
     examples,
     label_weights(examples, config.real_share, config.label_weight),
     local_indices(sharding, batch_size),
-    frames,
+    reader,
     tokenizer.pad_id,
-    pool,
   )
   seeds = itertools.count(seed)  # one per stream
   batches, shares = [], []

@@ -10,11 +10,21 @@ import dataclasses
 import pathlib
 
 from lift_jax.data.hra import DIMENSIONS, read_questions
-from lift_jax.data.json_records import parse_json, read_text
+from lift_jax.data.json_records import (
+  RecordError,
+  as_object,
+  json_type,
+  parse_json,
+  read_text,
+  text_field,
+)
 from lift_jax.errors import UserError
 from lift_jax.runtime.files import write_json
 
 NAME = 'prompts.json'
+
+_TEMPLATE = 'template'
+_SPACE = 'space_before_caption'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +48,8 @@ def write_prompts(
     folder / NAME,
     {
       'questions': dict(questions),
-      'space_before_caption': True,
-      'template': template,
+      _SPACE: True,
+      _TEMPLATE: template,
     },
   )
 
@@ -56,7 +66,7 @@ def find_prompts(
     template: that the job uses.
 
   Raises:
-    UserError: there is no prompt JSON, or it is for another template.
+    UserError: there is no prompt JSON, it is bad, or for another template.
   """
   candidates = [folder / NAME for folder in folders]
   path = (
@@ -71,16 +81,42 @@ def find_prompts(
       '--config.prompts.questions=FILE.json'
     )
   questions = read_questions(path)
-  prompts = parse_json(str(path), read_text(str(path), path), 'an object')
-  # Published prompts name no template, and the published inference code omits
-  # the space of training.
-  trained_with = prompts.get('template', template)
-  if trained_with != template:
+  try:
+    trained_with, has_space = _format_of(path)
+  except RecordError as error:
+    raise UserError(f'{path}: {error}') from None
+  if trained_with not in (template, None):
     raise UserError(
       f'{path}: this critic was trained with the template {trained_with!r}; '
       'set model.template to it'
     )
   return CriticPrompts(
-    {dimension: questions[dimension] for dimension in DIMENSIONS},
-    bool(prompts.get('space_before_caption', False)),
+    {dimension: questions[dimension] for dimension in DIMENSIONS}, has_space
   )
+
+
+def _format_of(path: pathlib.Path) -> tuple[str | None, bool]:
+  """(template of training, space before the caption) of a prompt JSON.
+
+  Published ones name no template and have no such space, though training has.
+
+  Raises:
+    RecordError: only one of the two is given, or a value is of another type.
+  """
+  prompts = as_object(
+    parse_json(str(path), read_text(str(path), path), 'an object'), 'an object'
+  )
+  given = [key for key in (_TEMPLATE, _SPACE) if key in prompts]
+  if not given:
+    return None, False
+  if len(given) == 1:
+    raise RecordError(
+      f'has "{given[0]}" alone; give both "{_TEMPLATE}" and "{_SPACE}", as '
+      'lift train_critic wrote them, or none of them for published prompts'
+    )
+  has_space = prompts[_SPACE]
+  if not isinstance(has_space, bool):
+    raise RecordError(
+      f'"{_SPACE}" is {json_type(has_space)}; write true or false'
+    )
+  return text_field(prompts, _TEMPLATE), has_space

@@ -1,10 +1,11 @@
 """Training, validation and test records of the critic."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import dataclasses
 import pathlib
 
 from lift_jax import config_lib
+from lift_jax.data.clip_paths import FOLLOW_LINKS
 from lift_jax.data.hra import HRARecord, read_hra, read_questions
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.splits import check_disjoint, split_records
@@ -59,6 +60,8 @@ class FeedbackConfig:
       They may share no clip and no caption with the others.
     questions: prompt JSON; '' finds the questions in the files.
     on_bad_record: 'error' stops at the first; 'skip' lists and skips them.
+    follow_links: links out of the root that may be followed; see
+      `clip_paths.ClipFolder`.
     split: how `hra` and `real` are split.
   """
 
@@ -68,11 +71,15 @@ class FeedbackConfig:
   held_out: tuple[str, ...]
   questions: str
   on_bad_record: str
+  follow_links: str
   split: SplitConfig
 
   def __post_init__(self):
     config_lib.check_choice(
       'data.on_bad_record', self.on_bad_record, ON_BAD_RECORD
+    )
+    config_lib.check_choice(
+      'data.follow_links', self.follow_links, FOLLOW_LINKS
     )
     if not self.hra:
       raise UserError('data.hra is empty; list at least one file of ratings')
@@ -98,14 +105,17 @@ class CriticRecords:
   def is_real(self, record: HRARecord) -> bool:
     return record.file in self.real_files
 
-  def path(self, record: HRARecord) -> pathlib.Path:
-    return self.root / record.video
 
-
-def read_critic_records(config: FeedbackConfig) -> CriticRecords:
+def read_critic_records(
+  config: FeedbackConfig, optional: Collection[str] = ()
+) -> CriticRecords:
   """Reads, checks and splits all files.
 
   They are read together, so that the questions found are the same.
+
+  Args:
+    config: the files, and how they are split.
+    optional: names of clips that need not exist.
 
   Raises:
     UserError: a bad file or record, a missing video, an empty part of the
@@ -114,7 +124,14 @@ def read_critic_records(config: FeedbackConfig) -> CriticRecords:
   questions = read_questions(config.questions) if config.questions else None
   files = (*config.hra, *config.real, *config.held_out)
   root = pathlib.Path(hub.data_folder(config.root, files))
-  found = read_hra(root, files, questions, config.on_bad_record)
+  found = read_hra(
+    root,
+    files,
+    questions,
+    config.on_bad_record,
+    follow_links=config.follow_links,
+    optional=optional,
+  )
   used = {record.file for record in found.records}
   for name in files:
     if name not in used:
@@ -122,7 +139,7 @@ def read_critic_records(config: FeedbackConfig) -> CriticRecords:
         f'{name}: no usable record; add one, or remove the file from the list'
       )
   to_split = [r for r in found.records if r.file not in config.held_out]
-  same_clip = {'root': root, 'by_content': config.split.by_content}
+  same_clip = {'by_file': True, 'by_content': config.split.by_content}
   splits = split_records(
     to_split, config.split.fractions, config.split.seed, **same_clip
   )

@@ -1,11 +1,14 @@
 """Human feedback records (HRA): a label and a rationale per clip and dimension.
 
 The published schema, that of LiFT-HRA and of the VIDGEN set released with it,
-is a JSON list with one entry per clip and dimension:
+is a list with one entry per clip and dimension:
 
   {"video": "videos/x.mp4", "conversations": [
     {"from": "human", "value": "<video>\\n CAPTION QUESTION"},
     {"from": "gpt", "value": "LABEL. RATIONALE"}]}
+
+An entry may also have several such pairs about its clip, and all but the first
+may leave out "<video>\\n CAPTION".
 
 Nothing separates the caption from the question. As a file asks the same few
 questions about all its clips, `find_questions` finds them as the endings that
@@ -13,22 +16,22 @@ its human turns have in common; `read_questions` reads them from a prompt file
 instead.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import collections
+from collections.abc import Collection, Iterable, Mapping, Sequence
 import dataclasses
 import pathlib
 import re
 from typing import Any
 
+from lift_jax.data.clip_paths import ClipFolder
 from lift_jax.data.json_records import (
   BadRecords,
   ReadResult,
   RecordError,
   as_object,
   check_unicode,
-  data_root,
   fetch_clips,
   find_files,
-  find_video,
   json_type,
   load_list,
   location,
@@ -36,6 +39,7 @@ from lift_jax.data.json_records import (
   read_text,
   text_field,
 )
+from lift_jax.data.questions import find_questions
 from lift_jax.errors import UserError, listing
 
 # LiFT rates clips in these three dimensions (arXiv 2412.04814, section 3).
@@ -43,14 +47,8 @@ DIMENSIONS = ('semantic', 'motion', 'fidelity')
 LABELS = ('Good', 'Normal', 'Bad')
 
 _VIDEO = '<video>'
+_SPEAKERS = ('human', 'gpt')
 _PROMPT_FILE = 'give the questions in a prompt JSON'
-
-# Longest question that can be found; published ones have 45 words.
-_MAX_WORDS = 200
-
-# Words of a text in reverse order, each with the white space before it, so that
-# joining them in reverse gives the text again.
-_Words = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,39 +56,48 @@ class HRARecord:
   """One rating: the answer to one question about one clip.
 
   Attributes:
-    video: path relative to the root, with '/' and without '.' parts.
+    video: see `clip_paths.ClipFolder.find`.
+    path: of the file, absolute, with symbolic links resolved.
     caption: what the clip should show.
     question: as in the file, with the white space before it.
     dimension: one of `DIMENSIONS`.
     label: one of `LABELS`.
     rationale: the rest of the answer; may be empty.
     file: the JSON file, as the caller named it.
-    index: position in that file, from 0.
+    place: in that file: 'record 3', or 'line 4' of JSON lines; with ' pair 2',
+      if the entry has several.
   """
 
   video: str
+  path: pathlib.Path
   caption: str
   question: str
   dimension: str
   label: str
   rationale: str
   file: str
-  index: int
+  place: str
 
   @property
   def where(self) -> str:
     """For messages: 'hra.json record 3 (videos/x.mp4)'."""
-    return f'{location(self.file, self.index)} ({self.video})'
+    return f'{location(self.file, self.place)} ({self.video})'
 
 
 @dataclasses.dataclass(frozen=True)
-class _Entry:
-  """An entry whose human turn is not yet split into caption and question."""
+class _Pair:
+  """A pair of turns that is not yet split into caption and question.
+
+  Attributes:
+    first: text of the first human turn of the entry.
+    text: of the human turn of this pair.
+  """
 
   file: str
-  index: int
+  place: str
   video: str
   path: pathlib.Path
+  first: str
   text: str
   label: str
   rationale: str
@@ -102,6 +109,8 @@ def read_hra(
   questions: Mapping[str, str] | None = None,
   on_bad_record: str = 'error',
   require_files: bool = True,
+  follow_links: str = 'hub',
+  optional: Collection[str] = (),
 ) -> ReadResult[HRARecord]:
   """Reads and checks files of human feedback.
 
@@ -117,38 +126,40 @@ def read_hra(
     on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
       records. A file that cannot be read as a list is an error in both cases.
     require_files: whether each clip must exist.
+    follow_links: see `clip_paths.ClipFolder`.
+    optional: see `clip_paths.ClipFolder`.
 
   Raises:
     UserError: a bad file or record, or no usable record.
   """
   bad = BadRecords(on_bad_record)
-  root = data_root(root)
+  clips = ClipFolder.open(root, follow_links, optional)
   if isinstance(files, str):
     raise UserError(f'{files}: give a list of HRA files, not a string')
   if not files:
     raise UserError(f'{root}: no HRA file is given; list at least one')
   names = [str(name) for name in files]
-  entries = []
-  for name, path in zip(names, find_files(root, files), strict=True):
+  pairs = []
+  for name, path in zip(names, find_files(clips.root, files), strict=True):
     items = load_list(name, path, 'objects with "video" and "conversations"')
     if require_files:
-      fetch_clips(root, items)
-    for index, item in enumerate(items):
+      fetch_clips(clips.root, [item for _, item in items])
+    for place, item in items:
       try:
-        entries.append(_entry(root, item, name, index, require_files))
+        pairs += _pairs(clips, item, name, place, require_files, bad)
       except RecordError as error:
-        bad.add(name, index, error)
+        bad.add(name, place, error)
   if questions is None:
-    found = find_questions([entry.text for entry in entries])
+    found = _find_questions(pairs)
   else:
     found = tuple(questions.values())
   dimensions = {text: name for name, text in (questions or {}).items()}
   records, first_by_subject = [], {}
-  for entry in entries:
+  for pair in pairs:
     try:
-      record = _record(entry, found, dimensions)
+      record = _record(pair, found, dimensions)
       about = record.caption if record.dimension == 'semantic' else ''
-      subject = (entry.path, record.dimension, about)
+      subject = (pair.path, record.dimension, about)
       first = first_by_subject.setdefault(subject, record)
       if first.label != record.label:
         raise RecordError(
@@ -157,7 +168,7 @@ def read_hra(
           'one label or delete one of the two'
         )
     except RecordError as error:
-      bad.add(entry.file, entry.index, error)
+      bad.add(pair.file, pair.place, error)
     else:
       records.append(record)
   return bad.result(records, names)
@@ -224,19 +235,15 @@ def _question(questions: dict[str, str], key: str) -> str:
   return text
 
 
-def human_text(item: dict[str, Any]) -> str:
-  """The text of the human turn of an entry after `<video>`.
+def human_texts(item: dict[str, Any]) -> list[str]:
+  """The texts of the human turns of an entry, without `<video>`.
+
+  The first is a caption and a question; the others may be a question alone.
 
   Raises:
-    RecordError: a missing or malformed human turn.
+    RecordError: missing or malformed turns.
   """
-  text = _turn(item, 'human')
-  if not text.startswith(_VIDEO):
-    raise RecordError(
-      f'the human turn does not begin with {_VIDEO}; write '
-      f'"{_VIDEO}\\n CAPTION QUESTION"'
-    )
-  return text.removeprefix(_VIDEO)
+  return [human for human, _ in _turns(item)]
 
 
 def split_text(
@@ -245,7 +252,7 @@ def split_text(
   """Splits a text into the caption, stripped, and the question.
 
   Args:
-    text: as from `human_text`.
+    text: as from `human_texts`.
     questions: possible endings; the longest match wins.
     remedy: what to do if none of them matches, for the message.
 
@@ -267,117 +274,58 @@ def split_text(
   return caption, question
 
 
-def find_questions(texts: Sequence[str]) -> tuple[str, ...]:
-  """Finds the questions: the few endings that best describe many texts.
-
-  A set of endings costs the number of words it takes to write down each ending
-  once and each distinct caption before an ending once (minimum description
-  length). An ending that is too short leaves words of its question on every
-  caption; one that is too long, because some captions happen to end alike,
-  must be written once more for the others. This also distinguishes questions
-  that share their last words, and ignores a text whose ending is unique.
-
-  Args:
-    texts: captions with questions, as from `human_text`.
-
-  Returns:
-    Each question with one white space before it, normally a space, in the
-    order of first occurrence; empty if the texts have no ending in common.
-  """
-  distinct = dict.fromkeys(text.rstrip() for text in texts)
-  backwards = [
-    tuple(reversed(re.findall(r'\s?\S+|\s', text))) for text in distinct
-  ]
-  endings = {
-    _from_sentence(''.join(reversed(ending)))
-    for ending in _endings(backwards, 0)[0]
-  }
-  # An ending that still contains part of a caption ends in another one.
-  questions = [
-    text
-    for text in endings
-    if not any(text != other and text.endswith(other) for other in endings)
-  ]
-  first = {
-    question: next(
-      index for index, text in enumerate(distinct) if text.endswith(question)
-    )
-    for question in questions
-  }
-  return tuple(sorted(first, key=lambda text: first[text]))
+def _find_questions(pairs: Sequence[_Pair]) -> tuple[str, ...]:
+  """The questions of all pairs."""
+  found = find_questions([pair.text for pair in pairs])
+  # Questions without a caption are the same text in each entry.
+  alone = collections.Counter(
+    pair.text for pair in pairs if pair.text != pair.first
+  )
+  repeated = [text for text, count in alone.items() if count > 1]
+  return (*found, *(text for text in repeated if not text.endswith(found)))
 
 
-def _endings(texts: list[_Words], start: int) -> tuple[list[_Words], set]:
-  """The best endings of distinct texts, and the distinct captions that remain.
-
-  Either the common part of all texts is one ending, or each group of texts that
-  share the next word has endings of its own.
-
-  Args:
-    texts: whose last `start` words are the same.
-    start: number of words.
-  """
-  if len(texts) < 2:
-    return [], set(texts)
-  longest = min(_MAX_WORDS, *map(len, texts))
-  length = start
-  while length < longest and len({text[length] for text in texts}) == 1:
-    length += 1
-  endings = [texts[0][:length]] if length else []
-  common = endings, {text[length:] for text in texts}
-  if length == _MAX_WORDS:
-    return common
-  groups = {}
-  for text in texts:
-    groups.setdefault(text[length : length + 1], []).append(text)
-  grouped = [], set()
-  for group in groups.values():
-    endings, captions = _endings(group, length)
-    grouped[0].extend(endings)
-    grouped[1].update(captions)
-  return min(common, grouped, key=_num_words)
-
-
-def _num_words(description: tuple[list[_Words], set]) -> int:
-  """Number of words of endings and captions, each written once."""
-  return sum(len(words) for part in description for words in part)
-
-
-def _from_sentence(ending: str) -> str:
-  """The ending without a leading remainder of the caption's last sentence.
-
-  In a small file all captions may end in the same words. A question is a
-  sentence of its own, so an ending that begins with a lower-case letter is cut
-  at the next sentence.
-  """
-  while ending.lstrip()[:1].islower():
-    end = re.search(r'[.!?]["\'”’)\]]*(?=\s\S)', ending)
-    if end is None:
-      break
-    ending = ending[end.end() :]
-  # Keep one white space, also if all captions end in white space.
-  return ending[len(ending) - len(ending.lstrip()) - 1 :]
-
-
-def _entry(
-  root: pathlib.Path, item: Any, file: str, index: int, require_files: bool
-) -> _Entry:
+def _pairs(
+  clips: ClipFolder,
+  item: Any,
+  file: str,
+  place: str,
+  require_files: bool,
+  bad: BadRecords,
+) -> list[_Pair]:
+  """The pairs of an entry; those with a bad answer are added to `bad`."""
   item = as_object(item, '{"video", "conversations"}')
-  video, path = find_video(root, text_field(item, 'video'), require_files)
-  text = human_text(item)
-  answer = _turn(item, 'gpt').strip()
+  video, path = clips.find(text_field(item, 'video'), require_files)
+  turns = _turns(item)
+  pairs = []
+  for number, (human, answer) in enumerate(turns, start=1):
+    own_place = f'{place} pair {number}' if len(turns) > 1 else place
+    try:
+      label, rationale = _split_answer(answer)
+    except RecordError as error:
+      bad.add(file, own_place, error)
+    else:
+      first = turns[0][0]
+      pairs.append(
+        _Pair(file, own_place, video, path, first, human, label, rationale)
+      )
+  return pairs
+
+
+def _split_answer(answer: str) -> tuple[str, str]:
+  """(label, rationale) of a gpt turn."""
+  answer = answer.strip()
   begin = re.match(rf'({"|".join(LABELS)})(?:\.|\Z)', answer)
   if begin is None:
     raise RecordError(
       f'the answer begins with {answer[:16]!r}; write one of '
       f'{", ".join(LABELS)}, a full stop and the rationale'
     )
-  rationale = answer[begin.end() :].strip()
-  return _Entry(file, index, video, path, text, begin[1], rationale)
+  return begin[1], answer[begin.end() :].strip()
 
 
-def _turn(item: dict[str, Any], speaker: str) -> str:
-  """The text of the one turn of a speaker."""
+def _turns(item: dict[str, Any]) -> list[tuple[str, str]]:
+  """(human text, answer) of each pair of turns; see `human_texts`."""
   if 'conversations' not in item:
     raise RecordError('no "conversations"; add it')
   turns = item['conversations']
@@ -388,14 +336,46 @@ def _turn(item: dict[str, Any], speaker: str) -> str:
     )
   wanted = '{"from", "value"}'
   turns = [as_object(turn, wanted) for turn in turns]
-  own = [turn for turn in turns if turn.get('from') == speaker]
-  if len(own) != 1:
+  humans, answers = (
+    [turn for turn in turns if turn.get('from') == speaker]
+    for speaker in _SPEAKERS
+  )
+  for speaker, own in zip(_SPEAKERS, (humans, answers), strict=True):
+    if not own:
+      raise RecordError(
+        f'no {speaker} turn; write one, as '
+        f'{{"from": "{speaker}", "value": ...}}'
+      )
+  if len(humans) != len(answers):
     raise RecordError(
-      f'{len(own) or "no"} {speaker} turn{"s" * (len(own) > 1)}; write one, as '
-      f'{{"from": "{speaker}", "value": ...}}'
+      f'{len(humans)} human and {len(answers)} gpt turns; write one answer to '
+      'each question'
     )
+  if len(humans) > 1 and any(
+    turn.get('from') != speaker
+    for turn, speaker in zip(turns, _SPEAKERS * len(humans), strict=False)
+  ):
+    raise RecordError(
+      'human and gpt turns do not alternate; write each answer after its '
+      'question'
+    )
+  texts = [_turn_text(turn) for turn in humans]
+  if not texts[0].startswith(_VIDEO):
+    raise RecordError(
+      f'the human turn does not begin with {_VIDEO}; write '
+      f'"{_VIDEO}\\n CAPTION QUESTION"'
+    )
+  texts = [
+    text.removeprefix(_VIDEO) if text.startswith(_VIDEO) else f' {text.strip()}'
+    for text in texts
+  ]
+  return list(zip(texts, map(_turn_text, answers), strict=True))
+
+
+def _turn_text(turn: dict[str, Any]) -> str:
+  speaker = turn['from']
   try:
-    text = text_field(own[0], 'value')
+    text = text_field(turn, 'value')
   except RecordError as error:
     raise RecordError(f'{speaker} turn: {error}') from None
   check_unicode(text, f'the {speaker} turn')
@@ -403,20 +383,30 @@ def _turn(item: dict[str, Any], speaker: str) -> str:
 
 
 def _record(
-  entry: _Entry, questions: Sequence[str], dimensions: Mapping[str, str]
+  pair: _Pair, questions: Sequence[str], dimensions: Mapping[str, str]
 ) -> HRARecord:
-  """Splits an entry; `dimensions` maps questions to dimensions, if known."""
-  caption, question = split_text(entry.text, questions)
+  """Splits a pair; `dimensions` maps questions to dimensions, if known."""
+  caption, question = _split_pair(pair, questions)
   return HRARecord(
-    video=entry.video,
+    video=pair.video,
+    path=pair.path,
     caption=caption,
     question=question,
     dimension=dimensions.get(question) or _dimension(question),
-    label=entry.label,
-    rationale=entry.rationale,
-    file=entry.file,
-    index=entry.index,
+    label=pair.label,
+    rationale=pair.rationale,
+    file=pair.file,
+    place=pair.place,
   )
+
+
+def _split_pair(pair: _Pair, questions: Sequence[str]) -> tuple[str, str]:
+  """(caption, question) of a pair."""
+  alone = [text for text in questions if text.strip() == pair.text.strip()]
+  if alone:
+    caption, _ = split_text(pair.first, questions)
+    return caption, alone[0]
+  return split_text(pair.text, questions)
 
 
 def _dimension(text: str) -> str:

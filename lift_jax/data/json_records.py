@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import dataclasses
 import json
 import pathlib
-import stat
+import re
 from typing import Any, Generic, TypeVar
 import unicodedata
 
@@ -17,6 +17,9 @@ from lift_jax.errors import UserError
 from lift_jax.runtime import hub
 
 ON_BAD_RECORD = ('error', 'skip')
+
+# Of files of JSON lines.
+LINES_SUFFIX = '.jsonl'
 
 # Controls, lone surrogates, line and paragraph separators: no sensible file
 # name contains them, and they would break a one-line message.
@@ -65,9 +68,9 @@ class BadRecords:
     self._is_error = on_bad_record == 'error'
     self.skipped = []
 
-  def add(self, file: str, index: int, error: RecordError):
+  def add(self, file: str, place: str, error: RecordError):
     """Raises the error as a UserError, or lists the record as skipped."""
-    where = location(file, index)
+    where = location(file, place)
     if self._is_error:
       raise UserError(f'{where}: {error}') from None
     self.skipped.append((where, str(error)))
@@ -89,17 +92,14 @@ class BadRecords:
     return ReadResult(records, self.skipped)
 
 
-def location(file: str, index: int) -> str:
-  """Location of a record for messages: 'alignment.json record 3'."""
-  return f'{file} record {index}'
+def location(file: str, place: str) -> str:
+  """Location of a record for messages: 'alignment.json record 3'.
 
-
-def data_root(root: str | pathlib.Path) -> pathlib.Path:
-  """The folder that paths in records are relative to, resolved."""
-  root = pathlib.Path(root)
-  if not root.is_dir():
-    raise UserError(f'{root}: no such folder; set the data root to a folder')
-  return root.resolve()
+  Args:
+    file: as the caller named it.
+    place: of the record in the file, as `parse_list` returns it.
+  """
+  return f'{file} {place}'
 
 
 def find_files(
@@ -144,49 +144,112 @@ def read_text(name: str, path: pathlib.Path) -> str:
     ) from None
 
 
-def parse_json(name: str, text: str, wanted: str, first_line: int = 1) -> Any:
+def parse_json(name: str, text: str, wanted: str) -> Any:
   """Parses a JSON text; objects in the result may be `DuplicateKey`.
 
   Args:
     name: of the file in messages.
-    text: the file, or the part of it that begins at `first_line`.
+    text: the file.
     wanted: the expected value, for messages.
-    first_line: counted from 1.
   """
-  try:
-    return json.loads(text, object_pairs_hook=_object)
-  except json.JSONDecodeError as error:
-    raise UserError(
-      f'{name}: line {first_line + error.lineno - 1} column {error.colno}: '
-      f'invalid JSON ({error.msg}); correct it there, often a missing or '
-      'superfluous comma'
-    ) from None
-  except (ValueError, RecursionError) as error:
-    # A number with thousands of digits, or too deep nesting.
-    raise UserError(
-      f'{name}: line {first_line}: invalid JSON ({error}); write {wanted}'
-    ) from None
+  value, end = _parse_value(name, text, _skip_blanks(text, 0), wanted)
+  rest = _skip_blanks(text, end)
+  if rest < len(text):
+    raise _invalid(name, json.JSONDecodeError('Extra data', text, rest))
+  return value
 
 
-def load_list(name: str, path: pathlib.Path, items: str) -> list[Any]:
-  """Reads the list in a JSON file; see `parse_list`."""
-  return parse_list(name, read_text(name, path), items)
+def load_list(
+  name: str, path: pathlib.Path, items: str
+) -> list[tuple[str, Any]]:
+  """Reads the records of a JSON file; see `parse_list`."""
+  is_lines = path.suffix.lower() == LINES_SUFFIX
+  return parse_list(name, read_text(name, path), items, is_lines)
 
 
-def parse_list(name: str, text: str, items: str) -> list[Any]:
-  """Parses a JSON list; objects in it may be `DuplicateKey`.
+def parse_list(
+  name: str, text: str, items: str, is_lines: bool
+) -> list[tuple[str, Any]]:
+  """Parses a list of records; objects in it may be `DuplicateKey`.
+
+  It is one of three, whatever the name of the file:
+
+    a JSON list;
+    an object whose "data" is a JSON list, and whose other keys are ignored;
+    JSON lines: values of which each begins on a line of its own.
 
   Args:
     name: of the file in messages.
     text: the file.
     items: expected items of the list, for messages.
+    is_lines: whether it is named like JSON lines. Then it may be blank, and a
+      single value that is none of the first two is a list of one.
+
+  Returns:
+    (place, value) of each record. A place is 'record 3', counted from 0, in a
+    list, and 'line 4', counted from 1, in JSON lines.
   """
-  value = parse_json(name, text, f'a list of {items}')
-  if not isinstance(value, list):
+  if is_lines and not text.strip():
+    return []
+  lines = _parse_lines(name, text, f'a list of {items}')
+  if len(lines) > 1:
+    return lines
+  ((_, value),) = lines
+  if isinstance(value, dict) and isinstance(value.get('data'), list):
+    value = value['data']
+  if isinstance(value, list):
+    return [(f'record {index}', item) for index, item in enumerate(value)]
+  if is_lines:
+    return lines
+  raise UserError(
+    f'{name}: this is {json_type(value)}, not a list; write a list of {items}'
+  )
+
+
+def _parse_lines(name: str, text: str, wanted: str) -> list[tuple[str, Any]]:
+  """(place, value) of one or more values, which line breaks separate."""
+  lines = []
+  start, line = _skip_blanks(text, 0), 1
+  counted = 0  # so far, line breaks before this position
+  while start < len(text) or not lines:
+    line += text.count('\n', counted, start)
+    counted = start
+    value, end = _parse_value(name, text, start, wanted)
+    lines.append((f'line {line}', value))
+    start = _skip_blanks(text, end)
+    if start < len(text) and '\n' not in text[end:start]:
+      raise _invalid(name, json.JSONDecodeError('Extra data', text, start))
+  return lines
+
+
+def _skip_blanks(text: str, start: int) -> int:
+  """The first position from `start` on that is not JSON's white space."""
+  match = _BLANKS.match(text, start)
+  assert match is not None  # it may be empty
+  return match.end()
+
+
+def _parse_value(
+  name: str, text: str, start: int, wanted: str
+) -> tuple[Any, int]:
+  """The JSON value at a position of a text, and where it ends."""
+  try:
+    return _DECODER.raw_decode(text, start)
+  except json.JSONDecodeError as error:
+    raise _invalid(name, error) from None
+  except (ValueError, RecursionError) as error:
+    # A number with thousands of digits, or too deep nesting.
+    line = text.count('\n', 0, start) + 1
     raise UserError(
-      f'{name}: this is {json_type(value)}, not a list; write a list of {items}'
-    )
-  return value
+      f'{name}: line {line}: invalid JSON ({error}); write {wanted}'
+    ) from None
+
+
+def _invalid(name: str, error: json.JSONDecodeError) -> UserError:
+  return UserError(
+    f'{name}: line {error.lineno} column {error.colno}: invalid JSON '
+    f'({error.msg}); correct it there, often a missing or superfluous comma'
+  )
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DuplicateKey:
@@ -196,6 +259,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DuplicateKey:
       return DuplicateKey(key)
     item[key] = value
   return item
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_BLANKS = re.compile(r'[ \t\n\r]*')
 
 
 def json_type(value: Any) -> str:
@@ -246,7 +313,7 @@ def fetch_clips(root: pathlib.Path, items: Sequence[Any]) -> None:
   Whatever is wrong with a record or its name is reported when it is read.
 
   Args:
-    root: as from `data_root`.
+    root: as of `ClipFolder`.
     items: the records of a file.
   """
   hub.fetch(
@@ -273,54 +340,3 @@ def _clip_names(item: Any) -> Iterator[str]:
 def is_printable(text: str) -> bool:
   """Whether the text is fit for a file name and a one-line message."""
   return not any(unicodedata.category(char) in _UNPRINTABLE for char in text)
-
-
-def find_video(
-  root: pathlib.Path, text: str, require_file: bool
-) -> tuple[str, pathlib.Path]:
-  """The relative and the resolved path of a clip below the root.
-
-  Args:
-    root: as from `data_root`.
-    text: the path in the record.
-    require_file: whether the clip must exist.
-  """
-  remedy = 'give a path below the data root, such as "videos/x.mp4"'
-  if not is_printable(text):
-    raise RecordError(
-      f'video {text!r} contains an unprintable character; {remedy}'
-    )
-  if '\\' in text:
-    raise RecordError(
-      f'video {text!r} contains a backslash; separate folders by "/"'
-    )
-  relative = pathlib.PurePosixPath(text)
-  if relative.is_absolute():
-    raise RecordError(f'video {text!r} is an absolute path; {remedy}')
-  if '..' in relative.parts:
-    raise RecordError(f'video {text!r} contains ".."; {remedy}')
-  path = root / relative
-  try:
-    # RuntimeError: a loop of symbolic links, before Python 3.13.
-    path = path.resolve()
-    mode = path.stat().st_mode
-  except (FileNotFoundError, NotADirectoryError):
-    mode = None
-  except (OSError, RuntimeError) as error:
-    reason = getattr(error, 'strerror', None) or 'a loop of symbolic links'
-    raise RecordError(
-      f'video {text!r} cannot be accessed ({reason}); {remedy}'
-    ) from None
-  if not path.is_relative_to(root):
-    raise RecordError(
-      f'video {text!r} is a symbolic link to outside the data root; put the '
-      'clip itself below the root'
-    )
-  if require_file and mode is None:
-    raise RecordError(
-      f'no video file {text!r} below the data root; put it there or delete '
-      'the record'
-    )
-  if mode is not None and not stat.S_ISREG(mode):
-    raise RecordError(f'video {text!r} is not a regular file; name an mp4 file')
-  return str(relative), path

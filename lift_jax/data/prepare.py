@@ -20,11 +20,11 @@ from lift_jax import config_lib
 from lift_jax.data import cache as cache_lib
 from lift_jax.data import picture, video
 from lift_jax.data.clip_flags import ClipRules
+from lift_jax.data.clip_paths import FOLLOW_LINKS, clip_sha256
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
 from lift_jax.runtime import distributed
-from lift_jax.runtime.files import file_sha256
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import Stopped, StopSignal
 
@@ -40,6 +40,8 @@ class DataConfig(ClipRules):
     real: alignment files of real videos, whose reward is 1.
     on_bad_record: 'error' stops at the first bad record; 'skip' lists and
       skips them.
+    follow_links: links out of the root that may be followed; see
+      `clip_paths.ClipFolder`.
     cache: folder of the encoded videos; '' is `cache` in the workdir.
     sizes: (height, width) of the encoded videos; each video takes the one with
       the nearest aspect ratio.
@@ -54,6 +56,7 @@ class DataConfig(ClipRules):
   synthetic: tuple[str, ...]
   real: tuple[str, ...]
   on_bad_record: str
+  follow_links: str
   cache: str
   sizes: tuple[tuple[int, int], ...]
   max_frames: int
@@ -64,6 +67,9 @@ class DataConfig(ClipRules):
     super().__post_init__()
     config_lib.check_choice(
       'data.on_bad_record', self.on_bad_record, ON_BAD_RECORD
+    )
+    config_lib.check_choice(
+      'data.follow_links', self.follow_links, FOLLOW_LINKS
     )
     config_lib.check_choice('data.resize', self.resize, picture.RESIZES)
     if not self.sizes:
@@ -154,7 +160,7 @@ def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
     policy=config.resize,
     max_undecodable=config.max_undecodable,
   )
-  digest = file_sha256(record.path)
+  digest = clip_sha256(record.path, record.where)
   return _Clip(record, clip.frames, clip.flags, signature, digest)
 
 

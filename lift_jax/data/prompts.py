@@ -1,8 +1,8 @@
 """Prompts and the names of the clips that are generated from them.
 
-A file of prompts may have any of the usual forms: plain lines, a JSON list of
-strings or objects (such as alignment files and the full-info files of VBench),
-the same as JSON lines, or a file of human feedback.
+A file of prompts has one of the usual forms: plain lines, a list of strings or
+objects (such as alignment files and the full-info files of VBench), or a file
+of human feedback.
 """
 
 from collections.abc import Iterator
@@ -13,17 +13,18 @@ from typing import Any
 
 from lift_jax.data import hra
 from lift_jax.data.json_records import (
+  LINES_SUFFIX,
   RecordError,
   as_object,
   check_unicode,
   is_printable,
   json_type,
   location,
-  parse_json,
   parse_list,
   read_text,
   text_field,
 )
+from lift_jax.data.questions import find_questions
 from lift_jax.errors import UserError, listing
 
 # Keys of the text in objects, if no key is given.
@@ -36,7 +37,7 @@ _NAME_KEY = 'prompt_en'
 
 _FORMS = {
   '.txt': 'a file of one prompt per line',
-  '.jsonl': 'a file of one string or object per line',
+  LINES_SUFFIX: 'a file of one string or object per line',
   '.json': 'a list of strings or objects',
 }
 
@@ -102,13 +103,15 @@ def _prompts(
   path: pathlib.Path, text_key: str, name_key: str
 ) -> Iterator[Prompt]:
   items = _items(path)
-  questions = hra.find_questions(list(_conversations(items, text_key)))
+  questions = find_questions(list(_conversations(items, text_key)))
   captions = set()
   for where, item in items:
     try:
       if _is_conversation(item, text_key):
         text, _ = hra.split_text(
-          hra.human_text(item), questions, 'list the captions in a .txt file'
+          hra.human_texts(item)[0],
+          questions,
+          'list the captions in a .txt file',
         )
         if text in captions:
           continue
@@ -139,18 +142,16 @@ def _items(path: pathlib.Path) -> list[tuple[str, Any]]:
   text = read_text(name, path)
   if not text.strip():
     return []
-  if suffix == '.json':
-    items = parse_list(name, text, 'strings or objects')
-    return [(location(name, index), item) for index, item in enumerate(items)]
-  items = []
-  for number, line in enumerate(text.split('\n'), start=1):
-    if not line.strip():
-      continue
-    item = line
-    if suffix == '.jsonl':
-      item = parse_json(name, line, 'a string or an object', number)
-    items.append((f'{name} line {number}', item))
-  return items
+  if suffix == '.txt':
+    items = [
+      (f'line {number}', line)
+      for number, line in enumerate(text.split('\n'), start=1)
+      if line.strip()
+    ]
+  else:
+    is_lines = suffix == LINES_SUFFIX
+    items = parse_list(name, text, 'strings or objects', is_lines)
+  return [(location(name, place), item) for place, item in items]
 
 
 def _conversations(
@@ -160,7 +161,7 @@ def _conversations(
   for where, item in items:
     if _is_conversation(item, text_key):
       try:
-        yield hra.human_text(item)
+        yield from hra.human_texts(item)
       except RecordError as error:
         raise UserError(f'{where}: {error}') from None
 

@@ -1,7 +1,7 @@
 """Alignment records: clips with captions and rewards.
 
-The published schema is a JSON list of `{"video", "caption", "score"}`. `video`
-is a path below a root folder; other keys are allowed and ignored. Files of real
+The published schema is a list of `{"video", "caption", "score"}`. `video` is a
+path below a root folder; other keys are allowed and ignored. Files of real
 clips may omit `score`: their reward is 1 by definition, so that they enter the
 loss as plain likelihood.
 
@@ -15,16 +15,15 @@ import math
 import pathlib
 from typing import Any
 
+from lift_jax.data.clip_paths import ClipFolder
 from lift_jax.data.json_records import (
   BadRecords,
   ReadResult,
   RecordError,
   as_object,
   check_unicode,
-  data_root,
   fetch_clips,
   find_files,
-  find_video,
   json_type,
   load_list,
   location,
@@ -38,13 +37,13 @@ class AlignmentRecord:
   """One clip with its caption and reward.
 
   Attributes:
-    video: path relative to the root, with '/' and without '.' parts.
-    path: the same, absolute, with symbolic links resolved.
+    video: see `clip_paths.ClipFolder.find`.
+    path: of the file, absolute, with symbolic links resolved.
     caption: the text, as in the file.
     reward: in [0, 1]; 1 for a real clip.
     is_real: whether it comes from a file of real clips.
     file: the JSON file, as the caller named it.
-    index: position in that file, from 0.
+    place: in that file: 'record 3', or 'line 4' of JSON lines.
   """
 
   video: str
@@ -53,12 +52,12 @@ class AlignmentRecord:
   reward: float
   is_real: bool
   file: str
-  index: int
+  place: str
 
   @property
   def where(self) -> str:
     """For messages: 'alignment.json record 3 (videos/x.mp4)'."""
-    return f'{location(self.file, self.index)} ({self.video})'
+    return f'{location(self.file, self.place)} ({self.video})'
 
 
 def read_alignment(
@@ -67,6 +66,7 @@ def read_alignment(
   real: Sequence[str] = (),
   on_bad_record: str = 'error',
   require_files: bool = True,
+  follow_links: str = 'hub',
 ) -> ReadResult[AlignmentRecord]:
   """Reads and checks alignment files.
 
@@ -78,21 +78,22 @@ def read_alignment(
       records. A file that cannot be read as a list is an error in both cases.
     require_files: whether each clip must exist; a run from cached latents does
       not need them.
+    follow_links: see `clip_paths.ClipFolder`.
 
   Raises:
     UserError: a bad file or record, or no usable record.
   """
   bad = BadRecords(on_bad_record)
-  root = data_root(root)
-  files = _files(root, synthetic, real)
+  clips = ClipFolder.open(root, follow_links)
+  files = _files(clips.root, synthetic, real)
   records, first_by_key = [], {}
   for name, path, is_real in files:
     items = load_list(name, path, 'objects with "video", "caption" and "score"')
     if require_files:
-      fetch_clips(root, items)
-    for index, item in enumerate(items):
+      fetch_clips(clips.root, [item for _, item in items])
+    for place, item in items:
       try:
-        record = _record(root, item, is_real, name, index, require_files)
+        record = _record(clips, item, is_real, name, place, require_files)
         key = (record.path, record.caption)
         first = first_by_key.setdefault(key, record)
         if first is not record:
@@ -100,7 +101,7 @@ def read_alignment(
             f'same video and caption as {first.where}; delete one of the two'
           )
       except RecordError as error:
-        bad.add(name, index, error)
+        bad.add(name, place, error)
       else:
         records.append(record)
   return bad.result(records, [name for name, _, _ in files])
@@ -124,20 +125,20 @@ def _files(
 
 
 def _record(
-  root: pathlib.Path,
+  clips: ClipFolder,
   item: Any,
   is_real: bool,
   file: str,
-  index: int,
+  place: str,
   require_files: bool,
 ) -> AlignmentRecord:
   item = as_object(item, '{"video", "caption", "score"}')
   text = text_field(item, 'video')
   caption = text_field(item, 'caption')
   check_unicode(caption, 'the caption')
-  video, path = find_video(root, text, require_files)
+  video, path = clips.find(text, require_files)
   reward = _real_reward(item) if is_real else _reward(item)
-  return AlignmentRecord(video, path, caption, reward, is_real, file, index)
+  return AlignmentRecord(video, path, caption, reward, is_real, file, place)
 
 
 def _reward(item: dict[str, Any]) -> float:

@@ -7,13 +7,12 @@ it was trained on.
 """
 
 from collections.abc import Mapping, Sequence
-import functools
 import hashlib
 import pathlib
 from typing import Protocol, TypeVar
 
+from lift_jax.data.clip_paths import clip_sha256
 from lift_jax.errors import UserError
-from lift_jax.runtime.files import file_sha256
 
 # What records may share: ('caption' | 'video' | 'content', value).
 _Key = tuple[str, str]
@@ -24,6 +23,9 @@ class Record(Protocol):
 
   @property
   def video(self) -> str: ...
+
+  @property
+  def path(self) -> pathlib.Path: ...
 
   @property
   def caption(self) -> str: ...
@@ -40,7 +42,7 @@ def split_records(
   fractions: Mapping[str, float],
   seed: int,
   *,
-  root: str | pathlib.Path | None = None,
+  by_file: bool = False,
   by_content: bool = False,
 ) -> dict[str, list[_R]]:
   """Splits records into parts that share no clip and no caption.
@@ -54,12 +56,14 @@ def split_records(
     records: to split; each part keeps their order.
     fractions: of the parts, by name; they add up to 1.
     seed: of the hash.
-    root: the folder of the clips: two names are one clip if they resolve to
-      the same file there. None compares the names.
-    by_content: whether files with equal bytes are one clip; reads them all.
+    by_file: whether two names are one clip if their paths are; else the names
+      are compared.
+    by_content: whether files with equal bytes are one clip, too; reads them
+      all. A file that is missing is equal to none.
 
   Raises:
-    UserError: the fractions do not add up to 1, or a part is empty.
+    UserError: the fractions do not add up to 1, a part is empty, or a file
+      cannot be read.
   """
   values = fractions.values()
   # Not the other way round, because of NaN.
@@ -69,7 +73,7 @@ def split_records(
       f'split fractions {given}: give numbers from 0 that add up to 1'
     )
   parts = {name: [] for name in fractions}
-  keys = _keys(records, root, by_content)
+  keys = _keys(records, by_file, by_content)
   group_of = _groups(keys)
   smallest = {}
   for own in keys:
@@ -91,21 +95,21 @@ def split_records(
 def check_disjoint(
   named: Mapping[str, Sequence[Record]],
   *,
-  root: str | pathlib.Path | None = None,
+  by_file: bool = False,
   by_content: bool = False,
 ) -> None:
   """Checks that sets of records share no clip and no caption.
 
   Args:
     named: the sets, by name.
-    root: see `split_records`.
+    by_file: see `split_records`.
     by_content: see `split_records`.
 
   Raises:
-    UserError: two sets overlap; it names the records.
+    UserError: two sets overlap, or a file cannot be read; it names the records.
   """
   members = [(name, record) for name in named for record in named[name]]
-  keys = _keys([record for _, record in members], root, by_content)
+  keys = _keys([record for _, record in members], by_file, by_content)
   first = {}
   for (name, record), own in zip(members, keys, strict=True):
     for key in own:
@@ -124,20 +128,23 @@ def normalize_caption(caption: str) -> str:
 
 
 def _keys(
-  records: Sequence[Record], root: str | pathlib.Path | None, by_content: bool
+  records: Sequence[Record], by_file: bool, by_content: bool
 ) -> list[list[_Key]]:
   """What each record may share with others, its caption first."""
-  if root is None and by_content:
-    raise ValueError('by_content needs the root of the clips')
-  digest = functools.cache(file_sha256)
+  if by_content and not by_file:
+    raise ValueError('by_content needs by_file')
+  digests = {}
 
   def keys_of(record: Record) -> list[_Key]:
     caption = 'caption', normalize_caption(record.caption)
-    if root is None:
+    if not by_file:
       return [caption, ('video', record.video)]
-    path = (pathlib.Path(root) / record.video).resolve()
-    content = [('content', digest(path))] if by_content else []
-    return [caption, ('video', str(path)), *content]
+    keys = [caption, ('video', str(record.path))]
+    if by_content and record.path.is_file():
+      if record.path not in digests:
+        digests[record.path] = clip_sha256(record.path, record.where)
+      keys.append(('content', digests[record.path]))
+    return keys
 
   return [keys_of(record) for record in records]
 

@@ -12,11 +12,12 @@ published critic writes only the texts: their first words are then the labels,
 and there are no probabilities.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 from typing import Any
 
+from lift_jax.data.clip_paths import ClipFolder
 from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.data.json_records import (
   BadRecords,
@@ -24,14 +25,10 @@ from lift_jax.data.json_records import (
   RecordError,
   as_object,
   check_unicode,
-  data_root,
   find_files,
-  find_video,
   json_type,
   load_list,
   location,
-  parse_json,
-  read_text,
   text_field,
 )
 from lift_jax.errors import UserError, listing
@@ -81,15 +78,15 @@ class ScoredRecord:
   """A critic's answers about one clip.
 
   Attributes:
-    video: path relative to the root, with '/' and without '.' parts.
-    path: the same, absolute, with symbolic links resolved.
+    video: see `clip_paths.ClipFolder.find`.
+    path: of the file, absolute, with symbolic links resolved.
     caption: the text, without white space at its ends.
     answers: by dimension; empty if there is an error.
     error: why there is no answer, or ''.
     critic: name of the critic, or ''.
     flags: suspicious properties that `lift score` reported.
     file: the JSON file, as the caller named it.
-    index: position in that file, from 0.
+    place: in that file: 'record 3', or 'line 4' of JSON lines.
   """
 
   video: str
@@ -100,34 +97,36 @@ class ScoredRecord:
   critic: str
   flags: tuple[str, ...]
   file: str
-  index: int
+  place: str
 
   @property
   def where(self) -> str:
     """For messages: 'scores.json record 3 (videos/x.mp4)'."""
-    return f'{location(self.file, self.index)} ({self.video})'
+    return f'{location(self.file, self.place)} ({self.video})'
 
 
 def read_scores(
   root: str | pathlib.Path,
   files: Sequence[str],
   on_bad_record: str = 'error',
+  follow_links: str = 'hub',
 ) -> ReadResult[ScoredRecord]:
   """Reads and checks scored records. Their clips need not exist.
 
   Args:
     root: the folder that `video` paths are relative to, and may not leave.
-    files: .json files with a list, .jsonl files with one object per line;
-      relative to the current folder, or absolute.
+    files: lists of them (see `json_records.parse_list`), relative to the
+      current folder, or absolute.
     on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
       records. A record with an "error" of the critic is not bad.
+    follow_links: see `clip_paths.ClipFolder`.
 
   Raises:
     UserError: a bad file or record, no usable record, or records of several
       critics.
   """
   bad = BadRecords(on_bad_record)
-  root = data_root(root)
+  clips = ClipFolder.open(root, follow_links)
   if not files:
     raise UserError(
       'scores.files is empty; set --config.scores.files to a file that '
@@ -137,9 +136,9 @@ def read_scores(
   records, first_by_key = [], {}
   paths = find_files(pathlib.Path(), files)
   for name, path in zip(names, paths, strict=True):
-    for index, item in enumerate(_items(name, path)):
+    for place, item in load_list(name, path, f'objects like {_WANTED}'):
       try:
-        record = _record(root, item, name, index)
+        record = _record(clips, item, name, place)
         key = (record.path, record.caption)
         first = first_by_key.setdefault(key, record)
         if first is not record:
@@ -147,7 +146,7 @@ def read_scores(
             f'same video and caption as {first.where}; delete one of the two'
           )
       except RecordError as error:
-        bad.add(name, index, error)
+        bad.add(name, place, error)
       else:
         records.append(record)
   result = bad.result(records, names)
@@ -159,16 +158,6 @@ def read_scores(
     )
   _check_all_or_none(records)
   return result
-
-
-def _items(name: str, path: pathlib.Path) -> Iterator[Any]:
-  """The JSON values of a file."""
-  if path.suffix != '.jsonl':
-    yield from load_list(name, path, f'objects like {_WANTED}')
-    return
-  for number, line in enumerate(read_text(name, path).split('\n'), start=1):
-    if line.strip():
-      yield parse_json(name, line, _WANTED, first_line=number)
 
 
 def _check_all_or_none(records: Sequence[ScoredRecord]) -> None:
@@ -185,10 +174,10 @@ def _check_all_or_none(records: Sequence[ScoredRecord]) -> None:
 
 
 def _record(
-  root: pathlib.Path, item: Any, file: str, index: int
+  clips: ClipFolder, item: Any, file: str, place: str
 ) -> ScoredRecord:
   item = as_object(item, _WANTED)
-  video, path = find_video(root, text_field(item, 'video'), False)
+  video, path = clips.find(text_field(item, 'video'), require_file=False)
   caption = text_field(item, 'caption').strip()
   check_unicode(caption, 'the caption')
   error = text_field(item, 'error') if 'error' in item else ''
@@ -206,7 +195,7 @@ def _record(
     critic=text_field(item, 'critic') if 'critic' in item else '',
     flags=_flags(item),
     file=file,
-    index=index,
+    place=place,
   )
 
 

@@ -174,6 +174,7 @@ def _train_critic(steps: int) -> dict:
       'held_out': (),
       'questions': FILLED,
       'on_bad_record': 'error',
+      'follow_links': 'hub',
       'split': {
         'validation': 0.1,
         'test': 0.0,
@@ -218,7 +219,12 @@ def _train_critic(steps: int) -> dict:
 def _score() -> dict:
   return {
     'model': _CRITIC,
-    'videos': {'root': FILLED, 'files': (FILLED,), 'on_bad_record': 'error'},
+    'videos': {
+      'root': FILLED,
+      'files': (FILLED,),
+      'on_bad_record': 'error',
+      'follow_links': 'hub',
+    },
     'toy_clips': 0,
     'prompts': {
       'questions': '',
@@ -246,6 +252,7 @@ def _evaluate() -> dict:
       'files': (FILLED,),
       'questions': FILLED,
       'on_bad_record': 'error',
+      'follow_links': 'hub',
     },
     'train': {'files': (FILLED,)},
     'calibration': {'files': (), 'fraction': 0.2, 'seed': 0},
@@ -269,6 +276,7 @@ def _align(steps: int) -> dict:
       'synthetic': (FILLED,),
       'real': (FILLED,),
       'on_bad_record': 'error',
+      'follow_links': 'hub',
       'cache': '',
       'sizes': ((32, 32),),
       'max_frames': 9,

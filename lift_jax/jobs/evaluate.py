@@ -19,6 +19,7 @@ import pathlib
 
 from lift_jax import config_lib
 from lift_jax.cli import job_flags
+from lift_jax.data.clip_paths import FOLLOW_LINKS
 from lift_jax.data.hra import HRARecord, read_hra, read_questions
 from lift_jax.data.json_records import ON_BAD_RECORD, ReadResult
 from lift_jax.data.splits import check_disjoint, split_records
@@ -45,7 +46,7 @@ class ScoresConfig:
   """The scores of the critic.
 
   Attributes:
-    files: scored records, .json or .jsonl; relative to the current folder.
+    files: scored records; relative to the current folder.
   """
 
   files: tuple[str, ...]
@@ -62,16 +63,22 @@ class LabelsConfig:
     questions: a prompt JSON with the questions of these files; '' detects
       them.
     on_bad_record: 'error' or 'skip'; applies to the scores too.
+    follow_links: links out of the root that may be followed; see
+      `clip_paths.ClipFolder`.
   """
 
   root: str
   files: tuple[str, ...]
   questions: str
   on_bad_record: str
+  follow_links: str
 
   def __post_init__(self):
     config_lib.check_choice(
       'labels.on_bad_record', self.on_bad_record, ON_BAD_RECORD
+    )
+    config_lib.check_choice(
+      'labels.follow_links', self.follow_links, FOLLOW_LINKS
     )
 
 
@@ -228,11 +235,21 @@ def _read(config: EvaluateConfig) -> _Input:
     if not files:
       return ReadResult([], [])
     return read_hra(
-      labels.root, files, questions, labels.on_bad_record, require_files=False
+      labels.root,
+      files,
+      questions,
+      labels.on_bad_record,
+      require_files=False,
+      follow_links=labels.follow_links,
     )
 
   records = _Input(
-    scored=read_scores(labels.root, config.scores.files, labels.on_bad_record),
+    scored=read_scores(
+      labels.root,
+      config.scores.files,
+      labels.on_bad_record,
+      labels.follow_links,
+    ),
     labels=ratings(labels.files),
     calibration=ratings(config.calibration.files),
     train=ratings(config.train.files),
@@ -243,7 +260,7 @@ def _read(config: EvaluateConfig) -> _Input:
       'calibration.files': records.calibration.records,
       'labels.files': records.labels.records,
     },
-    root=labels.root,
+    by_file=True,
   )
   return records
 
@@ -266,7 +283,7 @@ def _compare(
       comparison.ratings,
       {'evaluated': 1 - fraction, 'calibration': fraction},
       config.calibration.seed,
-      root=config.labels.root,
+      by_file=True,
     )
     evaluated, calibration = parts['evaluated'], parts['calibration']
   else:

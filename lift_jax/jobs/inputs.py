@@ -1,8 +1,11 @@
 """Inputs of several jobs: toy clips, adapters, reports of unusual records."""
 
 from collections.abc import Mapping, Sequence
+import json
 import logging
 import pathlib
+
+import jax
 
 from lift_jax.data import clip_flags
 from lift_jax.errors import UserError
@@ -55,13 +58,15 @@ def report_skipped(
   """Counts and lists skipped records, on the primary host.
 
   Args:
-    workdir: gets `skipped.json`; that of an earlier run is deleted.
+    workdir: gets `skipped.json`; lists of an earlier run are deleted.
     reasons: location of each skipped record, and why it was skipped.
     num_left: number of other records.
   """
   if not distributed.is_primary():
     return
-  path = workdir / 'skipped.json'
+  for path in workdir.glob('skipped-*.json'):
+    path.unlink()
+  path = _skipped_path(workdir)
   path.unlink(missing_ok=True)
   if reasons:
     write_json(path, reasons)
@@ -99,3 +104,18 @@ def report_flagged(
       clip_flags.count(flagged.values()),
       path,
     )
+
+
+def add_skipped(workdir: pathlib.Path, reason: str) -> None:
+  """Adds a line to the list of this host, while a job runs.
+
+  That of the primary host is `skipped.json`, of others `skipped-HOST.json`.
+  """
+  path = _skipped_path(workdir)
+  reasons = json.loads(path.read_text('utf-8')) if path.exists() else []
+  write_json(path, [*reasons, reason])
+
+
+def _skipped_path(workdir: pathlib.Path) -> pathlib.Path:
+  host = '' if distributed.is_primary() else f'-{jax.process_index():05}'
+  return workdir / f'skipped{host}.json'

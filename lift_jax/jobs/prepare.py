@@ -62,6 +62,7 @@ def read_records(config: AlignConfig, workdir: pathlib.Path) -> ReadResult:
     data.real,
     data.on_bad_record,
     require_files=False,
+    follow_links=data.follow_links,
   )
 
 

@@ -165,6 +165,7 @@ def _read_videos(
       videos.files,
       videos.on_bad_record,
       tuple(prompts.questions.values()),
+      videos.follow_links,
     )
   folder = inputs.toy_clips(workdir, config.toy_clips)
   return read_videos(folder, (dataset.ALIGNMENT,), videos.on_bad_record)

@@ -6,25 +6,31 @@ usage: lift train_critic --config=FILE.py[:variant] --workdir=DIR [--multihost]
 Reads published feedback (HRA, VIDGEN), splits it into training, validation and
 test, and trains. DIR gets the three splits as JSON (splits/), checkpoints,
 metrics (TensorBoard and metrics.jsonl), the config, and at the end the adapters
-or the critic in published format (export/). The same command again resumes;
+or the critic in published format (export/). Clips are decoded once before, and
+what is found of them is kept in DIR/clips.jsonl. If data.on_bad_record is
+'skip', DIR/skipped.json lists the records that are skipped, and those whose
+clips fail later, for which others are taken. The same command again resumes;
 SIGTERM saves a checkpoint and exits with status 143.
 
 example: lift train_critic --config=configs/critic_tiny.py:smoke --workdir=DIR
 """
 
+from collections.abc import Collection
 import dataclasses
 import functools
 import logging
 import pathlib
+import threading
 
 import jax
 
 from lift_jax import partitioning
 from lift_jax.cli import job_flags
-from lift_jax.data import critic_examples, critic_pipeline
+from lift_jax.data import clip_checks, critic_examples, critic_pipeline
 from lift_jax.data.critic_examples import CriticDataConfig, Example
 from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.critic_records import CriticRecords, read_critic_records
+from lift_jax.data.example_reader import ExampleReader
 from lift_jax.data.hra import HRARecord, conversation
 from lift_jax.data.json_records import ReadResult
 from lift_jax.jobs import inputs
@@ -45,7 +51,7 @@ from lift_jax.training.critic_validation import (
 from lift_jax.training.optimizer import OptimizerConfig
 from lift_jax.training.state import TrainState
 from lift_jax.weights import param_paths
-from lift_jax.weights.checkpoints import CheckpointConfig
+from lift_jax.weights.checkpoints import CheckpointConfig, has_checkpoint
 
 # Size of a validation batch.
 _VALIDATION_EXAMPLES_PER_SHARD = 4
@@ -97,35 +103,48 @@ class CriticTraining(training_main.Task):
     batch_size: int,
   ):
     self._call, self._logger = call, logger
-    config = call.config
+    config, data = call.config, call.config.data
+    # A run that goes on without bad clips keeps the examples it began with.
+    is_settled = data.on_bad_record == 'skip' and has_checkpoint(
+      call.workdir / 'checkpoints'
+    )
+    self._checks = clip_checks.ClipChecks(
+      call.workdir / 'clips.jsonl',
+      is_settled,
+      data.num_threads,
+      data.max_undecodable,
+    )
     self._critic = open_chosen(config.model, call.workdir)
     inputs.log_adapters(self._critic.adapters, logger)
     self._tokenizer = self._critic.open_tokenizer(config.model.template)
     self.setup = critic_lib.make_setup(
       self._critic, config.model, config.train, config.lora, mesh
     )
-    self._records = _read_records(config, call.workdir)
-    found = self._make_examples('train')
-    validation = ReadResult([], [])
+    self._records = _read_records(config, call.workdir, self._checks.settled)
+    used = ['train']
     if config.validation.every_steps and self._records.splits['validation']:
-      validation = self._make_examples('validation')
-    _report_skipped(call.workdir, self._records, [found, validation], logger)
-    examples = [*found.records, *validation.records]
+      used.append('validation')
+    found = self._make_examples(used)
+    _report_skipped(
+      call.workdir, self._records, found, self._checks.failures, logger
+    )
+    examples = [example for part in found for example in part.records]
     flags = {example.record.video: example.clip.flags for example in examples}
     inputs.report_flagged(call.workdir, flags, logger)
-    self._examples = found.records
-    self._validation_examples = validation.records
+    self._examples = found[0].records
+    self._validation_examples = found[1].records if found[1:] else []
+    self._replaced_lock = threading.Lock()
     self._max_targets = _max_targets(self._examples)
     _describe(self._records, self._examples, logger)
     self.num_examples = len(self._examples)
     self.iterator = critic_pipeline.make_iterator(
       self._examples,
       self._tokenizer,
-      self._critic.frames,
+      self._reader(self._examples, 'trained on {} instead'),
       batch_size,
       self.setup.batch_sharding,
       config.train.seed,
-      config.data,
+      data,
     )
     self.fingerprint = critic_lib.fingerprint(
       self._critic,
@@ -137,13 +156,44 @@ class CriticTraining(training_main.Task):
       batch_size,
     )
 
-  def _make_examples(self, split: str) -> ReadResult[Example]:
-    return critic_examples.make_examples(
-      self._records.splits[split],
-      self._records,
-      self._tokenizer,
+  def _make_examples(self, used: list[str]) -> list[ReadResult[Example]]:
+    """The examples of the used parts of the split; decodes their clips.
+
+    All that takes less time is checked before.
+    """
+    data, frames = self._call.config.data, self._critic.frames
+    parts = [self._records.splits[name] for name in used]
+    probed = self._checks.probe(sum(parts, []))
+    found = [
+      critic_examples.make_examples(
+        part, self._records, probed, self._tokenizer, frames, data
+      )
+      for part in parts
+    ]
+    critic_pipeline.check_real_share(found[0].records, data.real_share)
+    examples = sum((part.records for part in found), [])
+    bad = self._checks.decode(
+      examples, probed, frames, data.on_bad_record, self._logger
+    )
+    return [critic_examples.without(part, bad, self._records) for part in found]
+
+  def _reader(self, examples: list[Example], outcome: str) -> ExampleReader:
+    """Reads examples; `outcome` tells what is done in place of a bad one."""
+    data = self._call.config.data
+
+    def report(failed: Example, substitute: Example, reason: str) -> None:
+      failure = f'{reason}; {outcome.format(substitute.record.where)}'
+      with self._replaced_lock:
+        if self._checks.note_failure(failed.record.video, failure):
+          self._logger.warning('%s', failure)
+          inputs.add_skipped(self._call.workdir, failure)
+
+    return ExampleReader(
+      examples,
       self._critic.frames,
-      self._call.config.data,
+      data.num_threads,
+      self._call.config.train.seed,
+      report if data.on_bad_record == 'skip' else None,
     )
 
   def on_start(self):
@@ -151,20 +201,16 @@ class CriticTraining(training_main.Task):
     _write_splits(self._call.workdir, self._records)
 
   def make_validation(self):
-    config, examples = self._call.config, self._validation_examples
+    examples = self._validation_examples
     if not examples:
       return None
     sharding = self.setup.batch_sharding
+    reader = self._reader(examples, 'left out of the validation')
     batch_size = partitioning.batch_shards(self.setup.mesh)
     batch_size *= _VALIDATION_EXAMPLES_PER_SHARD
     validation = CriticValidation(
       lambda: critic_pipeline.validation_batches(
-        examples,
-        self._tokenizer,
-        self._critic.frames,
-        batch_size,
-        sharding,
-        config.data.num_threads,
+        examples, self._tokenizer, reader, batch_size, sharding
       ),
       batch_size,
       sharding,
@@ -223,7 +269,7 @@ def _max_targets(examples: list[Example]) -> int:
 
 
 def _read_records(
-  config: TrainCriticConfig, workdir: pathlib.Path
+  config: TrainCriticConfig, workdir: pathlib.Path, optional: Collection[str]
 ) -> CriticRecords:
   """The feedback of the config, or that of the toy world if it has no data."""
   data = config.data
@@ -231,11 +277,14 @@ def _read_records(
     clips = inputs.toy_clips(workdir, config.toy_clips)
     questions = str(feedback.questions_path())
     data = dataclasses.replace(data, root=str(clips), questions=questions)
-  return read_critic_records(data)
+  return read_critic_records(data, optional)
 
 
-def _report_skipped(workdir, records, results, logger) -> None:
-  """Reports records that could not be read or made into examples."""
+def _report_skipped(workdir, records, results, failures, logger) -> None:
+  """Reports records that could not be read or made into examples.
+
+  Those whose clips have failed since the run began are listed after them.
+  """
   skipped = [*records.skipped]
   num_left = sum(map(len, records.splits.values()))
   for examples in results:
@@ -243,6 +292,9 @@ def _report_skipped(workdir, records, results, logger) -> None:
     num_left -= len(examples.skipped)
   reasons = [f'{where}: {reason}' for where, reason in skipped]
   inputs.report_skipped(workdir, reasons, num_left, logger)
+  if distributed.is_primary():
+    for failure in failures:
+      inputs.add_skipped(workdir, failure)
 
 
 def _write_splits(workdir: pathlib.Path, records: CriticRecords) -> None:

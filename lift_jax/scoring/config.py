@@ -4,6 +4,7 @@ import dataclasses
 
 from lift_jax import config_lib
 from lift_jax.data.clip_flags import ClipRules
+from lift_jax.data.clip_paths import FOLLOW_LINKS
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.errors import UserError
 from lift_jax.rewards.weights import RewardMap
@@ -21,16 +22,22 @@ class VideosConfig(ClipRules):
     files: see `scoring.videos`.
     on_bad_record: 'error' stops at the first bad record; 'skip' lists and
       skips them.
+    follow_links: links out of the root that may be followed; see
+      `clip_paths.ClipFolder`.
   """
 
   root: str
   files: tuple[str, ...]
   on_bad_record: str
+  follow_links: str
 
   def __post_init__(self):
     super().__post_init__()
     config_lib.check_choice(
       'videos.on_bad_record', self.on_bad_record, ON_BAD_RECORD
+    )
+    config_lib.check_choice(
+      'videos.follow_links', self.follow_links, FOLLOW_LINKS
     )
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from lift_jax.data import video as video_lib
-from lift_jax.data.cache import file_signature
+from lift_jax.data.cache import FileSignature, file_signature
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_examples import decode_selected
 from lift_jax.data.critic_prompts import CriticPrompts
@@ -51,7 +51,8 @@ class RatingTask:
 
   Attributes:
     video: the clip to rate.
-    clip: metadata of its file.
+    stamp: signature of its file, before anything was read.
+    clip: metadata of the file.
     selection: the frames that its prompts have positions for.
     prefix: token ids that its prompts share.
     questions: token ids of the rest of each prompt.
@@ -59,6 +60,7 @@ class RatingTask:
   """
 
   video: CaptionedVideo
+  stamp: FileSignature | None
   clip: video_lib.ClipInfo
   selection: FrameSelection
   prefix: list[int]
@@ -84,6 +86,7 @@ def make_task(
   Raises:
     UserError: a clip that is not a video, or a text that is too long.
   """
+  stamp = file_signature(video.path)
   clip = video_lib.probe(
     video.path, where=video.where, max_undecodable=max_undecodable
   )
@@ -109,7 +112,7 @@ def make_task(
     )
   questions = [ids[split:] for ids in complete]
   return RatingTask(
-    video, clip, selection, complete[0][:split], questions, fitting[0]
+    video, stamp, clip, selection, complete[0][:split], questions, fitting[0]
   )
 
 
@@ -302,7 +305,8 @@ class Rater:
     self._write_error(video, str(error), journal, progress)
 
   def _write_error(self, video, error: str, journal, progress) -> None:
-    self._write(self._line(video) | {'error': error}, journal, progress)
+    line = self._line(video, file_signature(video.path))
+    self._write(line | {'error': error}, journal, progress)
 
   def _write(self, line: dict[str, Any], journal, progress) -> None:
     try:
@@ -366,20 +370,22 @@ class Rater:
     self.seconds += time.monotonic() - start
     for slot, task in enumerate(batch.items):
       if new[slot]:
-        line = self._rated(task.video, ratings, slot, flagged[slot])
+        line = self._rated(task, ratings, slot, flagged[slot])
         self._write(line, journal, progress)
         self.num_rated += 1
 
-  def _line(self, video: CaptionedVideo) -> dict[str, Any]:
+  def _line(
+    self, video: CaptionedVideo, stamp: FileSignature | None
+  ) -> dict[str, Any]:
     return {
       'video': video.video,
       'caption': video.caption,
-      'stamp': list(file_signature(video.path) or ()),
+      'stamp': list(stamp or ()),
       **self._fingerprint,
     }
 
   def _rated(
-    self, video: CaptionedVideo, ratings: Ratings, slot: int, flags: list[str]
+    self, task: RatingTask, ratings: Ratings, slot: int, flags: list[str]
   ) -> dict[str, Any]:
     """The journal line of a rated video.
 
@@ -389,10 +395,10 @@ class Rater:
     probabilities_ql = ratings.probabilities_bql[slot]
     if not np.isfinite(probabilities_ql).all():
       raise UserError(
-        f'{video.where}: the probabilities of the critic are not finite; try '
-        'model.compute_dtype = float32, or another critic'
+        f'{task.video.where}: the probabilities of the critic are not finite; '
+        'try model.compute_dtype = float32, or another critic'
       )
-    line = self._line(video) | {'flags': list(flags)}
+    line = self._line(task.video, task.stamp) | {'flags': list(flags)}
     line['probabilities'] = {
       dimension: dict(zip(LABELS, map(float, values_l), strict=True))
       for dimension, values_l in zip(

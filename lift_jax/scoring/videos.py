@@ -10,22 +10,20 @@ import pathlib
 from typing import Any
 
 from lift_jax.data import hra
+from lift_jax.data.clip_paths import ClipFolder
 from lift_jax.data.json_records import (
   BadRecords,
   ReadResult,
   RecordError,
   as_object,
   check_unicode,
-  data_root,
   fetch_clips,
   find_files,
-  find_video,
+  load_list,
   location,
-  parse_json,
-  parse_list,
-  read_text,
   text_field,
 )
+from lift_jax.data.questions import find_questions
 from lift_jax.errors import UserError
 from lift_jax.runtime.files import json_sha256
 
@@ -35,23 +33,23 @@ class CaptionedVideo:
   """A clip to rate.
 
   Attributes:
-    video: path relative to the root, with '/'.
-    path: the same, absolute.
+    video: see `clip_paths.ClipFolder.find`.
+    path: of the file, absolute, with symbolic links resolved.
     caption: what it should show.
     file: the file that lists it, as given by the caller.
-    index: of the record in that file, from 0.
+    place: in that file: 'record 3', or 'line 4' of JSON lines.
   """
 
   video: str
   path: pathlib.Path
   caption: str
   file: str
-  index: int
+  place: str
 
   @property
   def where(self) -> str:
     """For messages: 'test.json record 3 (videos/x.mp4)'."""
-    return f'{location(self.file, self.index)} ({self.video})'
+    return f'{location(self.file, self.place)} ({self.video})'
 
   @property
   def key(self) -> str:
@@ -69,6 +67,7 @@ def read_videos(
   files: Sequence[str],
   on_bad_record: str,
   questions: Sequence[str] = (),
+  follow_links: str = 'hub',
 ) -> ReadResult[CaptionedVideo]:
   """Reads and checks lists of videos.
 
@@ -76,43 +75,32 @@ def read_videos(
 
   Args:
     root: the folder that paths are relative to, and may not leave.
-    files: .json or .jsonl, relative to the root or absolute.
+    files: lists of them (see `json_records.parse_list`), relative to the root
+      or absolute.
     on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
       records.
     questions: of the conversations, if known; others are detected.
+    follow_links: see `clip_paths.ClipFolder`.
 
   Raises:
     UserError: a bad file or record, or no usable record at all.
   """
   bad = BadRecords(on_bad_record)
-  root = data_root(root)
+  clips = ClipFolder.open(root, follow_links)
   if not files:
     raise UserError('videos.files is empty; list at least one file of videos')
   videos = {}
-  for name, path in zip(files, find_files(root, files), strict=True):
-    items = _items(name, path)
-    fetch_clips(root, items)
-    found = _find_questions(items)
-    for index, item in enumerate(items):
+  for name, path in zip(files, find_files(clips.root, files), strict=True):
+    items = load_list(name, path, 'objects with "video" and "caption"')
+    fetch_clips(clips.root, [item for _, item in items])
+    found = _find_questions([item for _, item in items])
+    for place, item in items:
       try:
-        video = _video(root, item, questions, found, name, index)
+        video = _video(clips, item, questions, found, name, place)
         videos.setdefault(video.key, video)
       except RecordError as fault:
-        bad.add(name, index, fault)
+        bad.add(name, place, fault)
   return bad.result(list(videos.values()), files)
-
-
-def _items(name: str, path: pathlib.Path) -> list[Any]:
-  text = read_text(name, path)
-  wanted = 'objects with "video" and "caption"'
-  if path.suffix != '.jsonl':
-    return parse_list(name, text, wanted)
-  lines = enumerate(text.split('\n'), 1)
-  return [
-    parse_json(name, line, wanted, number)
-    for number, line in lines
-    if line.strip()
-  ]
 
 
 def _find_questions(items: list[Any]) -> tuple[str, ...]:
@@ -121,24 +109,24 @@ def _find_questions(items: list[Any]) -> tuple[str, ...]:
   for item in items:
     if isinstance(item, dict) and 'conversations' in item:
       try:
-        texts.append(hra.human_text(item))
+        texts += hra.human_texts(item)
       except RecordError:
         continue  # reported when this record is read
-  return hra.find_questions(texts) if texts else ()
+  return find_questions(texts) if texts else ()
 
 
 def _video(
-  root: pathlib.Path,
+  clips: ClipFolder,
   item: Any,
   questions: Sequence[str],
   found: Sequence[str],
   file: str,
-  index: int,
+  place: str,
 ) -> CaptionedVideo:
   item = as_object(item, '{"video", "caption"}')
   if 'conversations' in item:
     name = text_field(item, 'video')
-    text = hra.human_text(item)
+    text = hra.human_texts(item)[0]
     # Known questions first: the text that a few clips share may be longer.
     known = [one for one in questions if text.rstrip().endswith(one)]
     caption, _ = hra.split_text(text, known or found)
@@ -151,5 +139,5 @@ def _video(
   else:
     name, caption = text_field(item, 'video'), text_field(item, 'caption')
   check_unicode(caption, 'the caption')
-  video, path = find_video(root, name, require_file=True)
-  return CaptionedVideo(video, path, caption.strip(), file, index)
+  video, path = clips.find(name, require_file=True)
+  return CaptionedVideo(video, path, caption.strip(), file, place)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 import pathlib
 
-from lift_jax.data.json_records import location
 from lift_jax.errors import UserError
 from lift_jax.runtime.files import write_json
 from lift_jax.toyworld import annotators, checkers
@@ -42,7 +41,7 @@ def annotate(
   rated = []
   for index, (name, caption) in enumerate(clips):
     verdicts, _ = checkers.check_video(
-      root / name, caption, f'{location("clip to rate,", index)} ({name})'
+      root / name, caption, f'clip to rate, record {index} ({name})'
     )
     rated.append(
       annotators.rate_clip(

@@ -160,6 +160,11 @@ def _read_fingerprint(
   return manager.restore(step, args=items)[_FINGERPRINT]
 
 
+def has_checkpoint(folder: pathlib.Path) -> bool:
+  """Whether a training run has saved a complete checkpoint in its folder."""
+  return folder.is_dir() and bool(ocp.utils.checkpoint_steps(folder))
+
+
 def latest_checkpoint(folder: pathlib.Path) -> tuple[int, dict[str, Any]]:
   """The latest step of a training run, and the run's fingerprint.
 

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.fast
 def record(
   root: pathlib.Path, name: str, caption: str = 'a'
 ) -> AlignmentRecord:
-  return AlignmentRecord(name, root / name, caption, 0.5, False, 'a.json', 0)
+  return AlignmentRecord(
+    name, root / name, caption, 0.5, False, 'a.json', 'record 0'
+  )
 
 
 class _CacheTest(parameterized.TestCase):

@@ -6,6 +6,7 @@ gives each byte of a text its own id.
 
 import itertools
 import json
+import os
 import pathlib
 
 from absl.testing import parameterized
@@ -14,7 +15,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
-from lift_jax.data import critic_examples, critic_pipeline, critic_records
+from lift_jax.data import (
+  clip_checks,
+  critic_examples,
+  critic_pipeline,
+  critic_records,
+  example_reader,
+)
 from lift_jax.errors import UserError
 from lift_jax.models.vila.backbone import VilaFrames
 from tests.data import clips, feedback
@@ -74,6 +81,12 @@ def write(root: pathlib.Path) -> None:
   (root / 'real.json').write_text(json.dumps(real))
 
 
+def without_data(content: bytes) -> bytes:
+  """An mp4 file whose header is sound, but no frame can be decoded."""
+  start, end = content.index(b'mdat') + 4, content.index(b'moov') - 4
+  return content[:start] + bytes(end - start) + content[end:]
+
+
 class PipelineTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
   def _folder(self, rated_clips):
@@ -89,15 +102,25 @@ class PipelineTest(parameterized.TestCase):
     """The examples of a config that trains on everything."""
     config = self.config(**changes)
     records = critic_records.read_critic_records(config)
+    train = records.splits['train']
+    probed = clip_checks.probe_clips(
+      train, config.num_threads, config.max_undecodable
+    )
     return critic_examples.make_examples(
-      records.splits['train'], records, Tokenizer(), FRAMES, config
+      train, records, probed, Tokenizer(), FRAMES, config
     ).records
 
-  def iterator(self, examples=None, seed=0, **changes):
+  def reader(
+    self, examples=None, report=None, seed=0
+  ) -> example_reader.ExampleReader:
+    examples = examples or self.examples
+    return example_reader.ExampleReader(examples, FRAMES, 2, seed, report)
+
+  def iterator(self, examples=None, seed=0, report=None, **changes):
     return critic_pipeline.make_iterator(
       examples or self.examples,
       Tokenizer(),
-      FRAMES,
+      self.reader(examples, report),
       BATCH,
       self.sharding,
       seed,
@@ -107,6 +130,18 @@ class PipelineTest(parameterized.TestCase):
   def take(self, count, iterator=None, **kwargs):
     iterator = iterator or self.iterator(**kwargs)
     return [next(iterator) for _ in range(count)]
+
+  def spoil(self, *names: str):
+    """Clears the data of clips until the end of the test."""
+    for name in names:
+      path = self.root / f'videos/{name}.mp4'
+      content = path.read_bytes()
+      self.addCleanup(self._restore, path, content, path.stat().st_mtime_ns)
+      path.write_bytes(without_data(content))
+
+  def _restore(self, path: pathlib.Path, content: bytes, mtime_ns: int):
+    path.write_bytes(content)
+    os.utime(path, ns=(mtime_ns, mtime_ns))
 
   def numbers(self, batch) -> list[int]:
     """Which examples are in a batch, by slot."""

@@ -96,6 +96,7 @@ class ConfigTest(critic_clips.PipelineTest):
     section = {
       'root': '', 'hra': ['a.json'], 'real': [], 'held_out': [],
       'questions': '', 'on_bad_record': 'skip',
+      'follow_links': 'hub',
       'split': {
         'validation': 0.1, 'test': 0.1, 'seed': 1, 'by_content': False
       },

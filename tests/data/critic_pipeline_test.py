@@ -208,7 +208,7 @@ class ResumeTest(critic_clips.PipelineTest):
       return critic_pipeline.make_iterator(
         self.examples,
         critic_clips.Tokenizer(),
-        critic_clips.FRAMES,
+        self.reader(),
         1,
         sharding,
         0,
@@ -275,10 +275,9 @@ class ValidationBatchesTest(critic_clips.PipelineTest):
     for batch in critic_pipeline.validation_batches(
       self.examples,
       critic_clips.Tokenizer(),
-      critic_clips.FRAMES,
+      self.reader(),
       batch_size,
       self.sharding,
-      2,
     ):
       self.assertEqual(batch['frames'].shape[:2], (batch_size, 8))
       self.assertEqual(batch['frames'].dtype, np.uint8)

@@ -99,6 +99,26 @@ class CriticPromptsTest(parameterized.TestCase):
     ({'questions': {'semantic': ' Why?'}}, 'no question for'),
     ({'questions': {'semantics': 'Why?'}}, 'begin it with one space'),
     ({'template': 'vicuna_v1'}, 'no "questions"'),
+    (
+      {'questions': OTHERS, 'template': 'vicuna_v1'},
+      'has "template" alone; give both',
+    ),
+    (
+      {'questions': OTHERS, 'space_before_caption': True},
+      'has "space_before_caption" alone; give both',
+    ),
+    (
+      {'questions': OTHERS, 'template': None, 'space_before_caption': True},
+      '"template" is null; write a string',
+    ),
+    (
+      {
+        'questions': OTHERS,
+        'template': 'vicuna_v1',
+        'space_before_caption': 'false',
+      },
+      '"space_before_caption" is a string; write true or false',
+    ),
   )
   def test_bad_file(self, value, words):
     for place in ('given.json', f'adapter/{NAME}'):

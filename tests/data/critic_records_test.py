@@ -58,7 +58,7 @@ class ReadTest(_FolderTest):
       [False] * 6 + [True] * 3,
     )
     self.assertEqual(
-      records.path(records.splits['train'][0]), self.root / 'videos/cat.mp4'
+      records.splits['train'][0].path, self.root / 'videos/cat.mp4'
     )
 
   def test_data_set_of_the_hub(self):

@@ -12,6 +12,19 @@ QUESTIONS = {
   'fidelity': ' Does this video look real? Judge the fidelity.',
 }
 
+# Three that end alike, as questions that say how to answer do.
+ALIKE = [
+  f' How good is the {what} of this video? Answer with Good, Normal or Bad, '
+  'and then give your reason.'
+  for what in ('motion', 'fidelity', 'semantic match')
+]
+CAPTIONS = (
+  'A crane stands in a pond.',
+  'A panda wipes a panel in a space suit.',
+  'Slow motion: rain falls on a tin roof!',
+  'Leaves drift over a pond.',
+)
+
 
 def entry(video: str, caption: str, dimension: str, answer: str):
   """One entry in the published schema."""
@@ -40,6 +53,7 @@ def config(root: pathlib.Path, **changes) -> CriticDataConfig:
     'held_out': (),
     'questions': '',
     'on_bad_record': 'error',
+    'follow_links': 'hub',
     'split': split(),
     'real_share': None,
     'with_rationale': True,

@@ -1,33 +1,19 @@
-"""Human feedback: finding questions, reading, and error messages."""
+"""Human feedback: reading, and error messages."""
 
 import json
-import random
 
 from absl.testing import parameterized
 import pytest
 
 from lift_jax.data import hra
 from lift_jax.errors import UserError
-from tests.data.feedback import QUESTIONS
+from tests.data.feedback import ALIKE, CAPTIONS, QUESTIONS
 from tests.published import OURS, THEIRS, require
 
 pytestmark = pytest.mark.fast
 
 PROMPTS = 'critic_prompts.json'
 VIDGEN = 'vidgen-data.json'
-
-# Three that end alike, as questions that say how to answer do.
-ALIKE = [
-  f' How good is the {what} of this video? Answer with Good, Normal or Bad, '
-  'and then give your reason.'
-  for what in ('motion', 'fidelity', 'semantic match')
-]
-CAPTIONS = (
-  'A crane stands in a pond.',
-  'A panda wipes a panel in a space suit.',
-  'Slow motion: rain falls on a tin roof!',
-  'Leaves drift over a pond.',
-)
 
 
 def _entry(
@@ -54,100 +40,6 @@ def _entries():
     for name, caption in zip('abcd', CAPTIONS, strict=True)
     for dimension in hra.DIMENSIONS
   ]
-
-
-class FindQuestionsTest(parameterized.TestCase):
-  def assert_found(self, captions, questions):
-    texts = [
-      f'\n {caption}{question}'
-      for caption in captions
-      for question in questions
-    ]
-    self.assertEqual(hra.find_questions(texts), tuple(questions))
-    random.Random(0).shuffle(texts)
-    self.assertCountEqual(hra.find_questions(texts), questions)
-
-  @parameterized.product(
-    questions=(
-      tuple(QUESTIONS.values()),
-      ALIKE,
-      (' Rate the motion issues.', ' Rate the fidelity issues.'),
-      (' Motion?', ' Fidelity?', ' Semantic?'),
-      (' Look closely. Rate motion.', ' Look closely. Rate fidelity.'),
-      (QUESTIONS['motion'],),
-    ),
-    num_captions=(3, 4),
-  )
-  def test_questions(self, questions, num_captions):
-    self.assert_found(CAPTIONS[:num_captions], questions)
-
-  def test_two_captions(self):
-    self.assert_found(CAPTIONS[:2], list(QUESTIONS.values()))
-
-  def test_shared_last_words(self):
-    # Enough of them that each ending would pay for itself, were it not for the
-    # others.
-    captions = [
-      f'A {animal} {action} in the {place}.'
-      for animal in ('crane', 'panda', 'cat')
-      for action in ('stands', 'sleeps', 'jumps')
-      for place in ('snow', 'wood')
-    ]
-    self.assert_found(captions, list(QUESTIONS.values()))
-
-  def test_all_captions_end_alike(self):
-    captions = [f'A {name} is seen in the snow.' for name in ('cat', 'dog')]
-    self.assert_found(captions, list(QUESTIONS.values()))
-
-  def test_captions_end_in_space(self):
-    captions = [f'{caption} ' for caption in CAPTIONS]
-    self.assert_found(captions, list(QUESTIONS.values()))
-
-  def test_short_questions(self):
-    # Shorter than what captions share: the endings found are too long at first.
-    captions = [f'A {name}. The sky is blue.' for name in 'abcdefghij']
-    captions += [f'One {name} looks at all the rest of it.' for name in 'abcd']
-    self.assert_found(captions, (' Motion?', ' Fidelity?', ' Semantic?'))
-
-  def test_texts_end_in_space(self):
-    texts = [caption + text for caption in CAPTIONS for text in ALIKE]
-    texts = [text + ' \n' * (index % 3) for index, text in enumerate(texts)]
-    self.assertEqual(hra.find_questions(texts), tuple(ALIKE))
-
-  def test_captions_without_full_stop(self):
-    captions = ('a crane in a pond', 'a panda in space', 'rain "on a roof"')
-    self.assert_found(captions, list(QUESTIONS.values()))
-
-  def test_one_question_each(self):
-    # No caption is asked about twice.
-    texts = [
-      f'Clip {index} shows thing {index}.{ALIKE[index % 3]}'
-      for index in range(24)
-    ]
-    self.assertEqual(hra.find_questions(texts), tuple(ALIKE))
-
-  def test_line_break_before(self):
-    questions = ['\nRate the motion.', '\nRate the fidelity.']
-    self.assert_found(CAPTIONS, questions)
-
-  def test_stray_text(self):
-    texts = [caption + text for caption in CAPTIONS for text in ALIKE]
-    strays = ['A tram. Answer with a reason.', 'A tram.', 'Give your reason.']
-    self.assertEqual(hra.find_questions(texts + strays), tuple(ALIKE))
-
-  @parameterized.parameters([[]], [['one']], [['one', 'two']])
-  def test_nothing_in_common(self, texts):
-    self.assertEqual(hra.find_questions(texts), ())
-
-  def test_long_texts(self):
-    # Each shares one word more with the next: the deepest search there can be.
-    words = [f'w{index}' for index in range(600)]
-    texts = [
-      f'u{index} {" ".join(words[-index:])} Rate the motion.'
-      for index in range(1, 600)
-    ]
-    (question,) = hra.find_questions(texts)
-    self.assertLen(question.split(), 200)
 
 
 class _FolderTest(parameterized.TestCase):
@@ -185,13 +77,14 @@ class ReadTest(_FolderTest):
       record,
       hra.HRARecord(
         'videos/b.mp4',
+        (self.root / 'videos/b.mp4').resolve(),
         CAPTIONS[1],
         QUESTIONS['motion'],
         'motion',
         'Good',
         'It moves well.',
         'hra.json',
-        4,
+        'record 4',
       ),
     )
     self.assertEqual(record.where, 'hra.json record 4 (videos/b.mp4)')
@@ -308,6 +201,109 @@ class ReadTest(_FolderTest):
     )
     self.assert_error(self.read, 'hra.json record 0', 'no video file')
     self.assertLen(self.read(require_files=False).records, 6)
+
+
+def _entry_of_pairs(caption, video, style):
+  """An entry with the three pairs of turns of `_entries`.
+
+  Args:
+    caption: of the clip.
+    video: its path.
+    style: how later human turns begin: as the first one ('whole'), without the
+      tag ('untagged'), or with the question itself ('alone').
+  """
+  entry = {'video': video, 'conversations': []}
+  for dimension in hra.DIMENSIONS:
+    turns = _entry(caption, dimension)['conversations']
+    if entry['conversations']:
+      whole = turns[0]['value']
+      turns[0]['value'] = {
+        'whole': whole,
+        'untagged': whole.removeprefix('<video>\n '),
+        'alone': QUESTIONS[dimension].strip(),
+      }[style]
+    entry['conversations'] += turns
+  return entry
+
+
+_STYLES = parameterized.parameters('whole', 'untagged', 'alone')
+
+
+class PairsTest(_FolderTest):
+  def entries(self, style, captions=CAPTIONS):
+    return [
+      _entry_of_pairs(caption, f'videos/{name}.mp4', style)
+      for name, caption in zip('abcd', captions, strict=False)
+    ]
+
+  def said(self, **kwargs):
+    """What records say, apart from where."""
+    return [
+      (r.video, r.caption, r.question, r.dimension, r.label, r.rationale)
+      for r in self.read(**kwargs).records
+    ]
+
+  @_STYLES
+  def test_same_as_entries_of_their_own(self, style):
+    self.write(_entries())
+    wanted = self.said()
+    self.write(self.entries(style))
+    self.assertEqual(self.said(), wanted)
+    self.assertEqual(self.said(questions=QUESTIONS), wanted)
+    self.assertEqual(
+      [record.where for record in self.read().records[3:6]],
+      [
+        f'hra.json record 1 pair {number} (videos/b.mp4)'
+        for number in (1, 2, 3)
+      ],
+    )
+
+  @_STYLES
+  def test_one_entry(self, style):
+    """Its questions must be known."""
+    self.write(self.entries(style, CAPTIONS[:1]))
+    captions = [caption for _, caption, *_ in self.said(questions=QUESTIONS)]
+    self.assertEqual(captions, [CAPTIONS[0]] * 3)
+    self.assert_error(self.read, 'hra.json record 0 pair 1', 'prompt JSON')
+
+  @_STYLES
+  def test_beside_single_pairs(self, style):
+    self.write([*_entries()[:9], *self.entries(style)[3:]])
+    wanted = self.said()
+    self.write([*self.entries(style)[:3], *_entries()[9:]])
+    self.assertEqual(self.said(), wanted)
+
+  def test_bad_answer(self):
+    """It spoils its own pair alone."""
+    entries = self.entries('alone')
+    entries[1]['conversations'][3]['value'] = 'Fine.'
+    self.write(entries)
+    self.assert_error(self.read, 'hra.json record 1 pair 2: ', "'Fine.'")
+    result = self.read(on_bad_record='skip')
+    self.assertLen(result.records, 11)
+    self.assertEqual(result.skipped[0][0], 'hra.json record 1 pair 2')
+
+  def test_other_question(self):
+    entries = self.entries('alone')
+    entries[1]['conversations'][2]['value'] = 'How is the motion?'
+    self.write(entries)
+    self.assert_error(
+      self.read, 'record 1 pair 2', "' How is the motion?'", 'prompt JSON'
+    )
+
+  @parameterized.parameters(
+    ([0, 2, 1, 3], 'do not alternate', 'after its question'),
+    ([1, 0, 3, 2], 'do not alternate', 'after its question'),
+    ([0, 1, 2], '2 human and 1 gpt turns', 'write one answer to each'),
+    ([2, 3, 0, 1], 'does not begin with <video>', 'write "<video>'),
+  )
+  def test_fault(self, order, *words):
+    entries = self.entries('alone')
+    turns = entries[1]['conversations']
+    entries[1]['conversations'] = [turns[index] for index in order]
+    self.write(entries)
+    self.assert_error(self.read, 'hra.json record 1: ', *words)
+    self.assertLen(self.read(on_bad_record='skip').records, 9)
 
 
 def _turns(*turns):
@@ -542,15 +538,3 @@ class PublishedFilesTest(parameterized.TestCase):
         if record.video == item['video']
       ]
       self.assertEqual(round(sum(labels) / 3, 2), item['score'])
-
-  @parameterized.parameters((OURS, 12), (THEIRS, 40))
-  def test_few_entries(self, root, limit):
-    # Of a handful of entries too, nothing but whole questions is found.
-    require(root)
-    items = json.loads((root / VIDGEN).read_text(encoding='utf-8'))
-    texts = [hra.human_text(item) for item in items]
-    questions = set(hra.read_questions(root / PROMPTS).values())
-    generator = random.Random(0)
-    for number in range(2, limit):
-      found = hra.find_questions(generator.sample(texts, number))
-      self.assertLessEqual(set(found), questions)

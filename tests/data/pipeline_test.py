@@ -25,7 +25,7 @@ def _record(index: int) -> AlignmentRecord:
   name = f'{index}.mp4'
   return AlignmentRecord(
     name, pathlib.Path('/none') / name, f'caption {index}', index / 100,
-    index % 3 == 0, 'a.json', index,
+    index % 3 == 0, 'a.json', f'record {index}',
   )  # fmt: skip
 
 

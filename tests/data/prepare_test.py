@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lift_jax.data import cache as cache_lib
-from lift_jax.data import pipeline, prepare
+from lift_jax.data import clip_paths, pipeline, prepare
 from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
 from lift_jax.runtime.shutdown import Stopped
@@ -77,8 +77,9 @@ class _PrepareTest(parameterized.TestCase):
   def data(self, **changes) -> prepare.DataConfig:
     fields = {
       'root': str(self.root), 'synthetic': ('a.json',), 'real': (),
-      'on_bad_record': 'error', 'cache': '', 'sizes': ((16, 32), (32, 16)),
-      'max_frames': 5, 'fps': None, 'resize': 'crop',
+      'on_bad_record': 'error', 'follow_links': 'hub', 'cache': '',
+      'sizes': ((16, 32), (32, 16)), 'max_frames': 5, 'fps': None,
+      'resize': 'crop',
     }  # fmt: skip
     return prepare.DataConfig(**fields | changes)
 
@@ -209,6 +210,27 @@ class RunTest(_PrepareTest):
 
 
 class SkipTest(_PrepareTest):
+  @parameterized.parameters('error', 'skip')
+  def test_vanishes_while_it_is_read(self, on_bad_record):
+    """Between its decoding and its hash."""
+    gone = self.root / '3.mp4'
+    read = clip_paths.file_sha256
+
+    def read_others(path):
+      if path == gone:
+        raise FileNotFoundError(2, 'No such file or directory')
+      return read(path)
+
+    with mock.patch.object(clip_paths, 'file_sha256', read_others):
+      if on_bad_record == 'error':
+        with self.assertRaisesRegex(
+          UserError, r'^a.json record 3 \(3.mp4\): .*No such file.*; restore'
+        ):
+          self.run_with(_Encoder())
+      else:
+        self.run_with(_Encoder(), on_bad_record='skip')
+        self.assertLen(self.cache().entries(), _COUNT - 1)
+
   def test_skip(self):
     records = self.bad_record(3)
     self.run_with(_Encoder(), records, on_bad_record='skip')

@@ -315,7 +315,7 @@ class BadJSONTest(_FolderTest):
     ('"a"\n\n{"prompt": "b",}', 'line 3 column 16: invalid JSON', 'comma'),
     ('"a"\nb', 'line 2 column 1: invalid JSON', 'correct it there'),
     ('"a" "b"', 'line 1 column 5: invalid JSON', 'correct it there'),
-    ('"a"\n' + '[' * 100_000, 'line 2: invalid JSON', 'write a string'),
+    ('"a"\n' + '[' * 100_000, 'line 2: invalid JSON', 'write a list'),
     (
       '\n',
       'one string or object per line, but it contains no prompt',

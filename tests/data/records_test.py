@@ -57,17 +57,17 @@ class ReadTest(_RootTest):
         0.5,
         False,
         'alignment.json',
-        0,
+        'record 0',
       ),
     )
     self.assertEqual(first.where, 'alignment.json record 0 (videos/a.mp4)')
     self.assertEqual(second.video, 'videos/b.mp4')
     self.assertEqual(second.caption, ' Ein Kranich ü ')
-    self.assertEqual((second.reward, second.index), (1.0, 1))
+    self.assertEqual((second.reward, second.place), (1.0, 'record 1'))
     self.assertIsInstance(second.reward, float)
     self.assertEqual(
-      (third.reward, third.is_real, third.file, third.index),
-      (1.0, True, 'real.json', 0),
+      (third.reward, third.is_real, third.file, third.place),
+      (1.0, True, 'real.json', 'record 0'),
     )
 
   @parameterized.parameters(0, 0.0, 0.05, 0.9, 1, 1.0)
@@ -216,7 +216,9 @@ class BadRecordTest(_RootTest):
     self.write([_item(), item, _item('videos/b.mp4', 'last')])
     self.assert_error('alignment.json record 1', *words)
     result = self.read(on_bad_record='skip')
-    self.assertEqual([record.index for record in result.records], [0, 2])
+    self.assertEqual(
+      [record.place for record in result.records], ['record 0', 'record 2']
+    )
     ((where, reason),) = result.skipped
     self.assertStartsWith(where, 'alignment.json record 1')
     for word in words:

@@ -1,12 +1,14 @@
 """Splits: connected records, stability, and rejected input."""
 
 import dataclasses
+import pathlib
 import random
+from unittest import mock
 
 from absl.testing import parameterized
 import pytest
 
-from lift_jax.data import splits
+from lift_jax.data import clip_paths, splits
 from lift_jax.errors import UserError
 
 _HALVES = {'train': 0.5, 'test': 0.5}
@@ -17,6 +19,11 @@ class _Record:
   video: str
   caption: str
   index: int = 0
+  root: pathlib.Path = pathlib.Path('/none')
+
+  @property
+  def path(self) -> pathlib.Path:
+    return (self.root / self.video).resolve()
 
   @property
   def where(self) -> str:
@@ -142,7 +149,7 @@ class FilesTest(parameterized.TestCase):
 
   def named(self, *videos):
     return {
-      f'set {index}': [_Record(video, f'Caption {index}.', index)]
+      f'set {index}': [_Record(video, f'Caption {index}.', index, self.root)]
       for index, video in enumerate(videos)
     }
 
@@ -150,34 +157,53 @@ class FilesTest(parameterized.TestCase):
     named = self.named('a.mp4', 'link.mp4')
     splits.check_disjoint(named)
     with self.assertRaisesRegex(UserError, 'shares the video link.mp4 with'):
-      splits.check_disjoint(named, root=self.root)
+      splits.check_disjoint(named, by_file=True)
 
   def test_copy(self):
     named = self.named('a.mp4', 'copy.mp4')
-    splits.check_disjoint(named, root=self.root)
+    splits.check_disjoint(named, by_file=True)
     with self.assertRaisesRegex(UserError, 'the content of copy.mp4 with'):
-      splits.check_disjoint(named, root=self.root, by_content=True)
+      splits.check_disjoint(named, by_file=True, by_content=True)
     splits.check_disjoint(
-      self.named('a.mp4', 'other.mp4'), root=self.root, by_content=True
+      self.named('a.mp4', 'other.mp4'), by_file=True, by_content=True
     )
 
   def test_split_by_content(self):
     same = sum(self.named('a.mp4', 'copy.mp4', 'link.mp4').values(), [])
     for index in range(6):
       (self.root / f'{index}.mp4').write_bytes(b'%d' % index)
-    others = [_Record(f'{index}.mp4', f'Other {index}.') for index in range(6)]
+    others = [
+      _Record(f'{index}.mp4', f'Other {index}.', index, self.root)
+      for index in range(6)
+    ]
     is_apart = False
     for seed in range(8):
       parts = splits.split_records(
-        same + others, _HALVES, seed, root=self.root, by_content=True
+        same + others, _HALVES, seed, by_file=True, by_content=True
       )
       self.assertIn(len([r for r in parts['test'] if r in same]), (0, 3))
       by_name = splits.split_records(same + others, _HALVES, seed)
       is_apart |= len([r for r in by_name['test'] if r in same]) in (1, 2)
     self.assertTrue(is_apart)
 
-  def test_content_needs_a_root(self):
-    with self.assertRaisesRegex(ValueError, 'root'):
+  def test_missing_file(self):
+    """Its content equals no other."""
+    named = self.named('gone.mp4', 'lost.mp4', 'a.mp4')
+    splits.check_disjoint(named, by_file=True, by_content=True)
+
+  def test_unreadable_file(self):
+    with (
+      mock.patch.object(
+        clip_paths, 'file_sha256', side_effect=PermissionError(13, 'Denied')
+      ),
+      self.assertRaisesRegex(
+        UserError, r'^a.json record 0 \(a.mp4\): .* \(Denied\); restore it'
+      ),
+    ):
+      splits.check_disjoint(self.named('a.mp4'), by_file=True, by_content=True)
+
+  def test_content_needs_files(self):
+    with self.assertRaisesRegex(ValueError, 'by_file'):
       splits.check_disjoint(self.named('a.mp4'), by_content=True)
 
 

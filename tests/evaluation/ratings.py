@@ -51,7 +51,7 @@ def ratings(
       video=f'{index}.mp4', path=pathlib.Path(f'{index}.mp4'),
       caption=f'prompt {index // 3}', answers={} if is_error else answers,
       error='no label' if is_error else '', critic='c', flags=(),
-      file='scores.json', index=index,
+      file='scores.json', place=f'record {index}',
     )  # fmt: skip
     result += [
       Rating(

@@ -32,8 +32,10 @@ class ReadScoresTest(parameterized.TestCase):
   def read(self, *files, on_bad_record='error'):
     return read_scores(self.root, files, on_bad_record)
 
-  @parameterized.parameters('scores.json', 'scores.jsonl')
-  def test_values(self, name):
+  @parameterized.parameters(
+    ('scores.json', 'record 1'), ('scores.jsonl', 'line 3')
+  )
+  def test_values(self, name, place):
     item = scored('a', ' A cat. ', sure=0.7)
     path = self.write([item, failed('b', 'A dog.', 'cut\n short')], name)
     one, two = self.read(path).records
@@ -49,7 +51,7 @@ class ReadScoresTest(parameterized.TestCase):
       answer.soft_reward(REWARDS), 0.15 * 0.05 + 0.7 * 0.2 + 0.15 * 0.9
     )
     self.assertEqual((two.error, two.answers), ('cut short', {}))
-    self.assertEqual(two.where, f'{path} record 1 (videos/b.mp4)')
+    self.assertEqual(two.where, f'{path} {place} (videos/b.mp4)')
 
   def test_published(self):
     """The texts alone, as the critic of LiFT leaves them."""

@@ -203,7 +203,7 @@ class FilesTest(parameterized.TestCase):
     self.write('scores.jsonl', scores)
     outcome, _ = self.evaluate()
     self.assertEqual(outcome.status, 2)
-    self.assertIn("scores.jsonl record 3: \"labels\": motion is 'Fine'",
+    self.assertIn("scores.jsonl line 4: \"labels\": motion is 'Fine'",
                   outcome.stderr)  # fmt: skip
     self.assertFalse((self.workdir / 'report.html').exists())
     outcome, result = self.evaluate(labels__on_bad_record='skip')

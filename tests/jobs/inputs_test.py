@@ -1,8 +1,10 @@
-"""Reports of unusual clips."""
+"""Reports of skipped records and of unusual clips."""
 
 import json
 import logging
+from unittest import mock
 
+import jax
 import pytest
 
 from lift_jax.data.clip_flags import ClipRules
@@ -54,3 +56,25 @@ def test_rated_but_left_out(tmp_path):
   assert score._rated(journal, [video], {}, ClipRules()) == {video.key}
   rules = ClipRules(skip_flagged=('HDR',))
   assert score._rated(journal, [video], {}, rules) == set()
+
+
+def lists_in(folder):
+  return {p.name: json.loads(p.read_text()) for p in folder.iterdir()}
+
+
+def test_add_skipped(tmp_path):
+  inputs.report_skipped(tmp_path, ['one'], 1, _LOGGER)
+  inputs.add_skipped(tmp_path, 'two')
+  with mock.patch.object(jax, 'process_index', return_value=3):
+    inputs.report_skipped(tmp_path, ['one'], 1, _LOGGER)
+    for reason in ('three', 'four'):
+      inputs.add_skipped(tmp_path, reason)
+  wanted = {
+    'skipped.json': ['one', 'two'],
+    'skipped-00003.json': ['three', 'four'],
+  }
+  assert lists_in(tmp_path) == wanted
+  inputs.report_skipped(tmp_path, [], 2, _LOGGER)
+  assert lists_in(tmp_path) == {}
+  inputs.add_skipped(tmp_path, 'five')
+  assert lists_in(tmp_path) == {'skipped.json': ['five']}

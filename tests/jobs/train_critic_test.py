@@ -250,6 +250,27 @@ class ResumeTest(_CriticTest):
       atol=1e-5,
     )
 
+  def test_clips_fail_meanwhile(self):
+    """One is cut and one is deleted: others are trained on, and it is said."""
+    shutil.copytree(self.killed, self.workdir)
+    root = self.folder / 'clips'
+    shutil.copytree(self.clips, root)
+    cut, gone = map(critic_jobs.name_of, self.part('train')[:2])
+    _cut(root / cut)
+    (root / gone).unlink()
+    outcome = self.train(data__root=root, data__on_bad_record='skip')
+    self.assertTrue(outcome.has_logged('resumed at step'))
+    self.assert_ended(outcome)
+    skipped = json.loads((self.workdir / 'skipped.json').read_text())
+    for name, reason in ((cut, 'cut short'), (gone, 'does not exist')):
+      told = [line for line in skipped if f'({name}): ' in line]
+      self.assertNotEmpty(told)
+      for line in told:
+        self.assertStartsWith(line, 'hra.json record ')
+        self.assertIn(reason, line)
+        self.assertRegex(line, r'; trained on hra.json record .* instead$')
+        self.assertTrue(outcome.has_logged(line))
+
   @parameterized.parameters('all', 'lora')
   def test_sigterm(self, trainable):
     previous = signal.getsignal(signal.SIGTERM)
@@ -354,6 +375,13 @@ def _change(items: list, index: int, **changes: str):
     item['video'] = changes['video']
   for turn in item['conversations']:
     turn['value'] = changes.get(turn['from'], turn['value'])
+
+
+def _cut(path: pathlib.Path):
+  """Cuts the data of a clip; its header stays sound."""
+  content = path.read_bytes()
+  assert content.index(b'moov') < content.index(b'mdat')
+  path.write_bytes(content[: len(content) * 7 // 10])
 
 
 class RefuseTest(_CriticTest):
@@ -474,19 +502,26 @@ class RefuseTest(_CriticTest):
       moving_square(5, 16, 16),
       times=[0, 1, 2, 3, 6],
     )
+    other = self.part('train')[-2]
+    cut = critic_jobs.name_of(other)
+    _cut(self.root / cut)
     outcome = self.train(data__on_bad_record='skip', train__steps=1)
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     listed = json.loads((self.workdir / 'flagged.json').read_text())
     self.assertEqual(list(listed), [flagged])
     self.assertStartsWith(listed[flagged][0], 'variable frame rate: ')
-    self.assertTrue(outcome.has_logged(f'5 of {len(self.items)} records were'))
+    self.assertTrue(outcome.has_logged(f'8 of {len(self.items)} records were'))
     skipped = json.loads((self.workdir / 'skipped.json').read_text())
-    self.assertLen(skipped, 5)
+    self.assertLen(skipped, 8)
     wanted = (
       ('hra.json record 1: ', "'Great.'", 'write one of'),
       ('hra.json record 4: ', "'videos/none.mp4'", 'delete the record'),
       *(
         (f'hra.json record {3 * self.last + k} ({bad}): ', 'cannot be decoded')
+        for k in range(3)
+      ),
+      *(
+        (f'hra.json record {3 * other + k} ({cut}): ', 'cut short')
         for k in range(3)
       ),
     )
@@ -495,7 +530,9 @@ class RefuseTest(_CriticTest):
       self.assertEqual(line.count('hra.json'), 1)
       for word in words:
         self.assertIn(word, line)
-    lost = {1, 4, *range(3 * self.last, 3 * self.last + 3)}
+    lost = {1, 4} | {
+      3 * index + k for index in (self.last, other) for k in range(3)
+    }
     left = [
       3 * index + k
       for index in self.part('train')
@@ -504,18 +541,19 @@ class RefuseTest(_CriticTest):
     ]
     self.assertTrue(outcome.has_logged(f'{len(left)} sequences of'))
 
-  def test_clip_fails_on_the_way(self):
+  def test_clip_is_cut(self):
     """Its header is sound, so that nobody knows before it is decoded."""
     path = self.root / critic_jobs.name_of(self.last)
     content = path.read_bytes()
-    self.assertLess(content.index(b'moov'), content.index(b'mdat'))
-    path.write_bytes(content[: len(content) * 7 // 10])
+    _cut(path)
     outcome = self.train()
     self.assert_refused(
       outcome, 'hra.json record', path.name, 'cut short', 'delete the record'
     )
-    self.assertEmpty(jobs.leftovers(self.workdir))
-    self.assertFalse((self.workdir / 'export').exists())
+    # Nothing but what is known of the other clips.
+    self.assertEqual(
+      [path.name for path in self.workdir.iterdir()], ['clips.jsonl']
+    )
     # Mended, it goes on as if nothing had been.
     path.write_bytes(content)
     self.assert_ended(self.train())

@@ -132,7 +132,9 @@ class _JobTest(parameterized.TestCase):
     ]
 
   def video(self, path, caption='a thing', index=0) -> CaptionedVideo:
-    return CaptionedVideo(path.name, path, caption, 'test.json', index)
+    return CaptionedVideo(
+      path.name, path, caption, 'test.json', f'record {index}'
+    )
 
   def journal(self, name='ratings', host=0) -> Journal:
     return Journal(
@@ -418,6 +420,25 @@ class BadClipTest(_JobTest):
     for line in by_video.values():
       self.assertLen(line['labels'], 3)
     self.assertEqual((rater.num_rated, self.num_done), (5, 6))
+
+  def test_overwritten_meanwhile(self):
+    """What was rated is the clip of before: it is rated again."""
+    path = self.root / '0.mp4'
+    shutil.copy(self.clips / '0.mp4', path)
+    before = file_signature(path)
+
+    read_frames = job_lib.read_frames
+
+    def read_and_overwrite(*args):
+      read = read_frames(*args)
+      clips.write_clip(path, 9, 16, 32, seed=7)
+      return read
+
+    with mock.patch.object(job_lib, 'read_frames', read_and_overwrite):
+      self.rate([self.video(path)])
+    (line,) = self.lines()
+    self.assertEqual(tuple(line['stamp']), before)
+    self.assertNotEqual(file_signature(path), before)
 
   def test_nothing_but_bad_clips(self):
     """The critic is not even loaded."""

@@ -88,7 +88,7 @@ class World:
       length = shared_prefix(whole)
       rest = [ids[length:] for ids in whole]
       tasks.append(
-        RatingTask(None, None, None, whole[0][:length], rest, prefix)
+        RatingTask(None, None, None, None, whole[0][:length], rest, prefix)
       )
     return pad_prompts(tasks, question, self.tokenizer.pad_id)
 

@@ -105,7 +105,7 @@ class ReadTest(_VideosTest):
       (f'videos/{n}.mp4', c) for n, c in zip('abc', captions, strict=True)
     ]
     self.assertEqual(self.pairs('hra.json'), expected)
-    self.assertEqual(self.read('hra.json').records[1].index, 3)
+    self.assertEqual(self.read('hra.json').records[1].place, 'record 3')
 
   def test_few_conversations(self):
     """Too few to detect the question: known questions are removed first."""

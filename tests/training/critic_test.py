@@ -62,6 +62,7 @@ DATA = CriticDataConfig(
   held_out=(),
   questions='',
   on_bad_record='error',
+  follow_links='hub',
   split=SplitConfig(validation=0.1, test=0.1, seed=0, by_content=False),
   real_share=None,
   with_rationale=True,
@@ -197,11 +198,11 @@ def test_first_parameters(folder, trainable):
 
 def example(video='a.mp4', is_real=False, token=5, num_frames=8):
   record = HRARecord(
-    video, 'A cat.', ' Why?', 'motion', 'Good', 'Fine.', 'hra.json', 0
-  )
+    video, pathlib.Path('/data') / video, 'A cat.', ' Why?', 'motion', 'Good',
+    'Fine.', 'hra.json', 'record 0',
+  )  # fmt: skip
   return Example(
     record=record,
-    path=pathlib.Path('/data') / video,
     is_real=is_real,
     clip=ClipInfo(num_frames, 8.0, 32, 32),
     selection=first_frames(num_frames),

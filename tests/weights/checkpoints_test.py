@@ -94,8 +94,15 @@ class TrainCheckpointsTest(parameterized.TestCase):
     self.assertEqual(due, [3, 6, 9])
 
   def test_none(self):
+    self.assertFalse(checkpoints.has_checkpoint(self.folder))
     with self.open() as saved:
       self.assertIsNone(saved.latest_step())
+    self.assertFalse(checkpoints.has_checkpoint(self.folder))
+    # As a save leaves it that was killed.
+    (self.folder / '2.orbax-checkpoint-tmp-0').mkdir()
+    self.assertFalse(checkpoints.has_checkpoint(self.folder))
+    self.save(4)
+    self.assertTrue(checkpoints.has_checkpoint(self.folder))
 
   @parameterized.parameters(
     ({'seed': 1}, 'seed is 0 there and 1 here'),

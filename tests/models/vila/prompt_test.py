@@ -7,6 +7,7 @@ import pytest
 
 from lift_jax import errors
 from lift_jax.data import hra
+from lift_jax.data.questions import find_questions
 from lift_jax.models.critics import questions_path
 from lift_jax.models.vila import prompt
 from tests.published import OURS, THEIRS, require
@@ -70,7 +71,7 @@ class QuestionsTest(absltest.TestCase):
       for caption in captions
       for question in self.questions.values()
     ]
-    self.assertCountEqual(hra.find_questions(texts), self.questions.values())
+    self.assertCountEqual(find_questions(texts), self.questions.values())
     for dimension, question in self.questions.items():
       named = [name for name in hra.DIMENSIONS if name in question]
       self.assertEqual(named, [dimension])

@@ -1,0 +1,181 @@
+"""Paths of clips in records: where they may lie, and how they are spelled.
+
+A path in a data file may not leave the data root. One exception is the cache of
+the Hugging Face Hub, where the files of a snapshot are links into the blobs of
+the same repository:
+
+  datasets--ORG--NAME/snapshots/REVISION/videos/x.mp4 -> ../../../blobs/HASH
+"""
+
+from collections.abc import Collection
+import dataclasses
+import os
+import pathlib
+import stat
+from typing import Self
+import unicodedata
+
+from lift_jax.data.json_records import RecordError, is_printable
+from lift_jax.errors import UserError
+from lift_jax.runtime.files import file_sha256
+
+FOLLOW_LINKS = ('hub', 'none')
+
+# Folders of the Hub's cache begin with the kind of their repository.
+_HUB_KINDS = ('datasets--', 'models--', 'spaces--')
+
+# Unicode forms of file names.
+_FORMS = ('NFC', 'NFD')
+
+_REMEDY = 'give a path below the data root, such as "videos/x.mp4"'
+
+
+def clip_sha256(path: pathlib.Path, where: str) -> str:
+  """SHA-256 of the content of a clip.
+
+  Args:
+    path: of the file.
+    where: location of the record, for messages.
+
+  Raises:
+    UserError: the file cannot be read.
+  """
+  try:
+    return file_sha256(path)
+  except OSError as error:
+    raise UserError(
+      f'{where}: {path} cannot be read ({error.strerror}); restore it, or '
+      'delete the record'
+    ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipFolder:
+  """The data root: the folder that paths in records are relative to.
+
+  Attributes:
+    root: resolved.
+    follow_links: links out of the root that may be followed: 'hub', those of
+      a snapshot in the Hub's cache to its blobs; or 'none'.
+    optional: names of clips that need not exist.
+  """
+
+  root: pathlib.Path
+  follow_links: str
+  optional: Collection[str] = ()
+
+  @classmethod
+  def open(
+    cls,
+    root: str | pathlib.Path,
+    follow_links: str,
+    optional: Collection[str] = (),
+  ) -> Self:
+    """The folder at `root`, which must exist."""
+    root = pathlib.Path(root)
+    if not root.is_dir():
+      raise UserError(f'{root}: no such folder; set the data root to a folder')
+    return cls(root.resolve(), follow_links, optional)
+
+  def find(self, text: str, require_file: bool) -> tuple[str, pathlib.Path]:
+    """The name and the resolved path of a clip.
+
+    The name is its path relative to the root, with '/' and in the Unicode form
+    NFC: equal for all ways to write the path, and on all file systems.
+
+    Args:
+      text: the path in the record: relative to the root, or absolute.
+      require_file: whether the clip must exist, unless it is optional.
+    """
+    relative = self._relative(text)
+    name = unicodedata.normalize('NFC', str(relative))
+    path = self._spelled_as_on_disk(relative)
+    try:
+      # RuntimeError: a loop of symbolic links, before Python 3.13.
+      path = path.resolve()
+      mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+      mode = None
+    except (OSError, RuntimeError) as error:
+      reason = getattr(error, 'strerror', None) or 'a loop of symbolic links'
+      raise RecordError(
+        f'video {text!r} cannot be accessed ({reason}); {_REMEDY}'
+      ) from None
+    if not path.is_relative_to(self.root):
+      self._check_link(text, path)
+    if require_file and mode is None and name not in self.optional:
+      raise RecordError(
+        f'no video file {text!r} below the data root; put it there or delete '
+        'the record'
+      )
+    if mode is not None and not stat.S_ISREG(mode):
+      raise RecordError(
+        f'video {text!r} is not a regular file; name an mp4 file'
+      )
+    return name, path
+
+  def _relative(self, text: str) -> pathlib.PurePosixPath:
+    """The path in a record, relative to the root."""
+    if not is_printable(text):
+      raise RecordError(
+        f'video {text!r} contains an unprintable character; {_REMEDY}'
+      )
+    if '\\' in text:
+      raise RecordError(
+        f'video {text!r} contains a backslash; separate folders by "/"'
+      )
+    path = pathlib.PurePosixPath(text)
+    if '..' in path.parts:
+      raise RecordError(f'video {text!r} contains ".."; {_REMEDY}')
+    if not path.is_absolute():
+      return path
+    for parent in path.parents:
+      if os.path.realpath(parent) == str(self.root):
+        return path.relative_to(parent)
+    raise RecordError(
+      f'video {text!r} is an absolute path, but not in the data root '
+      f'{self.root}; {_REMEDY}'
+    )
+
+  def _spelled_as_on_disk(
+    self, relative: pathlib.PurePosixPath
+  ) -> pathlib.Path:
+    """The path of a file whose name may have another Unicode form on disk.
+
+    Macs write NFD, other systems what they are given, usually NFC.
+    """
+    path = self.root
+    for part in relative.parts:
+      if not part.isascii():
+        forms = (part, *(unicodedata.normalize(f, part) for f in _FORMS))
+        names = [
+          name for name in dict.fromkeys(forms) if os.path.lexists(path / name)
+        ]
+        if len({os.lstat(path / name).st_ino for name in names}) > 1:
+          raise RecordError(
+            f'{path} has two files named {part!r}, in different Unicode forms; '
+            'rename one of them'
+          )
+        part = names[0] if names else part
+      path /= part
+    return path
+
+  def _check_link(self, text: str, path: pathlib.Path) -> None:
+    """Raises RecordError unless a link to `path` may be followed."""
+    remedy = 'put the clip itself below the root'
+    if self._is_hub_blob(path):
+      if self.follow_links == 'hub':
+        return
+      remedy += ", or set follow_links to 'hub'"
+    raise RecordError(
+      f'video {text!r} is a symbolic link to outside the data root; {remedy}'
+    )
+
+  def _is_hub_blob(self, path: pathlib.Path) -> bool:
+    """Whether a file is a blob of the repository in whose snapshot we are."""
+    return any(
+      snapshot.parent.name == 'snapshots'
+      and snapshot.parent.parent.name.startswith(_HUB_KINDS)
+      and path.parent == snapshot.parent.parent / 'blobs'
+      for snapshot in (self.root, *self.root.parents)
+    )
