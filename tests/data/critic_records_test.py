@@ -68,10 +68,7 @@ class ReadTest(_FolderTest):
     expected = self.read(real=('real.json',))
     with (
       hub_server.serve() as server,
-      # Links of the cache are `json_records`'s to judge.
-      hub_server.use(
-        server.url, self.root / 'hub', HF_HUB_DISABLE_SYMLINKS=True
-      ),
+      hub_server.use(server.url, self.root / 'hub'),
     ):
       server.add_folder('datasets/org/data', self.root)
       config = self.config(real=('real.json',))

@@ -32,10 +32,7 @@ NOT_READ = {
 @pytest.fixture
 def server(tmp_path):
   with hub_server.serve() as server:
-    # Links of the cache are `data.json_records`'s to judge.
-    with hub_server.use(
-      server.url, tmp_path / 'hub', HF_HUB_DISABLE_SYMLINKS=True
-    ):
+    with hub_server.use(server.url, tmp_path / 'hub'):
       yield server
 
 

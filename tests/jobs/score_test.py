@@ -483,10 +483,7 @@ class HubTest(_ScoreTest):
   @pytest.fixture(autouse=True)
   def _hub(self, tmp_path):
     with hub_server.serve() as self.server:
-      # Links of the cache are `data.json_records`'s to judge.
-      with hub_server.use(
-        self.server.url, tmp_path / 'hub', HF_HUB_DISABLE_SYMLINKS=True
-      ):
+      with hub_server.use(self.server.url, tmp_path / 'hub'):
         yield
 
   def test_critic_and_videos(self):
