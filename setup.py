@@ -53,6 +53,7 @@ setuptools.setup(
   install_requires=[
     'absl-py>=2.1',
     'array_record>=0.8.1',
+    # Before 17 it ignores the colour matrix, before 18 it refuses some clips.
     'av>=18.0',
     'etils[epath]>=1.12',
     'flax>=0.12.8',
