@@ -24,14 +24,8 @@ shared_flag() {
 
 # Checks the job and its flags, the arguments after --.
 check_job() {
-  local word
   [ $# -gt 0 ] || fail 'the job is missing: write -- JOB and its flags'
   [[ $1 != -* ]] || fail "'$1' is not a job: write -- JOB"
-  for word; do
-    # lift would take it for a local folder.
-    [[ $word != *gs://* ]] || fail "'$word': lift reads and writes files, \
-not buckets; name a folder that all hosts share"
-  done
 }
 
 # Prints words as one line, quoted for a shell.

@@ -13,13 +13,13 @@
 #   --dry_run          prints the commands and runs none
 #
 # xpk adds the files that git tracks, with uncommitted changes, to the image
-# python:3.11; docker must run here. Each pod installs lift_jax[tpu] and starts
+# python:3.11; docker must run here. Each pod installs lift_jax[tpu,gcs] and starts
 # `lift JOB ... --multihost`.
 #
 # If a node fails, xpk restarts all pods and the job resumes automatically. To
 # start it again, run `xpk workload delete`, then the same command. --workdir
-# and the data must be on the storage, which all pods share: lift does not read
-# or write gs:// addresses.
+# and the data must be in a bucket (gs://) or on the storage, which all pods
+# share.
 #
 # example: scripts/gke_xpk.sh --workload=first --cluster=tpus \
 #            --tpu_type=v5p-128 --storage=shared \
@@ -56,7 +56,7 @@ run mkdir "$folder"
 run tar -xzf "$folder.tar.gz" -C "$folder"
 
 # With exec, SIGTERM reaches lift and not the shell.
-command="pip install --quiet -c constraints.txt -e '.[tpu]' && \
+command="pip install --quiet -c constraints.txt -e '.[tpu,gcs]' && \
 exec lift $(shell_words "$@") --multihost"
 
 # xpk recommends 50 restarts for jobs that resume. It restarts after lost nodes

@@ -14,15 +14,14 @@
 #   --dry_run      prints the commands and runs none, as if the TPU were missing
 #
 # Copies the files that git tracks, with uncommitted changes, installs
-# lift_jax[tpu], and starts `lift JOB ... --multihost` on every worker. Their
+# lift_jax[tpu,gcs], and starts `lift JOB ... --multihost` on every worker. Their
 # output is shown here and saved in ~/lift.log there. The job keeps running if
 # this script is interrupted or the connection is lost.
 #
 # After a preemption, or to continue with changed code, run the same command
 # again: a running job is stopped after a checkpoint, and jobs resume
-# automatically. --workdir and the data must be in folders that all workers
-# share (such as a mounted Filestore): lift does not read or write gs://
-# addresses.
+# automatically. --workdir and the data must be in a bucket (gs://) or in folders
+# that all workers share, such as a mounted Filestore.
 #
 # example: scripts/tpu_pod.sh --tpu=pod --zone=us-east5-a --create=v5p-128 \
 #            -- align --config=configs/align_cogvideox_2b.py \
@@ -108,7 +107,7 @@ tar -xzf lift_jax.tar.gz -C lift_jax && cd lift_jax && \
 python3 -m pip install --quiet --user uv && \
 python3 -m uv venv --quiet --allow-existing --python=3.11 ~/lift_venv && \
 python3 -m uv pip install --quiet --python ~/lift_venv/bin/python \
--c constraints.txt -e '.[tpu]'"
+-c constraints.txt -e '.[tpu,gcs]'"
 # With its output in a file the job does not depend on the connection. The file
 # is created before tail opens it; tail ends with the job, wait has its status.
 on_workers "cd lift_jax; : > ~/lift.log; \

@@ -228,8 +228,6 @@ class FlagsTest(_ScriptTest):
     case=(
       (['--wrong'], ['align'], "there is no flag '--wrong'"),
       (['align'], [], "there is no flag 'align'"),
-      ([], ['align', '--workdir=gs://b/a'], "'--workdir=gs://b/a': lift reads"),
-      ([], ['align', '--workdir', 'gs://b/a'], "'gs://b/a': lift reads"),
     ),
   )
   def test_misuse_of_all(self, name, case):
@@ -267,7 +265,7 @@ class TpuPodTest(_TrackedTest):
       'python3 -m pip install --quiet --user uv && '
       'python3 -m uv venv --quiet --allow-existing --python=3.11 ~/lift_venv '
       '&& python3 -m uv pip install --quiet --python ~/lift_venv/bin/python '
-      "-c constraints.txt -e '.[tpu]'"
+      "-c constraints.txt -e '.[tpu,gcs]'"
     ).replace("'\"'\"'", "'\\''")
     job = (
       '--command=cd lift_jax; : > ~/lift.log; '
@@ -409,7 +407,7 @@ class GkeTest(_TrackedTest):
   def test_dry_run(self):
     folder = 'build/launch/first'
     command = (
-      "--command=pip install --quiet -c constraints.txt -e '.[tpu]' && "
+      "--command=pip install --quiet -c constraints.txt -e '.[tpu,gcs]' && "
       f'exec lift {QUOTED} --multihost'
     ).replace("'", "'\\''")
     create = (

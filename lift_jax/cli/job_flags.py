@@ -16,7 +16,7 @@ from ml_collections.config_flags import config_flags
 
 from lift_jax import config_lib
 from lift_jax.errors import UserError
-from lift_jax.runtime import distributed
+from lift_jax.runtime import distributed, storage
 from lift_jax.runtime.files import write_text
 
 T = TypeVar('T', bound=config_lib.Dataclass)
@@ -87,19 +87,8 @@ def parse(
   if default_config and file.startswith(':'):
     file = default_config + file
   config, source = read_config(file, overrides, config_class)
-  given = values.workdir
-  if '://' in given:
-    raise UserError(
-      f'--workdir={given}: results go to files, not to buckets; give a folder, '
-      'such as a mounted bucket'
-    )
-  workdir = pathlib.Path(given).expanduser().resolve()
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f'--workdir={workdir}: {error.strerror}') from error
-  if not os.access(workdir, os.W_OK):
-    raise UserError(f'--workdir={workdir}: this folder is not writable')
+  workdir = storage.resolved(storage.to_path(values.workdir))
+  _prepare_workdir(workdir)
   return Invocation(
     config,
     source,
@@ -107,6 +96,19 @@ def parse(
     values.multihost,
     frozenset(name for name in switches if values[name].value),
   )
+
+
+def _prepare_workdir(workdir: pathlib.Path) -> None:
+  """Creates the folder; raises UserError if it is not writable."""
+  if storage.is_remote(workdir):
+    storage.check_writable(workdir)
+    return
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'--workdir={workdir}: {error.strerror}') from error
+  if not os.access(workdir, os.W_OK):
+    raise UserError(f'--workdir={workdir}: this folder is not writable')
 
 
 def start(

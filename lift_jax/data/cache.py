@@ -25,30 +25,19 @@ import safetensors
 from lift_jax.data.clip_paths import clip_sha256
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import (
   atomic_path,
   json_sha256,
   write_json,
 )
+from lift_jax.runtime.storage import FileSignature
 from lift_jax.weights import safetensors_files
 
 FORMAT = 2
 
 # Latent frames, height and width: all that a compiled step depends on.
 Bucket = tuple[int, int, int]
-
-# Size in bytes and modification time in ns. A file with the same signature is
-# assumed to be unchanged.
-FileSignature = tuple[int, int]
-
-
-def file_signature(path: pathlib.Path) -> FileSignature | None:
-  """The signature of a file, or None if it does not exist."""
-  try:
-    status = path.stat()
-  except FileNotFoundError:
-    return None
-  return status.st_size, status.st_mtime_ns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +108,7 @@ class LatentCache:
     if not path.exists():
       return
     try:
-      found = dict(json.loads(path.read_text(encoding='utf-8'))['made_by'])
+      found = dict(json.loads(storage.read_text(path))['made_by'])
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise UserError(f'{path}: not readable ({error}); delete it') from None
     stale = [
@@ -141,7 +130,7 @@ class LatentCache:
       self.folder / 'made_by.json',
       {'hash': self.hash, 'made_by': self.fingerprint},
     )
-    for path in shards.iterdir():
+    for path in storage.children(shards):
       is_orphan = path.suffix == '.array_record' and not (
         path.with_suffix('.json').exists()
       )
@@ -182,7 +171,7 @@ class LatentCache:
     """The records that the last run skipped, by key."""
     skipped = {}
     for path in sorted(self.folder.glob('skipped-*.json')):
-      for key, skip in json.loads(path.read_text(encoding='utf-8')).items():
+      for key, skip in json.loads(storage.read_text(path)).items():
         found = skip['video_stamp']
         skipped[key] = Skipped(
           skip['reason'], found and tuple(found), tuple(skip['flags'])
@@ -282,7 +271,7 @@ def _read_entries(
   path: pathlib.Path, wanted_hash: str | None = None
 ) -> Iterable[CacheEntry]:
   try:
-    content = json.loads(path.read_text(encoding='utf-8'))
+    content = json.loads(storage.read_text(path))
     entries = [
       CacheEntry(
         **record
@@ -315,7 +304,7 @@ def check_unchanged(
   The content is read only if the size is the same and the modification time is
   not, as after a copy.
   """
-  now = file_signature(record.path)
+  now = storage.file_signature(record.path)
   if now is None or now == entry.video_stamp:
     return
   if (

@@ -21,7 +21,6 @@ from typing import Any
 import jax
 
 from lift_jax.data import video
-from lift_jax.data.cache import file_signature
 from lift_jax.data.critic_examples import (
   Example,
   FramePreprocessor,
@@ -29,7 +28,7 @@ from lift_jax.data.critic_examples import (
 )
 from lift_jax.data.hra import HRARecord
 from lift_jax.errors import UserError
-from lift_jax.runtime import distributed
+from lift_jax.runtime import distributed, storage
 from lift_jax.runtime.journal import Journal, Line
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import Stopped, StopSignal
@@ -171,7 +170,8 @@ class ClipChecks:
     if line is None or self._is_settled:
       return line is not None
     is_good = 'clip' in line and 'failures' not in line
-    return is_good and tuple(line['stamp']) == file_signature(example.path)
+    signature = storage.file_signature(example.path)
+    return is_good and tuple(line['stamp']) == signature
 
   def _check(
     self, examples: Sequence[Example], frames: FramePreprocessor
@@ -180,7 +180,7 @@ class ClipChecks:
 
     def check(example: Example) -> Line:
       line = {'video': example.record.video}
-      stamp = file_signature(example.path)
+      stamp = storage.file_signature(example.path)
       where = example.record.where
       try:
         decode_selected(
@@ -221,9 +221,10 @@ def probe_clips(
 
   def probe(record: HRARecord) -> Finding:
     try:
-      return video.probe(
-        record.path, where=record.where, max_undecodable=max_undecodable
-      )
+      with storage.local_file(record.path) as path:
+        return video.probe(
+          path, where=record.where, max_undecodable=max_undecodable
+        )
     except UserError as error:
       return _without(record.where, error)
 

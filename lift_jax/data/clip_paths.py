@@ -17,6 +17,7 @@ import unicodedata
 
 from lift_jax.data.json_records import RecordError, is_printable
 from lift_jax.errors import UserError
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import file_sha256
 
 FOLLOW_LINKS = ('hub', 'none')
@@ -72,10 +73,10 @@ class ClipFolder:
     optional: Collection[str] = (),
   ) -> Self:
     """The folder at `root`, which must exist."""
-    root = pathlib.Path(root)
+    root = storage.to_path(root)
     if not root.is_dir():
       raise UserError(f'{root}: no such folder; set the data root to a folder')
-    return cls(root.resolve(), follow_links, optional)
+    return cls(storage.resolved(root), follow_links, optional)
 
   def find(self, text: str, require_file: bool) -> tuple[str, pathlib.Path]:
     """The name and the resolved path of a clip.
@@ -89,6 +90,22 @@ class ClipFolder:
     """
     relative = self._relative(text)
     name = unicodedata.normalize('NFC', str(relative))
+    if storage.is_remote(self.root):  # which has no links
+      path = self.root / str(relative)
+      is_missing = storage.file_signature(path) is None
+    else:
+      path, is_missing = self._resolve(text, relative)
+    if require_file and is_missing and name not in self.optional:
+      raise RecordError(
+        f'no video file {text!r} below the data root; put it there or delete '
+        'the record'
+      )
+    return name, path
+
+  def _resolve(
+    self, text: str, relative: pathlib.PurePosixPath
+  ) -> tuple[pathlib.Path, bool]:
+    """The resolved path of a clip on disk, and whether it is missing."""
     path = self._spelled_as_on_disk(relative)
     try:
       # RuntimeError: a loop of symbolic links, before Python 3.13.
@@ -103,16 +120,11 @@ class ClipFolder:
       ) from None
     if not path.is_relative_to(self.root):
       self._check_link(text, path)
-    if require_file and mode is None and name not in self.optional:
-      raise RecordError(
-        f'no video file {text!r} below the data root; put it there or delete '
-        'the record'
-      )
     if mode is not None and not stat.S_ISREG(mode):
       raise RecordError(
         f'video {text!r} is not a regular file; name an mp4 file'
       )
-    return name, path
+    return path, mode is None
 
   def _relative(self, text: str) -> pathlib.PurePosixPath:
     """The path in a record, relative to the root."""
@@ -124,6 +136,8 @@ class ClipFolder:
       raise RecordError(
         f'video {text!r} contains a backslash; separate folders by "/"'
       )
+    if storage.is_remote(self.root):
+      text = text.removeprefix(f'{self.root}/')
     path = pathlib.PurePosixPath(text)
     if '..' in path.parts:
       raise RecordError(f'video {text!r} contains ".."; {_REMEDY}')

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lift_jax.data import video
 from lift_jax.errors import UserError
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import atomic_path
 
 # Lengths in pixels, colours as grey levels.
@@ -86,7 +87,7 @@ def write_contact_sheet(
   shown = [clips[index] for index in _spread(len(clips), max_clips)]
   cells = [_cell(clip, frames_per_clip, frame_width) for clip in shown]
   page = _page(cells, _header(len(shown), len(clips)))
-  path = pathlib.Path(path)
+  path = storage.to_path(path)
   with atomic_path(path) as partial:
     page.save(partial, format='PNG')
 
@@ -158,9 +159,10 @@ def _strip(
 ) -> Image.Image:
   """The frames side by side, or why there are none."""
   try:
-    frames_thw3 = video.decode(
-      clip.video, frames_per_clip, where=clip.title, choose=_spread
-    ).frames
+    with storage.local_file(clip.video) as path:
+      frames_thw3 = video.decode(
+        path, frames_per_clip, where=clip.title, choose=_spread
+      ).frames
   except UserError as error:
     # The message is 'where: path reason; remedy'; the title is shown below.
     reason = str(error).removeprefix(f'{clip.title}: {clip.video} ')

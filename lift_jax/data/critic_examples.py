@@ -19,6 +19,7 @@ from lift_jax.data.critic_records import CriticRecords, FeedbackConfig
 from lift_jax.data.hra import HRARecord
 from lift_jax.data.json_records import ReadResult
 from lift_jax.errors import UserError
+from lift_jax.runtime import storage
 
 LABEL_WEIGHTS = ('none', 'balanced')
 
@@ -282,9 +283,10 @@ def decode_selected(
     actual = dataclasses.replace(clip, num_frames=num_frames)
     return frames.select(actual).indices
 
-  decoded = video.decode(
-    path, len(selection.indices), where=where, choose=choose
-  )
+  with storage.local_file(path) as local:
+    decoded = video.decode(
+      local, len(selection.indices), where=where, choose=choose
+    )
   if len(decoded.frames) != len(selection.indices):
     raise UserError(
       f'{where}: {path} has {decoded.num_source_frames} frames, not as many as '

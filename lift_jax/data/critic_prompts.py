@@ -19,6 +19,7 @@ from lift_jax.data.json_records import (
   text_field,
 )
 from lift_jax.errors import UserError
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import write_json
 
 NAME = 'prompts.json'
@@ -70,9 +71,9 @@ def find_prompts(
   """
   candidates = [folder / NAME for folder in folders]
   path = (
-    pathlib.Path(given)
+    storage.to_path(given)
     if given
-    else next(filter(pathlib.Path.exists, candidates), None)
+    else next((file for file in candidates if file.exists()), None)
   )
   if path is None:
     raise UserError(

@@ -10,7 +10,7 @@ from lift_jax.data.hra import HRARecord, read_hra, read_questions
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.splits import check_disjoint, split_records
 from lift_jax.errors import UserError
-from lift_jax.runtime import hub
+from lift_jax.runtime import hub, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ def read_critic_records(
   """
   questions = read_questions(config.questions) if config.questions else None
   files = (*config.hra, *config.real, *config.held_out)
-  root = pathlib.Path(hub.data_folder(config.root, files))
+  root = storage.to_path(hub.data_folder(config.root, files))
   found = read_hra(
     root,
     files,

@@ -41,6 +41,7 @@ from lift_jax.data.json_records import (
 )
 from lift_jax.data.questions import find_questions
 from lift_jax.errors import UserError, listing
+from lift_jax.runtime import storage
 
 # LiFT rates clips in these three dimensions (arXiv 2412.04814, section 3).
 DIMENSIONS = ('semantic', 'motion', 'fidelity')
@@ -200,7 +201,7 @@ def read_questions(path: str | pathlib.Path) -> dict[str, str]:
   """
   name = str(path)
   wanted = '{"questions": {"semantic": ..., "motion": ..., "fidelity": ...}}'
-  value = parse_json(name, read_text(name, pathlib.Path(path)), wanted)
+  value = parse_json(name, read_text(name, storage.to_path(path)), wanted)
   try:
     by_name = as_object(value, wanted).get('questions')
     if by_name is None:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import unicodedata
 
 from lift_jax.errors import UserError
-from lift_jax.runtime import hub
+from lift_jax.runtime import hub, storage
 
 ON_BAD_RECORD = ('error', 'skip')
 
@@ -112,8 +112,8 @@ def find_files(
   """
   paths, seen = [], {}
   for name in names:
-    path = root / name
-    resolved = path.resolve()
+    path = storage.join(root, name)
+    resolved = storage.resolved(path)
     if resolved in seen:
       raise UserError(
         f'{name}: listed twice (also as {seen[resolved]}); {remedy}'
@@ -133,7 +133,7 @@ def read_text(name: str, path: pathlib.Path) -> str:
   if not path.is_file():
     raise UserError(f'{name}: no such file at {path}; correct the file name')
   try:
-    return path.read_text(encoding='utf-8-sig')
+    return storage.read_text(path, 'utf-8-sig')
   except UnicodeDecodeError as error:
     raise UserError(
       f'{name}: byte {error.start} is not UTF-8; save the file as UTF-8'

@@ -24,7 +24,7 @@ from lift_jax.data.clip_paths import FOLLOW_LINKS, clip_sha256
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError, listing
-from lift_jax.runtime import distributed
+from lift_jax.runtime import distributed, storage
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import Stopped, StopSignal
 
@@ -145,30 +145,29 @@ class _Clip:
   record: AlignmentRecord
   frames: np.ndarray
   flags: tuple[str, ...]
-  signature: cache_lib.FileSignature
+  signature: storage.FileSignature
   sha256: str
 
 
 def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
   signature = _check_exists(record)
-  clip = video.decode(
-    record.path,
-    config.max_frames,
-    where=record.where,
-    fps=config.fps,
-    sizes=config.sizes,
-    policy=config.resize,
-    max_undecodable=config.max_undecodable,
-  )
-  digest = clip_sha256(record.path, record.where)
+  with storage.local_file(record.path) as path:
+    clip = video.decode(
+      path,
+      config.max_frames,
+      where=record.where,
+      fps=config.fps,
+      sizes=config.sizes,
+      policy=config.resize,
+      max_undecodable=config.max_undecodable,
+    )
+    digest = clip_sha256(path, record.where)
   return _Clip(record, clip.frames, clip.flags, signature, digest)
 
 
-def _check_exists(record: AlignmentRecord) -> cache_lib.FileSignature:
+def _check_exists(record: AlignmentRecord) -> storage.FileSignature:
   """The signature of the video file, which must exist."""
-  signature = None
-  if record.path.is_file():
-    signature = cache_lib.file_signature(record.path)
+  signature = storage.file_signature(record.path)
   if signature is None:
     raise UserError(
       f'{record.where}: no such video under data.root; add it or delete the '
@@ -236,7 +235,7 @@ def _is_settled(
     is_skipped = bool(data.why_skipped(skipped.flags))
   else:
     is_skipped = data.on_bad_record == 'skip'
-  now = cache_lib.file_signature(record.path)
+  now = storage.file_signature(record.path)
   return is_skipped and skipped.video_stamp == now
 
 
@@ -350,7 +349,7 @@ def _encode_all(cache, records, make_encoder, data, config, stop, logger):
         if data.on_bad_record == 'error':
           raise clip
         skipped[cache_lib.record_key(record)] = cache_lib.Skipped(
-          str(clip), cache_lib.file_signature(record.path), ()
+          str(clip), storage.file_signature(record.path), ()
         )
         progress.update(1)
         continue

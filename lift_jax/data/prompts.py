@@ -26,6 +26,7 @@ from lift_jax.data.json_records import (
 )
 from lift_jax.data.questions import find_questions
 from lift_jax.errors import UserError, listing
+from lift_jax.runtime import storage
 
 # Keys of the text in objects, if no key is given.
 _TEXT_KEYS = ('prompt', 'caption', 'prompt_en')
@@ -81,7 +82,7 @@ def read_prompts(
   Raises:
     UserError: a bad file or record, no prompt, or two prompts with the same id.
   """
-  path = pathlib.Path(path)
+  path = storage.to_path(path)
   prompts, num_duplicates = {}, 0
   for prompt in _prompts(path, text_key, name_key):
     first = prompts.setdefault(prompt.id, prompt)

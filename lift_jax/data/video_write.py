@@ -9,6 +9,7 @@ import pathlib
 import av
 import numpy as np
 
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import atomic_path
 
 # Colour matrix and range written to files, those that the scaler converts RGB
@@ -41,7 +42,7 @@ def write_mp4(
       f'{path}: mp4 needs uint8 frames of even size, at least one; these are '
       f'{frames_thw3.dtype} {frames_thw3.shape}'
     )
-  path = pathlib.Path(path)
+  path = storage.to_path(path)
   with atomic_path(path) as partial:
     # The index in front lets a browser start before the end has come.
     with av.open(

@@ -42,8 +42,8 @@ from lift_jax.models.generators import (
   open_model,
 )
 from lift_jax.models.lora import LoRAConfig
-from lift_jax.runtime import distributed
-from lift_jax.runtime.files import atomic_folder, read_json
+from lift_jax.runtime import distributed, storage
+from lift_jax.runtime.files import atomic_folder, is_complete, read_json
 from lift_jax.training import alignment
 from lift_jax.training.setup import Setup
 from lift_jax.weights import checkpoints
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
   call = _parse(argv)
   distributed.initialize(call.multihost)
   logger = distributed.start_logging()
-  source = pathlib.Path(fetch_model(call.source)).expanduser().resolve()
+  source = storage.resolved(storage.to_path(fetch_model(call.source)))
   if not source.is_dir():
     raise UserError(f'--from={source}: no such folder; check the path')
   if (source / _CONFIG).is_file():
@@ -107,8 +107,9 @@ def _parse(argv: list[str]) -> _Call:
     if not getattr(values, name):
       raise UserError(f'--{name}=FOLDER is missing; see lift convert --help')
     texts.append(getattr(values, name))
-  source, target = texts[0], pathlib.Path(texts[1]).expanduser().resolve()
-  if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+  source, target = texts[0], storage.resolved(storage.to_path(texts[1]))
+  is_empty = target.is_dir() and not any(target.iterdir())
+  if target.exists() and not is_empty and is_complete(target):
     raise UserError(
       f'--to={target} exists and is not an empty folder; remove it, or choose '
       'another'

@@ -25,7 +25,7 @@ from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.models.generator_config import open_chosen
 from lift_jax.models.generators import VideoModel
-from lift_jax.runtime import hub
+from lift_jax.runtime import hub, storage
 from lift_jax.toyworld.measures import MIN_FRAMES
 from lift_jax.training import encoding
 
@@ -81,14 +81,14 @@ def ensure_prepared(
   """
   data = config.data
   encoding.check_sizes(model, data.sizes)
-  folder = pathlib.Path(data.cache) if data.cache else workdir / 'cache'
+  folder = storage.to_path(data.cache) if data.cache else workdir / 'cache'
   settings = {
     'dtype': config.prepare.compute_dtype,
     'keep_dtype': config.prepare.keep_dtype,
     'tiling': config.prepare.tiling,
   }
   cache = LatentCache(
-    folder.expanduser().resolve(),
+    storage.resolved(folder),
     encoding.fingerprint(model, **settings) | prepare_lib.fingerprint(data),
   )
   missing = prepare_lib.missing_from(cache, found.records, data)

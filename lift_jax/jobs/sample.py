@@ -29,7 +29,7 @@ from lift_jax.jobs import inputs
 from lift_jax.models.generator_config import ModelConfig, open_chosen
 from lift_jax.models.generators import VideoModel
 from lift_jax.partitioning import MeshConfig
-from lift_jax.runtime import distributed, hub
+from lift_jax.runtime import distributed, hub, storage
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import Stopped, StopSignal
 from lift_jax.sampling import loop, noise
@@ -84,7 +84,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   if config.prompts.initial_noise:
     clips = noise.with_initial_noise(
       clips,
-      pathlib.Path(config.prompts.initial_noise),
+      storage.to_path(config.prompts.initial_noise),
       generator.latent_shape,
     )
   manifest = _open_manifest(config, workdir, model, clips)
@@ -108,7 +108,7 @@ def _read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
   """All clips of the config, of all hosts."""
   root = hub.data_folder(config.prompts.root, (config.prompts.file,))
   prompts, num_duplicates = read_prompts(
-    pathlib.Path(root) / config.prompts.file,
+    storage.join(storage.to_path(root), config.prompts.file),
     config.prompts.text_key,
     config.prompts.name_key,
   )
@@ -251,10 +251,11 @@ def _write_sheet(
   """Writes the contact sheet."""
   if not config.output.sheet_clips:
     return
+  written = {path.name for path in storage.children(workdir / VIDEOS)}
   shown = [
     SheetClip(path, path.name, clip.prompt.text)
     for clip in clips
-    if (path := manifest.file(clip, VIDEOS)).exists()
+    if (path := manifest.file(clip, VIDEOS)).name in written
   ]
   path = workdir / 'contact_sheet.png'
   write_contact_sheet(path, shown, max_clips=config.output.sheet_clips)

@@ -23,13 +23,12 @@ import jax
 from lift_jax import partitioning
 from lift_jax.cli import job_flags
 from lift_jax.data import clip_flags, critic_prompts
-from lift_jax.data.cache import file_signature
 from lift_jax.data.json_records import ReadResult
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
 from lift_jax.models import critic_config, critics
 from lift_jax.partitioning import MeshConfig
-from lift_jax.runtime import distributed, hub
+from lift_jax.runtime import distributed, hub, storage
 from lift_jax.runtime.files import write_json
 from lift_jax.runtime.journal import Journal, differences
 from lift_jax.runtime.progress import Progress
@@ -196,7 +195,8 @@ def _rated(
         f'{journal.path}: {video.video} was rated with {name} = {old!r}, which '
         f'is now {new!r}; give another --workdir'
       )
-    is_unchanged = tuple(line.get('stamp') or ()) == file_signature(video.path)
+    signature = storage.file_signature(video.path)
+    is_unchanged = tuple(line.get('stamp') or ()) == signature
     is_rated = 'probabilities' in line and not rules.why_skipped(line['flags'])
     if is_unchanged and is_rated:
       done.add(video.key)

@@ -24,8 +24,8 @@ from lift_jax.models import adapter_names
 from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.adapter_settings import AdapterSettings, read_settings
 from lift_jax.models.adapters import Adapter, Update
-from lift_jax.runtime import hub
-from lift_jax.runtime.files import read_json
+from lift_jax.runtime import hub, storage
+from lift_jax.runtime.files import check_complete, read_json
 from lift_jax.weights import conversion, param_paths, safetensors_files
 from lift_jax.weights.safetensors_files import LazyTensor
 
@@ -130,7 +130,10 @@ def open_adapter(config: AdapterConfig, sites: Sites) -> Adapter:
   """
   # Links are kept: a download cache gives files their names by links.
   folder = hub.model_folder(config.path, HUB_FILES)
-  path = pathlib.Path(folder).expanduser().absolute()
+  path = storage.to_path(folder)
+  if not storage.is_remote(path):
+    path = path.absolute()
+  check_complete(path)
   tensors, settings = _open_files(path)
   updates = _match(tensors, sites, settings, config, str(path))
   return Adapter(path, config.scale, updates)

@@ -14,8 +14,8 @@ from lift_jax.models.adapter_config import AdaptersConfig
 from lift_jax.models.attention import BACKENDS
 from lift_jax.models.critics import Backbone, Critic
 from lift_jax.models.functional import functional
-from lift_jax.runtime import distributed
-from lift_jax.runtime.files import atomic_folder, read_json
+from lift_jax.runtime import distributed, storage
+from lift_jax.runtime.files import atomic_folder, is_complete, read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def open_chosen(config: CriticModelConfig, workdir: pathlib.Path) -> Critic:
       random one of other sizes; or the backbone does not have the prompt
       template.
   """
-  path = pathlib.Path(critics.fetch_critic(config.path)).expanduser()
+  path = storage.to_path(critics.fetch_critic(config.path))
   if config.path:
     backbone = critics.backbone_of_folder(path)
   elif config.random is not None:
@@ -148,7 +148,7 @@ def make_random(
     UserError: the existing one was made with other settings.
   """
   file = folder / 'config.json'
-  if file.is_file():
+  if file.is_file() and is_complete(folder):
     existing = critics.open_critic(folder).config
     existing_seed = read_json(file).get(critics.RANDOM_SEED)
     if (existing, existing_seed) != (sizes, seed):

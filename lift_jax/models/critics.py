@@ -36,8 +36,8 @@ from lift_jax.models import adapter_files, lora
 from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.adapters import Adapter, merged, write_peft
 from lift_jax.models.functional import FunctionalModel, Params, functional
-from lift_jax.runtime import distributed, hub
-from lift_jax.runtime.files import atomic_folder, read_json
+from lift_jax.runtime import distributed, hub, storage
+from lift_jax.runtime.files import atomic_folder, check_complete, read_json
 from lift_jax.weights import conversion
 
 # An answer begins with one of these.
@@ -470,7 +470,8 @@ def open_critic(
     UserError: not a folder of a registered backbone, or adapters that do not
       fit.
   """
-  path = pathlib.Path(path).expanduser().resolve()
+  path = storage.resolved(storage.to_path(path))
+  check_complete(path)
   critic = backbone_of_folder(path).open(path)
   if not adapters:
     return critic

@@ -15,7 +15,6 @@ other files are the same. Folders are opened by `generators.open_model`.
 import dataclasses
 import functools
 import pathlib
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +33,14 @@ from lift_jax.models.generators import (
   RandomModelConfig,
   VideoModel,
 )
-from lift_jax.runtime import distributed
-from lift_jax.runtime.files import atomic_folder, read_json, write_json
+from lift_jax.runtime import distributed, storage
+from lift_jax.runtime.files import (
+  atomic_folder,
+  is_complete,
+  read_json,
+  write_json,
+  write_text,
+)
 from lift_jax.weights import checkpoints, conversion
 
 # In the index of a random model; diffusers ignores such keys.
@@ -76,9 +81,7 @@ def copy_configs(
     if name == CONFIG_FILES['text_encoder'] and dtype is not None:
       value |= {key: dtype for key in ('dtype', 'torch_dtype') if key in value}
     write_json(target / name, value)
-  shutil.copytree(
-    model.path / TOKENIZER, target / TOKENIZER, dirs_exist_ok=True
-  )
+  storage.copy_folder(model.path / TOKENIZER, target / TOKENIZER)
 
 
 def _load_spread(model: VideoModel, network: str, dtype=None) -> Params:
@@ -119,7 +122,7 @@ def write_orbax(
   checkpoints.save_params(target / network / PARAMS, params)
   if distributed.is_primary():
     fingerprint = model.weights_fingerprint(network, cast)
-    (target / network / FINGERPRINT).write_text(fingerprint + '\n')
+    write_text(target / network / FINGERPRINT, fingerprint + '\n')
 
 
 def write_published(
@@ -154,7 +157,7 @@ def write_published(
     for file in files:
       copy = target / network / file.relative_to(source)
       copy.parent.mkdir(parents=True, exist_ok=True)
-      shutil.copy2(file, copy)
+      storage.copy_file(file, copy)
 
 
 def make_random_model(folder: pathlib.Path, sizes: RandomModelConfig) -> None:
@@ -162,14 +165,15 @@ def make_random_model(folder: pathlib.Path, sizes: RandomModelConfig) -> None:
 
   Does nothing if the folder already contains a model.
   """
-  if (folder / INDEX).is_file():
+  if (folder / INDEX).is_file() and is_complete(folder):
     return
   model = generators.from_sizes(sizes, path=folder)
   index = {**model.random_index, RANDOM_SEED: sizes.seed}
   with atomic_folder(folder) as partial:
     if distributed.is_primary():
       write_configs(dataclasses.replace(model, index=index), partial)
-      model.write_random_tokenizer(partial / TOKENIZER)
+      with storage.uploaded_folder(partial / TOKENIZER) as tokenizer:
+        model.write_random_tokenizer(tokenizer)
     for number, network in enumerate(NETWORKS):
       key = jax.random.fold_in(jax.random.key(sizes.seed), number)
       # Each host initialises the same weights; the primary host writes them.

@@ -28,8 +28,13 @@ from lift_jax.models import adapter_files, lora
 from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.adapters import Adapter, merged
 from lift_jax.models.functional import FunctionalModel, Params, functional
-from lift_jax.runtime import hub
-from lift_jax.runtime.files import folder_sha256, json_sha256, read_json
+from lift_jax.runtime import hub, storage
+from lift_jax.runtime.files import (
+  check_complete,
+  folder_sha256,
+  json_sha256,
+  read_json,
+)
 from lift_jax.weights import checkpoints, conversion, safetensors_files
 
 # The networks of a model, and the config file of each part.
@@ -376,7 +381,7 @@ class VideoModel(abc.ABC):
     if self.is_orbax(network):
       path = self.path / network / FINGERPRINT
       try:
-        return path.read_text().strip()
+        return storage.read_text(path).strip()
       except OSError as error:
         raise UserError(
           f'{path} cannot be read ({error.strerror}); convert the model again'
@@ -449,7 +454,8 @@ def open_model(
   Raises:
     UserError: not a folder of a registered family, or adapters that do not fit.
   """
-  path = pathlib.Path(path).expanduser().resolve()
+  path = storage.resolved(storage.to_path(path))
+  check_complete(path)
   if not (path / INDEX).exists() and adapter_files.holds_adapters(path):
     raise UserError(
       f'{path}: contains LoRA adapters and no model; give it as model.adapter, '

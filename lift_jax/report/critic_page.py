@@ -23,6 +23,7 @@ from lift_jax.report.colours import BLUE, VERMILION
 from lift_jax.report.critic_findings import findings
 from lift_jax.report.formatting import Row, cell, decimal, percent, percentage
 from lift_jax.report.svg import Plot
+from lift_jax.runtime import storage
 
 # Records listed on the page; evaluation.json lists all.
 _LISTED = 12
@@ -231,9 +232,10 @@ def jpegs(path: pathlib.Path, num_frames: int, side: int) -> list[bytes]:
   Raises:
     UserError: the clip cannot be decoded.
   """
-  clip = video.decode(
-    path, num_frames, where=path.name, choose=evenly_spaced_frames
-  )
+  with storage.local_file(path) as local:
+    clip = video.decode(
+      local, num_frames, where=path.name, choose=evenly_spaced_frames
+    )
   files = []
   for image_hw3 in clip.frames:
     image = Image.fromarray(image_hw3)

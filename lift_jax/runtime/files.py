@@ -11,7 +11,10 @@ from typing import Any
 import uuid
 
 from lift_jax.errors import UserError
-from lift_jax.runtime import distributed
+from lift_jax.runtime import distributed, storage
+
+# In a folder of a bucket while it is written: a reader must not use it.
+_INCOMPLETE = '.incomplete'
 
 
 @contextlib.contextmanager
@@ -19,8 +22,13 @@ def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """A path in the same folder to write to, renamed to `path` at the end.
 
   Each writer has a hidden file of its own. After an error it is removed, and an
-  existing file at `path` is kept.
+  existing file at `path` is kept. For a path in a bucket it is a local file,
+  which is uploaded at the end.
   """
+  if storage.is_remote(path):
+    with storage.uploaded_file(path) as local:
+      yield local
+    return
   # Without `path.name`, which may be as long as the system allows.
   partial = path.with_name(f'.{uuid.uuid4().hex}.partial')
   try:
@@ -37,7 +45,8 @@ def atomic_folder(
   """A folder to fill, renamed to `path` once it is complete.
 
   An existing folder at `path` is replaced; after an error it is kept, and the
-  partial folder is removed.
+  partial folder is removed. A folder in a bucket is filled in place, and is
+  incomplete until the end (see `is_complete`).
 
   Args:
     path: the folder to write.
@@ -46,13 +55,24 @@ def atomic_folder(
   Raises:
     UserError: a file cannot be written.
   """
-  partial = path.with_name(f'.{path.name}.partial')
   is_owner = distributed.is_primary() or not all_hosts
 
   def barrier(name: str) -> None:
     if all_hosts:
       distributed.barrier(name)
 
+  if storage.is_remote(path):
+    if is_owner:
+      (path / _INCOMPLETE).write_bytes(b'')
+      storage.remove_folder(path, keep=_INCOMPLETE)
+    barrier(f'{path} is empty')
+    yield path
+    barrier(f'{path} is complete')
+    if is_owner:
+      (path / _INCOMPLETE).unlink()
+    barrier(f'{path} is written')
+    return
+  partial = path.with_name(f'.{path.name}.partial')
   try:
     if is_owner:
       shutil.rmtree(partial, ignore_errors=True)
@@ -71,6 +91,20 @@ def atomic_folder(
     if is_owner:
       shutil.rmtree(partial, ignore_errors=True)
   barrier(f'{path} is written')
+
+
+def is_complete(folder: pathlib.Path) -> bool:
+  """False for a folder in a bucket that `atomic_folder` has not finished."""
+  return not storage.is_remote(folder) or not (folder / _INCOMPLETE).exists()
+
+
+def check_complete(folder: pathlib.Path) -> None:
+  """Raises UserError unless `is_complete`."""
+  if not is_complete(folder):
+    raise UserError(
+      f'{folder} is incomplete, as the job that was writing it has not '
+      'finished; run that job again, or delete the folder'
+    )
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -95,7 +129,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     UserError: the file is missing, unreadable, or not a JSON object.
   """
   try:
-    value = json.loads(path.read_text(encoding='utf-8-sig'))
+    value = json.loads(storage.read_text(path, 'utf-8-sig'))
   except FileNotFoundError:
     raise UserError(
       f'{path}: no such file; give the folder that contains it'
@@ -108,7 +142,10 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def file_sha256(path: pathlib.Path) -> str:
-  """SHA-256 of the content of a file."""
+  """SHA-256 of the content of a file; of an object, as it was uploaded."""
+  if storage.is_remote(path):
+    if digest := storage.uploaded_sha256(path):
+      return digest
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 

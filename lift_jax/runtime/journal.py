@@ -4,17 +4,22 @@
   DIR/.NAME-HOST.jsonl   the lines of the other hosts, while they run
 
 An item is finished once its line is complete. A new run skips lines that were
-cut by a kill, and takes over the files of hosts that were killed.
+cut by a kill, and takes over the files of hosts that were killed. In a bucket
+every host writes many such files, .NAME-HOST-*.jsonl; see `storage.Segments`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import concurrent.futures
 import contextlib
 import json
 import pathlib
 import threading
 from typing import Any, Self
 
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import write_text
+
+_READERS = 16
 
 Line = dict[str, Any]
 
@@ -37,6 +42,7 @@ class Journal:
     self._part = path
     if host:
       self._part = path.with_name(f'.{path.stem}-{host}.jsonl')
+    self._host = host
     self._lock = threading.Lock()
 
   def read(self) -> dict[str, Line]:
@@ -46,7 +52,7 @@ class Journal:
   def _read(self, path: pathlib.Path) -> dict[str, Line]:
     lines = {}
     try:
-      text = path.read_text(encoding='utf-8', errors='replace')
+      text = storage.read_text(path, errors='replace')
     except FileNotFoundError:
       return {}
     # Not splitlines: texts may contain Unicode line separators.
@@ -67,26 +73,36 @@ class Journal:
     """
     parts = sorted(self.path.parent.glob(f'.{self.path.stem}-*.jsonl'))
     lines = {}
-    for path in (self.path, *parts):
-      lines |= self._read(path)
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+      for found in pool.map(self._read, (self.path, *parts)):
+        lines |= found
     order = [key for key in keys if key in lines]
     order += sorted(lines.keys() - set(order))
     write_text(self.path, ''.join(_dump(lines[key]) for key in order))
-    for path in parts:
-      path.unlink()
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+      list(pool.map(lambda path: path.unlink(), parts))
 
   def add(self, line: Mapping[str, Any]) -> None:
     """Appends a line; thread-safe."""
     text = _dump(line)
     with self._lock:
       self._file.write(text)
-      self._file.flush()
 
   def __enter__(self) -> Self:
-    self._file = open(self._part, 'a', encoding='utf-8')  # noqa: SIM115
+    if storage.is_remote(self.path):
+      self._file = storage.Segments(
+        self.path.parent, f'.{self.path.stem}-{self._host}-', '.jsonl'
+      )
+      return self
+    self._file = open(  # noqa: SIM115
+      self._part, 'a', buffering=1, encoding='utf-8'
+    )
     return self
 
   def __exit__(self, *exception) -> None:
+    if storage.is_remote(self.path):
+      self._file.close()
+      return
     # `add` flushes every line, and has already raised if the disk is full.
     with contextlib.suppress(OSError):
       self._file.close()

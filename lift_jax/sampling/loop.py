@@ -4,7 +4,6 @@ import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
 import logging
-import pathlib
 import time
 from typing import Self, TypeVar
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
+from lift_jax.runtime import storage
 from lift_jax.runtime.batching import WorkBatch, fill_batches, in_rounds
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
@@ -189,7 +189,7 @@ def _round(generator, batches, initial_noise, stop, clock, writer) -> int:
       noise = None
       if initial_noise:
         noise = noise_lib.read_initial_noise(
-          pathlib.Path(initial_noise), batch.items, generator.latent_shape
+          storage.to_path(initial_noise), batch.items, generator.latent_shape
         )
       yield text_bsd, [clip.seed for clip in batch.items], noise
 

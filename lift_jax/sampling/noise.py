@@ -11,6 +11,7 @@ import pathlib
 import numpy as np
 
 from lift_jax.errors import UserError
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import atomic_path, file_sha256
 from lift_jax.sampling.clips import Clip
 
@@ -26,7 +27,7 @@ def _open(path: pathlib.Path, shape: Shape) -> np.ndarray:
   wanted = _channels_second(shape)
   try:
     # Unlike numpy.load, this rejects archives.
-    array = np.lib.format.open_memmap(path, mode='r')
+    array = np.lib.format.open_memmap(storage.local_copy(path), mode='r')
   except FileNotFoundError:
     raise UserError(
       f'{path}: no such file; a folder of initial noise needs one NAME.npy for '

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from lift_jax.data import video as video_lib
-from lift_jax.data.cache import FileSignature, file_signature
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_examples import decode_selected
 from lift_jax.data.critic_prompts import CriticPrompts
@@ -29,6 +28,7 @@ from lift_jax.models.critics import (
   shared_prefix,
 )
 from lift_jax.rewards.answers import format_answer, split_answer
+from lift_jax.runtime import storage
 from lift_jax.runtime.batching import WorkBatch, fill_batches
 from lift_jax.runtime.journal import Journal
 from lift_jax.runtime.progress import Progress
@@ -60,7 +60,7 @@ class RatingTask:
   """
 
   video: CaptionedVideo
-  stamp: FileSignature | None
+  stamp: storage.FileSignature | None
   clip: video_lib.ClipInfo
   selection: FrameSelection
   prefix: list[int]
@@ -86,10 +86,11 @@ def make_task(
   Raises:
     UserError: a clip that is not a video, or a text that is too long.
   """
-  stamp = file_signature(video.path)
-  clip = video_lib.probe(
-    video.path, where=video.where, max_undecodable=max_undecodable
-  )
+  stamp = storage.file_signature(video.path)
+  with storage.local_file(video.path) as path:
+    clip = video_lib.probe(
+      path, where=video.where, max_undecodable=max_undecodable
+    )
   selection = frames.select(clip)
   complete = [
     tokenizer.inference(
@@ -305,7 +306,7 @@ class Rater:
     self._write_error(video, str(error), journal, progress)
 
   def _write_error(self, video, error: str, journal, progress) -> None:
-    line = self._line(video, file_signature(video.path))
+    line = self._line(video, storage.file_signature(video.path))
     self._write(line | {'error': error}, journal, progress)
 
   def _write(self, line: dict[str, Any], journal, progress) -> None:
@@ -375,7 +376,7 @@ class Rater:
         self.num_rated += 1
 
   def _line(
-    self, video: CaptionedVideo, stamp: FileSignature | None
+    self, video: CaptionedVideo, stamp: storage.FileSignature | None
   ) -> dict[str, Any]:
     return {
       'video': video.video,

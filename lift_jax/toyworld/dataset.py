@@ -25,7 +25,13 @@ from lift_jax.data.hra import DIMENSIONS, read_questions
 from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
 from lift_jax.rewards.weights import RewardMap, video_reward
-from lift_jax.runtime.files import atomic_folder, read_json, write_json
+from lift_jax.runtime.files import (
+  atomic_folder,
+  is_complete,
+  read_json,
+  write_json,
+  write_text,
+)
 from lift_jax.toyworld import (
   annotators,
   checkers,
@@ -127,7 +133,7 @@ def write_clips(
     write_json(partial / REAL, records[num_clips:])
     write_json(partial / HRA, annotators.settled_entries(rated, questions))
     lines = [json.dumps(record) + '\n' for record in scores]
-    (partial / SCORES).write_text(''.join(lines))
+    write_text(partial / SCORES, ''.join(lines))
 
 
 def write_real_clips(
@@ -199,6 +205,8 @@ def _is_written(folder: pathlib.Path, recipe: Mapping[str, Any]) -> bool:
     UserError: the folder contains something else.
   """
   if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    return False
+  if not is_complete(folder):
     return False
   path = folder / _RECIPE
   if not path.is_file():

@@ -249,6 +249,7 @@ def run(
         interval.exclude(functools.partial(validate, step, state, is_last))
       if saving:
         _check_finite(state, step, checkpoints.folder)
+        writer.sync()
         checkpoints.save(step, state, data_state())
       if stopping:
         logger.info('SIGTERM: saving step %d and stopping', step)

@@ -13,6 +13,7 @@ import tensorboardX
 from tensorboardX.proto.summary_pb2 import Summary
 
 from lift_jax.data import gif
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import write_text
 
 
@@ -58,11 +59,13 @@ class MetricWriter:
     self._wandb = None
     if not enabled:
       return
-    path = workdir / 'metrics.jsonl'
-    write_text(path, ''.join(_lines_up_to(path, resume_step)))
+    kept = ''.join(_lines_up_to(workdir / 'metrics.jsonl', resume_step))
+    self._mirror = storage.Mirror(workdir)
+    path = self._mirror.local / 'metrics.jsonl'
+    write_text(path, kept)
     self._lines = open(path, 'a', encoding='utf-8')  # noqa: SIM115
     self._tensorboard = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=resume_step + 1
+      str(self._mirror.local / 'tensorboard'), purge_step=resume_step + 1
     )
     if wandb_project:
       import wandb  # optional: the user installs it
@@ -119,6 +122,15 @@ class MetricWriter:
       }
       self._wandb.log(clips, step=step)
 
+  def sync(self) -> None:
+    """Uploads what was written, if the workdir is in a bucket.
+
+    To be called before a checkpoint is saved: the lines of a run up to its
+    latest checkpoint must outlive it.
+    """
+    if self._enabled:
+      self._mirror.sync()
+
   def __enter__(self) -> Self:
     return self
 
@@ -127,6 +139,7 @@ class MetricWriter:
       return
     self._tensorboard.close()
     self._lines.close()
+    self._mirror.close()
     if self._wandb is not None:
       self._wandb.finish()
 
@@ -136,7 +149,7 @@ def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
   if not path.exists():
     return []
   kept = []
-  for line in path.read_text(encoding='utf-8').splitlines(keepends=True):
+  for line in storage.read_text(path).splitlines(keepends=True):
     try:
       is_kept = line.endswith('\n') and json.loads(line)['step'] <= step
     except (ValueError, KeyError):

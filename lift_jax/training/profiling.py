@@ -7,6 +7,7 @@ from typing import Any, Self
 import jax
 
 from lift_jax.errors import UserError
+from lift_jax.runtime import storage
 
 
 def parse_steps(text: str) -> range:
@@ -38,27 +39,28 @@ class StepProfiler:
 
   def __init__(self, folder: pathlib.Path, steps: range):
     self._folder, self._steps = folder, steps
-    self._is_tracing = False
+    self._trace: storage.Mirror | None = None
 
   def before(self, step: int) -> None:
     """Must be called before step number `step` starts."""
     if self._steps and step == self._steps[0]:
-      jax.profiler.start_trace(str(self._folder))
-      self._is_tracing = True
+      self._trace = storage.Mirror(self._folder)
+      jax.profiler.start_trace(str(self._trace.local))
 
   def after(self, step: int, outputs: Any) -> None:
     """Must be called with outputs of the step, once it is dispatched."""
-    if self._is_tracing and step == self._steps[-1]:
+    if self._trace is not None and step == self._steps[-1]:
       jax.block_until_ready(outputs)
-      self._stop()
+      self._stop(self._trace)
 
-  def _stop(self) -> None:
-    self._is_tracing = False
+  def _stop(self, trace: storage.Mirror) -> None:
+    self._trace = None
     jax.profiler.stop_trace()
+    trace.close()
 
   def __enter__(self) -> Self:
     return self
 
   def __exit__(self, *exception) -> None:
-    if self._is_tracing:
-      self._stop()
+    if self._trace is not None:
+      self._stop(self._trace)

@@ -129,7 +129,8 @@ class Validation:
     is_cached = path.exists()
     distributed.barrier('every host has checked for cached embeddings')
     if is_cached:
-      return np.load(path, allow_pickle=False)
+      with path.open('rb') as file:
+        return np.load(file, allow_pickle=False)
     tokens_bs, _ = self._model.load_tokenizer()(texts)
     with text_encoder.params() as params:
       embedded = self._over_batches(

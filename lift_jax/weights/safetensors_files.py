@@ -32,6 +32,7 @@ import numpy as np
 import safetensors
 
 from lift_jax import errors
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import atomic_path, write_json
 
 # Dtypes by name, except those below one byte: `Dtype` of safetensors/src/
@@ -92,8 +93,9 @@ class LazyTensor:
     if not self.nbytes:  # an empty range cannot be mapped
       return np.empty(self.shape, self.dtype)[slices]
     # Mapped for each read, so that its pages do not stay resident.
+    file = storage.local_copy(self.file)
     mapped = np.memmap(
-      self.file, np.uint8, 'r', offset=self.offset, shape=(self.nbytes,)
+      file, np.uint8, 'r', offset=self.offset, shape=(self.nbytes,)
     )
     tensor = mapped.view(np.ndarray).view(self.dtype).reshape(self.shape)
     return np.array(tensor[slices])
@@ -101,7 +103,7 @@ class LazyTensor:
   def edges(self) -> bytes:
     """The first and the last 4096 bytes of the data (fewer if small)."""
     size = min(self.nbytes, _EDGE_BYTES)
-    with open(self.file, 'rb') as file:
+    with open(storage.local_copy(self.file), 'rb') as file:
       file.seek(self.offset)
       first = file.read(size)
       file.seek(self.offset + self.nbytes - size)
@@ -151,7 +153,8 @@ def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int]:
   try:
     # The package checks the header against the size of the file: types,
     # shapes, and data without gaps or overlaps.
-    with safetensors.safe_open(file, 'np'), open(file, 'rb') as opened:
+    local = storage.local_copy(file)
+    with safetensors.safe_open(local, 'np'), open(local, 'rb') as opened:
       length = int.from_bytes(opened.read(8), 'little')
       # But it accepts duplicate names, of which the last one would count.
       return _json_object(opened.read(length), file), 8 + length
@@ -260,7 +263,7 @@ def open_tensors(
   Raises:
     UserError: a file is missing, not valid, or does not match the index.
   """
-  path = pathlib.Path(folder_or_file)
+  path = storage.to_path(folder_or_file)
   if path.is_file():
     return _unwrapped(_open_file(path))
   if not path.is_dir():
@@ -383,7 +386,7 @@ def write(path: str | os.PathLike[str], tensors: Iterable[TensorSpec]) -> None:
     path: of the file.
     tensors: (name, shape, dtype, function that returns the array).
   """
-  path = pathlib.Path(path)
+  path = storage.to_path(path)
   with atomic_path(path) as partial:
     _write_to(partial, tensors)
 
@@ -421,7 +424,7 @@ def write_sharded(
     specs: (name, shape, dtype, function that returns the array).
     max_shard_bytes: of tensor data in a file; one larger tensor may exceed it.
   """
-  folder = pathlib.Path(folder)
+  folder = storage.to_path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   specs = list(specs)
   _check_unique(specs)
@@ -440,7 +443,7 @@ def write_sharded(
       partial = stack.enter_context(atomic_path(folder / name))
       _write_to(partial, shard)
     old_shard = re.compile(re.escape(stem) + r'-\d{5}-of-\d{5}\.safetensors')
-    for old in list(folder.iterdir()):
+    for old in storage.children(folder):
       if old.name in (index, single) or old_shard.fullmatch(old.name):
         old.unlink()
   if len(shards) > 1:

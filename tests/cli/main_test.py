@@ -213,10 +213,10 @@ class FlagsTest(parameterized.TestCase):
       message = self.refused(f'--config={jobs.CONFIG}', f'--workdir={workdir}')
       self.assertIn(f'--workdir={workdir}', message)
 
-  def test_workdir_is_a_bucket(self):
-    message = self.refused(f'--config={jobs.CONFIG}', '--workdir=gs://b/run')
-    self.assertIn('--workdir=gs://b/run: results go to files', message)
-    self.assertFalse(pathlib.Path('gs:').exists())
+  def test_workdir_is_a_bucket_of_another_kind(self):
+    message = self.refused(f'--config={jobs.CONFIG}', '--workdir=s3://b/run')
+    self.assertIn('s3://b/run: s3:// is not supported', message)
+    self.assertFalse(pathlib.Path('s3:').exists())
 
   def test_workdir_not_writable(self):
     self.workdir.mkdir()

@@ -11,6 +11,7 @@ import pytest
 from lift_jax.data import cache as cache_lib
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import file_sha256
 
 pytestmark = pytest.mark.fast
@@ -180,7 +181,7 @@ class UnchangedTest(_CacheTest):
     self.record = record(self.root, 'a')
     self.cache = self.open()
     self.entry = cache_lib.CacheEntry(
-      'key', 'a', (1, 2, 3), 'shard', 0, cache_lib.file_signature(self.video),
+      'key', 'a', (1, 2, 3), 'shard', 0, storage.file_signature(self.video),
       file_sha256(self.video), (),
     )  # fmt: skip
 

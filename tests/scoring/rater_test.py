@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lift_jax.data import video as video_lib
-from lift_jax.data.cache import file_signature
+from lift_jax.runtime.storage import file_signature
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_prompts import CriticPrompts
 from lift_jax.data.hra import DIMENSIONS, LABELS

@@ -19,6 +19,7 @@ import numpy as np
 
 from lift_jax import errors
 from lift_jax.models import sentencepiece_files
+from lift_jax.runtime import storage
 
 _MODEL = 'spiece.model'
 
@@ -55,7 +56,7 @@ def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
     UserError: there is no tokenizer, or it does not end every text with an end
       token, as T5's do.
   """
-  folder = pathlib.Path(folder)
+  folder = storage.to_path(folder)
   if not folder.is_dir():
     # transformers would look for the name on its hub.
     raise errors.UserError(
@@ -117,9 +118,10 @@ def _load_auto(folder: pathlib.Path) -> Tokenizer:
   from transformers import AutoTokenizer
 
   try:
-    tokenizer: Any = AutoTokenizer.from_pretrained(
-      str(folder), local_files_only=True, trust_remote_code=False
-    )
+    with storage.local_folder(folder) as local:
+      tokenizer: Any = AutoTokenizer.from_pretrained(
+        str(local), local_files_only=True, trust_remote_code=False
+      )
   # Each tokenizer parser raises its own kinds of errors.
   except Exception as error:
     reason = str(error).strip().split('\n')[0] or type(error).__name__

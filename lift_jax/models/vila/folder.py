@@ -11,7 +11,6 @@ Weights are safetensors, as published.
 from collections.abc import Callable, Mapping
 import hashlib
 import pathlib
-import shutil
 from typing import Any
 
 import jax
@@ -37,6 +36,7 @@ from lift_jax.models.vila import tiny_tokenizer
 from lift_jax.models.vila.config import NUM_FRAMES, VilaConfig
 from lift_jax.models.vila.projector import PROJECTOR_TABLE, ProjectorConfig
 from lift_jax.models.vila.tokenizer import TOKENIZER_FILES
+from lift_jax.runtime import storage
 from lift_jax.runtime.files import read_json, write_json
 from lift_jax.weights import conversion, safetensors_files
 
@@ -226,4 +226,4 @@ def _copy_configs(
       write_json(target / file.name, value)
     elif file.suffix in ('.json', '.model') and file.is_file():
       if not file.name.endswith('.index.json'):
-        shutil.copy2(file, target / file.name)
+        storage.copy_file(file, target / file.name)

@@ -26,6 +26,7 @@ from lift_jax.errors import UserError, listing
 from lift_jax.models import sentencepiece_files
 from lift_jax.models.critics import FrameSelection
 from lift_jax.models.vila import prompt
+from lift_jax.runtime import storage
 
 # Placeholder for an image token, as in LLaVA; not an id of the vocabulary.
 IMAGE_TOKEN = -200
@@ -89,7 +90,7 @@ class PromptTokenizer:
       UserError: an unknown template, a file that is missing or unlike Llama's,
         or a vocabulary without the template's special tokens.
     """
-    folder = pathlib.Path(folder)
+    folder = storage.to_path(folder)
     if isinstance(template, str):
       template = prompt.get_template(template)
     if tokens_per_frame < 1 or max_length < 1:
