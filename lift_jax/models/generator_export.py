@@ -86,23 +86,18 @@ def _scaled(
 ) -> Params:
   """The matrices of earlier adapters by name, with their scales in B."""
   params = param_paths.flatten(model.declare('transformer').abstract_params)
-  shapes = {layer: params[f'{layer}/kernel'].shape for layer in adapter.updates}
-  abstract = {}
-  for layer, (*lead, inputs, outputs) in shapes.items():
-    for half, sizes in (
-      ('lora_a', (inputs, adapter.rank)),
-      ('lora_b', (adapter.rank, outputs)),
-    ):
-      abstract[f'{layer}/{half}'] = jax.ShapeDtypeStruct(
-        (*lead, *sizes), jnp.float32
-      )
-  places = shardings(abstract, mesh)
   result = {}
-  for layer, shape in shapes.items():
-    names = f'{layer}/lora_a', f'{layer}/lora_b'
-    a, b = adapter.factors(layer, shape, (places[names[0]], places[names[1]]))
+  for layer in adapter.updates:
+    *lead, inputs, outputs = shape = params[f'{layer}/kernel'].shape
+    a_name, b_name = f'{layer}/lora_a', f'{layer}/lora_b'
+    abstract = {
+      a_name: jax.ShapeDtypeStruct((*lead, inputs, adapter.rank), jnp.float32),
+      b_name: jax.ShapeDtypeStruct((*lead, adapter.rank, outputs), jnp.float32),
+    }
+    places = shardings(abstract, mesh)
+    a, b = adapter.factors(layer, shape, (places[a_name], places[b_name]))
     scale = adapter.scales(layer, shape)[..., None, None]
-    result |= dict(zip(names, (a, scale * b), strict=True))
+    result |= {a_name: a, b_name: scale * b}
   return result
 
 

@@ -272,6 +272,9 @@ def without_alpha(folder):
 
 def given_alpha(folder):
   assert_reads(write(folder / 'x.safetensors', PEFT), alpha=ALPHA)
+  path = write_peft(folder / 'y', lora_alpha=None)
+  assert_reads(path, alpha=ALPHA)
+  assert_refused(path, r'adapter_config\.json: lora_alpha is missing; give it')
 
 
 def given_scale(folder):
