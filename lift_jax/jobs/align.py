@@ -20,9 +20,8 @@ from lift_jax.cli import job_flags
 from lift_jax.data import pipeline
 from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
-from lift_jax.jobs.prepare import ensure_prepared, read_records
+from lift_jax.jobs.prepare import ensure_prepared, open_inputs
 from lift_jax.models import generator_export
-from lift_jax.models.generator_config import open_chosen
 from lift_jax.models.generators import VideoModel
 from lift_jax.training import alignment
 from lift_jax.training import main as training_main
@@ -62,7 +61,7 @@ class Alignment(training_main.Task):
     config, workdir = call.config, call.workdir
     alignment.check_data_needs(config.objective)
     self._objective = config.objective.chosen
-    self._folder = open_chosen(config.model, workdir)
+    self._folder, found = open_inputs(config, workdir)
     inputs.log_adapters(self._folder.adapters, logger)
     self.setup = alignment.make_setup(
       self._folder,
@@ -72,7 +71,6 @@ class Alignment(training_main.Task):
       mesh,
       config.train.remat,
     )
-    found = read_records(config, workdir)
     self._cache = ensure_prepared(config, workdir, self._folder, found, logger)
     scored = pipeline.join(self._cache, found.records, config.data)
     _describe(scored, self._folder, logger)

@@ -23,7 +23,7 @@ from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.records import ReadResult, read_alignment
 from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
-from lift_jax.models.generator_config import open_chosen
+from lift_jax.models.generator_config import open_chosen, open_named
 from lift_jax.models.generators import VideoModel
 from lift_jax.runtime import hub, storage
 from lift_jax.toyworld.measures import MIN_FRAMES
@@ -32,8 +32,7 @@ from lift_jax.training import encoding
 
 def main(argv: list[str]) -> int:
   call, logger = job_flags.start(argv, AlignConfig, 'prepare')
-  model = open_chosen(call.config.model, call.workdir)
-  records = read_records(call.config, call.workdir)
+  model, records = open_inputs(call.config, call.workdir)
   job_flags.write_config(call, 'prepare')
   cache = ensure_prepared(call.config, call.workdir, model, records, logger)
   entries = cache.entries().values()
@@ -45,6 +44,19 @@ def main(argv: list[str]) -> int:
     cache.folder,
   )
   return 0
+
+
+def open_inputs(
+  config: AlignConfig, workdir: pathlib.Path
+) -> tuple[VideoModel, ReadResult]:
+  """The model and the records.
+
+  A model with a path and its adapters are checked first; a random one is made
+  once the records are known to be good.
+  """
+  named = open_named(config.model)
+  found = read_records(config, workdir)
+  return named or open_chosen(config.model, workdir), found
 
 
 def read_records(config: AlignConfig, workdir: pathlib.Path) -> ReadResult:

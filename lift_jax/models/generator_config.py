@@ -44,6 +44,14 @@ class ModelConfig(AdaptersConfig):
     config_lib.check_choice('model.attention', self.attention, BACKENDS)
 
 
+def open_named(config: ModelConfig) -> VideoModel | None:
+  """The model at `path` with its adapters; None if there is no path."""
+  if not config.path:
+    return None
+  path = generators.fetch_model(config.path)
+  return generators.open_model(path, config.all_adapters)
+
+
 def open_chosen(config: ModelConfig, workdir: pathlib.Path) -> VideoModel:
   """Opens the model; without a path, makes a random one in `workdir/model`.
 
@@ -52,9 +60,9 @@ def open_chosen(config: ModelConfig, workdir: pathlib.Path) -> VideoModel:
       registered family, or a random one of other sizes; or `adapters` are not
       for it.
   """
-  if config.path:
-    path = generators.fetch_model(config.path)
-    return generators.open_model(path, config.all_adapters)
+  named = open_named(config)
+  if named is not None:
+    return named
   if config.random is None:
     raise UserError(
       'model.path is empty: give the folder of a text-to-video model, '
