@@ -252,8 +252,10 @@ def write_cache(
     mean = rng.standard_normal(shape, np.float32)
     logvar = rng.standard_normal(shape, np.float32) - 2
     text = rng.standard_normal(text_shape(config), np.float32)
-    data = cache_lib.pack(mean, logvar, text)
-    items.append((records[-1], data, (0, 0), '', ()))
+    data = cache_lib.pack(mean=mean, logvar=logvar, text=text)
+    items.append(
+      cache_lib.EncodedClip(records[-1], data, (0, 0), '', (1, 1, 1), ())
+    )
   cache.write_shard(size.latents, items)
   cache.write_index()
   iterator = pipeline.make_iterator(

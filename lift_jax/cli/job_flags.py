@@ -17,7 +17,7 @@ from ml_collections.config_flags import config_flags
 from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.runtime import distributed, storage
-from lift_jax.runtime.files import write_text
+from lift_jax.runtime.files import remove_partials, write_text
 
 T = TypeVar('T', bound=config_lib.Dataclass)
 
@@ -116,6 +116,8 @@ def start(
 ) -> tuple[Invocation, logging.Logger]:
   """Parses the flags of a job, joins the other hosts and opens the log.
 
+  Files that a killed run left half written in the workdir are deleted.
+
   Raises:
     UserError: see `parse` and `distributed.initialize`.
   """
@@ -123,6 +125,8 @@ def start(
   distributed.initialize(call.multihost)
   logger = distributed.start_logging()
   use_compilation_cache()
+  if distributed.is_primary():
+    remove_partials(call.workdir)
   return call, logger
 
 
@@ -184,6 +188,7 @@ def make_call(
   source.update_from_flattened_dict(settings)
   config = config_lib.resolve(source, config_class)
   workdir.mkdir(parents=True, exist_ok=True)
+  remove_partials(workdir)
   return Invocation(config, source, workdir)
 
 

@@ -5,19 +5,23 @@
   CACHE/shards/NAME.json          the records of that shard, in order
   CACHE/index.json                all records, once a run has finished
   CACHE/skipped-HOST.json         unusable videos, and what is wrong with them
-  CACHE/null_text.safetensors     the embedding of the empty caption
+  CACHE/null_text.array_record    the embedding of the empty caption
 
 A shard is valid once its .json exists; both files are written under a temporary
 name and renamed. So a killed run loses only the shards that it was filling.
-Rewards are not stored here but read from the alignment files, so that new
-scores require no new encoding.
+Lists and records have checksums, which every reader compares; the records of a
+list that `drop_damaged` has shortened are not all of its shard. Rewards are not
+stored here but read from the alignment files, so that new scores require no new
+encoding.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import json
 import pathlib
 from typing import Any, NamedTuple
+import zlib
 
 import numpy as np
 import safetensors
@@ -28,7 +32,9 @@ from lift_jax.errors import UserError
 from lift_jax.runtime import storage
 from lift_jax.runtime.files import (
   atomic_path,
+  file_sha256,
   json_sha256,
+  remove_partials,
   write_json,
 )
 from lift_jax.runtime.storage import FileSignature
@@ -50,8 +56,10 @@ class CacheEntry:
     bucket: latent frames, height and width.
     shard: name of the shard.
     position: index in the shard.
+    crc32: checksum of the record.
     video_stamp: file signature of the source.
     video_sha256: hash of its content.
+    frames_shape: number of frames, height and width that were encoded.
     flags: what is unusual about the source, see `clip_flags`.
   """
 
@@ -60,9 +68,45 @@ class CacheEntry:
   bucket: Bucket
   shard: str
   position: int
+  crc32: int
   video_stamp: FileSignature
   video_sha256: str
+  frames_shape: tuple[int, int, int]
   flags: tuple[str, ...]
+
+
+class EncodedClip(NamedTuple):
+  """A clip to write.
+
+  Attributes:
+    record: its record.
+    data: from `pack`.
+    signature: of its file.
+    sha256: of the content of the file.
+    frames_shape: see `CacheEntry`.
+    flags: see `CacheEntry`.
+  """
+
+  record: AlignmentRecord
+  data: bytes
+  signature: FileSignature
+  sha256: str
+  frames_shape: tuple[int, int, int]
+  flags: tuple[str, ...]
+
+
+class DamagedError(UserError):
+  """A part of a cache that cannot be read as it was written.
+
+  Args:
+    problem: the file, the record, and what is wrong.
+  """
+
+  def __init__(self, problem: str):
+    super().__init__(
+      f'{problem}; run lift prepare with the same flags to make it again'
+    )
+    self.problem = problem
 
 
 class Skipped(NamedTuple):
@@ -130,17 +174,23 @@ class LatentCache:
       self.folder / 'made_by.json',
       {'hash': self.hash, 'made_by': self.fingerprint},
     )
-    for path in storage.children(shards):
-      is_orphan = path.suffix == '.array_record' and not (
-        path.with_suffix('.json').exists()
-      )
-      if is_orphan or path.name.endswith('.partial'):
+    remove_partials(self.folder)
+    remove_partials(shards)
+    for path in shards.glob('*.array_record'):
+      if not path.with_suffix('.json').exists():
         path.unlink()
+
+  def shards(self) -> list[str]:
+    """Names of the complete shards."""
+    return sorted(path.stem for path in self._lists())
+
+  def _lists(self) -> Iterable[pathlib.Path]:
+    return (self.folder / 'shards').glob('*.json')
 
   def finished(self) -> dict[str, CacheEntry]:
     """All records in complete shards, by key; reads the list of each shard."""
     entries = {}
-    for path in sorted((self.folder / 'shards').glob('*.json')):
+    for path in sorted(self._lists()):
       for entry in _read_entries(path):
         if entry.key in entries:
           raise UserError(
@@ -153,13 +203,7 @@ class LatentCache:
   def write_index(self) -> None:
     """Merges the lists of all shards; one host calls it at the end."""
     entries = sorted(self.finished().values(), key=lambda e: e.key)
-    write_json(
-      self.folder / 'index.json',
-      {
-        'hash': self.hash,
-        'records': [dataclasses.asdict(entry) for entry in entries],
-      },
-    )
+    _write_entries(self._index_path, entries, hash=self.hash)
 
   def write_skipped(self, host: int, skipped: Mapping[str, Skipped]) -> None:
     """Writes the list of records that `host` skipped, by key."""
@@ -168,14 +212,21 @@ class LatentCache:
       write_json(self.folder / f'skipped-{host:05}.json', content)
 
   def skipped(self) -> dict[str, Skipped]:
-    """The records that the last run skipped, by key."""
+    """The records that the last run skipped, by key; those of a readable list.
+
+    The others are looked at again.
+    """
     skipped = {}
     for path in sorted(self.folder.glob('skipped-*.json')):
-      for key, skip in json.loads(storage.read_text(path)).items():
-        found = skip['video_stamp']
-        skipped[key] = Skipped(
-          skip['reason'], found and tuple(found), tuple(skip['flags'])
-        )
+      try:
+        content = json.loads(storage.read_text(path))
+        for key, skip in content.items():
+          found = skip['video_stamp']
+          skipped[key] = Skipped(
+            skip['reason'], found and tuple(found), tuple(skip['flags'])
+          )
+      except (ValueError, KeyError, TypeError, AttributeError):
+        continue
     return skipped
 
   def clear_skipped(self) -> None:
@@ -187,111 +238,230 @@ class LatentCache:
     """All records of the index, by key; {} before a run has finished.
 
     Raises:
-      UserError: the index was made with other settings.
+      UserError: the index is damaged, or was made with other settings.
     """
-    path = self.folder / 'index.json'
-    if not path.exists():
+    if not self._index_path.exists():
       return {}
-    return {entry.key: entry for entry in _read_entries(path, self.hash)}
+    entries = _read_entries(self._index_path, self.hash)
+    return {entry.key: entry for entry in entries}
 
-  def write_shard(
-    self,
-    bucket: Bucket,
-    items: Sequence[
-      tuple[AlignmentRecord, bytes, FileSignature, str, Sequence[str]]
-    ],
-  ) -> None:
+  @property
+  def _index_path(self) -> pathlib.Path:
+    return self.folder / 'index.json'
+
+  def write_shard(self, bucket: Bucket, clips: Sequence[EncodedClip]) -> None:
     """Writes one shard.
 
     Args:
       bucket: of all its records.
-      items: (record, packed tensors, file signature, sha256 and flags of the
-        video).
+      clips: to write, in order.
 
     Raises:
       UserError: the disk is full, or writing fails otherwise.
     """
-    from array_record.python.array_record_module import ArrayRecordWriter
-
+    keys = [record_key(clip.record) for clip in clips]
     size = 'x'.join(str(side) for side in bucket)
-    name = f'{size}-{record_key(items[0][0])}'
+    # A name of its own, even where it replaces some records of another shard.
+    name = f'{size}-{json_sha256(keys)[:32]}'
     path = self.shard_path(name)
     entries = [
       CacheEntry(
-        record_key(record),
-        record.video,
-        bucket,
-        name,
-        index,
-        signature,
-        digest,
-        tuple(flags),
+        key=key,
+        video=clip.record.video,
+        bucket=bucket,
+        shard=name,
+        position=position,
+        crc32=zlib.crc32(clip.data),
+        video_stamp=clip.signature,
+        video_sha256=clip.sha256,
+        frames_shape=clip.frames_shape,
+        flags=tuple(clip.flags),
       )
-      for index, (record, _, signature, digest, flags) in enumerate(items)
+      for position, (key, clip) in enumerate(zip(keys, clips, strict=True))
     ]
-    try:
-      with atomic_path(path) as partial:
-        # One record per group, as they are read one by one in random order.
-        writer = ArrayRecordWriter(str(partial), 'group_size:1')
-        for _, data, *_ in items:
-          writer.write(data)
-        writer.close()
-      write_json(
-        path.with_suffix('.json'),
-        {'records': [dataclasses.asdict(entry) for entry in entries]},
-      )
-    except (OSError, RuntimeError, ValueError) as error:
-      raise UserError(
-        f'{path}: could not be written ({error}); make room and run the same '
-        'command again to resume'
-      ) from error
+    _write_records(path, [clip.data for clip in clips])
+    with _writing(path):
+      _write_entries(path.with_suffix('.json'), entries)
 
   def shard_path(self, name: str) -> pathlib.Path:
     return self.folder / 'shards' / f'{name}.array_record'
 
+  def check_shard(self, name: str) -> None:
+    """Raises DamagedError if a shard is missing or cut; reads only its end."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    path = self.shard_path(name)
+    with _reading(str(path)):
+      ArrayRecordReader(str(path)).close()
+
+  def read_record(
+    self, entry: CacheEntry, read: Callable[[int], bytes]
+  ) -> bytes:
+    """The bytes of a record, which are those that were written.
+
+    Args:
+      entry: the record.
+      read: returns what lies at a position of its shard.
+
+    Raises:
+      DamagedError: the record is damaged.
+    """
+    path = self.shard_path(entry.shard)
+    with _reading(f'{path}: record {entry.position} ({entry.video})'):
+      data = read(entry.position)
+      if zlib.crc32(data) != entry.crc32:
+        raise ValueError('its checksum is another one')
+      return data
+
+  def drop_damaged(self, shard: str) -> list[str]:
+    """Reads a shard and drops damaged records; returns what is wrong with them.
+
+    Its other records are kept. A shard without any, or without a readable list,
+    is deleted.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    path = self.shard_path(shard)
+    intact, problems = [], []
+    try:
+      entries = _read_entries(path.with_suffix('.json'))
+    except DamagedError as error:
+      entries, problems = [], [error.problem]
+    reader = ArrayRecordReader(str(path))
+    for entry in entries:
+      try:
+        self.read_record(entry, lambda position: reader.read([position])[0])
+      except DamagedError as error:
+        problems.append(error.problem)
+      else:
+        intact.append(entry)
+    with contextlib.suppress(RuntimeError):  # what reading has raised already
+      reader.close()
+    if problems:
+      # A disk that fails raises OSError here; that is no damage of the file.
+      with contextlib.suppress(FileNotFoundError):
+        file_sha256(path)
+      with _writing(path):
+        if intact:
+          _write_entries(path.with_suffix('.json'), intact)
+        else:
+          path.with_suffix('.json').unlink()
+          path.unlink(missing_ok=True)
+    return problems
+
+  def drop_damaged_rest(self) -> list[str]:
+    """Likewise for the index and the empty caption; only one host calls it.
+
+    The index goes too if the shards have other records, or the empty caption is
+    missing: without an index the cache is unfinished.
+    """
+    problems = []
+    try:
+      is_current = self.entries() == self.finished()
+    except DamagedError as error:
+      is_current, problems = False, [error.problem]
+    if self._index_path.exists() or self.null_text_path.exists():
+      try:
+        self.null_text()
+      except DamagedError as error:
+        is_current, problems = False, [*problems, error.problem]
+        self.null_text_path.unlink(missing_ok=True)
+    if not is_current:
+      self._index_path.unlink(missing_ok=True)
+    return problems
+
   @property
   def null_text_path(self) -> pathlib.Path:
-    return self.folder / 'null_text.safetensors'
+    return self.folder / 'null_text.array_record'
 
   def write_null_text(self, text_sd: np.ndarray) -> None:
     """Writes the embedding of the empty caption [S, D]."""
-    safetensors_files.write(
-      self.null_text_path,
-      [('text', text_sd.shape, text_sd.dtype, lambda: text_sd)],
-    )
+    _write_records(self.null_text_path, [pack(text=text_sd)])
 
   def null_text(self) -> np.ndarray:
-    """The embedding of the empty caption [S, D]."""
-    return safetensors_files.open_tensors(self.null_text_path, 'null_text')[
-      'text'
-    ][:]
+    """The embedding of the empty caption [S, D].
+
+    Raises:
+      DamagedError: it is missing or damaged.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    with _reading(str(self.null_text_path)):
+      # ArrayRecord compares checksums of its own.
+      return unpack(ArrayRecordReader(str(self.null_text_path)).read([0])[0])[
+        'text'
+      ]
+
+
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+  """Turns the error of a damaged file into a DamagedError."""
+  try:
+    yield
+  except (RuntimeError, ValueError) as error:
+    reason = str(error).split(';')[0] or 'not an ArrayRecord'
+    raise DamagedError(f'{what} is damaged ({reason})') from error
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[None]:
+  """Turns the error of a full disk into a UserError."""
+  try:
+    yield
+  except (OSError, RuntimeError, ValueError) as error:
+    raise UserError(
+      f'{path}: could not be written ({error}); make room and run the same '
+      'command again to resume'
+    ) from error
+
+
+def _write_records(path: pathlib.Path, records: Iterable[bytes]) -> None:
+  from array_record.python.array_record_module import ArrayRecordWriter
+
+  with _writing(path), atomic_path(path) as partial:
+    # One record per group, as they are read one by one in random order.
+    writer = ArrayRecordWriter(str(partial), 'group_size:1')
+    for data in records:
+      writer.write(data)
+    writer.close()
+
+
+def _write_entries(
+  path: pathlib.Path, entries: Sequence[CacheEntry], **more: str
+) -> None:
+  records = [dataclasses.asdict(entry) for entry in entries]
+  sha256 = json_sha256(records)
+  write_json(path, {**more, 'sha256': sha256, 'records': records})
 
 
 def _read_entries(
   path: pathlib.Path, wanted_hash: str | None = None
-) -> Iterable[CacheEntry]:
+) -> list[CacheEntry]:
   try:
     content = json.loads(storage.read_text(path))
+    if content['sha256'] != json_sha256(content['records']):
+      raise ValueError('its checksum is another one')
     entries = [
       CacheEntry(
         **record
         | {
           'bucket': tuple(record['bucket']),
           'video_stamp': tuple(record['video_stamp']),
+          'frames_shape': tuple(record['frames_shape']),
           'flags': tuple(record['flags']),
         }
       )
       for record in content['records']
     ]
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(
-      f'{path}: not readable as a list of records ({error}); delete it and '
-      'run lift prepare again'
+  except OSError as error:
+    raise UserError(f'{path}: cannot be read ({error.strerror})') from None
+  except (ValueError, KeyError, TypeError) as error:
+    raise DamagedError(
+      f'{path}: not readable as a list of records ({error})'
     ) from None
   if wanted_hash is not None and content.get('hash') != wanted_hash:
-    raise UserError(
-      f'{path}: was made with other settings than made_by.json next to it; '
-      'delete it and run lift prepare again'
+    raise DamagedError(
+      f'{path}: was made with other settings than made_by.json next to it'
     )
   return entries
 
@@ -318,15 +488,12 @@ def check_unchanged(
     )
 
 
-def pack(mean: np.ndarray, logvar: np.ndarray, text: np.ndarray) -> bytes:
-  """One encoded video as a record.
+def pack(**arrays: np.ndarray) -> bytes:
+  """Arrays as a record.
 
-  Args:
-    mean: of the posterior [F, h, w, C].
-    logvar: of the posterior [F, h, w, C].
-    text: embedded caption [S, D].
+  That of an encoded video has `mean` and `logvar`, of the posterior
+  [F, h, w, C], and `text`, the embedded caption [S, D].
   """
-  arrays = {'mean': mean, 'logvar': logvar, 'text': text}
   specs = [(name, a.shape, a.dtype, a.copy) for name, a in arrays.items()]
   return safetensors_files.header_bytes(specs) + b''.join(
     array.tobytes() for array in arrays.values()
@@ -335,10 +502,9 @@ def pack(mean: np.ndarray, logvar: np.ndarray, text: np.ndarray) -> bytes:
 
 def unpack(data: bytes) -> dict[str, np.ndarray]:
   """What `pack` was given, by name."""
-  tensors = dict(safetensors.deserialize(data))
   return {
     name: np.frombuffer(
-      tensors[name]['data'], safetensors_files.DTYPES[tensors[name]['dtype']]
-    ).reshape(tensors[name]['shape'])
-    for name in ('mean', 'logvar', 'text')
+      tensor['data'], safetensors_files.DTYPES[tensor['dtype']]
+    ).reshape(tensor['shape'])
+    for name, tensor in safetensors.deserialize(data)
   }

@@ -7,6 +7,7 @@ number of hosts, and the position in the data is one number.
 
 import collections
 from collections.abc import Sequence
+import concurrent.futures
 import dataclasses
 
 import grain
@@ -17,10 +18,12 @@ from lift_jax.data import cache as cache_lib
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.global_batch import READ_AHEAD, local_indices
 from lift_jax.data.records import AlignmentRecord
-from lift_jax.errors import UserError, listing
+from lift_jax.errors import UserError
 
 # What a batch contains of each video besides latents and caption.
 COLUMNS = ('reward', 'is_real')
+
+_OPENERS = 16  # threads that look at the ends of shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,33 +90,31 @@ class _ReadLocalLatents(grain.transforms.Map):
 
 
 class _Reader:
-  """Random access to the records of a cache."""
+  """Random access to the records of a cache.
+
+  Raises:
+    DamagedError: a shard is missing or cut.
+  """
 
   def __init__(self, cache: cache_lib.LatentCache):
-    counts = collections.Counter(e.shard for e in cache.entries().values())
-    shards = sorted(counts)
-    self._first = dict(
-      zip(shards, np.cumsum([0, *(counts[s] for s in shards)]), strict=False)
-    )
-    paths = [cache.shard_path(shard) for shard in shards]
-    missing = [path.name for path in paths if not path.exists()]
-    if missing:
-      raise UserError(
-        f'{cache.folder}/shards lacks {listing(missing)}, which the index '
-        'names; restore them, or delete the cache and run lift prepare'
-      )
+    self._cache = cache
+    sizes = collections.defaultdict(int)  # up to the last record in use
+    for entry in cache.entries().values():
+      sizes[entry.shard] = max(sizes[entry.shard], entry.position + 1)
+    with concurrent.futures.ThreadPoolExecutor(_OPENERS) as pool:
+      list(pool.map(cache.check_shard, sizes))
+    ends = np.cumsum([0, *sizes.values()]).tolist()
+    self._first = dict(zip(sizes, ends, strict=False))
     self._source = grain.sources.ArrayRecordDataSource(
-      [str(path) for path in paths]
+      [f'{cache.shard_path(shard)}[0:{n}]' for shard, n in sizes.items()]
     )
-    if len(self._source) != sum(counts.values()):
-      raise UserError(
-        f'{cache.folder}/shards hold {len(self._source)} records, the index '
-        f'{sum(counts.values())}; delete the cache and run lift prepare'
-      )
 
   def read(self, entry: cache_lib.CacheEntry) -> dict[str, np.ndarray]:
-    position = int(self._first[entry.shard]) + entry.position
-    return cache_lib.unpack(self._source[position])
+    first = self._first[entry.shard]
+    data = self._cache.read_record(
+      entry, lambda position: self._source[first + position]
+    )
+    return cache_lib.unpack(data)
 
 
 def make_iterator(
@@ -136,6 +137,10 @@ def make_iterator(
     sharding: of a batch along its first axis.
     seed: of the order.
     num_threads: threads that read records.
+
+  Raises:
+    DamagedError: a shard of the cache is missing or cut. So does the iterator
+      for a damaged record, once it comes to it.
   """
   buckets = collections.defaultdict(list)
   for item in scored:

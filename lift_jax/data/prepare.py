@@ -1,13 +1,16 @@
 """Encodes every clip of a data set once, into a cache.
 
-Each host takes its share of the records that are not encoded yet. Clips are
-decoded ahead in threads, grouped by size and length, encoded in full batches,
-and written in shards of one bucket each.
+Each host takes its share of the records and encodes those that are not encoded
+yet. Clips are decoded ahead in threads, grouped by size and length, encoded in
+full batches, and written in shards of one bucket each. A clip has the same slot
+of a batch in every run, so that a resumed run computes it by the same
+instructions, with the same bits as a result.
 """
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -178,29 +181,29 @@ def _check_exists(record: AlignmentRecord) -> storage.FileSignature:
 
 def _decoded(
   records: Sequence[AlignmentRecord], config: DataConfig, num_threads: int
-) -> Iterator[tuple[AlignmentRecord, _Clip | UserError]]:
-  """Clips in order, decoded a little ahead of their use."""
+) -> Generator[_Clip | UserError, None, None]:
+  """Clips in order, decoded a little ahead of their use; or what is wrong."""
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
     waiting = collections.deque()
     rest = iter(records)
     try:
       for record in rest:
-        waiting.append((record, pool.submit(_decode, record, config)))
+        waiting.append(pool.submit(_decode, record, config))
         if len(waiting) <= num_threads:
           continue
-        yield _result(*waiting.popleft())
+        yield _result(waiting.popleft())
       while waiting:
-        yield _result(*waiting.popleft())
+        yield _result(waiting.popleft())
     finally:
-      for _, future in waiting:
+      for future in waiting:
         future.cancel()
 
 
-def _result(record, future):
+def _result(future: concurrent.futures.Future[_Clip]) -> _Clip | UserError:
   try:
-    return record, future.result()
+    return future.result()
   except UserError as error:
-    return record, error
+    return error
 
 
 def missing_from(
@@ -237,6 +240,36 @@ def _is_settled(
     is_skipped = data.on_bad_record == 'skip'
   now = storage.file_signature(record.path)
   return is_skipped and skipped.video_stamp == now
+
+
+def drop_damaged(
+  cache: cache_lib.LatentCache, num_threads: int, logger: logging.Logger
+) -> None:
+  """Reads all of a cache and deletes what is damaged, for `run` to make again.
+
+  Every host must call it, and reads its share of the shards.
+  """
+  shards = cache.shards()[jax.process_index() :: jax.process_count()]
+  distributed.barrier('every host has listed the shards')
+  progress = Progress(
+    len(shards),
+    'shard',
+    logger=logger,
+    enabled=distributed.is_primary() and bool(shards),
+  )
+  with (
+    distributed.independent_work('every host has read its shards'),
+    concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
+    progress,
+  ):
+    for problems in pool.map(cache.drop_damaged, shards):
+      for problem in problems:
+        logger.warning('%s: made again', problem)
+      progress.update(1)
+  if distributed.is_primary():
+    for problem in cache.drop_damaged_rest():
+      logger.warning('%s: made again', problem)
+  distributed.barrier('the cache is intact')
 
 
 def run(
@@ -283,14 +316,16 @@ def run(
       _check_exists(record)
   distributed.barrier('cache is read')
   make_encoder = functools.cache(make_encoder)
-  mine = todo[jax.process_index() :: jax.process_count()]
+  mine = records[jax.process_index() :: jax.process_count()]
   with (
     distributed.independent_work('every host has encoded its clips'),
     StopSignal(together=False) as stop,
   ):
     if distributed.is_primary():
       cache.clear_skipped()
-    skipped = _encode_all(cache, mine, make_encoder, data, config, stop, logger)
+    skipped = _encode_all(
+      cache, mine, finished, make_encoder, data, config, stop, logger
+    )
     wants_null_text = distributed.is_primary() and not stop.received
     if wants_null_text and not cache.null_text_path.exists():
       cache.write_null_text(make_encoder().captions([''])[0][0])
@@ -305,68 +340,86 @@ def run(
   distributed.barrier('index is written')
 
 
-def _encode_all(cache, records, make_encoder, data, config, stop, logger):
-  """Encodes `records` until SIGTERM; returns those skipped, by key."""
+def _encode_all(
+  cache, records, finished, make_encoder, data, config, stop, logger
+):
+  """Encodes what is not finished, until SIGTERM.
+
+  Returns:
+    The records that were skipped, by key.
+  """
   skipped, truncated = {}, []
   batch_size = config.batch_per_device * jax.local_device_count()
-  pending = collections.defaultdict(list)  # frames, height, width: clips
+  keys = [cache_lib.record_key(record) for record in records]
+  todo = [
+    r for r, key in zip(records, keys, strict=True) if key not in finished
+  ]
+  numbers = collections.Counter()  # frames, height, width: clips so far
+  pending = collections.defaultdict(dict)  # the same: clips to encode, by slot
   encoded = collections.defaultdict(list)  # bucket: packed records
   progress = Progress(
-    len(records),
+    len(todo),
     'video',
     logger=logger,
     enabled=distributed.is_primary(),
   )
 
-  def encode(clips: list[_Clip]) -> None:
+  def encode(by_slot: dict[int, _Clip]) -> None:
     encoder = make_encoder()
+    filler = by_slot[max(by_slot)]
+    clips = [by_slot.get(slot, filler) for slot in range(max(by_slot) + 1)]
     mean, logvar = encoder.videos(np.stack([clip.frames for clip in clips]))
     captions = [clip.record.caption for clip in clips]
     text, is_cut = encoder.captions(captions)
-    for index, clip in enumerate(clips):
-      if is_cut[index]:
+    for slot, clip in by_slot.items():
+      if is_cut[slot]:
         truncated.append(clip.record.where)
-      bucket = mean[index].shape[:3]
+      bucket = mean[slot].shape[:3]
       encoded[bucket].append(
-        (
+        cache_lib.EncodedClip(
           clip.record,
-          cache_lib.pack(mean[index], logvar[index], text[index]),
+          cache_lib.pack(mean=mean[slot], logvar=logvar[slot], text=text[slot]),
           clip.signature,
           clip.sha256,
+          clip.frames.shape[:3],
           clip.flags,
         )
       )
       if len(encoded[bucket]) == config.records_per_shard:
         cache.write_shard(bucket, encoded.pop(bucket))
-    progress.update(len(clips))
+    progress.update(len(by_slot))
 
-  with progress:
-    for record, clip in _decoded(records, data, config.num_threads):
+  decoded = _decoded(todo, data, config.num_threads)
+  with progress, contextlib.closing(decoded):
+    for record, key in zip(records, keys, strict=True):
       if stop.received:
         pending.clear()
         break
-      if isinstance(clip, UserError):
-        if data.on_bad_record == 'error':
-          raise clip
-        skipped[cache_lib.record_key(record)] = cache_lib.Skipped(
-          str(clip), storage.file_signature(record.path), ()
-        )
-        progress.update(1)
-        continue
-      if why := data.why_skipped(clip.flags):
-        skipped[cache_lib.record_key(record)] = cache_lib.Skipped(
-          f'{record.where}: {why}', clip.signature, clip.flags
-        )
-        progress.update(1)
-        continue
-      same = pending[clip.frames.shape[:3]]
-      same.append(clip)
-      if len(same) == batch_size:
-        encode(same)
-        same.clear()
-    for clips in pending.values():
-      if clips:
-        encode(clips)
+      if key in finished:
+        shape = finished[key].frames_shape
+      else:
+        clip = next(decoded)
+        if isinstance(clip, UserError):
+          if data.on_bad_record == 'error':
+            raise clip
+          skipped[key] = cache_lib.Skipped(
+            str(clip), storage.file_signature(record.path), ()
+          )
+          progress.update(1)
+          continue
+        if why := data.why_skipped(clip.flags):
+          skipped[key] = cache_lib.Skipped(
+            f'{record.where}: {why}', clip.signature, clip.flags
+          )
+          progress.update(1)
+          continue
+        shape = clip.frames.shape[:3]
+        pending[shape][numbers[shape] % batch_size] = clip
+      numbers[shape] += 1
+      if numbers[shape] % batch_size == 0 and shape in pending:
+        encode(pending.pop(shape))
+    for by_slot in pending.values():
+      encode(by_slot)
     for bucket, items in encoded.items():
       cache.write_shard(bucket, items)
   if truncated:

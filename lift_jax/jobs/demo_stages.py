@@ -32,7 +32,12 @@ from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.models import critics
 from lift_jax.models.generators import VideoModel, open_model
-from lift_jax.runtime.files import json_sha256, read_json, write_json
+from lift_jax.runtime.files import (
+  json_sha256,
+  read_json,
+  remove_partials,
+  write_json,
+)
 from lift_jax.runtime.journal import differences
 from lift_jax.scoring.videos import read_videos
 from lift_jax.toyworld import annotators, dataset, feedback, judge, scenes
@@ -60,7 +65,10 @@ class Demo:
     self._source = call.source
     self._stages = stages
     self._logger = logger
-    (self.workdir / 'stages').mkdir(exist_ok=True)
+    stages_folder = self.workdir / 'stages'
+    stages_folder.mkdir(exist_ok=True)
+    for folder in (self.workdir, stages_folder):
+      remove_partials(folder)
 
   def stage(
     self, name: str, fingerprint: Mapping[str, Any], work: Callable[[], None]

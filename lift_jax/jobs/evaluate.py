@@ -145,9 +145,7 @@ class _Input:
 
 
 def main(argv: list[str]) -> int:
-  call = job_flags.parse(argv, EvaluateConfig, 'evaluate')
-  distributed.initialize(call.multihost)
-  logger = distributed.start_logging()
+  call, logger = job_flags.start(argv, EvaluateConfig, 'evaluate')
   if distributed.is_primary():
     run(call, logger)
   return 0

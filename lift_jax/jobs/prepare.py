@@ -5,10 +5,11 @@ usage: lift prepare --config=FILE.py[:variant] --workdir=DIR [--multihost]
 
 Reads the alignment files of the config, decodes the videos, encodes them with
 the model's autoencoder and their captions with its text encoder, and writes the
-cache (DIR/cache, or data.cache if set). The same command again resumes and
-encodes only what is missing; on SIGTERM the job keeps encoded clips and exits
-with status 143. If data.on_bad_record is 'skip', DIR/skipped.json lists the
-skipped records; DIR/flagged.json lists clips that are unusual.
+cache (DIR/cache, or data.cache if set). The same command again resumes: it
+reads the whole cache and encodes only what is missing or damaged. On SIGTERM
+the job keeps encoded clips and exits with status 143. If data.on_bad_record is
+'skip', DIR/skipped.json lists the skipped records; DIR/flagged.json lists clips
+that are unusual.
 
 example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
@@ -34,7 +35,9 @@ def main(argv: list[str]) -> int:
   call, logger = job_flags.start(argv, AlignConfig, 'prepare')
   model, records = open_inputs(call.config, call.workdir)
   job_flags.write_config(call, 'prepare')
-  cache = ensure_prepared(call.config, call.workdir, model, records, logger)
+  cache = ensure_prepared(
+    call.config, call.workdir, model, records, logger, verify=True
+  )
   entries = cache.entries().values()
   buckets = sorted({entry.bucket for entry in entries})
   logger.info(
@@ -84,8 +87,14 @@ def ensure_prepared(
   model: VideoModel,
   found: ReadResult,
   logger: logging.Logger,
+  *,
+  verify: bool = False,
 ) -> LatentCache:
   """The cache with every record in it; encodes only missing ones.
+
+  Args:
+    verify: whether to read what is there, and to encode damaged records again.
+      Otherwise the reader of a damaged record raises an error.
 
   Raises:
     UserError: a bad clip, one that has changed since it was encoded, or a
@@ -103,6 +112,8 @@ def ensure_prepared(
     storage.resolved(folder),
     encoding.fingerprint(model, **settings) | prepare_lib.fingerprint(data),
   )
+  if verify:
+    prepare_lib.drop_damaged(cache, config.prepare.num_threads, logger)
   missing = prepare_lib.missing_from(cache, found.records, data)
   if missing:
     hub.fetch(hub.data_folder(data.root), [r.video for r in missing])

@@ -30,6 +30,7 @@ from lift_jax.models.generator_config import ModelConfig, open_chosen
 from lift_jax.models.generators import VideoModel
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed, hub, storage
+from lift_jax.runtime.files import remove_partials
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import Stopped, StopSignal
 from lift_jax.sampling import loop, noise
@@ -194,15 +195,14 @@ def _open_manifest(
 
 
 def _make_folder(folder: pathlib.Path) -> None:
-  """Creates a folder and deletes partial files of a killed run."""
+  """Creates a folder, or deletes partial files of a killed run."""
   try:
     folder.mkdir(exist_ok=True)
   except OSError as error:
     raise UserError(
       f'{folder} cannot be created ({error.strerror}); a folder is needed there'
     ) from None
-  for partial in folder.glob('.*.partial'):
-    partial.unlink()
+  remove_partials(folder)
 
 
 def _make(

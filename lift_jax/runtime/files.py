@@ -38,6 +38,19 @@ def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
     partial.unlink(missing_ok=True)
 
 
+def remove_partials(folder: pathlib.Path) -> None:
+  """Deletes files that writers left in a folder when they were killed.
+
+  Files below its subfolders stay. Nothing else may write to the folder. A
+  bucket has none, as an object appears complete.
+  """
+  if storage.is_remote(folder):
+    return
+  for partial in folder.glob('.*.partial'):
+    if partial.is_file():
+      partial.unlink()
+
+
 @contextlib.contextmanager
 def atomic_folder(
   path: pathlib.Path, *, all_hosts: bool = True

@@ -25,7 +25,7 @@ from lift_jax.models.generators import TOKENIZER, VideoModel
 from lift_jax.models.offloading import OffloadedNetwork
 from lift_jax.partitioning import BATCH
 from lift_jax.runtime import distributed
-from lift_jax.runtime.files import atomic_path, json_sha256
+from lift_jax.runtime.files import atomic_path, json_sha256, remove_partials
 from lift_jax.sampling import programs, sizes
 from lift_jax.sampling.clips import clip_seed, safe_name
 from lift_jax.sampling.config import VideoConfig
@@ -95,6 +95,9 @@ class Validation:
     self._config, self._model, self._mesh = config, model, mesh
     self._transformer = transformer
     self._folder = workdir / 'validation'
+    if distributed.is_primary():  # the others wait for it in `_embed`
+      for folder in (self._folder, *self._folder.glob('step_*')):
+        remove_partials(folder)
     self._batch_size = partitioning.batch_shards(mesh)
     self._batch_sharding = NamedSharding(mesh, BATCH)
     self._replicated = NamedSharding(mesh, P())

@@ -38,7 +38,9 @@ class _CacheTest(parameterized.TestCase):
 
   def items(self, *names):
     return [
-      (record(self.root, n), n.encode(), (1, 2), 'sum', ('HDR: PQ',))
+      cache_lib.EncodedClip(
+        record(self.root, n), n.encode(), (1, 2), 'sum', (1, 8, 8), ('HDR: PQ',)
+      )
       for n in names
     ]
 
@@ -110,6 +112,8 @@ class CacheTest(_CacheTest):
     cache.write_skipped(3, {'two': two})
     cache.write_skipped(4, {})
     self.assertEqual(self.open().skipped(), {'one': one, 'two': two})
+    (self.folder / 'skipped-00003.json').write_text('{"two"')
+    self.assertEqual(cache.skipped(), {'one': one})
     cache.clear_skipped()
     self.assertEqual(cache.skipped(), {})
 
@@ -181,8 +185,9 @@ class UnchangedTest(_CacheTest):
     self.record = record(self.root, 'a')
     self.cache = self.open()
     self.entry = cache_lib.CacheEntry(
-      'key', 'a', (1, 2, 3), 'shard', 0, storage.file_signature(self.video),
-      file_sha256(self.video), (),
+      'key', 'a', (1, 2, 3), 'shard', 0, 0,
+      storage.file_signature(self.video), file_sha256(self.video), (1, 8, 8),
+      (),
     )  # fmt: skip
 
   def check(self):
@@ -216,7 +221,7 @@ class PackTest(parameterized.TestCase):
       'text': rng.normal(size=(5, 7)).astype(kind),
     }
     back = cache_lib.unpack(cache_lib.pack(**arrays))
-    self.assertEqual(list(back), list(arrays))
+    self.assertEqual(back.keys(), arrays.keys())
     for name, array in arrays.items():
       self.assertEqual(back[name].dtype, kind)
       np.testing.assert_array_equal(back[name], array)

@@ -40,8 +40,12 @@ def cache(tmp_path_factory) -> cache_lib.LatentCache:
     for _ in range(count):
       latents = np.full((*bucket, 16), index, np.float32)
       text = np.full((3, 5), index, np.float32)
-      data = cache_lib.pack(latents, -latents, text)
-      items.append((_record(index), data, (1, 1), 'sum', ()))
+      data = cache_lib.pack(mean=latents, logvar=-latents, text=text)
+      items.append(
+        cache_lib.EncodedClip(
+          _record(index), data, (1, 1), 'sum', (1, 1, 1), ()
+        )
+      )
       index += 1
     for start in range(0, count, 3):
       cache.write_shard(bucket, items[start : start + 3])

@@ -19,34 +19,10 @@ from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
 from lift_jax.runtime.shutdown import Stopped
 from tests.data import clips
+from tests.data.encoders import Encoder
 
 _LOGGER = logging.getLogger('prepare_test')
 _COUNT = 7
-
-
-class _Encoder:
-  """Latents are the mean colour; it notes the sizes of its batches."""
-
-  def __init__(self):
-    self.batches = []
-    self.num_captions = 0
-
-  def videos(self, frames_bthw3):
-    self.batches.append(frames_bthw3.shape)
-    b, t, h, w, _ = frames_bthw3.shape
-    colour = frames_bthw3.mean(axis=(1, 2, 3, 4), dtype=np.float32)
-    mean = np.broadcast_to(
-      colour[:, None, None, None, None], (b, (t + 3) // 4, h // 8, w // 8, 2)
-    )
-    return mean, -mean
-
-  def captions(self, captions):
-    self.num_captions += len(captions)
-    lengths = [len(caption) for caption in captions]
-    text = np.array(lengths, np.float32)[:, None, None]
-    return np.broadcast_to(text, (len(captions), 3, 4)), [
-      length > 8 for length in lengths
-    ]
 
 
 @pytest.fixture(scope='module')
@@ -112,7 +88,7 @@ class _PrepareTest(parameterized.TestCase):
 class RunTest(_PrepareTest):
   def test_batches(self):
     """Full ones of one shape, and partial ones at the end."""
-    encoder = _Encoder()
+    encoder = Encoder()
     self.run_with(encoder)
     self.assertEqual(
       encoder.batches,
@@ -127,7 +103,7 @@ class RunTest(_PrepareTest):
     np.testing.assert_array_equal(cache.null_text(), np.zeros((3, 4)))
 
   def test_again(self):
-    self.run_with(_Encoder())
+    self.run_with(Encoder())
     self.assertEqual(
       prepare.missing_from(self.cache(), self.records, self.data()), []
     )
@@ -136,11 +112,11 @@ class RunTest(_PrepareTest):
   def test_after_a_fault(self):
     """Full shards stay, and only the rest is encoded."""
     with self.assertRaisesRegex(UserError, r'b.json record 0 \(bad.mp4\)'):
-      self.run_with(_Encoder(), self.bad_record(6))
+      self.run_with(Encoder(), self.bad_record(6))
     cache = self.cache()
     self.assertEqual(cache.entries(), {})
     self.assertLen(cache.finished(), 4)
-    encoder = _Encoder()
+    encoder = Encoder()
     self.run_with(encoder)
     self.assertEqual(sum(shape[0] for shape in encoder.batches), 3)
     self.assertLen(cache.entries(), _COUNT)
@@ -148,12 +124,12 @@ class RunTest(_PrepareTest):
   @parameterized.parameters((1, 2, 1), (2, 4, 2), (5, _COUNT, 3))
   def test_sigterm(self, batch, num_kept, num_shards):
     """In a batch: it is kept, in shards of three that may not be full."""
-    encoder = _Encoder()
+    encoder = Encoder()
 
     def captions(texts):
       if len(encoder.batches) == batch:
         os.kill(os.getpid(), signal.SIGTERM)
-      return _Encoder.captions(encoder, texts)
+      return Encoder.captions(encoder, texts)
 
     config = prepare.PrepareConfig(1, 3, 2, 'float32', 'float32', True)
     before = signal.getsignal(signal.SIGTERM)
@@ -171,7 +147,7 @@ class RunTest(_PrepareTest):
     shards = {entry.shard for entry in cache.finished().values()}
     self.assertLen(shards, num_shards)
     self.assertEqual(cache.entries(), {})
-    encoder = _Encoder()
+    encoder = Encoder()
     self.run_with(encoder)
     self.assertEqual(
       sum(shape[0] for shape in encoder.batches), _COUNT - num_kept
@@ -197,14 +173,14 @@ class RunTest(_PrepareTest):
       mock.patch.object(prepare.video, 'decode', side_effect=AssertionError),
       self.assertRaisesRegex(UserError, 'b.json record 0 .*no such video'),
     ):
-      self.run_with(_Encoder(), records)
+      self.run_with(Encoder(), records)
 
   def test_truncated_captions(self):
     items = [{'video': '0.mp4', 'caption': 'x' * 9, 'score': 1}]
     (self.root / 'long.json').write_text(json.dumps(items))
     records = read_alignment(self.root, ['long.json']).records
     with self.assertLogs(_LOGGER, 'WARNING') as logs:
-      self.run_with(_Encoder(), records)
+      self.run_with(Encoder(), records)
     self.assertIn('1 captions are longer', logs.output[0])
     self.assertIn('long.json record 0 (0.mp4)', logs.output[0])
 
@@ -226,14 +202,14 @@ class SkipTest(_PrepareTest):
         with self.assertRaisesRegex(
           UserError, r'^a.json record 3 \(3.mp4\): .*No such file.*; restore'
         ):
-          self.run_with(_Encoder())
+          self.run_with(Encoder())
       else:
-        self.run_with(_Encoder(), on_bad_record='skip')
+        self.run_with(Encoder(), on_bad_record='skip')
         self.assertLen(self.cache().entries(), _COUNT - 1)
 
   def test_skip(self):
     records = self.bad_record(3)
-    self.run_with(_Encoder(), records, on_bad_record='skip')
+    self.run_with(Encoder(), records, on_bad_record='skip')
     cache, skip = self.cache(), self.data(on_bad_record='skip')
     self.assertLen(cache.entries(), _COUNT - 1)
     ((key, skipped),) = cache.skipped().items()
@@ -264,14 +240,14 @@ class FlaggedTest(_PrepareTest):
 
   def test_kept(self):
     """Its flag is in the index; the others have none."""
-    self.run_with(_Encoder(), self.all)
+    self.run_with(Encoder(), self.all)
     entries = self.cache().entries()
     self.assertEqual(entries.pop(self.key).flags, ('interlaced',))
     self.assertEqual({entry.flags for entry in entries.values()}, {()})
 
   def test_left_out(self):
     """Although bad records are errors; and that is final."""
-    self.run_with(_Encoder(), self.all, skip_flagged=('interlaced',))
+    self.run_with(Encoder(), self.all, skip_flagged=('interlaced',))
     cache = self.cache()
     self.assertLen(cache.entries(), _COUNT)
     self.assertEqual(
@@ -284,13 +260,13 @@ class FlaggedTest(_PrepareTest):
     self.assertEqual(
       prepare.missing_from(cache, self.all, self.data()), [self.flagged]
     )
-    encoder = _Encoder()
+    encoder = Encoder()
     self.run_with(encoder, self.all)
     self.assertEqual(encoder.batches, [(1, 5, 16, 32, 3)])
 
   def test_left_out_later(self):
     """Nothing is encoded again."""
-    self.run_with(_Encoder(), self.all)
+    self.run_with(Encoder(), self.all)
     cache = self.cache()
     self.assertEqual(prepare.missing_from(cache, self.all, self.skipping), [])
     self.assertLen(pipeline.join(cache, self.all, self.skipping), _COUNT)
@@ -298,7 +274,7 @@ class FlaggedTest(_PrepareTest):
 
   def test_undecodable(self):
     clips.write_open_gop(self.flagged.path)
-    self.run_with(_Encoder(), [self.flagged])
+    self.run_with(Encoder(), [self.flagged])
     flags = self.cache().entries()[self.key].flags
     self.assertEqual(flags, ('undecodable frames: 2',))
     with self.assertRaisesRegex(UserError, 'more than max_undecodable = 0.01'):
@@ -336,7 +312,7 @@ class HostsTest(_PrepareTest):
   @parameterized.parameters(2, 3)
   def test_shares(self, num_hosts):
     """Hosts split the work, and together make the cache of one."""
-    self.run_with(_Encoder(), name='one')
+    self.run_with(Encoder(), name='one')
     gate = threading.Barrier(num_hosts)
     index = threading.local()
 
@@ -344,7 +320,7 @@ class HostsTest(_PrepareTest):
       gate.wait()
       assert error is None
 
-    encoders = [_Encoder() for _ in range(num_hosts)]
+    encoders = [Encoder() for _ in range(num_hosts)]
     errors = []
 
     def host(number):

@@ -250,12 +250,27 @@ class StaleTest(_PrepareTest):
     outcome = self.run_job(data__cache=path)
     self.assert_refused(outcome, f'{path} is a file', 'data.cache')
 
-  def test_shard_is_gone(self):
+  @parameterized.parameters(('gone', ''), ('changed', 'record 0'))
+  def test_damaged_shard(self, damage, words):
+    """`align` names it, and `prepare` makes it again."""
     self.copy_world()
-    path = next((self.cache / 'shards').glob('*.array_record'))
-    path.unlink()
+    path = max(
+      (self.cache / 'shards').glob('*.array_record'), key=os.path.getsize
+    )
+    if damage == 'gone':
+      path.unlink()
+    else:
+      content = bytearray(path.read_bytes())
+      content[1000] ^= 1
+      path.write_bytes(content)
     outcome = self.run_job('align')
-    self.assert_refused(outcome, path.name, 'lift prepare')
+    self.assert_refused(outcome, path.name, words, 'run lift prepare with')
+    outcome = self.run_job()
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    self.assertTrue(outcome.has_logged(': made again'))
+    self.assertEqual(
+      jobs.records_of(self.cache), jobs.records_of(self.world.workdir / 'cache')
+    )
 
 
 _GOOD = {'video': 'videos/wide_0.mp4', 'caption': 'wide', 'score': 0.5}
@@ -291,7 +306,7 @@ class RefuseTest(_PrepareTest):
       )
     self.assert_refused(outcome, 'bad.json', *words)
     self.assertFalse((self.workdir / 'checkpoints').exists())
-    for name in ('index.json', 'null_text.safetensors'):
+    for name in ('index.json', 'null_text.array_record'):
       self.assertFalse((self.cache / name).exists())
     if self.cache.exists():
       self.assertEmpty(list((self.cache / 'shards').iterdir()))

@@ -28,6 +28,22 @@ metrics.MetricWriter.write = write_and_die
 main.main(sys.argv[1:])
 """
 
+# A process that dies as a file of the name in its first argument would appear.
+DIE_AT_THE_END = """
+import os, signal, sys
+from lift_jax.cli import main
+
+replace = os.replace
+
+def replace_or_die(source, target):
+  if os.path.basename(target) == sys.argv[1]:
+    os.kill(os.getpid(), signal.SIGKILL)
+  replace(source, target)
+
+os.replace = replace_or_die
+sys.exit(main.main(sys.argv[2:]))
+"""
+
 
 def known_peak():
   """A context in which these devices have one, and so a utilisation."""

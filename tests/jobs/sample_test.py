@@ -195,6 +195,19 @@ class ResumeTest(_SampleTest):
     self.assertFalse(outcome.has_logged('sample: 0 of 7'))
     self.assert_undisturbed()
 
+  def test_killed_at_the_end(self):
+    """All clips are there, and the contact sheet is half written."""
+    shutil.copytree(self.undisturbed, self.workdir)
+    sheet = self.workdir / 'contact_sheet.png'
+    sheet.unlink()
+    ((status, _, errors),) = jobs.finish(
+      jobs.start(runs.DIE_AT_THE_END, [sheet.name, *self.arguments()])
+    )
+    self.assertEqual(status, -signal.SIGKILL, errors)
+    self.assertLen(jobs.leftovers(self.workdir), 1)
+    self.assert_ended(self.sample())
+    self.assert_undisturbed()
+
   def damage_nothing_but_time(self, videos):
     (videos / 'a potter-0.mp4').touch()
 

@@ -352,6 +352,24 @@ class ResumeTest(_ScoreTest):
       )
       self.assert_undisturbed()
 
+  def test_killed_at_the_end(self):
+    """All ratings are there, and the scores are half written."""
+    self.copy_undisturbed()
+    scores = self.workdir / 'scores.json'
+    scores.unlink()
+    ((status, _, errors),) = jobs.finish(
+      jobs.start(
+        runs.DIE_AT_THE_END, [scores.name, *self.world.arguments(self.workdir)]
+      )
+    )
+    self.assertEqual(status, -signal.SIGKILL, errors)
+    self.assertLen(jobs.leftovers(self.workdir), 1)
+    with adding() as added:
+      self.assert_ended(self.score())
+    self.assertEmpty(added)
+    self.assertEmpty(jobs.leftovers(self.workdir))
+    self.assert_undisturbed()
+
   def test_torn_and_missing_lines(self):
     self.copy_undisturbed()
     path = self.workdir / 'ratings.jsonl'

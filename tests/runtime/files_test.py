@@ -11,6 +11,7 @@ from lift_jax.runtime.files import (
   folder_sha256,
   json_sha256,
   read_json,
+  remove_partials,
   write_json,
   write_text,
 )
@@ -91,6 +92,22 @@ class TestAtomicPath:
       second.write_text('second')
     assert path.read_text() == 'first'  # which was the last one to end
     assert list(tmp_path.iterdir()) == [path]
+
+
+class TestRemovePartials:
+  def test_of_a_killed_writer(self, tmp_path):
+    """What it left in the folder itself, and nothing else."""
+    kept = [tmp_path / 'x.partial', tmp_path / '.x', tmp_path / 'sub']
+    kept[2].mkdir()
+    kept.append(tmp_path / 'sub' / '.y.partial')
+    for path in kept:
+      if path.name != 'sub':
+        path.touch()
+    writer = atomic_path(tmp_path / 'x')
+    writer.__enter__().touch()  # and never ends
+    remove_partials(tmp_path)
+    assert sorted(tmp_path.rglob('*')) == sorted(kept)
+    remove_partials(tmp_path / 'none')
 
 
 class TestAtomicFolder:

@@ -263,8 +263,10 @@ def check_changed_clip(folder):
     (1, 1, 1),
     'shard',
     0,
+    0,
     storage.file_signature(clip.path),
     file_sha256(clip.path),
+    (1, 1, 1),
     (),
   )
   write_text(clip.path, 'a clip')  # the same once more

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from lift_jax.data import video as video_lib
-from lift_jax.runtime.storage import file_signature
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_prompts import CriticPrompts
 from lift_jax.data.hra import DIMENSIONS, LABELS
@@ -28,6 +27,7 @@ from lift_jax.models.vila import tiny_tokenizer
 from lift_jax.models.vila.backbone import VilaFrames
 from lift_jax.models.vila.tokenizer import IMAGE_TOKEN, PromptTokenizer
 from lift_jax.runtime.journal import Journal
+from lift_jax.runtime.storage import file_signature
 from lift_jax.scoring import rater as job_lib
 from lift_jax.scoring.config import ScoringPromptsConfig, ScoringRunConfig
 from lift_jax.scoring.rater import Rater

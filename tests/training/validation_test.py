@@ -79,6 +79,9 @@ def model(tmp_path_factory):
 def whole_set(model, tmp_path_factory):
   """(workdir, small copies) of the videos of a mesh that cuts all there is."""
   workdir = tmp_path_factory.mktemp('validation')
+  left_by_a_kill = workdir / 'validation' / 'step_00000001' / '.0.partial'
+  left_by_a_kill.parent.mkdir(parents=True)
+  left_by_a_kill.touch()
   sizes = {'data': 2, 'tensor': 2, 'context': 2, 'fsdp': 1}
   return workdir, _make(model, workdir, sizes, CONFIG)
 

@@ -1,0 +1,112 @@
+"""The benchmark of kills: what it compares, and what it finds."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import sys
+from unittest import mock
+
+from absl.testing import parameterized
+import pytest
+
+_FILE = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'kills.py'
+
+
+def _load():
+  spec = importlib.util.spec_from_file_location('kills', _FILE)
+  module = importlib.util.module_from_spec(spec)
+  # Its dataclasses look themselves up there.
+  with mock.patch.dict(sys.modules, kills=module):
+    spec.loader.exec_module(module)
+  return module
+
+
+kills = _load()
+
+# A job that ends well at first. Run again, it does not do what a job should:
+# it leaves what was half written, and writes other files.
+_JOB = """
+import pathlib, time
+folder = pathlib.Path('job')
+folder.mkdir(exist_ok=True)
+first, partial = folder / 'first', folder / '.0.partial'
+if first.exists():
+  print('1 of 3 videos are in', folder)
+  first.write_text('again')
+  (folder / 'third').touch()
+else:
+  first.write_text('a')
+  partial.touch()
+  time.sleep(1)
+  partial.unlink()
+(folder / 'second').write_text('b')
+(folder / 'last').write_text('c')
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stage:
+  code: str
+  folder: str = 'job'
+
+  @property
+  def command(self) -> list[str]:
+    return [sys.executable, '-c', self.code]
+
+
+class RunsTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _folder(self, tmp_path):
+    self.folder = tmp_path
+
+  def test_killed(self):
+    """All that the second run leaves otherwise is named."""
+    runs = kills.Runs(self.folder)
+    chains = [self.folder / name for name in ('undisturbed', 'disturbed')]
+    for chain in chains:
+      chain.mkdir()
+    runs.whole(_Stage(_JOB), chains[0])
+    kill = runs.killed(_Stage(_JOB), chains[1], share=0.6)
+    self.assertEqual(kill.different, ('.0.partial', 'first', 'third'))
+    self.assertEqual((kill.resumed, kill.num_same), ('1 of 3 videos', 2))
+    cells = kills.row(1, kill).split(' | ')
+    self.assertEqual(
+      cells[3:], ['1 of 3 videos', '2', '.0.partial, first, third |']
+    )
+
+  def test_failed(self):
+    """A job that fails ends the benchmark, with what it says."""
+    with self.assertRaisesRegex(RuntimeError, 'job ended with 1:(.|\n)*Zero'):
+      kills.Runs(self.folder).whole(_Stage('1 / 0'), self.folder)
+
+
+@pytest.mark.fast
+class ContentsTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _folder(self, tmp_path):
+    self.folder = tmp_path
+
+  @parameterized.parameters(
+    ('metrics.jsonl', 'step_seconds', True),
+    ('metrics.jsonl', 'loss', False),
+    ('ratings.jsonl', 'stamp', True),
+    ('ratings.jsonl', 'video', False),
+    ('manifest.jsonl', 'stamp', False),
+  )
+  def test_clocks(self, name, key, is_same):
+    found = []
+    for value in (1, 2):
+      line = {'step': 1, 'loss': 0, 'video': 0, 'stamp': 0, 'step_seconds': 0}
+      text = json.dumps(line | {key: value}) + '\n'
+      (self.folder / name).write_text(text)
+      found.append(kills.contents(self.folder))
+    self.assertEqual(found[0] == found[1], is_same)
+
+  def test_rounds(self):
+    """Each round begins with the model that the last one has exported."""
+    stages = kills.stages(2)
+    self.assertLen(stages, 8)
+    self.assertLen({stage.folder for stage in stages}, 8)
+    for stage in (stages[4], stages[6], stages[7]):
+      self.assertEqual(stage.settings['model.path'], '1_align/export')
