@@ -101,6 +101,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     return float(value)
   if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
     raise UserError(f'{where} is {value!r}; it must be of type {kind.__name__}')
+  if isinstance(value, str) and '\0' in value:
+    raise UserError(f'{where} is {value!r}; it must not contain NUL')
   return value
 
 

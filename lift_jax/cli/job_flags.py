@@ -1,6 +1,7 @@
 """Flags shared by all jobs, and loading of config files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import difflib
 import logging
@@ -16,7 +17,7 @@ from ml_collections.config_flags import config_flags
 
 from lift_jax import config_lib
 from lift_jax.errors import UserError
-from lift_jax.runtime import distributed, storage
+from lift_jax.runtime import distributed, lock, storage
 from lift_jax.runtime.files import remove_partials, write_text
 
 T = TypeVar('T', bound=config_lib.Dataclass)
@@ -111,23 +112,27 @@ def _prepare_workdir(workdir: pathlib.Path) -> None:
     raise UserError(f'--workdir={workdir}: this folder is not writable')
 
 
+@contextlib.contextmanager
 def start(
   argv: list[str], config_class: type, job: str
-) -> tuple[Invocation, logging.Logger]:
-  """Parses the flags of a job, joins the other hosts and opens the log.
+) -> Iterator[tuple[Invocation, logging.Logger]]:
+  """Parses the flags of a job, joins the other hosts, locks the workdir.
+
+  Use it as a context manager around the job.
 
   Files that a killed run left half written in the workdir are deleted.
 
   Raises:
-    UserError: see `parse` and `distributed.initialize`.
+    UserError: see `parse`, `distributed.initialize` and `lock.locked`.
   """
   call = parse(argv, config_class, job)
   distributed.initialize(call.multihost)
   logger = distributed.start_logging()
   use_compilation_cache()
-  if distributed.is_primary():
-    remove_partials(call.workdir)
-  return call, logger
+  with lock.locked(call.workdir / lock.NAME):
+    if distributed.is_primary():
+      remove_partials(call.workdir)
+    yield call, logger
 
 
 def parse_flags(
@@ -199,7 +204,7 @@ def _load(text: str) -> ml_collections.ConfigDict:
     UserError: no such file, or any error in it, with its line.
   """
   name, *variant = text.split(':', 1)
-  path = pathlib.Path(name).expanduser().resolve()
+  path = storage.resolved(storage.to_path(name))
   if path.suffix != '.py' or not path.is_file():
     raise UserError(
       f'--config={text}: {path} is not a config file; give the path of a .py '
@@ -284,9 +289,18 @@ def write_config(call: Invocation, job: str) -> None:
 
 
 def use_compilation_cache() -> None:
-  """Enables the persistent compilation cache, unless the user configured it."""
+  """Enables the persistent compilation cache, unless the user configured it.
+
+  Without a home folder that can be written to, as in containers, there is none.
+  """
   # JAX adds its options to `config` as attributes, which no stub lists.
   # pyrefly: ignore[missing-attribute]
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.jax_compilation_cache_dir is not None:
+    return
+  try:
     folder = pathlib.Path.home() / '.cache' / 'lift_jax' / 'compiled'
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError):  # RuntimeError: no home
+    return
+  if os.access(folder, os.W_OK):
     jax.config.update('jax_compilation_cache_dir', str(folder))

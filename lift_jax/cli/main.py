@@ -1,11 +1,13 @@
 """The `lift` command: `lift JOB --config=FILE.py[:variant] --workdir=DIR`."""
 
-import errno
 import functools
 import importlib
 import logging
 import os
+import signal
 import sys
+
+from lift_jax.runtime import shutdown
 
 # One line per job; the module of the same name in `jobs/` runs it. There are no
 # heavy imports here, so that `lift --help` is fast.
@@ -20,20 +22,6 @@ JOBS = {
   'plan': 'config + TPUs or GPUs, possibly absent -> memory, FLOPs, time',
   'convert': 'diffusers folders <-> our checkpoints, both ways',
 }
-
-# Errors of the file system that a user can fix.
-_FILE_ERRORS = frozenset(
-  (
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENOSPC,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ESTALE,
-  )
-)
 
 
 def usage() -> str:
@@ -62,21 +50,34 @@ def silence_libraries() -> None:
     logging.getLogger(name).setLevel(logging.CRITICAL)
   hook = sys.unraisablehook
 
-  def hook_without_closed_loops(unraisable) -> None:
-    if str(unraisable.exc_value) != 'Event loop is closed':
+  def selective_hook(unraisable) -> None:
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+      shutdown.repeat_interrupt()
+    elif str(unraisable.exc_value) != 'Event loop is closed':
       hook(unraisable)
 
-  sys.unraisablehook = hook_without_closed_loops
+  sys.unraisablehook = selective_hook
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs one job.
 
+  Args:
+    argv: by default that of this process, which must end afterwards.
+
   Returns:
-    The exit status: 0 success, 2 bad input, 130 interrupted, 143 stopped by
-    SIGTERM before it was complete.
+    The exit status: 0 success, 2 bad input, 70 an internal error, 130 stopped
+    by Ctrl-C, 143 stopped by SIGTERM before it was complete.
   """
-  argv = sys.argv[1:] if argv is None else argv
+  before = shutdown.end_on_interrupt()
+  try:
+    return _main(sys.argv[1:] if argv is None else argv)
+  finally:
+    if argv is not None:
+      signal.signal(signal.SIGINT, before)
+
+
+def _main(argv: list[str]) -> int:
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(usage())
     return 0 if argv else 2
@@ -85,39 +86,39 @@ def main(argv: list[str] | None = None) -> int:
 
     print(__version__)
     return 0
-  if argv[0] not in JOBS:
-    print(f'lift: no job {argv[0]!r}; see lift --help', file=sys.stderr)
+  name, *argv = argv
+  if name not in JOBS:
+    print(f'lift: no job {name!r}; see lift --help', file=sys.stderr)
     return 2
-  job = importlib.import_module(f'lift_jax.jobs.{argv[0]}')
-  if {'-h', '--help'} & set(argv[1:]):
+  try:
+    return _run(name, argv)
+  except shutdown.Stopped:
+    return shutdown.status()  # the job has logged it
+  except KeyboardInterrupt:
+    print(f'lift {name}: interrupted', file=sys.stderr)
+    return shutdown.INTERRUPTED
+  except Exception as error:
+    from lift_jax.cli import failures
+
+    message = failures.one_line(error)
+    if message is None:
+      print(failures.report(name, argv, error), file=sys.stderr)
+      return failures.STATUS
+  print(f'lift {name}: error: {message}', file=sys.stderr)
+  return 2
+
+
+def _run(name: str, argv: list[str]) -> int:
+  """Imports and runs a job; returns its exit status."""
+  job = importlib.import_module(f'lift_jax.jobs.{name}')
+  if {'-h', '--help'} & set(argv):
     print((job.__doc__ or '').strip())  # python -OO strips docstrings
     return 0
-
   # transformers would warn about missing PyTorch, which tokenizers do not need.
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
-
   silence_libraries()
-
-  from absl import flags
-
-  from lift_jax.errors import UserError
-  from lift_jax.runtime import shutdown
-
-  try:
-    return job.main(argv[1:])
-  except (UserError, flags.Error) as error:
-    message = str(error)
-  except OSError as error:
-    if error.errno not in _FILE_ERRORS:
-      raise
-    message = f'{error.filename or "a file"}: {error.strerror}'
-  except shutdown.Stopped:
-    return shutdown.STATUS  # the job has logged it
-  except KeyboardInterrupt:
-    print(f'lift {argv[0]}: interrupted', file=sys.stderr)
-    return 130  # as shells do for SIGINT
-  print(f'lift {argv[0]}: error: {" ".join(message.split())}', file=sys.stderr)
-  return 2
+  with shutdown.Interruptible():
+    return job.main(argv)
 
 
 if __name__ == '__main__':

@@ -331,7 +331,7 @@ def run(
       cache.write_null_text(make_encoder().captions([''])[0][0])
   # Even if every clip was encoded by then: the caller must stop too.
   if not distributed.true_everywhere(not stop.received):
-    logger.warning('SIGTERM: encoded clips are kept; run again to resume')
+    logger.warning('%s: encoded clips are kept; run again to resume', stop.name)
     raise Stopped
   cache.write_skipped(jax.process_index(), skipped)
   distributed.barrier('everything is encoded')

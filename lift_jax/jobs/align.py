@@ -31,8 +31,8 @@ from lift_jax.training.validation import Validation
 
 
 def main(argv: list[str]) -> int:
-  call, logger = job_flags.start(argv, AlignConfig, 'align')
-  run(call, logger)
+  with job_flags.start(argv, AlignConfig, 'align') as (call, logger):
+    run(call, logger)
   return 0
 
 

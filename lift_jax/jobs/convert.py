@@ -42,7 +42,7 @@ from lift_jax.models.generators import (
   open_model,
 )
 from lift_jax.models.lora import LoRAConfig
-from lift_jax.runtime import distributed, storage
+from lift_jax.runtime import distributed, lock, storage
 from lift_jax.runtime.files import atomic_folder, is_complete, read_json
 from lift_jax.training import alignment
 from lift_jax.training.setup import Setup
@@ -66,6 +66,13 @@ def main(argv: list[str]) -> int:
   call = _parse(argv)
   distributed.initialize(call.multihost)
   logger = distributed.start_logging()
+  target = call.target
+  with lock.locked(target.with_name(f'.{target.name}{lock.NAME}')):
+    _convert(call, logger)
+  return 0
+
+
+def _convert(call: _Call, logger: logging.Logger) -> None:
   source = storage.resolved(storage.to_path(fetch_model(call.source)))
   if not source.is_dir():
     raise UserError(f'--from={source}: no such folder; check the path')
@@ -80,7 +87,6 @@ def main(argv: list[str]) -> int:
       'checkpoint format, nor the workdir of a lift align run '
       f'({_CONFIG}, checkpoints); give one of these'
     )
-  return 0
 
 
 def _parse(argv: list[str]) -> _Call:
@@ -158,25 +164,28 @@ def _convert_run(
   inputs.log_adapters(model.adapters, logger)
   saved = source / 'checkpoints'
   step, fingerprint = checkpoints.latest_checkpoint(saved)
-  if fingerprint['model'] != model.fingerprint('transformer'):
+  # From the checkpoint, as the config may be that of a later attempt.
+  try:
+    trained_from, trainable = fingerprint['model'], fingerprint['trainable']
+    lora, has_ema = fingerprint['lora'], fingerprint['has_ema']
+    if lora is not None:
+      lora = LoRAConfig(lora['rank'], lora['alpha'], tuple(lora['targets']))
+  except (KeyError, TypeError) as error:
+    raise UserError(
+      f'{saved}/{step}/belongs_to is damaged ({error!r}); delete this '
+      'checkpoint to use the previous one'
+    ) from error
+  if trained_from != model.fingerprint('transformer'):
     raise UserError(
       f'{saved}/{step} was trained from another model than {_described(model)}'
       f', which {_CONFIG} names; restore the original model there'
-    )
-  # From the checkpoint, as the config may be that of a later attempt.
-  trainable, lora = fingerprint['trainable'], None
-  if fingerprint['lora'] is not None:
-    lora = LoRAConfig(
-      fingerprint['lora']['rank'],
-      fingerprint['lora']['alpha'],
-      tuple(fingerprint['lora']['targets']),
     )
   setup = partitioning.spread(
     lambda mesh: alignment.make_setup(
       model, config.model, trainable, lora or config.lora, mesh
     )
   )
-  field = 'ema' if fingerprint['has_ema'] else 'trainable'
+  field = 'ema' if has_ema else 'trainable'
   abstract, _ = setup.split(setup.model.abstract_params)
   shardings, _ = setup.split(setup.shardings)
   params = checkpoints.load_field(saved, step, field, abstract, shardings)

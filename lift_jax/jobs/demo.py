@@ -38,7 +38,7 @@ from lift_jax.report.demo_page import (
   ShownClip,
   demo_page,
 )
-from lift_jax.runtime import distributed, storage
+from lift_jax.runtime import distributed, lock, storage
 from lift_jax.runtime.files import read_json, write_json, write_text
 from lift_jax.toyworld import judge, weights
 
@@ -71,7 +71,8 @@ def main(argv: list[str]) -> int:
     raise UserError('the demo writes to a disk; give a folder as --workdir')
   logger = distributed.start_logging()
   job_flags.use_compilation_cache()
-  run(call, logger)
+  with lock.locked(call.workdir / lock.NAME):
+    run(call, logger)
   return 0
 
 

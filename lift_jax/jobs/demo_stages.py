@@ -37,6 +37,7 @@ from lift_jax.runtime.files import (
   read_json,
   remove_partials,
   write_json,
+  write_text,
 )
 from lift_jax.runtime.journal import differences
 from lift_jax.scoring.videos import read_videos
@@ -438,11 +439,12 @@ class Demo:
 def write_prompts(path: pathlib.Path, captions: list[str]) -> None:
   """Writes prompts as JSON lines for `lift sample`; ids are numbers."""
   path.parent.mkdir(exist_ok=True)
-  path.write_text(
+  write_text(
+    path,
     ''.join(
       json.dumps({'id': f'{number:04d}', 'prompt': caption}) + '\n'
       for number, caption in enumerate(captions)
-    )
+    ),
   )
 
 

@@ -145,9 +145,9 @@ class _Input:
 
 
 def main(argv: list[str]) -> int:
-  call, logger = job_flags.start(argv, EvaluateConfig, 'evaluate')
-  if distributed.is_primary():
-    run(call, logger)
+  with job_flags.start(argv, EvaluateConfig, 'evaluate') as (call, logger):
+    if distributed.is_primary():
+      run(call, logger)
   return 0
 
 

@@ -14,6 +14,7 @@ that are unusual.
 example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
 
+import functools
 import logging
 import pathlib
 
@@ -26,13 +27,19 @@ from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.models.generator_config import open_chosen, open_named
 from lift_jax.models.generators import VideoModel
-from lift_jax.runtime import hub, storage
+from lift_jax.runtime import hub, lock, storage
 from lift_jax.toyworld.measures import MIN_FRAMES
 from lift_jax.training import encoding
 
 
 def main(argv: list[str]) -> int:
-  call, logger = job_flags.start(argv, AlignConfig, 'prepare')
+  with job_flags.start(argv, AlignConfig, 'prepare') as (call, logger):
+    run(call, logger)
+  return 0
+
+
+def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
+  """Runs the job."""
   model, records = open_inputs(call.config, call.workdir)
   job_flags.write_config(call, 'prepare')
   cache = ensure_prepared(
@@ -46,7 +53,6 @@ def main(argv: list[str]) -> int:
     ', '.join('x'.join(map(str, bucket)) for bucket in buckets),
     cache.folder,
   )
-  return 0
 
 
 def open_inputs(
@@ -112,21 +118,25 @@ def ensure_prepared(
     storage.resolved(folder),
     encoding.fingerprint(model, **settings) | prepare_lib.fingerprint(data),
   )
+  # Jobs with workdirs of their own may share a cache.
+  locked = functools.partial(lock.locked, cache.folder / lock.NAME)
   if verify:
-    prepare_lib.drop_damaged(cache, config.prepare.num_threads, logger)
+    with locked():
+      prepare_lib.drop_damaged(cache, config.prepare.num_threads, logger)
   missing = prepare_lib.missing_from(cache, found.records, data)
   if missing:
     hub.fetch(hub.data_folder(data.root), [r.video for r in missing])
-    prepare_lib.run(
-      cache,
-      found.records,
-      lambda: encoding.ClipEncoder(
-        model, batch_per_device=config.prepare.batch_per_device, **settings
-      ),
-      data,
-      config.prepare,
-      logger,
-    )
+    with locked():
+      prepare_lib.run(
+        cache,
+        found.records,
+        lambda: encoding.ClipEncoder(
+          model, batch_per_device=config.prepare.batch_per_device, **settings
+        ),
+        data,
+        config.prepare,
+        logger,
+      )
   reasons = _why_skipped(found, cache, data)
   num_left = len(found.records) + len(found.skipped) - len(reasons)
   inputs.report_skipped(workdir, reasons, num_left, logger)

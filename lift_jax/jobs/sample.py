@@ -59,8 +59,8 @@ class SampleConfig:
 
 
 def main(argv: list[str]) -> int:
-  call, logger = job_flags.start(argv, SampleConfig, 'sample')
-  run(call, logger)
+  with job_flags.start(argv, SampleConfig, 'sample') as (call, logger):
+    run(call, logger)
   return 0
 
 

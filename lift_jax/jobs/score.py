@@ -58,8 +58,8 @@ class ScoreConfig:
 
 
 def main(argv: list[str]) -> int:
-  call, logger = job_flags.start(argv, ScoreConfig, 'score')
-  run(call, logger)
+  with job_flags.start(argv, ScoreConfig, 'score') as (call, logger):
+    run(call, logger)
   return 0
 
 

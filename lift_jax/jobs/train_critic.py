@@ -76,8 +76,11 @@ class TrainCriticConfig:
 
 
 def main(argv: list[str]) -> int:
-  call, logger = job_flags.start(argv, TrainCriticConfig, 'train_critic')
-  run(call, logger)
+  with job_flags.start(argv, TrainCriticConfig, 'train_critic') as (
+    call,
+    logger,
+  ):
+    run(call, logger)
   return 0
 
 

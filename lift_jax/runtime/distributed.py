@@ -34,19 +34,33 @@ def initialize(multihost: bool) -> None:
     UserError: `--multihost` was given and the hosts cannot connect.
   """
   if not multihost:
+    if not jax.distributed.is_initialized():
+      _check_alone()
     return
   num_processes = _environment_int('JAX_NUM_PROCESSES')
   process_id = _environment_int('JAX_PROCESS_ID')
+  _environment_int('JAX_COORDINATOR_PORT')
+  for name in ('JAX_COORDINATOR_ADDRESS', 'JAX_COORDINATOR_BIND_ADDRESS'):
+    _check_address(name)
   try:
     jax.distributed.initialize(
       num_processes=num_processes, process_id=process_id
     )
-  except (ValueError, RuntimeError) as error:
+  except KeyError as error:  # JAX reads what a launcher should have set
+    raise UserError(
+      f'--multihost: the environment lacks {error}, which goes with what '
+      f'detected the cluster; set it, or {_VARIABLES}'
+    ) from error
+  # Whatever fails here fails on the environment: JAX parses variables of
+  # several launchers without checks, and asks servers of metadata.
+  except Exception as error:
     raise UserError(
       f'--multihost: the hosts could not connect ({error}); on clusters that '
-      'JAX does not detect, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and '
-      'JAX_PROCESS_ID'
+      f'JAX does not detect, set {_VARIABLES}'
     ) from error
+
+
+_VARIABLES = 'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID'
 
 
 def _environment_int(name: str) -> int | None:
@@ -57,6 +71,48 @@ def _environment_int(name: str) -> int | None:
   if not text.isdecimal():
     raise UserError(f'--multihost: {name} is {text!r}; set it to a number')
   return int(text)
+
+
+def _check_address(name: str) -> None:
+  """Raises UserError unless a variable is unset, or HOST:PORT.
+
+  JAX crashes at some other texts, and waits for minutes at others.
+  """
+  text = os.environ.get(name)
+  if text is None:
+    return
+  host, _, port = text.rpartition(':')
+  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+    raise UserError(
+      f'--multihost: {name} is {text!r}; set it to HOST:PORT, such as '
+      'first-host:1234'
+    )
+
+
+# What launchers tell each process of a job: how many there are. SLURM says so
+# to the script of a batch job too, which is one process; a step has nodes.
+_COUNTS = (
+  ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'),
+  ('SLURM_NTASKS', 'SLURM_STEP_NODELIST'),
+  ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'),
+)
+
+
+def _check_alone() -> None:
+  """Raises UserError if this is one of several processes of a job."""
+  counts = {
+    name: int(text)
+    for name, other in _COUNTS
+    if other in os.environ and (text := os.environ.get(name, '')).isdecimal()
+  }
+  workers = os.environ.get('TPU_WORKER_HOSTNAMES', '')
+  counts['TPU_WORKER_HOSTNAMES'] = len(workers.split(','))
+  for name, count in counts.items():
+    if count > 1:
+      raise UserError(
+        f'--multihost is missing: this is one of {count} processes, according '
+        f'to {name}; add it, or unset {name} for a job of its own'
+      )
 
 
 def is_primary() -> bool:

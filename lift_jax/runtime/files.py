@@ -18,12 +18,24 @@ _INCOMPLETE = '.incomplete'
 
 
 @contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+  """Lets an OSError name this file; one of a full disk names none itself."""
+  try:
+    yield
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
 def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """A path in the same folder to write to, renamed to `path` at the end.
 
   Each writer has a hidden file of its own. After an error it is removed, and an
   existing file at `path` is kept. For a path in a bucket it is a local file,
   which is uploaded at the end.
+
+  Raises:
+    OSError: it cannot be written; its `filename` is `path`.
   """
   if storage.is_remote(path):
     with storage.uploaded_file(path) as local:
@@ -34,6 +46,10 @@ def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
   try:
     yield partial
     os.replace(partial, path)
+  except OSError as error:
+    if error.filename not in (None, str(partial)):
+      raise  # about a file that is read
+    raise OSError(error.errno, error.strerror, str(path)) from error
   finally:
     partial.unlink(missing_ok=True)
 

@@ -47,17 +47,17 @@ def to_path(text: str | os.PathLike[str]) -> pathlib.Path:
 
   Raises:
     UserError: another scheme, a bucket that cannot be accessed, a missing
-      library, or an unknown user after '~'.
+      library, a NUL, or `~` without a home folder.
   """
   text = os.fspath(text)
+  if '\0' in text:
+    raise UserError(f'{text!r}: a path cannot contain NUL; correct it')
   scheme, separator, rest = text.partition('://')
   if not separator:
     try:
       return pathlib.Path(text).expanduser()
-    except RuntimeError:
-      raise UserError(
-        f'{text}: there is no such home directory; write the path in full'
-      ) from None
+    except RuntimeError as error:
+      raise _impossible(text, error) from None
   if scheme != _SCHEME:
     raise UserError(
       f'{text}: {scheme}:// is not supported; give a local path, or one that '
@@ -70,8 +70,21 @@ def to_path(text: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def resolved(path: pathlib.Path) -> pathlib.Path:
-  """The absolute path without symbolic links; a bucket has none."""
-  return path if is_remote(path) else path.resolve()
+  """The absolute path without symbolic links; a bucket has none.
+
+  Raises:
+    UserError: the links form a loop.
+  """
+  if is_remote(path):
+    return path
+  try:
+    return path.resolve()
+  except RuntimeError as error:
+    raise _impossible(str(path), error) from None
+
+
+def _impossible(text: str, error: RuntimeError) -> UserError:
+  return UserError(f'{text}: {str(error).rstrip(".")}; write the full path')
 
 
 def join(folder: pathlib.Path, name: str | os.PathLike[str]) -> pathlib.Path:

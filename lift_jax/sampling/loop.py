@@ -165,7 +165,9 @@ def run(
       )
       rounds.append((num_clips, clock.seconds))
   if stop.received:
-    logger.warning('SIGTERM: pending clips are written; run again to resume')
+    logger.warning(
+      '%s: pending clips are written; run again to resume', stop.name
+    )
   _summarize(generator, rounds, peak_flops, logger)
   num_made = sum(number for number, _ in rounds)
   return num_made == sum(clip.stem not in finished for clip in clips)

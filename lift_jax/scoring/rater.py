@@ -250,7 +250,7 @@ class Rater:
       )
       for batch, frames in self._read_ahead(batches, pool):
         if stop.received:
-          logger.warning('SIGTERM: ratings are kept; run again to resume')
+          logger.warning('%s: ratings are kept; run again to resume', stop.name)
           return False
         self._rate(batch, frames, length, journal, progress)
     return True

@@ -252,7 +252,7 @@ def run(
         writer.sync()
         checkpoints.save(step, state, data_state())
       if stopping:
-        logger.info('SIGTERM: saving step %d and stopping', step)
+        logger.info('%s: saving step %d and stopping', stop.name, step)
         break
     checkpoints.wait()
   return state

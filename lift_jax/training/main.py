@@ -124,6 +124,7 @@ def run(
     Stopped: after a graceful shutdown on SIGTERM; the state is saved.
   """
   train = config.train
+  _check_folders(workdir)
 
   # Mesh.
   mesh = partitioning.make_mesh(config.mesh)
@@ -226,6 +227,17 @@ def replicated_key(setup: Setup, seed: int) -> jax.Array:
   It is created under jit: a local key could not be sent to other hosts.
   """
   return jax.jit(lambda: jax.random.key(seed), out_shardings=setup.replicated)()
+
+
+def _check_folders(workdir: pathlib.Path) -> None:
+  """Raises UserError if a file stands where the job will write a folder."""
+  for name in ('checkpoints', 'tensorboard', 'export'):
+    path = workdir / name
+    if path.exists() and not path.is_dir():
+      raise UserError(
+        f'{path} is a file, but the job writes a folder there; move it away, '
+        'or give another --workdir'
+      )
 
 
 def _check_profile(profiled_steps: range, num_steps: int) -> None:

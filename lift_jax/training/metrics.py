@@ -1,20 +1,24 @@
 """Metrics of a run: means over an interval, in TensorBoard and JSON lines."""
 
 from collections.abc import Mapping
+import contextlib
 import io
 import json
 import logging
 import pathlib
+import socket
+import time
 from typing import Any, Self
 
 import jax
 import numpy as np
-import tensorboardX
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
 from lift_jax.data import gif
 from lift_jax.runtime import storage
-from lift_jax.runtime.files import write_text
+from lift_jax.runtime.files import naming, write_text
 
 
 def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
@@ -35,6 +39,38 @@ def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
     elif not name.startswith('error_count/'):
       summary[name] = float(total / len(steps))
   return summary
+
+
+class _EventFile:
+  """A new file for TensorBoard, on disk after each `add`.
+
+  `tensorboardX.SummaryWriter` writes in a thread: on a full disk that thread
+  ends, and the caller waits for it forever.
+
+  Args:
+    folder: gets the file; created if it is missing.
+    first_step: TensorBoard ignores this and later steps in older files.
+  """
+
+  def __init__(self, folder: pathlib.Path, first_step: int):
+    folder.mkdir(parents=True, exist_ok=True)
+    self._folder = folder
+    name = f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}'
+    self._writer = RecordWriter(str(folder / name))
+    self._write(0, file_version='brain.Event:2')
+    self._write(first_step, session_log=SessionLog(status=SessionLog.START))
+
+  def add(self, step: int, values: list[Summary.Value]) -> None:
+    self._write(step, summary=Summary(value=values))
+
+  def _write(self, step: int, **content) -> None:
+    with naming(self._folder):
+      event = Event(wall_time=time.time(), step=step, **content)
+      self._writer.write(event.SerializeToString())
+      self._writer.flush()
+
+  def close(self) -> None:
+    self._writer.close()
 
 
 class MetricWriter:
@@ -64,8 +100,9 @@ class MetricWriter:
     path = self._mirror.local / 'metrics.jsonl'
     write_text(path, kept)
     self._lines = open(path, 'a', encoding='utf-8')  # noqa: SIM115
-    self._tensorboard = tensorboardX.SummaryWriter(
-      str(self._mirror.local / 'tensorboard'), purge_step=resume_step + 1
+    self._path = path
+    self._tensorboard = _EventFile(
+      self._mirror.local / 'tensorboard', resume_step + 1
     )
     if wandb_project:
       import wandb  # optional: the user installs it
@@ -77,11 +114,13 @@ class MetricWriter:
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     if not self._enabled:
       return
-    for name, value in scalars.items():
-      self._tensorboard.add_scalar(name, value, step)
-    self._tensorboard.flush()
-    self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
-    self._lines.flush()
+    self._tensorboard.add(
+      step,
+      [Summary.Value(tag=n, simple_value=v) for n, v in scalars.items()],
+    )
+    with naming(self._path):
+      self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
+      self._lines.flush()
     if self._wandb is not None:
       self._wandb.log(dict(scalars), step=step)
 
@@ -111,8 +150,7 @@ class MetricWriter:
         height=height, width=width, colorspace=3, encoded_image_string=data
       )
       values.append(Summary.Value(tag=name, image=image))
-    self._tensorboard.file_writer.add_summary(Summary(value=values), step)
-    self._tensorboard.flush()
+    self._tensorboard.add(step, values)
     if self._wandb is not None:
       import wandb
 
@@ -137,8 +175,10 @@ class MetricWriter:
   def __exit__(self, *exception) -> None:
     if not self._enabled:
       return
-    self._tensorboard.close()
-    self._lines.close()
+    # All is on disk, or has raised an error as it was written.
+    for file in (self._tensorboard, self._lines):
+      with contextlib.suppress(OSError):
+        file.close()
     self._mirror.close()
     if self._wandb is not None:
       self._wandb.finish()

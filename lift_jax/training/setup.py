@@ -160,7 +160,8 @@ def create_or_restore(
     return create(trainable)
   jax.tree.map(lambda leaf: leaf.delete(), trainable)
   state, data_state = checkpoints.restore(resume_step, abstract, shardings)
-  iterator.set_state(data_state)
+  with checkpoints.reading(resume_step):
+    iterator.set_state(data_state)
   return state
 
 

@@ -9,15 +9,22 @@ from collections.abc import Callable
 import contextlib
 import dataclasses
 import pathlib
+import shutil
+import time
 from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
 
 from lift_jax.errors import UserError
+from lift_jax.runtime import distributed
 from lift_jax.weights import param_paths
 
 _FINGERPRINT = 'belongs_to'  # name of the fingerprint in a checkpoint
+
+# Otherwise threads of Orbax would wait for a folder that cannot be created, and
+# keep the process alive for five minutes after the error.
+_ASYNC = ocp.AsyncOptions(create_directories_asynchronously=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +65,14 @@ def _one_line(problem: str, remedy: str):
     yield
   except UserError:
     raise
-  except (OSError, KeyError, ValueError, RuntimeError) as error:
-    reason = str(error).strip().split('\n')[0]
-    raise UserError(f'{problem} ({reason}); {remedy}') from error
+  # Orbax does not check what it reads, so that damaged files raise any kind.
+  except Exception as error:
+    raise UserError(f'{problem} ({_reason(error)}); {remedy}') from error
+
+
+def _reason(error: Exception) -> str:
+  text = str(error).strip() or type(error).__name__
+  return text.split('\n')[0]
 
 
 def save_params(path: pathlib.Path, params: Any) -> None:
@@ -71,7 +83,7 @@ def save_params(path: pathlib.Path, params: Any) -> None:
   """
   with (
     _one_line(f'{path} cannot be written', 'make room or use another folder'),
-    ocp.StandardCheckpointer() as checkpointer,
+    ocp.StandardCheckpointer(async_options=_ASYNC) as checkpointer,
   ):
     checkpointer.save(path, params, force=True)
     checkpointer.wait_until_finished()
@@ -157,7 +169,10 @@ def _read_fingerprint(
   manager: ocp.CheckpointManager, step: int
 ) -> dict[str, Any]:
   items = ocp.args.Composite(**{_FINGERPRINT: ocp.args.JsonRestore()})
-  return manager.restore(step, args=items)[_FINGERPRINT]
+  fingerprint = manager.restore(step, args=items)[_FINGERPRINT]
+  if not isinstance(fingerprint, dict):
+    raise ValueError(f'{_FINGERPRINT} is {fingerprint!r}, not an object')
+  return fingerprint
 
 
 def has_checkpoint(folder: pathlib.Path) -> bool:
@@ -259,15 +274,21 @@ class TrainCheckpoints:
     self.folder = folder
     self.config = config
     self.fingerprint = fingerprint
-    self._manager = ocp.CheckpointManager(
-      folder,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=config.keep,
-        enable_async_checkpointing=True,
-        create=True,
-        cleanup_tmp_directories=True,  # left over from a killed run
-      ),
-    )
+    with _one_line(
+      f'{folder}: no folder for checkpoints',
+      'move it away, or give another --workdir',
+    ):
+      folder.mkdir(parents=True, exist_ok=True)  # raises if it is a file
+      self._manager = ocp.CheckpointManager(
+        folder,
+        options=ocp.CheckpointManagerOptions(
+          max_to_keep=config.keep,
+          enable_async_checkpointing=True,
+          async_options=_ASYNC,
+          create=True,
+          cleanup_tmp_directories=True,  # left over from a killed run
+        ),
+      )
 
   def latest_step(self) -> int | None:
     """The latest step with a complete checkpoint, or None."""
@@ -322,18 +343,18 @@ class TrainCheckpoints:
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
-      reason = str(error).strip().split('\n')[0]
       # Read from the folder, as the manager also lists the step that failed.
-      steps = ocp.utils.checkpoint_steps(self.folder)
+      is_there = self.folder.is_dir()
+      steps = ocp.utils.checkpoint_steps(self.folder) if is_there else []
       start = f'resume from step {max(steps)}' if steps else 'start over'
       raise UserError(
-        f'{self.folder}: a checkpoint could not be written ({reason}); make '
-        f'room and run the same command again to {start}'
+        f'{self.folder}: a checkpoint could not be written ({_reason(error)}); '
+        f'make room and run the same command again to {start}'
       ) from error
 
   def check(self, step: int) -> None:
     """Raises UserError if the checkpoint of a step is of another run."""
-    with self._reading(step):
+    with self.reading(step):
       saved = _read_fingerprint(self._manager, step)
     for key in sorted(self.fingerprint.keys() | saved.keys()):
       if self.fingerprint.get(key) != saved.get(key):
@@ -343,7 +364,8 @@ class TrainCheckpoints:
           'give another --workdir, or the config it was made with'
         )
 
-  def _reading(self, step: int):
+  def reading(self, step: int) -> contextlib.AbstractContextManager[None]:
+    """Turns any error meanwhile into one about the checkpoint of a step."""
     return _one_line(
       f'{self.folder}/{step}: this checkpoint cannot be read',
       'delete it to resume from the previous one',
@@ -363,7 +385,7 @@ class TrainCheckpoints:
       )
       for field in dataclasses.fields(abstract_state)
     }
-    with self._reading(step):
+    with self.reading(step):
       restored = self._manager.restore(
         step,
         args=ocp.args.Composite(
@@ -382,10 +404,25 @@ class TrainCheckpoints:
 
   def __exit__(self, kind, *exception) -> None:
     """Completes pending saves, also after an error."""
-    if kind is None:
+    try:
       self.wait()
-    else:
-      # The error being raised says more than one of a pending save.
-      with contextlib.suppress(UserError):
-        self.wait()
-    self._manager.close()
+      self._manager.close()
+    except UserError:
+      if kind is None:  # otherwise the error being raised says more
+        raise
+    finally:
+      if distributed.is_primary():
+        self._remove_partial()
+
+  def _remove_partial(self) -> None:
+    """Removes what a failed save has written, as on a full disk.
+
+    Writes that are under way may create files meanwhile, so it tries again.
+    """
+    for _ in range(20):
+      found = list(self.folder.glob(f'*{ocp.utils.TMP_DIR_SUFFIX}*'))
+      if not found:
+        return
+      for partial in found:
+        shutil.rmtree(partial, ignore_errors=True)
+      time.sleep(0.1)

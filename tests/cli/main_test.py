@@ -1,17 +1,22 @@
 """The `lift` command: its help, its flags, and its errors."""
 
 import errno
+import importlib
 import io
 import logging
+import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import types
 from unittest import mock
 
 from absl.testing import parameterized
+import jax
 import pytest
 
+from lift_jax import __version__
 from lift_jax.cli import main
 from lift_jax.errors import UserError
 import lift_jax.jobs
@@ -284,12 +289,33 @@ class ErrorTest(parameterized.TestCase):
       (2, 'lift align: error: two lines\n'),
     )
 
-  def test_disk_full(self):
-    error = OSError(errno.ENOSPC, 'No space left on device', 'a/file')
-    self.assertEqual(
-      self.run_raising(error),
-      (2, 'lift align: error: a/file: No space left on device\n'),
-    )
+  @parameterized.parameters(
+    (errno.ENOSPC, 'No space left on device; make room'),
+    (errno.EROFS, 'Read-only file system; check who may write there'),
+    (errno.EIO, 'Input/output error; check this disk'),
+    (errno.ENOTDIR, 'Not a directory; move it away'),
+    (errno.EMFILE, 'Too many open files; raise the limit'),
+  )
+  def test_file(self, number, words):
+    error = OSError(number, os.strerror(number), 'a/file')
+    status, text = self.run_raising(error)
+    self.assertEqual(status, 2)
+    self.assertStartsWith(text, f'lift align: error: a/file: {words}')
+    self.assertLen(text.splitlines(), 1)
+
+  @parameterized.parameters(
+    (MemoryError(), 'too little memory'),
+    (
+      jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 9 GB\nmore'),
+      '9 GB); low',
+    ),
+    (ModuleNotFoundError("No module named 'wandb'", name='wandb'), 'with pip'),
+  )
+  def test_machine(self, error, words):
+    status, text = self.run_raising(error)
+    self.assertEqual(status, 2)
+    self.assertIn(words, text)
+    self.assertLen(text.splitlines(), 1)
 
   def test_libraries_are_silent(self):
     reported = []
@@ -311,9 +337,74 @@ class ErrorTest(parameterized.TestCase):
       self.run_raising(KeyboardInterrupt()), (130, 'lift align: interrupted\n')
     )
 
+
+class InternalErrorTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path, monkeypatch):
+    self.workdir, self.temporary = tmp_path / 'run', tmp_path / 'tmp'
+    self.temporary.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(self.temporary))
+
+  def report(self, *argv: str, error: Exception | None = None) -> str:
+    error = error or ValueError('ours\nand more')
+    with mock.patch.object(align, 'main', side_effect=error):
+      outcome = jobs.lift('align', *argv)
+    self.assertEqual((outcome.status, outcome.stdout), (70, ''))
+    start = f'lift align: internal error of lift_jax {__version__}: '
+    self.assertStartsWith(outcome.stderr, start)
+    return outcome.stderr.removeprefix(start)
+
+  def assert_log(self, report: str, folder: pathlib.Path) -> str:
+    (log,) = folder.glob('align_error_*.log')
+    self.assertEndsWith(report, f'\nPlease report it with its log: {log}\n')
+    self.assertLen(report.splitlines(), 2)
+    text = log.read_text()
+    for words in ('Traceback', 'lift align', 'Python 3.', 'jax 0.'):
+      self.assertIn(words, text)
+    return text
+
+  @parameterized.parameters('--workdir=', '-workdir=', '')
+  def test_in_the_workdir(self, flag):
+    self.workdir.mkdir()
+    path = str(self.workdir)
+    argv = [flag + path] if flag else ['--workdir', path]
+    report = self.report(*argv)
+    self.assertStartsWith(report, 'ValueError: ours\n')
+    self.assertIn('\nand more\n', self.assert_log(report, self.workdir))
+    self.assertEmpty(list(self.temporary.iterdir()))
+
+  @parameterized.parameters('none', 'gs://b/run', '')
+  def test_elsewhere(self, workdir):
+    """There is no workdir yet, or it is none for files."""
+    report = self.report(f'--workdir={workdir}', '--multihost')
+    self.assert_log(report, self.temporary)
+
+  def test_nowhere(self):
+    """A read-only machine: then the traceback is all there is."""
+    with mock.patch.object(
+      tempfile, 'mkstemp', side_effect=OSError(errno.EROFS, 'read-only')
+    ):
+      report = self.report(f'--workdir={self.temporary}')
+    self.assertIn('Traceback', report)
+
+  def test_no_temporary_folder(self):
+    with mock.patch.object(
+      tempfile, 'gettempdir', side_effect=FileNotFoundError
+    ):
+      self.assertIn('Traceback', self.report())
+
   @parameterized.parameters(
-    ValueError('ours'), FileNotFoundError(errno.ENOENT, 'gone', 'a')
+    FileNotFoundError(errno.ENOENT, 'gone', 'a'),
+    ModuleNotFoundError('lift_jax.nothing', name='lift_jax.nothing'),
+    KeyError('x'),
   )
-  def test_our_own_faults_show(self, error):
-    with self.assertRaises(type(error)):
-      self.run_raising(error)
+  def test_kinds(self, error):
+    self.assert_log(self.report(error=error), self.temporary)
+
+  def test_import(self):
+    """JAX reads variables of the environment when it is imported."""
+    error = ValueError("invalid truth value 'maybe' for JAX_ENABLE_X64")
+    with mock.patch.object(importlib, 'import_module', side_effect=error):
+      outcome = jobs.lift('align')
+    self.assertEqual(outcome.status, 70)
+    self.assertIn("'maybe' for JAX_ENABLE_X64", outcome.stderr)

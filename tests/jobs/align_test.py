@@ -199,6 +199,7 @@ class StopTest(_AlignTest):
       outcome, 'checkpoints', 'could not be written', 'make room',
       'to resume from step 2',
     )  # fmt: skip
+    self.assertEmpty(jobs.leftovers(self.workdir))
     outcome = self.align()
     self.assertTrue(outcome.has_logged('resumed at step 2'))
     self.assert_ended(outcome)

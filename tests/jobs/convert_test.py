@@ -310,6 +310,15 @@ class TestRuns:
     assert_refused(source, tmp_path / 'out', capsys, 'no complete checkpoint')
     assert not (source / 'checkpoints').exists()
 
+  @pytest.mark.parametrize('content', ['{}', '{"model": 1, "lora": []}', '[]'])
+  def test_checkpoint_of_something_else(
+    self, lora_run, tmp_path, capsys, content
+  ):
+    workdir = shutil.copytree(lora_run, tmp_path / 'run')
+    for path in (workdir / 'checkpoints').glob('*/belongs_to/metadata'):
+      path.write_text(content)
+    assert_refused(workdir, tmp_path / 'out', capsys, 'checkpoint')
+
   def test_damaged_checkpoint(self, lora_run, tmp_path, capsys):
     source = shutil.copytree(lora_run, tmp_path / 'run')
     (source / 'checkpoints/2/state/_METADATA').write_text('{')

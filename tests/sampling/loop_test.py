@@ -417,7 +417,7 @@ class _RunTest(_JobTest):
       ),
       output(**changes),
       initial_noise,
-      stop or types.SimpleNamespace(received=False),
+      stop or types.SimpleNamespace(received=False, name='SIGTERM'),
       types.SimpleNamespace(update=self.add_progress),
       peak_flops,
       logging.getLogger('job_test'),
@@ -545,7 +545,7 @@ class RunTest(_RunTest):
 
   def stopping(self, stage, number):
     """A signal, and a generator that receives it after a batch of a stage."""
-    stop = types.SimpleNamespace(received=False)
+    stop = types.SimpleNamespace(received=False, name='SIGTERM')
 
     def after(name):
       if generator.log.count(stage) == number and name == stage:
@@ -586,7 +586,7 @@ class RunTest(_RunTest):
       self.assertEqual(stopping['generator'].log[-1], 'embed ends')
 
   def test_stopped_at_once(self):
-    stop = types.SimpleNamespace(received=True)
+    stop = types.SimpleNamespace(received=True, name='SIGTERM')
     generator = self.run_job(make(5), stop=stop)
     self.assertEqual(generator.log, [])
     self.assertLen(self.caplog.messages, 1)

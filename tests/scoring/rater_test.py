@@ -122,7 +122,7 @@ class _JobTest(parameterized.TestCase):
     self.caplog = caplog
     self.scorer = FakeScorer(tokenizer)
     self.num_done = 0
-    self.is_stopped = types.SimpleNamespace(received=False)
+    self.is_stopped = types.SimpleNamespace(received=False, name='SIGTERM')
     self.on_bad_record, self.rules = 'error', ClipRules()
 
   def videos(self, count=9) -> list[CaptionedVideo]:

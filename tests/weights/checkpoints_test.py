@@ -1,6 +1,8 @@
 """Checkpoints of a run: round trips and refusals."""
 
 import pathlib
+import shutil
+import threading
 
 from absl.testing import parameterized
 import jax
@@ -14,6 +16,7 @@ from lift_jax.cli import main
 from lift_jax.errors import UserError
 from lift_jax.training.state import TrainState
 from lift_jax.weights import checkpoints
+from tests.jobs import jobs
 
 _TX = optax.adam(0.1)
 _FINGERPRINT = {'model': 'abc', 'seed': 0}
@@ -126,6 +129,87 @@ class TrainCheckpointsTest(parameterized.TestCase):
       ):
         saved.check(2)
         self.restore(saved, 2, _state(4), 4)
+
+  @parameterized.parameters(
+    ('belongs_to', '[]'), ('belongs_to', None), ('data', None), ('state', None)
+  )
+  def test_incomplete(self, item, content):
+    """A step that lacks an item, or whose item holds something else."""
+    self.save(2)
+    folder = self.folder / '2' / item
+    if content is None:
+      shutil.rmtree(folder)
+    else:
+      (folder / 'metadata').write_text(content)
+    with self.open() as saved:
+      with self.assertRaisesRegex(
+        UserError, '/2: this checkpoint cannot be read .*; delete it to resume'
+      ):
+        saved.check(2)
+        self.restore(saved, 2, _state(4), 4)
+
+  @parameterized.parameters('state', 'belongs_to')
+  def test_incomplete_for_export(self, item):
+    self.save(2)
+    shutil.rmtree(self.folder / '2' / item)
+    abstract = jax.eval_shape(lambda: _state(4)).trainable
+    with self.assertRaisesRegex(UserError, f'{self.folder}.* cannot be read'):
+      step, _ = checkpoints.latest_checkpoint(self.folder)
+      checkpoints.load_field(self.folder, step, 'trainable', abstract, None)
+
+  def test_position_of_other_data(self):
+    with (
+      self.open() as saved,
+      self.assertRaisesRegex(
+        UserError, '/2: this checkpoint cannot be read .*; delete it to resume'
+      ),
+    ):
+      with saved.reading(2):
+        raise TypeError('of an iterator')
+
+  def test_folder_is_a_file(self):
+    self.folder.write_text('')
+    for use in (self.open, lambda: checkpoints.latest_checkpoint(self.folder)):
+      with self.assertRaisesRegex(
+        UserError, f'^{self.folder}.*(exists|no complete)'
+      ):
+        use()
+
+  def test_folder_that_cannot_be_created(self):
+    """The error is raised at once, and no thread keeps the process alive."""
+    with self.assertRaisesRegex(UserError, 'could not be written .*start over'):
+      with self.open() as saved:
+        self.folder.rmdir()
+        self.folder.write_text('')
+        saved.save(2, _state(4), {})
+    self.assert_no_thread_waits()
+
+  def test_full_disk(self):
+    """What is there of the checkpoint goes; the previous one stays."""
+    self.save(2)
+    with jobs.full_disk() as fill:
+      with self.assertRaisesRegex(UserError, 'make room.* resume from step 2'):
+        with self.open() as saved:
+          fill(100)
+          saved.save(4, _state(4), {})
+    self.assertEqual([path.name for path in self.folder.iterdir()], ['2'])
+
+  def assert_no_thread_waits(self):
+    """None of Orbax, that is; idle ones of asyncio end with the process."""
+    kinds = [type(thread) for thread in threading.enumerate()]
+    self.assertEmpty([k for k in kinds if k.__module__.startswith('orbax')])
+
+  def test_parameters_that_cannot_be_written(self):
+    self.folder.write_text('')
+    with self.assertRaisesRegex(UserError, 'cannot be written .*; make room'):
+      checkpoints.save_params(self.folder / 'params', {'w': jnp.ones(3)})
+    self.assert_no_thread_waits()
+
+  def test_parameters_without_metadata(self):
+    checkpoints.save_params(self.folder, params := {'w': jnp.ones(3)})
+    (self.folder / '_METADATA').unlink()
+    with self.assertRaisesRegex(UserError, f'{self.folder} .*; convert the mo'):
+      checkpoints.load_params(self.folder, jax.eval_shape(lambda: params), None)
 
   def test_error_completes_pending_saves(self):
     with self.assertRaisesRegex(ValueError, 'stop'):
