@@ -42,7 +42,9 @@ _CLIPS = 16  # of a round
 _STEPS = 8
 
 # What jobs say of the work of earlier runs.
-_RESUMED = re.compile(r'resumed at step \d+|\d+ of \d+ (?:videos|clips) are')
+_RESUMED = re.compile(
+  r'resumed at step \d+|\d+ of \d+ (?:videos|clips)(?= are (?:in|rated))'
+)
 # Names of what is half written.
 _PARTIAL = re.compile(r'\.partial|orbax-checkpoint-tmp')
 _CLOCKS = (
@@ -209,7 +211,7 @@ class Runs:
       stage.folder,
       share * seconds,
       seconds,
-      resumed[-1].removesuffix(' are') if resumed else 'from the start',
+      resumed[-1] if resumed else 'from the start',
       num_same,
       different,
     )
