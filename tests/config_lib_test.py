@@ -174,11 +174,7 @@ _READ_AS_A_WHOLE = (
 )
 
 # Published settings that mean nothing here, but belong into an export.
-_PASSED_ON = (
-  'TransformerConfig.sample_frames',
-  'TransformerConfig.temporal_compression',
-  'VAEConfig.invert_scale_latents',
-)
+_PASSED_ON = ('VAEConfig.invert_scale_latents',)
 
 
 class DeadFieldTest(parameterized.TestCase):

@@ -41,8 +41,15 @@ _REMEDIES = {
 }
 
 
+# A value that a user gave, and that a message repeats, may be of any length.
+_LONGEST = 1500
+
+
 def one_line(error: BaseException) -> str | None:
-  """The line about an error that a user can fix; None if it is not one."""
+  """The line about an error that a user can fix; None if it is not one.
+
+  It is printable, and its middle is left out if it is too long to be read.
+  """
   message = None
   if isinstance(error, UserError | flags.Error):
     message = str(error)
@@ -61,7 +68,16 @@ def one_line(error: BaseException) -> str | None:
     )
   elif isinstance(error, ModuleNotFoundError) and not _is_ours(error):
     message = f'{error}; install it with pip'
-  return message and ' '.join(message.split())
+  if message is None:
+    return None
+  line = ''.join(
+    char if char.isprintable() else repr(char)[1:-1]
+    for char in ' '.join(message.split())
+  )
+  if len(line) > _LONGEST:
+    half = _LONGEST // 2
+    line = f'{line[:half]} [...] {line[-half:]}'
+  return line
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -34,6 +34,7 @@ from lift_jax.runtime.files import (
   atomic_path,
   file_sha256,
   json_sha256,
+  parse_json,
   remove_partials,
   write_json,
 )
@@ -152,14 +153,17 @@ class LatentCache:
     if not path.exists():
       return
     try:
-      found = dict(json.loads(storage.read_text(path))['made_by'])
+      found = dict(parse_json(storage.read_text(path))['made_by'])
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise UserError(f'{path}: not readable ({error}); delete it') from None
-    stale = [
-      f'{key} was {found.get(key)!r} and is now {self.fingerprint.get(key)!r}'
-      for key in sorted(found.keys() | self.fingerprint.keys())
-      if found.get(key) != self.fingerprint.get(key)
-    ]
+    stale = []
+    for key in sorted(found.keys() | self.fingerprint.keys()):
+      was, now = (
+        repr(one[key]) if key in one else 'missing'
+        for one in (found, self.fingerprint)
+      )
+      if was != now:
+        stale.append(f'{key} was {was} and is now {now}')
     if stale:
       raise UserError(
         f'{self.folder} is stale: {"; ".join(stale)}; run lift prepare with '
@@ -219,7 +223,7 @@ class LatentCache:
     skipped = {}
     for path in sorted(self.folder.glob('skipped-*.json')):
       try:
-        content = json.loads(storage.read_text(path))
+        content = parse_json(storage.read_text(path))
         for key, skip in content.items():
           found = skip['video_stamp']
           skipped[key] = Skipped(
@@ -438,7 +442,7 @@ def _read_entries(
   path: pathlib.Path, wanted_hash: str | None = None
 ) -> list[CacheEntry]:
   try:
-    content = json.loads(storage.read_text(path))
+    content = parse_json(storage.read_text(path))
     if content['sha256'] != json_sha256(content['records']):
       raise ValueError('its checksum is another one')
     entries = [

@@ -384,7 +384,11 @@ def _unusable(where: str, path: pathlib.Path, reason: str) -> UserError:
 def _opened(where: str, path: pathlib.Path, **options: str) -> Iterator:
   """The container and its first video stream; errors become UserErrors."""
   try:
-    with av.open(str(path), options=_READ_OPTIONS | options) as container:
+    with av.open(
+      str(path),
+      options=_READ_OPTIONS | options,
+      metadata_errors='replace',  # titles in other encodings than UTF-8
+    ) as container:
       if container.format.name in _ENDLESS:
         raise _unusable(
           where,

@@ -1,7 +1,6 @@
 """Inputs of several jobs: toy clips, adapters, reports of unusual records."""
 
 from collections.abc import Mapping, Sequence
-import json
 import logging
 import pathlib
 
@@ -10,8 +9,8 @@ import jax
 from lift_jax.data import clip_flags
 from lift_jax.errors import UserError
 from lift_jax.models.adapters import Adapter
-from lift_jax.runtime import distributed
-from lift_jax.runtime.files import write_json
+from lift_jax.runtime import distributed, storage
+from lift_jax.runtime.files import parse_json, write_json
 from lift_jax.toyworld import dataset
 
 # Folder of the clips of `toy_clips`, in a workdir.
@@ -112,7 +111,7 @@ def add_skipped(workdir: pathlib.Path, reason: str) -> None:
   That of the primary host is `skipped.json`, of others `skipped-HOST.json`.
   """
   path = _skipped_path(workdir)
-  reasons = json.loads(path.read_text('utf-8')) if path.exists() else []
+  reasons = parse_json(storage.read_text(path)) if path.exists() else []
   write_json(path, [*reasons, reason])
 
 

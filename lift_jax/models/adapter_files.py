@@ -14,7 +14,6 @@ scalars 'LAYER.alpha'; without one it is the rank, so that the scale is 1.
 
 import collections
 from collections.abc import Mapping, Sequence
-import json
 import math
 import pathlib
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.adapter_settings import AdapterSettings, read_settings
 from lift_jax.models.adapters import Adapter, Update
 from lift_jax.runtime import hub, storage
-from lift_jax.runtime.files import check_complete, read_json
+from lift_jax.runtime.files import check_complete, parse_json, read_json
 from lift_jax.weights import conversion, param_paths, safetensors_files
 from lift_jax.weights.safetensors_files import LazyTensor
 
@@ -173,7 +172,7 @@ def _header_settings(
       continue
     where = f'{file}: {_METADATA_KEY} in its header'
     try:
-      metadata = dict(json.loads(text))
+      metadata = dict(parse_json(text))
     except (TypeError, ValueError):
       raise UserError(
         f'{where} cannot be parsed; download the file again'

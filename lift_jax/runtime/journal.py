@@ -17,7 +17,7 @@ import threading
 from typing import Any, Self
 
 from lift_jax.runtime import storage
-from lift_jax.runtime.files import write_text
+from lift_jax.runtime.files import parse_json, write_text
 
 _READERS = 16
 
@@ -58,7 +58,7 @@ class Journal:
     # Not splitlines: texts may contain Unicode line separators.
     for json_text in text.split('\n'):
       try:
-        line = json.loads(json_text)
+        line = parse_json(json_text)
         key = self._key_of(line)
       except (ValueError, KeyError, TypeError, AttributeError):
         continue

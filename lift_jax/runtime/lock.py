@@ -23,7 +23,7 @@ import uuid
 
 from lift_jax.errors import UserError
 from lift_jax.runtime import distributed, storage
-from lift_jax.runtime.files import naming
+from lift_jax.runtime.files import naming, parse_json
 
 NAME = '.lock'
 
@@ -128,7 +128,7 @@ def _create(path: pathlib.Path, owner: Mapping[str, Any]) -> bool:
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
   """What the lock names; {} if that is illegible, None if there is no lock."""
   try:
-    owner = json.loads(path.read_text(encoding='utf-8'))
+    owner = parse_json(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
     return None
   except ValueError:  # not written yet, or never

@@ -18,7 +18,7 @@ from tensorboardX.record_writer import RecordWriter
 
 from lift_jax.data import gif
 from lift_jax.runtime import storage
-from lift_jax.runtime.files import naming, write_text
+from lift_jax.runtime.files import naming, parse_json, write_text
 
 
 def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
@@ -191,7 +191,7 @@ def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
   kept = []
   for line in storage.read_text(path).splitlines(keepends=True):
     try:
-      is_kept = line.endswith('\n') and json.loads(line)['step'] <= step
+      is_kept = line.endswith('\n') and parse_json(line)['step'] <= step
     except (ValueError, KeyError):
       logging.getLogger('lift').warning('%s: dropped an incomplete line', path)
       continue

@@ -33,7 +33,7 @@ import safetensors
 
 from lift_jax import errors
 from lift_jax.runtime import storage
-from lift_jax.runtime.files import atomic_path, write_json
+from lift_jax.runtime.files import atomic_path, parse_json, write_json
 
 # Dtypes by name, except those below one byte: `Dtype` of safetensors/src/
 # tensor.rs in https://github.com/huggingface/safetensors.
@@ -128,7 +128,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _json_object(data: bytes, file: pathlib.Path) -> dict[str, Any]:
   """Parses a JSON object, without duplicate keys."""
   try:
-    value = json.loads(data, object_pairs_hook=_unique)
+    value = parse_json(data, object_pairs_hook=_unique)
   except _DuplicateKeyError as error:
     raise errors.UserError(
       f'{file}: its JSON has the duplicate key {error}; download the file again'

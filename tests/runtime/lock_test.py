@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 
+from etils import epath
 import pytest
 
 from lift_jax.errors import UserError
@@ -138,6 +139,6 @@ def test_taken_over_by_another_in_the_meantime(path, monkeypatch):
 
 
 def test_bucket():
-  with lock.locked(pathlib.PurePosixPath('gs://bucket/run/.lock')):
+  with lock.locked(epath.Path('gs://bucket/run/.lock')):
     pass
   assert not pathlib.Path('gs:').exists()
