@@ -38,9 +38,11 @@ def bucket():
     yield bucket
 
 
-def lift(bucket: gcs.Bucket, argv: list[str], code: str = _MAIN) -> int:
+def lift(
+  bucket: gcs.Bucket, argv: list[str], code: str = _MAIN, **environment: str
+) -> int:
   """The exit status of `lift ARGV`."""
-  process = jobs.start(code, argv, **bucket.environment)
+  process = jobs.start(code, argv, **bucket.environment, **environment)
   ((status, output, errors),) = jobs.finish(process)
   print(output, errors)
   return status
@@ -77,7 +79,8 @@ def test_align_killed_and_resumed(prepared, world, whole, tmp_path):
     data__cache=f'{gcs.URL}/cache',
     train__export=True,
   )
-  assert lift(prepared, argv, _KILLED) == -9
+  # A killed process leaves its copies of the weights there.
+  assert lift(prepared, argv, _KILLED, TMPDIR=str(tmp_path)) == -9
   assert 'run/checkpoints/2/commit_success.txt' in prepared.names()
   assert 'run/checkpoints/4/commit_success.txt' not in prepared.names()
   assert lift(prepared, argv) == 0
