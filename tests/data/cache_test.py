@@ -129,7 +129,7 @@ class RefuseTest(_CacheTest):
   @parameterized.parameters(
     ({'vae': 'b'}, "vae was 'a' and is now 'b'"),
     ({'sizes': [[2, 1]]}, r'sizes was \[\[1, 2\]\] and is now \[\[2, 1\]\]'),
-    ({'new': 1}, 'new was None and is now 1'),
+    ({'new': 1}, 'new was missing and is now 1'),
   )
   def test_stale(self, changes, message):
     self.open().start()

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from lift_jax.errors import UserError
-from lift_jax.models import adapters
+from lift_jax.models import adapter_files
 from lift_jax.runtime import hub
 from tests import doc_tables, hub_server
 
@@ -96,7 +96,7 @@ class TestModels:
     }
     more = {'non_lora_trainables.bin': b'', 'step-9/prompts.json': b'[1]'}
     server.add('models/org/name', files | more)
-    folder = hub.model_folder('org/name', adapters.HUB_FILES)
+    folder = hub.model_folder('org/name', adapter_files.HUB_FILES)
     assert files_of(pathlib.Path(folder)) == sorted(files)
 
   def test_only_files_that_are_needed(self, server, library):
@@ -310,7 +310,7 @@ class TestRefusals:
       'org/name',
       'none of the files adapter_config.json, ',
       'but flowers.safetensors; ',
-      call=lambda text: hub.model_folder(text, adapters.HUB_FILES),
+      call=lambda text: hub.model_folder(text, adapter_files.HUB_FILES),
     )
 
   def test_full_disk(self, server, library):
