@@ -157,6 +157,8 @@ class DecodeTest(_ChecksTest):
         process_index=lambda: index.value,
         process_count=lambda: num_hosts,
       ),
+      # Handlers can only be set in the main thread.
+      mock.patch.object(signal, 'getsignal', return_value=signal.SIG_IGN),
       mock.patch.object(
         clip_checks, 'decode_selected', wraps=critic_examples.decode_selected
       ) as decode,

@@ -290,8 +290,8 @@ class FingerprintTest(_PrepareTest):
     cache_lib.LatentCache(self.folder / 'cache', old).start()
     with self.assertRaisesRegex(
       UserError,
-      'is stale: decoder was None and is now .PyAV .*libswscale.*; '
-      "filter was None and is now 'bicubic'; run lift prepare",
+      'is stale: decoder was missing and is now .PyAV .*libswscale.*; '
+      "filter was missing and is now 'bicubic'; run lift prepare",
     ):
       cache_lib.LatentCache(self.folder / 'cache', new)
 
@@ -346,6 +346,8 @@ class HostsTest(_PrepareTest):
         process_index=lambda: index.value,
         process_count=lambda: num_hosts,
       ),
+      # Handlers can only be set in the main thread.
+      mock.patch.object(signal, 'getsignal', return_value=signal.SIG_IGN),
     ):
       threads = [
         threading.Thread(target=host, args=(n,)) for n in range(num_hosts)

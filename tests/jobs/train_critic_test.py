@@ -517,11 +517,11 @@ class RefuseTest(_CriticTest):
       ('hra.json record 1: ', "'Great.'", 'write one of'),
       ('hra.json record 4: ', "'videos/none.mp4'", 'delete the record'),
       *(
-        (f'hra.json record {3 * self.last + k} ({bad}): ', 'cannot be decoded')
+        (f'hra.json record {3 * other + k} ({cut}): ', 'cut short')
         for k in range(3)
       ),
       *(
-        (f'hra.json record {3 * other + k} ({cut}): ', 'cut short')
+        (f'hra.json record {3 * self.last + k} ({bad}): ', 'cannot be decoded')
         for k in range(3)
       ),
     )
@@ -542,7 +542,7 @@ class RefuseTest(_CriticTest):
     self.assertTrue(outcome.has_logged(f'{len(left)} sequences of'))
 
   def test_clip_is_cut(self):
-    """Its header is sound, so that nobody knows before it is decoded."""
+    """Found before anything is written."""
     path = self.root / critic_jobs.name_of(self.last)
     content = path.read_bytes()
     _cut(path)
@@ -550,10 +550,7 @@ class RefuseTest(_CriticTest):
     self.assert_refused(
       outcome, 'hra.json record', path.name, 'cut short', 'delete the record'
     )
-    # Nothing but what is known of the other clips.
-    self.assertEqual(
-      [path.name for path in self.workdir.iterdir()], ['clips.jsonl']
-    )
+    self.assert_nothing_written()
     # Mended, it goes on as if nothing had been.
     path.write_bytes(content)
     self.assert_ended(self.train())

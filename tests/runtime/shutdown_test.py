@@ -165,6 +165,8 @@ import jax
 from lift_jax.runtime import distributed
 from lift_jax.runtime.shutdown import StopSignal
 
+# A shell lets what it starts in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 distributed.initialize(True)
 host = jax.process_index()
 

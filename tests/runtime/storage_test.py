@@ -48,9 +48,7 @@ def test_local(tmp_path, monkeypatch):
 
 @pytest.mark.fast
 def test_unknown_user():
-  with pytest.raises(
-    UserError, match='^~nosuchuser/x: .*; write the full'
-  ):
+  with pytest.raises(UserError, match='^~nosuchuser/x: .*; write the full'):
     storage.to_path('~nosuchuser/x')
 
 

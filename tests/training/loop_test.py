@@ -29,6 +29,9 @@ class _Writer:
     assert step not in self.written
     self.written[step] = scalars
 
+  def sync(self):
+    pass
+
 
 _Batch = collections.namedtuple('Batch', ['mean'])
 
