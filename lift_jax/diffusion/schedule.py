@@ -46,6 +46,9 @@ class Schedule(Protocol):
   def target(self, x0, noise, t_b) -> jax.Array:
     """Target of the network's prediction for these noisy latents."""
 
+  def x0_error_scale(self, t_b) -> jax.Array:
+    """Error of the predicted x0 over error of the prediction, [B], positive."""
+
   def make_steps(self, config: SamplerConfig) -> Steps:
     """The coefficients of a sampler.
 
@@ -102,6 +105,11 @@ class ScheduleConfig:
     """v = sqrt(a) noise - sqrt(1 - a) x0."""
     signal_rate, noise_rate = self._rates(t_b, x0.ndim)
     return signal_rate * noise - noise_rate * x0
+
+  def x0_error_scale(self, t_b) -> jax.Array:
+    """sqrt(1 - a), as x0(v) = sqrt(a) x_t - sqrt(1 - a) v."""
+    _, noise_rate = self._tables
+    return jnp.asarray(noise_rate)[t_b]
 
   def make_steps(self, config: SamplerConfig) -> Steps:
     t = spaced_timesteps(

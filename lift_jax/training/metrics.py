@@ -24,19 +24,21 @@ from lift_jax.runtime.files import naming, parse_json, write_text
 def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
   """Means over the metrics of several steps.
 
-  'error_sum/X' and 'error_count/X' become the mean error of X over all samples
-  of the interval; X is omitted if there was no such sample.
+  'sum/X' and 'count/X' become X, the mean over all members of a group in the
+  interval; X is omitted if there was none. 'max/X' becomes X, the maximum.
   """
   steps = jax.device_get(steps)
   totals = {name: np.sum([s[name] for s in steps]) for name in steps[0]}
   summary = {}
   for name, total in totals.items():
-    if name.startswith('error_sum/'):
-      kind = name.removeprefix('error_sum/')
-      count = totals[f'error_count/{kind}']
+    kind, _, rest = name.partition('/')
+    if kind == 'sum':
+      count = totals[f'count/{rest}']
       if count:
-        summary[f'loss/{kind}'] = float(total / count)
-    elif not name.startswith('error_count/'):
+        summary[rest] = float(total / count)
+    elif kind == 'max':
+      summary[rest] = float(np.max([s[name] for s in steps]))
+    elif kind != 'count':
       summary[name] = float(total / len(steps))
   return summary
 

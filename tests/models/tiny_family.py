@@ -89,6 +89,10 @@ class FlowSchedule(Section):
   def target(self, x0, noise, t_b):
     return noise - x0
 
+  def x0_error_scale(self, t_b):
+    """s, as x0 = x_t - s v."""
+    return t_b / 1000
+
   def make_steps(self, config):
     """Euler: x' = x + (s' - s) v = (s' / s) x + (1 - s' / s) x0."""
     if config.is_stochastic:

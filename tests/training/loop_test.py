@@ -49,8 +49,8 @@ class LoopTest(parameterized.TestCase):
     metrics = {
       'loss': jnp.where(batch > 1e20, 1.0, batch) * 1.0,
       'grad_norm': jnp.ones(()),
-      'error_sum/real': batch * 2,
-      'error_count/real': jnp.full((), 2),
+      'sum/loss/real': batch * 2,
+      'count/loss/real': jnp.full((), 2),
     }
     if math.isinf(batch):
       metrics['loss'] = batch

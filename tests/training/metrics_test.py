@@ -20,10 +20,10 @@ pytestmark = pytest.mark.fast
 class SummarizeTest(parameterized.TestCase):
   def test_means(self):
     steps = [
-      {'loss': 1.0, 'error_sum/real': 6.0, 'error_count/real': 3,
-       'error_sum/reward_to_0.1': 0.0, 'error_count/reward_to_0.1': 0},
-      {'loss': 2.0, 'error_sum/real': 2.0, 'error_count/real': 1,
-       'error_sum/reward_to_0.1': 0.0, 'error_count/reward_to_0.1': 0},
+      {'loss': 1.0, 'sum/loss/real': 6.0, 'count/loss/real': 3,
+       'sum/loss/reward_to_0.1': 0.0, 'count/loss/reward_to_0.1': 0},
+      {'loss': 2.0, 'sum/loss/real': 2.0, 'count/loss/real': 1,
+       'sum/loss/reward_to_0.1': 0.0, 'count/loss/reward_to_0.1': 0},
     ]  # fmt: skip
     # Over samples, not over steps; and nothing of a kind that did not occur.
     self.assertEqual(metrics.summarize(steps), {'loss': 1.5, 'loss/real': 2.0})

@@ -375,8 +375,8 @@ class StepTest(parameterized.TestCase):
     _, (metrics,), _ = run_step(
       self.model, self.params, batch, objective=objective
     )
-    self.assertEqual(metrics['error_count/real'], 3)
-    self.assertEqual(metrics['error_count/reward_to_0.3'], 5)
+    self.assertEqual(metrics['count/loss/real'], 3)
+    self.assertEqual(metrics['count/loss/reward_to_0.3'], 5)
     share = weights.sum() ** 2 / (8 * (weights**2).sum())
     np.testing.assert_allclose(
       metrics['effective_sample_share'], share, rtol=1e-6
@@ -386,7 +386,7 @@ class StepTest(parameterized.TestCase):
     scores = [0.9, 0.67, 0.62, 0.43, 0.38, 0.33, 0.2, 0.05]
     batch = make_batch(reward=scores)
     _, (metrics,), _ = run_step(self.model, self.params, batch)
-    count = sum(v for k, v in metrics.items() if k.startswith('error_count/'))
+    count = sum(v for k, v in metrics.items() if k.startswith('count/loss/'))
     self.assertEqual(count, 8)
 
   def test_only_blocks_train(self):

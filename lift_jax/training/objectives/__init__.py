@@ -7,8 +7,15 @@ import dataclasses
 
 from lift_jax import config_lib
 from lift_jax.errors import UserError
+from lift_jax.training.objectives.anchored import Anchored
+from lift_jax.training.objectives.dpo import DPO
+from lift_jax.training.objectives.kto import KTO
+from lift_jax.training.objectives.likelihood import SFT, Rejection
+from lift_jax.training.objectives.nft import NFT
 from lift_jax.training.objectives.objective import Objective
 from lift_jax.training.objectives.reward_weighted import RewardWeighted
+
+_SETTINGS = ('name', 'anchor_weight')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,22 +26,35 @@ class ObjectiveConfig:
   between them.
 
   Attributes:
-    name: of the selected objective; every other field is an objective.
+    name: of the selected objective; every other section is an objective.
+    anchor_weight: of the mean squared distance between the velocities of the
+      network and of the reference, added to any objective; 0 adds nothing.
   """
 
   name: str
+  anchor_weight: float = 0.0
+  sft: SFT | None = None
+  rejection: Rejection | None = None
+  dpo: DPO | None = None
+  kto: KTO | None = None
+  nft: NFT | None = None
   reward_weighted: RewardWeighted | None = None
 
   def __post_init__(self):
     names = [field.name for field in dataclasses.fields(self)]
-    names.remove('name')
+    names = [name for name in names if name not in _SETTINGS]
     config_lib.check_choice('objective.name', self.name, names)
     if getattr(self, self.name) is None:
       raise UserError(
         f'objective.{self.name} is missing; add this section with the '
         'settings of the objective, or change objective.name'
       )
+    if self.anchor_weight < 0:
+      raise UserError('objective.anchor_weight must not be below 0')
 
   @property
   def chosen(self) -> Objective:
-    return getattr(self, self.name)
+    objective = getattr(self, self.name)
+    if self.anchor_weight:
+      return Anchored(objective, self.anchor_weight)
+    return objective

@@ -62,6 +62,16 @@ def squared_distance(one: jax.Array, other: jax.Array) -> jax.Array:
   return jnp.mean(jnp.square(difference), axis=range(1, difference.ndim))
 
 
+def group_mean(
+  name: str, value_b: jax.Array, is_member_b: jax.Array
+) -> dict[str, jax.Array]:
+  """Metrics that `metrics.summarize` makes the mean of the members of."""
+  return {
+    f'sum/{name}': jnp.sum(jnp.where(is_member_b, value_b, 0)),
+    f'count/{name}': jnp.sum(is_member_b),
+  }
+
+
 class Objective(abc.ABC):
   """The loss of `lift align`.
 
@@ -83,6 +93,11 @@ class Objective(abc.ABC):
   columns: ClassVar[tuple[str, ...]] = ()
   needs_reference: ClassVar[bool] = False
   needs_statistics: ClassVar[bool] = False
+
+  def selects(self, reward: float, is_real: bool) -> bool:
+    """Whether to train on a clip."""
+    del reward, is_real
+    return True
 
   def values(self, predictions: Predictions) -> dict[str, jax.Array]:
     """The terms of the loss per example or pair: [B] or [P] each."""

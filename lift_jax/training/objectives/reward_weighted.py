@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from lift_jax.errors import UserError
-from lift_jax.training.objectives.objective import Objective
+from lift_jax.training.objectives.objective import Objective, group_mean
 
 # Upper ends of the reward ranges whose errors are logged separately; the ten
 # scores that LiFT's labels can give cover all of them.
@@ -59,8 +59,7 @@ class RewardWeighted(Objective):
       groups[f'reward_to_{high}'] = is_inside_b & ~is_real_b
       low = high
     for name, is_member_b in groups.items():
-      metrics[f'error_sum/{name}'] = jnp.sum(values['error'] * is_member_b)
-      metrics[f'error_count/{name}'] = jnp.sum(is_member_b)
+      metrics |= group_mean(f'loss/{name}', values['error'], is_member_b)
     return metrics
 
   def _weights(self, columns) -> jax.Array:

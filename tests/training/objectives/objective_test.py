@@ -179,7 +179,11 @@ class _ReadsPrice(RewardWeighted):
 
 class ChooseTest(parameterized.TestCase):
   def test_chosen(self):
-    config = _Config('preference', RewardWeighted(1.0), _PREFERENCE)
+    config = _Config(
+      'preference',
+      reward_weighted=RewardWeighted(1.0),
+      preference=_PREFERENCE,
+    )
     self.assertIs(config.chosen, _PREFERENCE)
 
   def test_pairs_are_refused(self):

@@ -1,0 +1,90 @@
+"""Kahneman-Tversky optimisation of diffusion models (arXiv 2404.04465).
+
+Clips are desirable or not; no pairs are needed. With errors e of the policy and
+r of the reference, a clip's gain is g = r - e and
+
+  kl = max(0, mean of g over the batch)                 without gradient
+  L  = mean [ weight (1 - sigmoid(s beta (g - kl))) ]
+
+with s = 1 for desirable clips and -1 for others, and the weight of the class.
+Real clips contribute `real_weight` times their error.
+
+B examples
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lift_jax.errors import UserError
+from lift_jax.training.objectives.objective import Objective, group_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class KTO(Objective):
+  """Loss of desirable, undesirable and real clips; see the module.
+
+  Attributes:
+    beta: strength of the comparison with the reference.
+    min_reward: of a desirable clip.
+    desirable_weight: of desirable clips.
+    undesirable_weight: of the others.
+    real_weight: of the error of real clips.
+  """
+
+  beta: float
+  min_reward: float
+  desirable_weight: float
+  undesirable_weight: float
+  real_weight: float
+
+  columns = ('reward', 'is_real')
+  needs_reference = True
+  needs_statistics = True
+
+  def __post_init__(self):
+    if self.beta <= 0:
+      raise UserError('objective.kto.beta must be above 0')
+    weights = (self.desirable_weight, self.undesirable_weight, self.real_weight)
+    if min(weights) < 0:
+      raise UserError(
+        'objective.kto.desirable_weight, undesirable_weight and real_weight '
+        'must not be below 0'
+      )
+
+  def statistics(self, values, columns):
+    is_real_b = columns['is_real']
+    total = jnp.sum(jnp.where(is_real_b, 0, _gain(values)))
+    mean = total / jnp.maximum(jnp.sum(~is_real_b), 1)
+    return {'kl': jnp.maximum(mean, 0)}
+
+  def loss(self, values, columns, statistics):
+    is_desirable_b = self._is_desirable(columns)
+    sign_b = jnp.where(is_desirable_b, 1.0, -1.0)
+    weight_b = jnp.where(
+      is_desirable_b, self.desirable_weight, self.undesirable_weight
+    )
+    margin_b = self.beta * (_gain(values) - statistics['kl'])
+    loss_b = weight_b * jax.nn.sigmoid(-sign_b * margin_b)
+    real_b = self.real_weight * values['error']
+    return jnp.mean(jnp.where(columns['is_real'], real_b, loss_b))
+
+  def metrics(self, values, columns):
+    is_desirable_b, is_real_b = self._is_desirable(columns), columns['is_real']
+    groups = {
+      'desirable': is_desirable_b & ~is_real_b,
+      'undesirable': ~is_desirable_b & ~is_real_b,
+    }
+    metrics = dict(self.statistics(values, columns))
+    change_b = -_gain(values)
+    for name, is_member_b in groups.items():
+      metrics |= group_mean(f'{name}_change', change_b, is_member_b)
+    return metrics
+
+  def _is_desirable(self, columns) -> jax.Array:
+    return columns['reward'] >= self.min_reward
+
+
+def _gain(values) -> jax.Array:
+  return values['reference_error'] - values['error']
