@@ -83,7 +83,10 @@ def train(tiny: bool, batch: int) -> dict[str, Any]:
 
   runs = clock.repeat(run, tiny)
   flops = alignment.step_flops(
-    folder, 'blocks', (batch, frames, rows, columns, channels)
+    folder,
+    'blocks',
+    config.objective.chosen,
+    (batch, frames, rows, columns, channels),
   )
   return _speed(device, runs, batch, flops) | {'loss': float(loss.detach())}
 

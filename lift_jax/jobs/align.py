@@ -125,7 +125,9 @@ class Alignment(training_main.Task):
     )
     null_text = jax.device_put(self._cache.null_text(), self.setup.replicated)
     key = training_main.replicated_key(self.setup, train.seed)
-    reference = alignment.make_reference(trainable, self._objective)
+    reference = alignment.make_reference(
+      trainable, self._objective, self._call.config.model.compute_dtype
+    )
     return step, (null_text, key, reference)
 
   def to_batch(self, arrays) -> LatentBatch:
@@ -136,7 +138,10 @@ class Alignment(training_main.Task):
 
   def step_flops(self, batch: LatentBatch):
     return alignment.step_flops(
-      self._folder, self._call.config.train.trainable, batch.mean.shape
+      self._folder,
+      self._call.config.train.trainable,
+      self._objective,
+      batch.mean.shape,
     )
 
   def export(self, trained, frozen):

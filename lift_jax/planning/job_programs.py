@@ -82,6 +82,7 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
     'text': rows((batch_size, *model.text_shape), kept),
     'reward': rows((batch_size,), jnp.float32),
     'is_real': rows((batch_size,), jnp.bool_),
+    'optimality': rows((batch_size,), jnp.float32),
   }
   tx = make_optimizer(config.optimizer, _NUM_STEPS)
   state, frozen = _state(setup, tx, config.train, config.model.compute_dtype)
@@ -92,7 +93,9 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
     LatentBatch.of(arrays, objective),
     _array(model.text_shape, kept, setup.replicated),
     _array(key.shape, key.dtype, setup.replicated),
-    state.trainable if objective.needs_reference else {},
+    alignment.abstract_reference(
+      state.trainable, objective, config.model.compute_dtype
+    ),
   )
   step = alignment.make_step(setup, model, config.train, objective, tx)
   return [
@@ -102,7 +105,7 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
       _lowering(mesh, loop.jit_step(step, state), *arguments),
       batch_size,
       alignment.step_flops(
-        model, config.train.trainable, (batch_size, *latents)
+        model, config.train.trainable, objective, (batch_size, *latents)
       ),
       _kernel_flops(
         batch_size * model.flops(model.num_tokens(*latents[:3])).attention,

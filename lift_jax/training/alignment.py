@@ -101,23 +101,48 @@ def check_data_needs(config: ObjectiveConfig) -> None:
     )
 
 
-def make_reference(trainable: Params, objective: Objective) -> Params:
-  """A copy of the initial `trainable` for objectives that need one, else {}.
+def make_reference(
+  trainable: Params, objective: Objective, compute_dtype: str
+) -> Params:
+  """The initial `trainable` for objectives that need a reference, else {}.
 
-  New adapters have no effect yet, so with LoRA this is the base model.
+  It is copied, as the trainable parameters are donated to the first step, in
+  the type that the network computes in. New adapters have no effect yet, so
+  with LoRA this is the base model, at the cost of a copy of the adapters alone.
   """
   if not objective.needs_reference:
     return {}
-  return jax.jit(lambda params: jax.tree.map(jnp.copy, params))(trainable)
+  copy = functools.partial(jnp.array, dtype=compute_dtype, copy=True)
+  return jax.jit(lambda params: jax.tree.map(copy, params))(trainable)
+
+
+def abstract_reference(
+  trainable: Params, objective: Objective, compute_dtype: str
+) -> Params:
+  """Shapes and shardings of the reference, from those of `trainable`."""
+  if not objective.needs_reference:
+    return {}
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, jnp.dtype(compute_dtype), sharding=leaf.sharding
+    ),
+    trainable,
+  )
 
 
 def step_flops(
-  folder: VideoModel, trainable: str, latents_shape: tuple[int, ...]
+  folder: VideoModel,
+  trainable: str,
+  objective: Objective,
+  latents_shape: tuple[int, ...],
 ) -> float:
   """FLOPs of a step on latents [B, F, h, w, C], summed over all devices."""
   num_videos, *size, _ = latents_shape
   flops = folder.flops(folder.num_tokens(*size))
-  return num_videos * flops.training(trains_kernels=trainable != 'lora')
+  per_video = flops.training(trains_kernels=trainable != 'lora')
+  if objective.needs_reference:
+    per_video += flops.forward
+  return num_videos * per_video
 
 
 def fingerprint(

@@ -116,9 +116,7 @@ def test_fingerprint_names_the_objective():
 
   def note(name, real_weight):
     weighted = RewardWeighted(real_weight)
-    objective = _TwoObjectives(
-      name, reward_weighted=weighted, other=weighted
-    )
+    objective = _TwoObjectives(name, reward_weighted=weighted, other=weighted)
     return alignment.fingerprint(folder, train, objective, LoRAConfig(), [], 8)
 
   first = note('reward_weighted', 1.0)

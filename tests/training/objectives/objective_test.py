@@ -199,7 +199,9 @@ class ChooseTest(parameterized.TestCase):
   def test_reference(self):
     """A copy, as the trainable parameters are donated to the first step."""
     params = tiny.params()
-    self.assertEqual(alignment.make_reference(params, RewardWeighted(1.0)), {})
-    reference = alignment.make_reference(params, _PREFERENCE)
+    self.assertEqual(
+      alignment.make_reference(params, RewardWeighted(1.0), 'float32'), {}
+    )
+    reference = alignment.make_reference(params, _PREFERENCE, 'float32')
     params['w'].delete()
     np.testing.assert_array_equal(reference['w'], tiny.params()['w'])
