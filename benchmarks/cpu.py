@@ -254,13 +254,13 @@ def write_cache(
     text = rng.standard_normal(text_shape(config), np.float32)
     data = cache_lib.pack(mean=mean, logvar=logvar, text=text)
     items.append(
-      cache_lib.EncodedClip(records[-1], data, (0, 0), '', (1, 1, 1), ())
+      cache_lib.EncodedClip(records[-1], data, (0, 0), '', (1, 1, 1), (), 0.5)
     )
   cache.write_shard(size.latents, items)
   cache.write_index()
   iterator = pipeline.make_iterator(
     cache,
-    pipeline.join(cache, records, ClipRules()),
+    [(item,) for item in pipeline.join(cache, records, ClipRules())],
     size.batch_size,
     setup.batch_sharding,
     seed=0,

@@ -76,7 +76,33 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   }
   config.objective = {
     'name': 'reward_weighted',
+    'anchor_weight': 0.0,
+    'sft': {},
+    'rejection': {'min_reward': 1.0},
     'reward_weighted': {'real_weight': 1.0},
+    'dpo': {
+      'beta': 500.0,
+      'convention': 'half',
+      'form': 'sigmoid',
+      'sft_weight': 0.0,
+      'real_weight': 0.0,
+    },
+    'kto': {
+      'beta': 500.0,
+      'min_reward': 0.6,
+      'desirable_weight': 1.0,
+      'undesirable_weight': 1.0,
+      'real_weight': 0.0,
+    },
+    'nft': {'beta': 0.1, 'scale': 5.0},
+  }
+  # Which clips of a prompt dpo compares.
+  config.pairs = {
+    'every_dimension': True,
+    'min_gap': 0.01,
+    'drop_share': 0.0,
+    'min_motion': 0.001,
+    'per_prompt': 1,
   }
   config.lora = {
     'rank': 8,

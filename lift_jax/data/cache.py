@@ -62,6 +62,7 @@ class CacheEntry:
     video_sha256: hash of its content.
     frames_shape: number of frames, height and width that were encoded.
     flags: what is unusual about the source, see `clip_flags`.
+    motion: mean absolute difference of consecutive frames, in [0, 1].
   """
 
   key: str
@@ -74,6 +75,7 @@ class CacheEntry:
   video_sha256: str
   frames_shape: tuple[int, int, int]
   flags: tuple[str, ...]
+  motion: float
 
 
 class EncodedClip(NamedTuple):
@@ -86,6 +88,7 @@ class EncodedClip(NamedTuple):
     sha256: of the content of the file.
     frames_shape: see `CacheEntry`.
     flags: see `CacheEntry`.
+    motion: see `CacheEntry`.
   """
 
   record: AlignmentRecord
@@ -94,6 +97,7 @@ class EncodedClip(NamedTuple):
   sha256: str
   frames_shape: tuple[int, int, int]
   flags: tuple[str, ...]
+  motion: float
 
 
 class DamagedError(UserError):
@@ -280,6 +284,7 @@ class LatentCache:
         video_sha256=clip.sha256,
         frames_shape=clip.frames_shape,
         flags=tuple(clip.flags),
+        motion=clip.motion,
       )
       for position, (key, clip) in enumerate(zip(keys, clips, strict=True))
     ]

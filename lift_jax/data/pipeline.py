@@ -6,7 +6,7 @@ number of hosts, and the position in the data is one number.
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import concurrent.futures
 import dataclasses
 
@@ -21,18 +21,43 @@ from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError
 
 # What a batch contains of each video besides latents and caption.
-COLUMNS = ('reward', 'is_real')
+COLUMNS = ('reward', 'is_real', 'optimality')
 
 _OPENERS = 16  # threads that look at the ends of shards
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredEntry:
-  """An encoded video with its reward."""
+  """An encoded video with its reward.
+
+  Attributes:
+    entry: in the cache.
+    caption: as in the record.
+    reward: in [0, 1]; 1 for a real clip.
+    is_real: whether it was filmed, not generated.
+    dimensions: see `AlignmentRecord`.
+    optimality: how good it is among those of its prompt, in [0, 1]; see
+      `rewards.optimality`.
+  """
 
   entry: cache_lib.CacheEntry
+  caption: str
   reward: float
   is_real: bool
+  dimensions: Mapping[str, int]
+  optimality: float = 1.0
+
+  @property
+  def video(self) -> str:
+    return self.entry.video
+
+  @property
+  def motion(self) -> float:
+    return self.entry.motion
+
+
+# Examples that stay together: one, or the two of a pair.
+Unit = tuple[ScoredEntry, ...]
 
 
 def join(
@@ -61,24 +86,33 @@ def join(
       )
     if rules.why_skipped(entry.flags):
       continue
-    scored.append(ScoredEntry(entry, record.reward, record.is_real))
+    scored.append(
+      ScoredEntry(
+        entry,
+        record.caption,
+        record.reward,
+        record.is_real,
+        record.dimensions,
+      )
+    )
   if not scored:
     raise UserError(f'{cache.folder}: every record was skipped; fix the data')
   return scored
 
 
 class _ReadLocalLatents(grain.transforms.Map):
-  """Record indices of a batch to the arrays of the examples of this host."""
+  """Indices of the units of a batch to the examples of this host."""
 
   def __init__(
-    self, reader: '_Reader', scored: Sequence[ScoredEntry], local: np.ndarray
+    self, reader: '_Reader', units: Sequence[Unit], local: np.ndarray
   ):
     self._reader = reader
-    self._scored = scored
+    self._units = units
     self._local = local
 
   def map(self, element: np.ndarray) -> dict[str, np.ndarray]:
-    chosen = [self._scored[index] for index in element[self._local]]
+    examples = [scored for index in element for scored in self._units[index]]
+    chosen = [examples[index] for index in self._local]
     tensors = [self._reader.read(scored.entry) for scored in chosen]
     arrays = {
       name: np.stack([tensor[name] for tensor in tensors])
@@ -86,6 +120,7 @@ class _ReadLocalLatents(grain.transforms.Map):
     }
     arrays['reward'] = np.array([s.reward for s in chosen], np.float32)
     arrays['is_real'] = np.array([s.is_real for s in chosen], bool)
+    arrays['optimality'] = np.array([s.optimality for s in chosen], np.float32)
     return arrays
 
 
@@ -119,7 +154,7 @@ class _Reader:
 
 def make_iterator(
   cache: cache_lib.LatentCache,
-  scored: Sequence[ScoredEntry],
+  units: Sequence[Unit],
   batch_size: int,
   sharding: jax.sharding.Sharding,
   seed: int,
@@ -132,7 +167,8 @@ def make_iterator(
   state is the number of batches so far, the same on every host.
 
   Args:
-    scored: examples to train on.
+    units: to train on, all of the same number of examples; those of a unit
+      are of one bucket, and next to each other in a batch.
     batch_size: examples per batch over all hosts.
     sharding: of a batch along its first axis.
     seed: of the order.
@@ -143,8 +179,8 @@ def make_iterator(
       for a damaged record, once it comes to it.
   """
   buckets = collections.defaultdict(list)
-  for item in scored:
-    buckets[item.entry.bucket].append(item)
+  for unit in units:
+    buckets[unit[0].entry.bucket].append(unit)
   reader = _Reader(cache)
   local = local_indices(sharding, batch_size)
   # An endless data set has no remainder to drop. But without drop_remainder
@@ -153,7 +189,7 @@ def make_iterator(
     grain.MapDataset.range(len(items))
     .shuffle(seed=seed + number)
     .repeat()
-    .batch(batch_size, drop_remainder=True)
+    .batch(batch_size // len(units[0]), drop_remainder=True)
     .map(_ReadLocalLatents(reader, items, local))
     for number, (_, items) in enumerate(sorted(buckets.items()))
   ]

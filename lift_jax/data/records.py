@@ -1,21 +1,23 @@
 """Alignment records: clips with captions and rewards.
 
 The published schema is a list of `{"video", "caption", "score"}`. `video` is a
-path below a root folder; other keys are allowed and ignored. Files of real
-clips may omit `score`: their reward is 1 by definition, so that they enter the
-loss as plain likelihood.
+path below a root folder. `lift score` adds `labels`, an object of one label per
+dimension; other keys are allowed and ignored. Files of real clips may omit
+`score`: their reward is 1 by definition, so that they enter the loss as plain
+likelihood.
 
 A record that cannot be used is never given a default score: it is an error
 that names file, record and remedy or, if asked for, a counted skip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 import pathlib
 from typing import Any
 
 from lift_jax.data.clip_paths import ClipFolder
+from lift_jax.data.hra import LABELS
 from lift_jax.data.json_records import (
   BadRecords,
   ReadResult,
@@ -44,6 +46,8 @@ class AlignmentRecord:
     is_real: whether it comes from a file of real clips.
     file: the JSON file, as the caller named it.
     place: in that file: 'record 3', or 'line 4' of JSON lines.
+    dimensions: by dimension, the rank of its label: 0 for Bad, 2 for Good;
+      empty if the record has no labels.
   """
 
   video: str
@@ -53,6 +57,9 @@ class AlignmentRecord:
   is_real: bool
   file: str
   place: str
+  dimensions: Mapping[str, int] = dataclasses.field(
+    default_factory=dict, hash=False
+  )
 
   @property
   def where(self) -> str:
@@ -138,7 +145,23 @@ def _record(
   check_unicode(caption, 'the caption')
   video, path = clips.find(text, require_files)
   reward = _real_reward(item) if is_real else _reward(item)
-  return AlignmentRecord(video, path, caption, reward, is_real, file, place)
+  return AlignmentRecord(
+    video, path, caption, reward, is_real, file, place, _dimensions(item)
+  )
+
+
+def _dimensions(item: dict[str, Any]) -> dict[str, int]:
+  if 'labels' not in item:
+    return {}
+  wanted = f'"labels" as an object of {", ".join(LABELS)} by dimension'
+  labels = as_object(item['labels'], wanted)
+  for name, label in labels.items():
+    if label not in LABELS:
+      raise RecordError(
+        f'"labels": {name} is {label!r}; write one of {", ".join(LABELS)}'
+      )
+  ranks = {label: rank for rank, label in enumerate(reversed(LABELS))}
+  return {name: ranks[label] for name, label in labels.items()}
 
 
 def _reward(item: dict[str, Any]) -> float:

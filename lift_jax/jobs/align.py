@@ -16,6 +16,7 @@ import logging
 
 import jax
 
+from lift_jax import partitioning
 from lift_jax.cli import job_flags
 from lift_jax.data import pipeline
 from lift_jax.jobs import inputs
@@ -23,6 +24,8 @@ from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.prepare import ensure_prepared, open_inputs
 from lift_jax.models import generator_export
 from lift_jax.models.generators import VideoModel
+from lift_jax.runtime import distributed
+from lift_jax.runtime.files import write_json
 from lift_jax.training import alignment
 from lift_jax.training import main as training_main
 from lift_jax.training.state import TrainState
@@ -59,8 +62,10 @@ class Alignment(training_main.Task):
   ):
     self._call, self._logger = call, logger
     config, workdir = call.config, call.workdir
-    alignment.check_data_needs(config.objective)
     self._objective = config.objective.chosen
+    alignment.check_batch(
+      self._objective, config.train, batch_size, partitioning.batch_shards(mesh)
+    )
     self._folder, found = open_inputs(config, workdir)
     inputs.log_adapters(self._folder.adapters, logger)
     self.setup = alignment.make_setup(
@@ -73,11 +78,17 @@ class Alignment(training_main.Task):
     )
     self._cache = ensure_prepared(config, workdir, self._folder, found, logger)
     scored = pipeline.join(self._cache, found.records, config.data)
-    _describe(scored, self._folder, logger)
-    self.num_examples = len(scored)
+    data = alignment.make_data(scored, config.objective, config.pairs)
+    used = [example for unit in data.units for example in unit]
+    _describe(used, self._folder, logger)
+    if data.description:
+      logger.info('align: %s', data.description)
+    if data.pairs and distributed.is_primary():
+      write_json(workdir / 'pairs.json', data.pairs)
+    self.num_examples = len(used)
     self.iterator = pipeline.make_iterator(
       self._cache,
-      scored,
+      data.units,
       batch_size,
       self.setup.batch_sharding,
       config.train.seed,
@@ -88,7 +99,7 @@ class Alignment(training_main.Task):
       config.train,
       config.objective,
       config.lora,
-      scored,
+      data.units,
       batch_size,
     )
 

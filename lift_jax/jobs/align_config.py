@@ -6,6 +6,7 @@ from lift_jax.data.prepare import DataConfig, PrepareConfig
 from lift_jax.models.generator_config import ModelConfig
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.partitioning import MeshConfig
+from lift_jax.rewards.pairs import PairConfig
 from lift_jax.training.config import AlignTrainConfig
 from lift_jax.training.objectives import ObjectiveConfig
 from lift_jax.training.optimizer import OptimizerConfig
@@ -31,3 +32,4 @@ class AlignConfig:
   optimizer: OptimizerConfig
   checkpoint: CheckpointConfig
   validation: ValidationConfig
+  pairs: PairConfig | None = None

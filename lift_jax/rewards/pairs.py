@@ -7,7 +7,7 @@ the smallest gaps dropped, and no winners that stand still.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 import dataclasses
 import itertools
 from typing import Generic, Protocol, TypeVar
@@ -89,19 +89,28 @@ class Pairs(Generic[_C]):
   num_dropped: int
 
 
-def make_pairs(candidates: Sequence[_C], config: PairConfig) -> Pairs[_C]:
+def make_pairs(
+  candidates: Sequence[_C],
+  config: PairConfig,
+  key: Callable[[_C], Hashable] = lambda candidate: candidate.caption,
+) -> Pairs[_C]:
   """Chooses pairs among the clips of each prompt.
 
   Of a prompt, the pair with the largest gap is taken first; each clip is in at
   most one pair. The result does not depend on the order of the candidates of a
   prompt.
 
+  Args:
+    candidates: scored clips.
+    config: the rules.
+    key: equal for clips that may be compared; by default the prompt.
+
   Raises:
     UserError: no prompt gives a pair.
   """
   by_prompt = {}
   for candidate in candidates:
-    by_prompt.setdefault(candidate.caption, []).append(candidate)
+    by_prompt.setdefault(key(candidate), []).append(candidate)
   pairs, without_pair = [], collections.Counter()
   for clips in by_prompt.values():
     reason, allowed = _allowed_pairs(clips, config)

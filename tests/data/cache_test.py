@@ -39,7 +39,13 @@ class _CacheTest(parameterized.TestCase):
   def items(self, *names):
     return [
       cache_lib.EncodedClip(
-        record(self.root, n), n.encode(), (1, 2), 'sum', (1, 8, 8), ('HDR: PQ',)
+        record(self.root, n),
+        n.encode(),
+        (1, 2),
+        'sum',
+        (1, 8, 8),
+        ('HDR: PQ',),
+        0.5,
       )
       for n in names
     ]
@@ -187,7 +193,7 @@ class UnchangedTest(_CacheTest):
     self.entry = cache_lib.CacheEntry(
       'key', 'a', (1, 2, 3), 'shard', 0, 0,
       storage.file_signature(self.video), file_sha256(self.video), (1, 8, 8),
-      (),
+      (), 0.5,
     )  # fmt: skip
 
   def check(self):

@@ -80,7 +80,7 @@ class Cache:
     cache = self.open()
     iterator = pipeline.make_iterator(
       cache,
-      pipeline.join(cache, self.records, ClipRules()),
+      [(s,) for s in pipeline.join(cache, self.records, ClipRules())],
       1,
       jax.sharding.SingleDeviceSharding(jax.devices()[0]),
       seed=0,

@@ -43,7 +43,7 @@ def cache(tmp_path_factory) -> cache_lib.LatentCache:
       data = cache_lib.pack(mean=latents, logvar=-latents, text=text)
       items.append(
         cache_lib.EncodedClip(
-          _record(index), data, (1, 1), 'sum', (1, 1, 1), ()
+          _record(index), data, (1, 1), 'sum', (1, 1, 1), (), 0.5
         )
       )
       index += 1
@@ -63,14 +63,16 @@ class _PipelineTest(parameterized.TestCase):
     self.sharding = NamedSharding(mesh, PartitionSpec('data'))
 
   def iterator(self, scored=None, seed=0):
+    units = [(item,) for item in scored or self.scored]
     return pipeline.make_iterator(
-      self.cache, scored or self.scored, _BATCH, self.sharding, seed, 2
+      self.cache, units, _BATCH, self.sharding, seed, 2
     )
 
   def single(self, scored):
     """Batches of one video, on one device."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return pipeline.make_iterator(self.cache, scored, 1, sharding, 0, 2)
+    units = [(item,) for item in scored]
+    return pipeline.make_iterator(self.cache, units, 1, sharding, 0, 2)
 
   def numbers(self, batches) -> list[list[int]]:
     """Which records are in each of the batches."""
@@ -85,7 +87,8 @@ class BatchTest(_PipelineTest):
     """Tensors, reward and origin of an example are of one record."""
     for batch in self.take(self.iterator(), 8):
       self.assertEqual(
-        sorted(batch), ['is_real', 'logvar', 'mean', 'reward', 'text']
+        sorted(batch),
+        ['is_real', 'logvar', 'mean', 'optimality', 'reward', 'text'],
       )
       self.assertIn(batch['mean'].shape[1:4], _COUNTS)
       for row, number in enumerate(self.numbers([batch])[0]):
@@ -93,6 +96,20 @@ class BatchTest(_PipelineTest):
         self.assertTrue(np.all(batch['logvar'][row] == -number))
         np.testing.assert_allclose(batch['reward'][row], number / 100)
         self.assertEqual(batch['is_real'][row], number % 3 == 0)
+
+  def test_pairs(self):
+    """Both in the order given, next to each other; shuffled as pairs."""
+    pairs = [
+      (self.scored[index + 1], self.scored[index]) for index in range(0, 16, 2)
+    ]
+    iterator = pipeline.make_iterator(
+      self.cache, pairs, _BATCH, self.sharding, 0, 2
+    )
+    numbers = self.numbers(self.take(iterator, 4))
+    self.assertEqual({len(batch) for batch in numbers}, {_BATCH})
+    found = [tuple(batch[i : i + 2]) for batch in numbers for i in (0, 2)]
+    self.assertEqual(sorted(found), [(i + 1, i) for i in range(0, 16, 2)])
+    self.assertNotEqual(found, sorted(found))
 
   def test_proportions(self):
     """Buckets take turns in proportion to their videos: 12 to 4."""

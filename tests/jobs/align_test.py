@@ -98,6 +98,52 @@ class ResumeTest(_AlignTest):
     )
 
 
+class PairsTest(_AlignTest):
+  def test_dpo(self):
+    """At the reference, no clip is preferred; then the winners are."""
+    root = self.folder / 'clips'
+    shutil.copytree(self.world.root, root)
+    names = [f'videos/wide_{index}.mp4' for index in range(4)]
+    labels = ('Good', 'Bad', 'Normal', 'Normal')
+    items = [
+      {
+        'video': name,
+        'caption': f'caption {index // 2}',
+        'score': 0.9 - 0.2 * index,
+        'labels': {'semantic': label},
+      }
+      for index, (name, label) in enumerate(zip(names, labels, strict=True))
+    ]
+    (root / 'pairs.json').write_text(json.dumps(items))
+    outcome = self.align(
+      data__root=root,
+      data__cache='',
+      data__synthetic='pairs.json',
+      objective__name='dpo',
+      pairs__min_motion=0.0,
+      mesh__fsdp=4,
+      mesh__tensor=2,
+      train__steps=4,
+      train__log_every=1,
+    )
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    pairs = json.loads((self.workdir / 'pairs.json').read_text())
+    self.assertEqual(
+      [(pair['winner'], pair['loser']) for pair in pairs],
+      [(names[0], names[1]), (names[2], names[3])],
+    )
+    self.assertTrue(outcome.has_logged('2 pairs of clips from 2 prompts'))
+    lines = jobs.metrics_of(self.workdir)
+    self.assertEqual(lines[0]['winner_change'], 0)
+    self.assertEqual(lines[0]['implicit_accuracy'], 0.5)
+    np.testing.assert_allclose(lines[0]['loss'], np.log(2), rtol=1e-6)
+    self.assertGreater(lines[-1]['logit'], 0)
+
+  def test_batch_would_split_a_pair(self):
+    outcome = self.align(objective__name='dpo')
+    self.assert_refused(outcome, 'a batch of 8 videos in pairs')
+
+
 class TopologyTest(_AlignTest):
   def align_on(self, num_devices: int, **settings) -> jobs.Outcome:
     with runs.mesh_devices(num_devices):

@@ -268,6 +268,7 @@ def check_changed_clip(folder):
     file_sha256(clip.path),
     (1, 1, 1),
     (),
+    0.5,
   )
   write_text(clip.path, 'a clip')  # the same once more
   cache.check_unchanged(made, clip, entry)

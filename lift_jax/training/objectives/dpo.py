@@ -81,6 +81,9 @@ class DPO(Objective):
         f'{where}.sft_weight and {where}.real_weight must not be below 0'
       )
 
+  def selects(self, reward, is_real):
+    return self.real_weight > 0 or not is_real
+
   def values(self, predictions):
     errors = predictions.errors()
     policy, reference = errors['error'], errors['reference_error']

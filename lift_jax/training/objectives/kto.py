@@ -53,6 +53,9 @@ class KTO(Objective):
         'must not be below 0'
       )
 
+  def selects(self, reward, is_real):
+    return self.real_weight > 0 or not is_real
+
   def statistics(self, values, columns):
     is_real_b = columns['is_real']
     total = jnp.sum(jnp.where(is_real_b, 0, _gain(values)))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lift_jax.data.pipeline import ScoredEntry
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
 from lift_jax.models.generators import LatentScale
@@ -177,6 +178,9 @@ class _ReadsPrice(RewardWeighted):
   columns = ('reward', 'price')
 
 
+_SCORED = [ScoredEntry(None, 'a dog', 1.0, False, {})]
+
+
 class ChooseTest(parameterized.TestCase):
   def test_chosen(self):
     config = _Config(
@@ -186,15 +190,15 @@ class ChooseTest(parameterized.TestCase):
     )
     self.assertIs(config.chosen, _PREFERENCE)
 
-  def test_pairs_are_refused(self):
+  def test_pairs_need_rules(self):
     config = _Config('preference', preference=_PREFERENCE)
-    with self.assertRaisesRegex(UserError, 'trains on units of a pair'):
-      alignment.check_data_needs(config)
+    with self.assertRaisesRegex(UserError, 'add the section pairs'):
+      alignment.make_data(_SCORED, config, None)
 
   def test_unknown_columns_are_refused(self):
     config = _Config('unread', unread=_ReadsPrice(1.0))
     with self.assertRaisesRegex(UserError, 'reads price; lift align reads is_'):
-      alignment.check_data_needs(config)
+      alignment.make_data(_SCORED, config, None)
 
   def test_reference(self):
     """A copy, as the trainable parameters are donated to the first step."""
