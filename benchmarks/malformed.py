@@ -10,7 +10,8 @@ are the cases of each kind, and how many were read and refused.
 
 import argparse
 import collections
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -29,6 +30,7 @@ import safetensors.numpy
 from lift_jax.cli import failures, job_flags
 from lift_jax.data import cache, hra, prompts, records, video
 from lift_jax.data.video_write import write_mp4
+from lift_jax.errors import UserError
 from lift_jax.evaluation import scores
 from lift_jax.jobs import sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
@@ -352,7 +354,15 @@ def _config_targets(folder: pathlib.Path) -> dict[str, Target]:
       finally:
         (root / file).write_bytes(good)
 
-    return json_target(json.loads(good), read_with, _check_config)
+    # Keys at whose values the reader does not look.
+    value = json.loads(good)
+    ignored = set()
+    for key in value:
+      with contextlib.suppress(UserError):
+        read_with(dump(value | {key: {'no such': ['value']}}))
+        ignored.add(key)
+    check = functools.partial(_check_config, ignored)
+    return json_target(value, read_with, check)
 
   def part_of(part: str) -> Callable[[pathlib.Path], Any]:
     return lambda root: getattr(generators.open_model(root), part).to_json()
@@ -382,11 +392,13 @@ def _config_targets(folder: pathlib.Path) -> dict[str, Target]:
   return targets
 
 
-def _check_config(content: bytes, config: Mapping[str, Any]) -> None:
+def _check_config(
+  ignored: Collection[str], content: bytes, config: Mapping[str, Any]
+) -> None:
   """A key that was read has the value that the file gives."""
   given = json.loads(content.decode('utf-8-sig'))
   for key, value in config.items():
-    if key in given and key not in ('_class_name', 'architectures'):
+    if key in given and key not in ignored:
       assert given[key] == value, f'{key} is {given[key]!r}, read as {value!r}'
       assert isinstance(given[key], bool) == isinstance(value, bool), key
 
@@ -578,10 +590,19 @@ def _state_targets(folder: pathlib.Path) -> dict[str, Target]:
 
 
 def _same_json(text: str, value: Any) -> bool:
+  """Equal JSON values; a missing key is as good as null."""
   try:
-    return json.loads(text) == value
-  except ValueError:
+    return _without_null(json.loads(text)) == _without_null(value)
+  except (ValueError, RecursionError):
     return False
+
+
+def _without_null(value: Any) -> Any:
+  if not isinstance(value, dict):
+    return value
+  return {
+    key: _without_null(item) for key, item in value.items() if item is not None
+  }
 
 
 def _override_target() -> dict[str, Target]:
@@ -622,7 +643,8 @@ def _override_target() -> dict[str, Target]:
     if isinstance(field, bool):
       assert value.lower() in ('true', 'false', '1', '0', 't', 'f')
     elif isinstance(field, int | float):
-      assert field == float(value) or math.isnan(float(value))
+      is_same = field == float(value) or str(field) == value.strip()
+      assert is_same or math.isnan(float(value))
     elif isinstance(field, str):
       assert field == value
 
