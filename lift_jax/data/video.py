@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import pathlib
+from typing import Any
 
 import av
 from av.video.reformatter import ColorPrimaries, ColorTrc
@@ -57,6 +58,13 @@ _READ_OPTIONS = {
   'protocol_whitelist': 'file',
   'format_whitelist': ','.join((*_COUNTED, *_TIMED, _ENDED, *_ENDLESS)),
 }
+
+# Titles may be in other encodings than UTF-8; PyAV 19 reads them as they are.
+_TITLES: dict[str, Any] = (
+  {'metadata_errors': 'replace'}
+  if int(av.__version__.partition('.')[0]) < 19
+  else {}
+)
 
 _HDR_TRANSFERS = {ColorTrc.SMPTE2084: 'PQ', ColorTrc.ARIB_STD_B67: 'HLG'}
 # Colour matrices of BT.2020: AVCOL_SPC_BT2020_NCL and _CL.
@@ -385,9 +393,7 @@ def _opened(where: str, path: pathlib.Path, **options: str) -> Iterator:
   """The container and its first video stream; errors become UserErrors."""
   try:
     with av.open(
-      str(path),
-      options=_READ_OPTIONS | options,
-      metadata_errors='replace',  # titles in other encodings than UTF-8
+      str(path), options=_READ_OPTIONS | options, **_TITLES
     ) as container:
       if container.format.name in _ENDLESS:
         raise _unusable(
