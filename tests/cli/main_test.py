@@ -142,7 +142,7 @@ class FlagsTest(parameterized.TestCase):
     ('train.ema_decay=1', 'train.ema_decay', '[0, 1)'),
     ('train.profile=3', "train.profile is '3'", 'START:COUNT'),
     ('train.profile=0:2', "train.profile is '0:2'", 'START:COUNT'),
-    ('objective.name=dpo', "objective.name is 'dpo'", 'reward_weighted'),
+    ('objective.name=ppo', "objective.name is 'ppo'", 'reward_weighted'),
     (
       'objective.reward_weighted=None',
       'objective.reward_weighted is missing',
