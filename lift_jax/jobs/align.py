@@ -1,12 +1,13 @@
-"""Fine-tunes a model on scored videos by reward-weighted likelihood (LiFT).
+"""Fine-tunes a model on scored videos: LiFT, or another objective.
 
 usage: lift align --config=FILE.py[:variant] --workdir=DIR [--multihost]
                   [--config.SECTION.FIELD=VALUE ...]
 
 Encodes clips that are not encoded yet (see lift prepare), then trains. DIR gets
 the checkpoints, metrics (TensorBoard and metrics.jsonl), the config, and at the
-end a diffusers folder (export/). The same command again resumes; SIGTERM saves
-a checkpoint and exits with status 143.
+end a diffusers folder (export/). An objective that compares clips lists its
+pairs in DIR/pairs.json. The same command again resumes; SIGTERM saves a
+checkpoint and exits with status 143.
 
 example: lift align --config=configs/align_sample.py:smoke --workdir=runs/lift
 """

@@ -14,13 +14,14 @@ that are unusual.
 example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
 
+from collections.abc import Mapping
 import functools
 import logging
 import pathlib
 
 from lift_jax.cli import job_flags
 from lift_jax.data import prepare as prepare_lib
-from lift_jax.data.cache import LatentCache, record_key
+from lift_jax.data.cache import CacheEntry, LatentCache, record_key
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.records import ReadResult, read_alignment
 from lift_jax.jobs import inputs
@@ -137,10 +138,10 @@ def ensure_prepared(
         config.prepare,
         logger,
       )
-  reasons = _why_skipped(found, cache, data)
+  entries = cache.entries()
+  reasons = _why_skipped(found, cache, entries, data)
   num_left = len(found.records) + len(found.skipped) - len(reasons)
   inputs.report_skipped(workdir, reasons, num_left, logger)
-  entries = cache.entries()
   keys = map(record_key, found.records)
   used = [entries[key] for key in keys if key in entries]
   flags = {
@@ -153,10 +154,13 @@ def ensure_prepared(
 
 
 def _why_skipped(
-  found: ReadResult, cache: LatentCache, rules: ClipRules
+  found: ReadResult,
+  cache: LatentCache,
+  entries: Mapping[str, CacheEntry],
+  rules: ClipRules,
 ) -> list[str]:
   """Location of each skipped record, and why it was skipped."""
-  skipped, entries = cache.skipped(), cache.entries()
+  skipped = cache.skipped()
   reasons = [f'{where}: {reason}' for where, reason in found.skipped]
   for record in found.records:
     key = record_key(record)

@@ -136,7 +136,8 @@ def make_data(
   if len(chosen) < len(scored):
     description = f'{len(chosen)} of {len(scored)} clips are used'
   if objective.unit == 'clip':
-    chosen = _with_optimality(chosen)
+    if 'optimality' in objective.columns:
+      chosen = _with_optimality(chosen)
     return TrainingData([(item,) for item in chosen], description, [])
   if pair_config is None:
     raise UserError(

@@ -4,15 +4,14 @@ import json
 import logging
 import os
 import signal
-import threading
 from unittest import mock
 
 from absl.testing import parameterized
-import jax
 import pytest
 
 from lift_jax.data import clip_checks, critic_examples, video
 from lift_jax.runtime.shutdown import Stopped
+from tests import threaded_hosts
 from tests.data import critic_clips
 
 _LOGGER = logging.getLogger('clip_checks_test')
@@ -132,48 +131,13 @@ class DecodeTest(_ChecksTest):
   def test_hosts(self, num_hosts):
     """They share the work, and all know all of it then."""
     self.spoil('c')
-    gate, index = threading.Barrier(num_hosts), threading.local()
-    found, errors = {}, []
-
-    def host(number):
-      index.value = number
-      try:
-        found[number] = self.decode()
-      except BaseException as error:
-        errors.append(error)
-        gate.abort()
-
-    with (
-      mock.patch.multiple(
-        clip_checks.distributed,
-        is_primary=lambda: index.value == 0,
-        barrier=lambda name: gate.wait(),
-        wait_for_all=lambda name: gate.wait(),
-        raise_together=lambda error: gate.wait(),
-        true_everywhere=lambda value: value,
-      ),
-      mock.patch.multiple(
-        jax,
-        process_index=lambda: index.value,
-        process_count=lambda: num_hosts,
-      ),
-      # Handlers can only be set in the main thread.
-      mock.patch.object(signal, 'getsignal', return_value=signal.SIG_IGN),
-      mock.patch.object(
-        clip_checks, 'decode_selected', wraps=critic_examples.decode_selected
-      ) as decode,
-    ):
-      # Pools copy no thread-local values; what they run needs none.
-      threads = [
-        threading.Thread(target=host, args=(n,)) for n in range(num_hosts)
-      ]
-      for thread in threads:
-        thread.start()
-      for thread in threads:
-        thread.join()
-    self.assertEqual(errors, [])
+    # Pools copy no thread-local values; what they run needs none.
+    with mock.patch.object(
+      clip_checks, 'decode_selected', wraps=critic_examples.decode_selected
+    ) as decode:
+      found = threaded_hosts.run(num_hosts, lambda _: self.decode())
     self.assertEqual(decode.call_count, 10)
-    for bad in found.values():
+    for bad in found:
       self.assertCountEqual(bad, ['videos/c.mp4'])
     self.assertEqual(set(self.lines()), _NAMES)
     self.assertLen(list(self.path.parent.iterdir()), 1)

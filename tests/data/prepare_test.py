@@ -5,7 +5,6 @@ import logging
 import os
 import pathlib
 import signal
-import threading
 from unittest import mock
 
 from absl.testing import parameterized
@@ -18,6 +17,7 @@ from lift_jax.data import clip_paths, pipeline, prepare
 from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
 from lift_jax.runtime.shutdown import Stopped
+from tests import threaded_hosts
 from tests.data import clips
 from tests.data.encoders import Encoder
 
@@ -314,49 +314,10 @@ class HostsTest(_PrepareTest):
   def test_shares(self, num_hosts):
     """Hosts split the work, and together make the cache of one."""
     self.run_with(Encoder(), name='one')
-    gate = threading.Barrier(num_hosts)
-    index = threading.local()
-
-    def raise_together(error):
-      gate.wait()
-      assert error is None
-
     encoders = [Encoder() for _ in range(num_hosts)]
-    errors = []
-
-    def host(number):
-      index.value = number
-      try:
-        self.run_with(encoders[number], name='many')
-      except BaseException as error:
-        errors.append(error)
-        gate.abort()
-
-    with (
-      mock.patch.multiple(
-        prepare.distributed,
-        is_primary=lambda: index.value == 0,
-        barrier=lambda name: gate.wait(),
-        wait_for_all=lambda name: gate.wait(),
-        raise_together=raise_together,
-        true_everywhere=lambda value: value,
-      ),
-      mock.patch.multiple(
-        jax,
-        process_index=lambda: index.value,
-        process_count=lambda: num_hosts,
-      ),
-      # Handlers can only be set in the main thread.
-      mock.patch.object(signal, 'getsignal', return_value=signal.SIG_IGN),
-    ):
-      threads = [
-        threading.Thread(target=host, args=(n,)) for n in range(num_hosts)
-      ]
-      for thread in threads:
-        thread.start()
-      for thread in threads:
-        thread.join()
-    self.assertEqual(errors, [])
+    threaded_hosts.run(
+      num_hosts, lambda host: self.run_with(encoders[host], name='many')
+    )
     shares = [sum(s[0] for s in encoder.batches) for encoder in encoders]
     self.assertEqual(sum(shares), _COUNT)
     self.assertLessEqual(max(shares) - min(shares), 1)
