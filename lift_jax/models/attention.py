@@ -193,10 +193,29 @@ def _pad_queries(q_bnhk, mask: _Mask, padding: int):
 
 
 def _cudnn(q_bnhk, k_bmgk, v_bmgk, _: _Mask, *, is_causal: bool):
+  num_queries, num_keys = q_bnhk.shape[1], k_bmgk.shape[1]
+  lengths = {}
+  if num_queries % 2 or num_keys % 2:
+    # JAX computes no gradients for odd lengths.
+    q_bnhk, k_bmgk, v_bmgk = map(_pad_to_even, (q_bnhk, k_bmgk, v_bmgk))
+    batch = q_bnhk.shape[0]
+    lengths = {
+      'query_seq_lengths': jnp.full(batch, num_queries, jnp.int32),
+      'key_value_seq_lengths': jnp.full(batch, num_keys, jnp.int32),
+    }
   out_bnhk = jax.nn.dot_product_attention(
-    q_bnhk, k_bmgk, v_bmgk, is_causal=is_causal, implementation='cudnn'
+    q_bnhk,
+    k_bmgk,
+    v_bmgk,
+    is_causal=is_causal,
+    implementation='cudnn',
+    **lengths,
   )
-  return checkpoint_name(out_bnhk, remat.ATTENTION)
+  return checkpoint_name(out_bnhk[:, :num_queries], remat.ATTENTION)
+
+
+def _pad_to_even(x_bnhk):
+  return jnp.pad(x_bnhk, [(0, 0), (0, x_bnhk.shape[1] % 2), (0, 0), (0, 0)])
 
 
 def _splash(q_bnhk, k_bmgk, v_bmgk, mask: _Mask, *, is_causal: bool):
