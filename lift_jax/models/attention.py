@@ -193,23 +193,21 @@ def _pad_queries(q_bnhk, mask: _Mask, padding: int):
 
 
 def _cudnn(q_bnhk, k_bmgk, v_bmgk, _: _Mask, *, is_causal: bool):
-  num_queries, num_keys = q_bnhk.shape[1], k_bmgk.shape[1]
-  lengths = {}
+  batch, num_queries, num_keys = *q_bnhk.shape[:2], k_bmgk.shape[1]
+  query_lengths_b = key_lengths_b = None
   if num_queries % 2 or num_keys % 2:
     # JAX computes no gradients for odd lengths.
+    query_lengths_b = jnp.full(batch, num_queries, jnp.int32)
+    key_lengths_b = jnp.full(batch, num_keys, jnp.int32)
     q_bnhk, k_bmgk, v_bmgk = map(_pad_to_even, (q_bnhk, k_bmgk, v_bmgk))
-    batch = q_bnhk.shape[0]
-    lengths = {
-      'query_seq_lengths': jnp.full(batch, num_queries, jnp.int32),
-      'key_value_seq_lengths': jnp.full(batch, num_keys, jnp.int32),
-    }
   out_bnhk = jax.nn.dot_product_attention(
     q_bnhk,
     k_bmgk,
     v_bmgk,
     is_causal=is_causal,
+    query_seq_lengths=query_lengths_b,
+    key_value_seq_lengths=key_lengths_b,
     implementation='cudnn',
-    **lengths,
   )
   return checkpoint_name(out_bnhk[:, :num_queries], remat.ATTENTION)
 
