@@ -77,7 +77,6 @@ LAYOUTS = {
     '--config.mesh.context=2',
   ),
   ('align 5B', 'h100:1x1'): ('--config.train.trainable=lora',),
-  ('align 2B', 'h100:1x1'): ('--config.train.grad_accum=4',),
   ('align 2B', 'h100'): ('--config.train.grad_accum=2',),
   ('score 13B', 'v5e'): ('--config.mesh.tensor=4',),
   ('score 13B', 'v6e'): ('--config.mesh.tensor=2',),

@@ -33,6 +33,13 @@ def cudnn():
     yield
 
 
+def using_mesh(is_split):
+  if not is_split:
+    return contextlib.nullcontext()
+  config = partitioning.MeshConfig(data=2, fsdp=1, tensor=2, context=2)
+  return jax.set_mesh(partitioning.make_mesh(config))
+
+
 @pytest.mark.fast
 class CudnnTest(parameterized.TestCase):
   @parameterized.product(
@@ -50,13 +57,30 @@ class CudnnTest(parameterized.TestCase):
     def loss(x):
       return jnp.sum(remat.scan_layers(body, x, jnp.zeros(9), policy))
 
-    config = partitioning.MeshConfig(data=2, fsdp=1, tensor=2, context=2)
-    mesh = partitioning.make_mesh(config)
     x_bnhk = jax.ShapeDtypeStruct((2, 40, 4, 8), jnp.bfloat16)
-    with jax.set_mesh(mesh) if is_split else contextlib.nullcontext():
+    with using_mesh(is_split):
       text = str(jax.make_jaxpr(jax.grad(loss))(x_bnhk))
     self.assertEqual(text.count(f' {FORWARD}['), times)
     self.assertEqual(text.count(f' {BACKWARD}['), 1)
+
+  @parameterized.parameters(False, True)
+  def test_saved_once(self, is_split):
+    """Of each layer its input, the result of attention and the log-sum-exp."""
+
+    def body(x, w):
+      out = attention(jnp.sin(x), x, x, backend='cudnn')
+      return x + out @ w, None
+
+    def loss(x, w):
+      return jnp.sum(remat.scan_layers(body, x, w, 'save_attention'))
+
+    x_bnhk = jax.ShapeDtypeStruct((2, 40, 4, 8), jnp.bfloat16)
+    w_lkj = jax.ShapeDtypeStruct((9, 8, 8), jnp.bfloat16)
+    with using_mesh(is_split):
+      jaxpr = jax.make_jaxpr(jax.grad(loss, (0, 1)))(x_bnhk, w_lkj).jaxpr
+    forward, _ = (e for e in jaxpr.eqns if e.primitive.name == 'scan')
+    sizes = [v.aval.size // 9 for v in forward.outvars if v.aval.shape[0] == 9]
+    self.assertCountEqual(sizes, [2 * 40 * 4 * 8] * 2 + [2 * 40 * 4])
 
   @parameterized.parameters(729, 730)
   def test_gradients_of_any_length(self, tokens):
