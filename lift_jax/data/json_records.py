@@ -328,11 +328,13 @@ def fetch_clips(root: pathlib.Path, items: Sequence[Any]) -> None:
 
 
 def _clip_names(item: Any) -> Iterator[str]:
-  """The clip of a record, or the files of a line of a manifest."""
+  """The clips of a record, or the files of a line of a manifest."""
   if not isinstance(item, dict):
     return
   if isinstance(item.get('video'), str):
     yield item['video']
+  if isinstance(item.get('videos'), list):
+    yield from (name for name in item['videos'] if isinstance(name, str))
   if isinstance(item.get('files'), dict):
     yield from (name for name in item['files'] if name.endswith('.mp4'))
 
