@@ -80,7 +80,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'name': 'reward_weighted',
     'anchor_weight': 0.0,
     'sft': {},
-    'rejection': {'min_reward': 1.0},
+    'rejection': {'min_reward': 0.9},
     'reward_weighted': {'real_weight': 1.0},
     'dpo': {
       'beta': 500.0,

@@ -32,6 +32,9 @@ from lift_jax.runtime import hub, lock, storage
 from lift_jax.toyworld.measures import MIN_FRAMES
 from lift_jax.training import encoding
 
+# Objectives that compare clips need several of a prompt.
+_TOY_CLIPS_PER_PROMPT = 4
+
 
 def main(argv: list[str]) -> int:
   with job_flags.start(argv, AlignConfig, 'prepare') as (call, logger):
@@ -180,4 +183,5 @@ def _toy_clips(config: AlignConfig, workdir: pathlib.Path) -> pathlib.Path:
     num_frames=max(config.data.max_frames, MIN_FRAMES),
     height=height,
     width=width,
+    clips_per_prompt=_TOY_CLIPS_PER_PROMPT,
   )

@@ -4,7 +4,7 @@
 
   folder/videos/clip_0000.mp4 ...   clips with and without flaws
   folder/videos/real_0000.mp4 ...   clips without
-  folder/alignment.json             captions, and scores from the true labels
+  folder/alignment.json             captions, true labels, scores from them
   folder/real.json                  captions of the clips without flaws
   folder/hra.json                   ratings by simulated annotators
   folder/scores.jsonl               scores by a simulated critic
@@ -16,6 +16,7 @@ files; an existing dataset is kept.
 from collections.abc import Iterator, Mapping
 import contextlib
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -51,7 +52,7 @@ SCORES = 'scores.jsonl'
 _NUM_REAL = 2  # clips without flaws in a dataset of `write_clips`
 
 _RECIPE = 'recipe.json'
-_FORMAT = 1  # increment if the same arguments give other files
+_FORMAT = 2  # increment if the same arguments give other files
 # Nearly lossless, as real clips should look at least as good as generated ones;
 # at 18, small shapes fade by a few levels.
 _CRF = 12
@@ -65,6 +66,7 @@ def write_clips(
   height: int = 32,
   width: int = 32,
   seed: int = 0,
+  clips_per_prompt: int = 1,
 ) -> None:
   """Writes clips, ratings and scores; see the module docstring.
 
@@ -78,12 +80,15 @@ def write_clips(
     height: even, in pixels.
     width: even, in pixels.
     seed: of everything that is random.
+    clips_per_prompt: clips of each caption, which follow one another; if there
+      are several, the first is without flaws.
 
   Raises:
     UserError: the folder contains something else.
   """
   recipe = {
     'num_clips': num_clips,
+    'clips_per_prompt': clips_per_prompt,
     'num_frames': num_frames,
     'height': height,
     'width': width,
@@ -94,11 +99,15 @@ def write_clips(
     return
   records, clips, verdicts = [], [], []
   with _writing_set(folder, recipe) as partial:
-    order = _scene_order(num_clips + _NUM_REAL, seed)
-    for index, scene in enumerate(order):
+    num_prompts = math.ceil(num_clips / clips_per_prompt)
+    order = _scene_order(num_prompts + _NUM_REAL, seed)
+    prompts, real = order[:num_prompts], order[num_prompts:]
+    asked = [prompts[i // clips_per_prompt] for i in range(num_clips)]
+    for index, scene in enumerate([*asked, *real]):
       is_real = index >= num_clips
       rng = np.random.default_rng((seed, index))
-      labels = _FLAWLESS if is_real else None
+      is_best = clips_per_prompt > 1 and index % clips_per_prompt == 0
+      labels = _FLAWLESS if is_real or is_best else None
       clip = flaws.draw_clip(scene, rng, labels, num_frames, height, width)
       number = index - num_clips if is_real else index
       name = f'videos/{"real" if is_real else "clip"}_{number:04d}.mp4'
@@ -107,7 +116,8 @@ def write_clips(
       clips.append(clip)
       verdicts.append(_true_verdicts(clip))
     alignment = [
-      records[index] | {'score': _reward(clips[index])}
+      records[index]
+      | {'score': _reward(clips[index]), 'labels': clips[index].labels}
       for index in range(num_clips)
     ]
     rated = [

@@ -68,6 +68,21 @@ class ClipsTest(_DatasetTest):
       + ['videos/real_0000.mp4'],
     )
 
+  def test_several_clips_of_a_prompt(self):
+    """The first of each is at least as good in every dimension."""
+    folder = self.root / 'clips'
+    dataset.write_clips(folder, 7, clips_per_prompt=4)
+    records = read_alignment(folder, [dataset.ALIGNMENT]).records
+    captions = [record.caption for record in records]
+    self.assertEqual(captions, [captions[0]] * 4 + [captions[4]] * 3)
+    self.assertNotEqual(captions[0], captions[4])
+    for first, *others in (records[:4], records[4:]):
+      self.assertEqual(first.reward, 0.9)
+      self.assertEqual(set(first.dimensions.values()), {2})
+      for other in others:
+        self.assertLess(other.reward, 0.9)
+        self.assertLess(min(other.dimensions.values()), 2)
+
   def test_sizes(self):
     dataset.write_clips(
       self.root / 'clips', 2, num_frames=5, height=16, width=48

@@ -24,8 +24,8 @@ class Rejection(SFT):
   """Mean error of the clips that are good enough, and of real clips.
 
   Attributes:
-    min_reward: of the generated clips to train on; 1 for those that are Good in
-      every dimension.
+    min_reward: of the generated clips to train on. LiFT's reward of a clip that
+      is Good in every dimension is 0.9, see `rewards.weights.RewardMap`.
   """
 
   min_reward: float
