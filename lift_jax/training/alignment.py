@@ -25,6 +25,7 @@ from lift_jax.training.objectives import ObjectiveConfig
 from lift_jax.training.objectives.objective import UNIT_SIZES, Objective
 from lift_jax.training.setup import Setup
 from lift_jax.training.step import StepConfig, make_train_step
+from lift_jax.weights import param_paths
 
 
 def make_setup(
@@ -220,30 +221,35 @@ def check_batch(
 def make_reference(
   trainable: Params, objective: Objective, compute_dtype: str
 ) -> Params:
-  """The initial `trainable` for objectives that need a reference, else {}.
+  """The `initial` of `step.reference_params`; {} if no reference is needed.
 
   It is copied, as the trainable parameters are donated to the first step, in
-  the type that the network computes in. New adapters have no effect yet, so
-  with LoRA this is the base model, at the cost of a copy of the adapters alone.
+  the type that the network computes in. With LoRA it is {} too: the reference
+  is the same network with its adapters switched off.
   """
-  if not objective.needs_reference:
-    return {}
+  copied = _without_adapters(trainable, objective)
   copy = functools.partial(jnp.array, dtype=compute_dtype, copy=True)
-  return jax.jit(lambda params: jax.tree.map(copy, params))(trainable)
+  return jax.jit(lambda params: jax.tree.map(copy, params))(copied)
 
 
 def abstract_reference(
   trainable: Params, objective: Objective, compute_dtype: str
 ) -> Params:
   """Shapes and shardings of the reference, from those of `trainable`."""
-  if not objective.needs_reference:
-    return {}
   return jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(
       leaf.shape, jnp.dtype(compute_dtype), sharding=leaf.sharding
     ),
-    trainable,
+    _without_adapters(trainable, objective),
   )
+
+
+def _without_adapters(trainable: Params, objective: Objective) -> Params:
+  """What `make_reference` copies."""
+  if not objective.needs_reference:
+    return {}
+  _, others = param_paths.partition(trainable, lora.is_adapter)
+  return others
 
 
 def step_flops(

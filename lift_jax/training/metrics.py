@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import pathlib
 import socket
 import time
@@ -25,7 +26,8 @@ def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
   """Means over the metrics of several steps.
 
   'sum/X' and 'count/X' become X, the mean over all members of a group in the
-  interval; X is omitted if there was none. 'max/X' becomes X, the maximum.
+  interval; X is omitted if there was none. 'max/X' becomes X, the maximum; it
+  is omitted if that is -inf, the maximum of nothing.
   """
   steps = jax.device_get(steps)
   totals = {name: np.sum([s[name] for s in steps]) for name in steps[0]}
@@ -37,7 +39,9 @@ def summarize(steps: list[Mapping[str, Any]]) -> dict[str, float]:
       if count:
         summary[rest] = float(total / count)
     elif kind == 'max':
-      summary[rest] = float(np.max([s[name] for s in steps]))
+      maximum = float(np.max([s[name] for s in steps]))
+      if maximum > -math.inf:
+        summary[rest] = maximum
     elif kind != 'count':
       summary[name] = float(total / len(steps))
   return summary

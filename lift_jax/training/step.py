@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from lift_jax.diffusion.schedule import Schedule
+from lift_jax.models import lora
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.models.generators import LatentScale
 from lift_jax.partitioning import constrain
@@ -148,6 +149,23 @@ def predict(
   )
 
 
+def reference_params(params: Params, initial: Params) -> Params:
+  """Parameters of the reference, from those of the policy.
+
+  Args:
+    params: of the full network. Its adapters are switched off.
+    initial: the parameters in training before the first step, without adapters.
+  """
+  initial = param_paths.flatten(initial)
+
+  def choose(name, leaf):
+    if lora.is_adapter(name):
+      return jnp.zeros_like(leaf)
+    return initial.get(name, leaf)
+
+  return param_paths.map_named(choose, params)
+
+
 def make_train_step(
   model: FunctionalModel,
   schedule: Schedule,
@@ -159,23 +177,24 @@ def make_train_step(
 
   It returns (state, metrics). Pure; jit it with the state donated. `key` is
   that of the run: the step number is folded in here, so that a resumed run
-  repeats the same draws. `reference` holds the initial trainable parameters for
-  an objective that needs them, and is {} for others.
+  repeats the same draws. `reference` holds the `initial` of `reference_params`
+  for an objective that needs it, and is {} for others.
   """
   unit_size = UNIT_SIZES[objective.unit]
 
   def evaluate(trainable, constants, batch, draws):
     frozen, null_text, reference = constants
+    params = param_paths.merge(trainable, frozen)
     return objective.values(
       predict(
         model,
         schedule,
         config.latent_scale,
-        param_paths.merge(trainable, frozen),
+        params,
         batch,
         draws,
         null_text,
-        param_paths.merge(reference, frozen)
+        reference_params(params, reference)
         if objective.needs_reference
         else None,
       )

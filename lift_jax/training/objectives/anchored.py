@@ -26,7 +26,7 @@ class Anchored(Objective):
 
   def __post_init__(self):
     # As those of the objective; fields, so that they can differ by instance.
-    for name in ('unit', 'columns', 'needs_statistics'):
+    for name in ('unit', 'columns', 'needs_statistics', 'drift_metric'):
       object.__setattr__(self, name, getattr(self.objective, name))
 
   def selects(self, reward, is_real):
@@ -44,6 +44,6 @@ class Anchored(Objective):
     return loss + self.weight * jnp.mean(values['anchor_distance'])
 
   def metrics(self, values, columns):
-    return self.objective.metrics(values, columns) | {
-      'anchor_distance': jnp.mean(values['anchor_distance'])
-    }
+    return super().metrics(values, columns) | self.objective.metrics(
+      values, columns
+    )

@@ -26,7 +26,11 @@ import jax.numpy as jnp
 
 from lift_jax import config_lib
 from lift_jax.errors import UserError
-from lift_jax.training.objectives.objective import Objective, group_mean
+from lift_jax.training.objectives.objective import (
+  Objective,
+  effective_sample_share,
+  group_mean,
+)
 
 CONVENTIONS = {'half': 0.5, 'full': 1.0}
 
@@ -69,6 +73,7 @@ class DPO(Objective):
   unit = 'pair'
   columns = ('is_real',)
   needs_reference = True
+  drift_metric = 'winner_change'
 
   def __post_init__(self):
     where = 'objective.dpo'
@@ -87,8 +92,10 @@ class DPO(Objective):
   def values(self, predictions):
     errors = predictions.errors()
     policy, reference = errors['error'], errors['reference_error']
-    errors = policy[::2], policy[1::2], reference[::2], reference[1::2]
-    return dict(zip(_ERRORS, errors, strict=True))
+    by_role = policy[::2], policy[1::2], reference[::2], reference[1::2]
+    return dict(zip(_ERRORS, by_role, strict=True)) | {
+      'anchor_distance': errors['anchor_distance']
+    }
 
   def loss(self, values, columns, statistics):
     is_real_u = columns['is_real'][::2]
@@ -99,18 +106,27 @@ class DPO(Objective):
 
   def metrics(self, values, columns):
     is_pair_u = ~columns['is_real'][::2]
-    logit_u = self._beta * _preference(values)
+    preference_u = _preference(values)
+    logit_u = self._beta * preference_u
+    # How strongly each pair pulls.
+    slope_u = jax.vmap(jax.grad(FORMS[self.form]), (0, None))(
+      preference_u, self._beta
+    )
     terms = {
       'winner_change': values['winner_error']
       - values['winner_reference_error'],
       'loser_change': values['loser_error'] - values['loser_reference_error'],
+      'preference': preference_u,
       'logit': logit_u,
       # The sign is 0 at a tie.
       'implicit_accuracy': (1 + jnp.sign(logit_u)) / 2,
       **{name: values[name] for name in _ERRORS},
     }
-    metrics = {
-      'max/logit_max': jnp.max(jnp.where(is_pair_u, logit_u, -jnp.inf))
+    metrics = super().metrics(values, columns) | {
+      'max/logit_max': jnp.max(jnp.where(is_pair_u, logit_u, -jnp.inf)),
+      'effective_sample_share': effective_sample_share(
+        jnp.abs(slope_u), is_pair_u
+      ),
     }
     for name, term_u in terms.items():
       metrics |= group_mean(name, term_u, is_pair_u)

@@ -18,7 +18,11 @@ import jax
 import jax.numpy as jnp
 
 from lift_jax.errors import UserError
-from lift_jax.training.objectives.objective import Objective, group_mean
+from lift_jax.training.objectives.objective import (
+  Objective,
+  effective_sample_share,
+  group_mean,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,7 @@ class KTO(Objective):
   columns = ('reward', 'is_real')
   needs_reference = True
   needs_statistics = True
+  drift_metric = 'desirable_change'
 
   def __post_init__(self):
     if self.beta <= 0:
@@ -63,13 +68,7 @@ class KTO(Objective):
     return {'kl': jnp.maximum(mean, 0)}
 
   def loss(self, values, columns, statistics):
-    is_desirable_b = self._is_desirable(columns)
-    sign_b = jnp.where(is_desirable_b, 1.0, -1.0)
-    weight_b = jnp.where(
-      is_desirable_b, self.desirable_weight, self.undesirable_weight
-    )
-    margin_b = self.beta * (_gain(values) - statistics['kl'])
-    loss_b = weight_b * jax.nn.sigmoid(-sign_b * margin_b)
+    loss_b = self._loss(_gain(values), columns, statistics)
     real_b = self.real_weight * values['error']
     return jnp.mean(jnp.where(columns['is_real'], real_b, loss_b))
 
@@ -79,11 +78,31 @@ class KTO(Objective):
       'desirable': is_desirable_b & ~is_real_b,
       'undesirable': ~is_desirable_b & ~is_real_b,
     }
-    metrics = dict(self.statistics(values, columns))
-    change_b = -_gain(values)
+    statistics, gain_b = self.statistics(values, columns), _gain(values)
+    # How strongly each generated clip pulls.
+    slope_b = jax.grad(
+      lambda gain_b: jnp.sum(self._loss(gain_b, columns, statistics))
+    )(gain_b)
+    metrics = super().metrics(values, columns) | {
+      **statistics,
+      'effective_sample_share': effective_sample_share(
+        jnp.abs(slope_b), ~is_real_b
+      ),
+    }
+    change_b = -gain_b
     for name, is_member_b in groups.items():
       metrics |= group_mean(f'{name}_change', change_b, is_member_b)
     return metrics
+
+  def _loss(self, gain_b, columns, statistics) -> jax.Array:
+    """Loss of generated clips [B]."""
+    is_desirable_b = self._is_desirable(columns)
+    sign_b = jnp.where(is_desirable_b, 1.0, -1.0)
+    weight_b = jnp.where(
+      is_desirable_b, self.desirable_weight, self.undesirable_weight
+    )
+    margin_b = self.beta * (gain_b - statistics['kl'])
+    return weight_b * jax.nn.sigmoid(-sign_b * margin_b)
 
   def _is_desirable(self, columns) -> jax.Array:
     return columns['reward'] >= self.min_reward

@@ -68,7 +68,7 @@ class NFT(Objective):
     return jnp.mean(loss_b) * self.scale / self.beta
 
   def metrics(self, values, columns):
-    return {
+    return super().metrics(values, columns) | {
       'optimality': jnp.mean(columns['optimality']),
       'positive': jnp.mean(values['positive']),
       'negative': jnp.mean(values['negative']),

@@ -36,8 +36,8 @@ class Predictions:
     timesteps_b: int32, their timesteps.
     target: the true velocity.
     policy: prediction of the network in training.
-    reference: prediction of the network before the first step, without
-      gradient; None unless the objective needs it.
+    reference: prediction of the reference, without gradient; None unless the
+      objective needs it.
     schedule: the noise schedule.
   """
 
@@ -49,10 +49,15 @@ class Predictions:
   schedule: Schedule
 
   def errors(self) -> dict[str, jax.Array]:
-    """Velocity errors, fp32 [B]: 'error', and 'reference_error' if any."""
+    """Velocity errors, fp32 [B]: 'error', and with a reference two more.
+
+    'reference_error' is that of the reference; 'anchor_distance' is the squared
+    distance between the two predictions.
+    """
     errors = {'error': squared_distance(self.policy, self.target)}
     if self.reference is not None:
       errors['reference_error'] = squared_distance(self.reference, self.target)
+      errors['anchor_distance'] = squared_distance(self.policy, self.reference)
     return errors
 
 
@@ -72,6 +77,20 @@ def group_mean(
   }
 
 
+def effective_sample_share(
+  weight_b: jax.Array, is_member_b: jax.Array | bool = True
+) -> jax.Array:
+  """(sum w)^2 / (B sum w^2) over the members, which B counts.
+
+  It is 1 for equal weights, and 1 / B if one dominates.
+  """
+  is_member_b = jnp.broadcast_to(is_member_b, weight_b.shape)
+  weight_b = jnp.where(is_member_b, weight_b, 0)
+  total = jnp.square(jnp.sum(weight_b))
+  squares = jnp.sum(is_member_b) * jnp.sum(jnp.square(weight_b))
+  return jnp.where(squares > 0, total / jnp.maximum(squares, 1e-30), 0.0)
+
+
 class Objective(abc.ABC):
   """The loss of `lift align`.
 
@@ -83,16 +102,21 @@ class Objective(abc.ABC):
       caption, timestep and noise, and are never separated.
     columns: what it reads of each example besides latents and caption, by the
       names in `data.pipeline.COLUMNS`.
-    needs_reference: whether to run the initial network too.
+    needs_reference: whether to run the reference too: the network before the
+      first step, or without its adapters.
     needs_statistics: whether `loss` reads `statistics`. With gradient
       accumulation the forward pass then runs twice, as they must be known
       before the first gradient.
+    drift_metric: of `metrics` (a `group_mean`), the change of the error of
+      preferred clips against the reference, which should not stay above 0; see
+      `training.drift`. '' if there is none.
   """
 
   unit: ClassVar[str] = 'clip'
   columns: ClassVar[tuple[str, ...]] = ()
   needs_reference: ClassVar[bool] = False
   needs_statistics: ClassVar[bool] = False
+  drift_metric: ClassVar[str] = ''
 
   def selects(self, reward: float, is_real: bool) -> bool:
     """Whether to train on a clip."""
@@ -122,6 +146,11 @@ class Objective(abc.ABC):
   def metrics(
     self, values: Mapping[str, jax.Array], columns: Mapping[str, jax.Array]
   ) -> dict[str, jax.Array]:
-    """Metrics of the full batch; see `training.metrics.summarize`."""
-    del values, columns
-    return {}
+    """Metrics of the full batch; see `training.metrics.summarize`.
+
+    Those of a subclass extend these: the distance to the reference, if any.
+    """
+    del columns
+    if 'anchor_distance' not in values:
+      return {}
+    return {'anchor_distance': jnp.mean(values['anchor_distance'])}

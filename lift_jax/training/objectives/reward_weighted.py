@@ -16,7 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from lift_jax.errors import UserError
-from lift_jax.training.objectives.objective import Objective, group_mean
+from lift_jax.training.objectives.objective import (
+  Objective,
+  effective_sample_share,
+  group_mean,
+)
 
 # Upper ends of the reward ranges whose errors are logged separately; the ten
 # scores that LiFT's labels can give cover all of them.
@@ -48,7 +52,7 @@ class RewardWeighted(Objective):
 
   def metrics(self, values, columns):
     reward_b, is_real_b = columns['reward'], columns['is_real']
-    metrics = {
+    metrics = super().metrics(values, columns) | {
       'reward': jnp.mean(reward_b),
       'effective_sample_share': effective_sample_share(self._weights(columns)),
     }
@@ -66,10 +70,3 @@ class RewardWeighted(Objective):
     """Weight of each example: its reward, or lambda for a real video."""
     reward_b = columns['reward'].astype(jnp.float32)
     return jnp.where(columns['is_real'], self.real_weight, reward_b)
-
-
-def effective_sample_share(weight_b: jax.Array) -> jax.Array:
-  """(sum w)^2 / (B sum w^2): 1 for equal weights, 1 / B if one dominates."""
-  total = jnp.square(jnp.sum(weight_b))
-  squares = weight_b.shape[0] * jnp.sum(jnp.square(weight_b))
-  return jnp.where(squares > 0, total / jnp.maximum(squares, 1e-30), 0.0)

@@ -3,7 +3,9 @@
 B examples  U units of two
 """
 
+import contextlib
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from lift_jax import partitioning
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
 from lift_jax.models.generators import LatentScale
@@ -21,6 +24,8 @@ from lift_jax.training.objectives.dpo import DPO
 from lift_jax.training.objectives.kto import KTO
 from lift_jax.training.objectives.likelihood import SFT, Rejection
 from lift_jax.training.objectives.nft import NFT
+from lift_jax.training.objectives.objective import effective_sample_share
+from lift_jax.training.objectives.reward_weighted import RewardWeighted
 from lift_jax.training.state import TrainState
 from tests.optional import torch
 from tests.training.objectives import tiny
@@ -59,6 +64,7 @@ class TestDPO:
     metrics = _DPO.metrics(self.pair, self.columns)
     np.testing.assert_allclose(metrics['sum/logit'], 5, rtol=1e-5)
     np.testing.assert_allclose(metrics['max/logit_max'], 5, rtol=1e-5)
+    np.testing.assert_allclose(metrics['sum/preference'], 0.02, rtol=1e-5)
     np.testing.assert_allclose(metrics['sum/winner_change'], -0.01, rtol=1e-5)
     np.testing.assert_allclose(metrics['sum/loser_change'], 0.01, rtol=1e-5)
     assert metrics['sum/implicit_accuracy'] == 1
@@ -80,7 +86,7 @@ class TestDPO:
     np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-7)
 
   def test_ties_are_half_right(self):
-    tie = _values(**{name: 0.1 for name in _PAIR})
+    tie = _values(**dict.fromkeys(_PAIR, 0.1))
     assert _DPO.metrics(tie, self.columns)['sum/implicit_accuracy'] == 0.5
 
   def test_real_clips(self):
@@ -95,7 +101,22 @@ class TestDPO:
     )
     metrics = objective.metrics(values, columns)
     assert metrics['count/logit'] == 1
+    assert metrics['effective_sample_share'] == 1  # of the one pair
     np.testing.assert_allclose(metrics['sum/logit'], 5, rtol=1e-5)
+
+  def test_effective_sample_share(self):
+    """A pair pulls by sigmoid(-logit): here logits 5 and 0."""
+    values = {
+      name: jnp.array([value, 0.1], jnp.float32)
+      for name, value in _PAIR.items()
+    }
+    columns = _columns(is_real=[False] * 4)
+    weights = np.array([1 / (1 + np.exp(5)), 0.5])
+    np.testing.assert_allclose(
+      _DPO.metrics(values, columns)['effective_sample_share'],
+      weights.sum() ** 2 / (2 * (weights**2).sum()),
+      rtol=1e-5,
+    )
 
   @pytest.mark.parametrize(
     'changes, message',
@@ -140,6 +161,13 @@ class TestKTO:
     np.testing.assert_allclose(loss, np.mean(expected), rtol=1e-5)
     metrics = _KTO.metrics(self.values, self.columns)
     assert metrics['count/desirable_change'] == 1
+    # Slopes of 100 x: 1.5 s(0) s(0), .5 s(-3) s(3) twice; the last is real.
+    steep, flat = 1.5 / 4, 0.5 * sigmoid(3) * sigmoid(-3)
+    np.testing.assert_allclose(
+      metrics['effective_sample_share'],
+      (steep + 2 * flat) ** 2 / (3 * (steep**2 + 2 * flat**2)),
+      rtol=1e-4,
+    )
     np.testing.assert_allclose(
       metrics['sum/undesirable_change'], 0.01 - 0.05, rtol=1e-4
     )
@@ -223,8 +251,18 @@ def test_anchor():
     dataclasses.replace(config, anchor_weight=-1.0)
 
 
+@pytest.mark.fast
+def test_effective_sample_share():
+  weights = jnp.array([1.0, 1.0, 9.0])
+  assert effective_sample_share(jnp.ones(3)) == 1
+  assert effective_sample_share(jnp.array([2.0, 0.0])) == 0.5
+  assert effective_sample_share(weights, jnp.array([True, True, False])) == 1
+  assert effective_sample_share(jnp.zeros(3)) == 0
+
+
 _OBJECTIVES = {
   'sft': SFT(),
+  'reward_weighted': RewardWeighted(0.7),
   'dpo': dataclasses.replace(_DPO, beta=20.0, sft_weight=0.5, real_weight=1.0),
   'hinge': dataclasses.replace(_DPO, beta=1.0, form='hinge'),
   'ipo': dataclasses.replace(_DPO, beta=1.0, form='ipo'),
@@ -241,8 +279,16 @@ def _arrays():
   return arrays
 
 
-def _run(objective, grad_accum=1):
-  """Parameters after two steps, and metrics of the second."""
+@functools.cache
+def _run(name, grad_accum=1, axes=()):
+  """Parameters after two steps, and metrics of the second.
+
+  Args:
+    name: of `_OBJECTIVES`.
+    grad_accum: micro-batches.
+    axes: items of the `MeshConfig` to run on; () for one device.
+  """
+  objective = _OBJECTIVES[name]
   tx = optax.sgd(0.1)
   step = jax.jit(
     step_lib.make_train_step(
@@ -255,31 +301,47 @@ def _run(objective, grad_accum=1):
   )
   state = TrainState.create(tiny.params(), tx, with_ema=False)
   batch = step_lib.LatentBatch.of(_arrays(), objective)
-  for _ in range(2):
-    state, metrics = step(
-      state, {}, batch, tiny.NULL_TEXT, _KEY, tiny.params(seed=7)
-    )
+  with contextlib.ExitStack() as stack:
+    if axes:
+      mesh = partitioning.make_mesh(partitioning.MeshConfig(**dict(axes)))
+      stack.enter_context(jax.set_mesh(mesh))
+      batch = jax.device_put(
+        batch, jax.sharding.NamedSharding(mesh, partitioning.BATCH)
+      )
+    for _ in range(2):
+      state, metrics = step(
+        state, {}, batch, tiny.NULL_TEXT, _KEY, tiny.params(seed=7)
+      )
   return np.asarray(state.trainable['w']), jax.device_get(metrics)
+
+
+def _assert_close(run, other):
+  (w, metrics), (other_w, other_metrics) = run, other
+  np.testing.assert_allclose(w, other_w, rtol=1e-4, atol=1e-6)
+  assert metrics.keys() == other_metrics.keys()
+  for key, value in metrics.items():
+    np.testing.assert_allclose(
+      value, other_metrics[key], rtol=1e-4, atol=1e-6, err_msg=key
+    )
 
 
 class TestStep:
   @pytest.mark.parametrize('name', _OBJECTIVES)
   def test_accumulated_equals_whole(self, name):
     """Also where the loss has a statistic of the batch: KTO's kl."""
-    whole, metrics = _run(_OBJECTIVES[name])
-    parts, other = _run(_OBJECTIVES[name], grad_accum=2)
-    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-6)
-    assert metrics.keys() == other.keys()
-    for key, value in metrics.items():
-      np.testing.assert_allclose(
-        other[key], value, rtol=1e-4, atol=1e-6, err_msg=key
-      )
+    _assert_close(_run(name, grad_accum=2), _run(name))
+
+  @pytest.mark.parametrize('grad_accum', [1, 2])
+  @pytest.mark.parametrize('name', ['dpo', 'kto', 'nft', 'anchored dpo'])
+  def test_sharded_equals_one_device(self, name, grad_accum):
+    axes = (('data', 2), ('fsdp', 2), ('context', 2))
+    _assert_close(_run(name, grad_accum, axes), _run(name))
 
   @pytest.mark.parametrize('name', _OBJECTIVES)
   def test_equals_torch(self, name):
     """Two steps written from the formulas, with torch's gradients."""
     objective = _OBJECTIVES[name]
-    w, metrics = _run(objective)
+    w, metrics = _run(name)
     expected, loss = _torch_steps(name, objective)
     np.testing.assert_allclose(w, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-4)
@@ -343,6 +405,9 @@ def _torch_steps(name, objective):
     is_real = torch.tensor(arrays['is_real'])
     if name == 'sft':
       loss = e.mean()
+    elif name == 'reward_weighted':
+      reward = tensor(arrays['reward'])
+      loss = (torch.where(is_real, 0.7, reward) * e).mean()
     elif name == 'kto':
       gain = r - e
       kl = gain[~is_real].mean().clamp(min=0).detach()
