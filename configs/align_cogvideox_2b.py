@@ -38,6 +38,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'root': '',
     'synthetic': ('alignment.json',),
     'real': (),
+    'pairs': (),
     'on_bad_record': 'error',
     'follow_links': 'hub',
     'cache': '',
@@ -79,6 +80,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.objective = {
     'name': 'reward_weighted',
     'anchor_weight': 0.0,
+    'drift_window': 100,
     'sft': {},
     'rejection': {'min_reward': 0.9},
     'reward_weighted': {'real_weight': 1.0},
@@ -105,6 +107,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'drop_share': 0.0,
     'min_motion': 0.001,
     'per_prompt': 1,
+    'held_out': 0.02,
+    'held_out_every_steps': 100,
   }
   config.lora = {
     'rank': 128,

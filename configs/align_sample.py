@@ -36,6 +36,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'root': '',
     'synthetic': ('alignment.json',),
     'real': (),
+    'pairs': (),
     'on_bad_record': 'error',
     'follow_links': 'hub',
     'cache': '',
@@ -77,6 +78,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.objective = {
     'name': 'reward_weighted',
     'anchor_weight': 0.0,
+    'drift_window': 100,
     'sft': {},
     'rejection': {'min_reward': 0.9},
     'reward_weighted': {'real_weight': 1.0},
@@ -103,6 +105,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'drop_share': 0.0,
     'min_motion': 0.001,
     'per_prompt': 1,
+    'held_out': 0.0,
+    'held_out_every_steps': 4,
   }
   config.lora = {
     'rank': 8,

@@ -27,7 +27,7 @@ import numpy as np
 import safetensors
 
 from lift_jax.data.clip_paths import clip_sha256
-from lift_jax.data.records import AlignmentRecord
+from lift_jax.data.splits import Record
 from lift_jax.errors import UserError
 from lift_jax.runtime import storage
 from lift_jax.runtime.files import (
@@ -91,7 +91,7 @@ class EncodedClip(NamedTuple):
     motion: see `CacheEntry`.
   """
 
-  record: AlignmentRecord
+  record: Record
   data: bytes
   signature: FileSignature
   sha256: str
@@ -128,7 +128,7 @@ class Skipped(NamedTuple):
   flags: tuple[str, ...]
 
 
-def record_key(record: AlignmentRecord) -> str:
+def record_key(record: Record) -> str:
   """Hash of video path and caption; independent of reward and JSON file."""
   return json_sha256([record.video, record.caption])[:32]
 
@@ -476,7 +476,7 @@ def _read_entries(
 
 
 def check_unchanged(
-  cache: LatentCache, record: AlignmentRecord, entry: CacheEntry
+  cache: LatentCache, record: Record, entry: CacheEntry
 ) -> None:
   """Raises UserError if the video exists and its content has changed.
 

@@ -54,6 +54,16 @@ _KEYS = ('caption', 'videos', 'overall', 'dimensions', 'rater')
 
 
 @dataclasses.dataclass(frozen=True)
+class PairClip:
+  """One of the two clips; see `PairRecord`."""
+
+  video: str
+  path: pathlib.Path
+  caption: str
+  where: str
+
+
+@dataclasses.dataclass(frozen=True)
 class PairRecord:
   """One comparison of two clips.
 
@@ -76,6 +86,14 @@ class PairRecord:
   rater: str
   other: Mapping[str, Any]
   where: str
+
+  @property
+  def clips(self) -> list[PairClip]:
+    """The first and the second clip."""
+    return [
+      PairClip(video, path, self.caption, self.where)
+      for video, path in zip(self.videos, self.paths, strict=True)
+    ]
 
 
 def read_pairs(

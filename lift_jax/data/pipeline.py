@@ -6,7 +6,7 @@ number of hosts, and the position in the data is one number.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
 import dataclasses
 
@@ -17,7 +17,9 @@ import numpy as np
 from lift_jax.data import cache as cache_lib
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.global_batch import READ_AHEAD, local_indices
+from lift_jax.data.pair_records import PairRecord
 from lift_jax.data.records import AlignmentRecord
+from lift_jax.data.splits import Record
 from lift_jax.errors import UserError
 
 # What a batch contains of each video besides latents and caption.
@@ -33,7 +35,8 @@ class ScoredEntry:
   Attributes:
     entry: in the cache.
     caption: as in the record.
-    reward: in [0, 1]; 1 for a real clip.
+    reward: in [0, 1]; 1 for a real clip. Of a pair that people compared, 1 for
+      the winner and 0 for the loser.
     is_real: whether it was filmed, not generated.
     dimensions: see `AlignmentRecord`.
     optimality: how good it is among those of its prompt, in [0, 1]; see
@@ -60,6 +63,19 @@ class ScoredEntry:
 Unit = tuple[ScoredEntry, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class EncodedPair:
+  """Two clips that people compared.
+
+  Attributes:
+    record: the comparison.
+    entries: of the first and the second clip; None for one that was skipped.
+  """
+
+  record: PairRecord
+  entries: tuple[cache_lib.CacheEntry | None, cache_lib.CacheEntry | None]
+
+
 def join(
   cache: cache_lib.LatentCache,
   records: Sequence[AlignmentRecord],
@@ -73,18 +89,11 @@ def join(
   Raises:
     UserError: a record is not in the cache, or none is left.
   """
-  entries, skipped = cache.entries(), cache.skipped()
+  find = _finder(cache, rules)
   scored = []
   for record in records:
-    key = cache_lib.record_key(record)
-    entry = entries.get(key)
-    if entry is None and key in skipped:
-      continue
+    entry = find(record)
     if entry is None:
-      raise UserError(
-        f'{record.where}: not in the cache {cache.folder}; run lift prepare'
-      )
-    if rules.why_skipped(entry.flags):
       continue
     scored.append(
       ScoredEntry(
@@ -95,9 +104,47 @@ def join(
         record.dimensions,
       )
     )
-  if not scored:
+  if records and not scored:
     raise UserError(f'{cache.folder}: every record was skipped; fix the data')
   return scored
+
+
+def join_pairs(
+  cache: cache_lib.LatentCache,
+  records: Sequence[PairRecord],
+  rules: ClipRules,
+) -> list[EncodedPair]:
+  """The cache entries of every pair; see `join`.
+
+  Raises:
+    UserError: a clip is not in the cache.
+  """
+  find = _finder(cache, rules)
+  pairs = []
+  for record in records:
+    first, second = map(find, record.clips)
+    pairs.append(EncodedPair(record, (first, second)))
+  return pairs
+
+
+def _finder(
+  cache: cache_lib.LatentCache, rules: ClipRules
+) -> Callable[[Record], cache_lib.CacheEntry | None]:
+  """A function from a record to its entry; None if it is to be omitted."""
+  entries, skipped = cache.entries(), cache.skipped()
+
+  def find(record):
+    key = cache_lib.record_key(record)
+    entry = entries.get(key)
+    if entry is None and key in skipped:
+      return None
+    if entry is None:
+      raise UserError(
+        f'{record.where}: not in the cache {cache.folder}; run lift prepare'
+      )
+    return None if rules.why_skipped(entry.flags) else entry
+
+  return find
 
 
 class _ReadLocalLatents(grain.transforms.Map):
@@ -178,9 +225,7 @@ def make_iterator(
     DamagedError: a shard of the cache is missing or cut. So does the iterator
       for a damaged record, once it comes to it.
   """
-  buckets = collections.defaultdict(list)
-  for unit in units:
-    buckets[unit[0].entry.bucket].append(unit)
+  buckets = _by_bucket(units)
   reader = _Reader(cache)
   local = local_indices(sharding, batch_size)
   # An endless data set has no remainder to drop. But without drop_remainder
@@ -191,9 +236,9 @@ def make_iterator(
     .repeat()
     .batch(batch_size // len(units[0]), drop_remainder=True)
     .map(_ReadLocalLatents(reader, items, local))
-    for number, (_, items) in enumerate(sorted(buckets.items()))
+    for number, items in enumerate(buckets)
   ]
-  weights = [len(items) for _, items in sorted(buckets.items())]
+  weights = [len(items) for items in buckets]
   mixed = (
     datasets[0]
     if len(datasets) == 1
@@ -206,3 +251,40 @@ def make_iterator(
       )
     )
   )
+
+
+def units_in_order(
+  cache: cache_lib.LatentCache,
+  units: Sequence[Unit],
+  batch_size: int,
+  sharding: jax.sharding.Sharding,
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+  """All units once, always in the same batches, of one bucket each.
+
+  The last unit of a bucket fills its last batch.
+
+  Args:
+    units: see `make_iterator`, as are the other arguments.
+
+  Yields:
+    The examples that this host holds, and the number of units without fillers.
+
+  Raises:
+    DamagedError: a record is damaged.
+  """
+  reader = _Reader(cache)
+  local = local_indices(sharding, batch_size)
+  size = batch_size // len(units[0])
+  for items in _by_bucket(units):
+    read = _ReadLocalLatents(reader, items, local)
+    for start in range(0, len(items), size):
+      indices = np.minimum(np.arange(start, start + size), len(items) - 1)
+      yield read.map(indices), min(size, len(items) - start)
+
+
+def _by_bucket(units: Sequence[Unit]) -> list[list[Unit]]:
+  """The units of each bucket, buckets in ascending order."""
+  buckets = collections.defaultdict(list)
+  for unit in units:
+    buckets[unit[0].entry.bucket].append(unit)
+  return [items for _, items in sorted(buckets.items())]

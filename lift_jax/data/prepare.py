@@ -25,7 +25,7 @@ from lift_jax.data import picture, video
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.clip_paths import FOLLOW_LINKS, clip_sha256
 from lift_jax.data.json_records import ON_BAD_RECORD
-from lift_jax.data.records import AlignmentRecord
+from lift_jax.data.splits import Record
 from lift_jax.errors import UserError, listing
 from lift_jax.runtime import distributed, storage
 from lift_jax.runtime.progress import Progress
@@ -41,6 +41,7 @@ class DataConfig(ClipRules):
       data set on the hub, ORG/NAME[@REVISION]; '' for clips of the toy world.
     synthetic: alignment files of scored videos.
     real: alignment files of real videos, whose reward is 1.
+    pairs: files of pairs that people compared, see `pair_records`.
     on_bad_record: 'error' stops at the first bad record; 'skip' lists and
       skips them.
     follow_links: links out of the root that may be followed; see
@@ -65,6 +66,7 @@ class DataConfig(ClipRules):
   max_frames: int
   fps: float | None
   resize: str
+  pairs: tuple[str, ...] = ()
 
   def __post_init__(self):
     super().__post_init__()
@@ -145,14 +147,14 @@ def fingerprint(config: DataConfig) -> dict[str, object]:
 
 @dataclasses.dataclass(frozen=True)
 class _Clip:
-  record: AlignmentRecord
+  record: Record
   frames: np.ndarray
   flags: tuple[str, ...]
   signature: storage.FileSignature
   sha256: str
 
 
-def _decode(record: AlignmentRecord, config: DataConfig) -> _Clip:
+def _decode(record: Record, config: DataConfig) -> _Clip:
   signature = _check_exists(record)
   with storage.local_file(record.path) as path:
     clip = video.decode(
@@ -177,7 +179,7 @@ def _motion(frames_thw3: np.ndarray) -> float:
   return float(np.mean(np.abs(np.diff(pixels, axis=0)))) / 255
 
 
-def _check_exists(record: AlignmentRecord) -> storage.FileSignature:
+def _check_exists(record: Record) -> storage.FileSignature:
   """The signature of the video file, which must exist."""
   signature = storage.file_signature(record.path)
   if signature is None:
@@ -189,7 +191,7 @@ def _check_exists(record: AlignmentRecord) -> storage.FileSignature:
 
 
 def _decoded(
-  records: Sequence[AlignmentRecord], config: DataConfig, num_threads: int
+  records: Sequence[Record], config: DataConfig, num_threads: int
 ) -> Generator[_Clip | UserError, None, None]:
   """Clips in order, decoded a little ahead of their use; or what is wrong."""
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
@@ -217,9 +219,9 @@ def _result(future: concurrent.futures.Future[_Clip]) -> _Clip | UserError:
 
 def missing_from(
   cache: cache_lib.LatentCache,
-  records: Sequence[AlignmentRecord],
+  records: Sequence[Record],
   data: DataConfig,
-) -> list[AlignmentRecord]:
+) -> list[Record]:
   """Records that a run has yet to process.
 
   These are in neither the index nor the list of records that an earlier run
@@ -240,7 +242,7 @@ def missing_from(
 
 
 def _is_settled(
-  skipped: cache_lib.Skipped, record: AlignmentRecord, data: DataConfig
+  skipped: cache_lib.Skipped, record: Record, data: DataConfig
 ) -> bool:
   """Whether a record that an earlier run skipped is skipped again."""
   if skipped.flags:
@@ -283,7 +285,7 @@ def drop_damaged(
 
 def run(
   cache: cache_lib.LatentCache,
-  records: Sequence[AlignmentRecord],
+  records: Sequence[Record],
   make_encoder: Callable[[], ClipTensorEncoder],
   data: DataConfig,
   config: PrepareConfig,

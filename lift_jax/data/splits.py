@@ -127,6 +127,12 @@ def normalize_caption(caption: str) -> str:
   return ' '.join(caption.split()).casefold()
 
 
+def hash_fraction(text: str) -> float:
+  """A hash of the text that is uniform in [0, 1)."""
+  digest = hashlib.sha256(text.encode()).digest()
+  return int.from_bytes(digest[:6]) / 2**48
+
+
 def _keys(
   records: Sequence[Record], by_file: bool, by_content: bool
 ) -> list[list[_Key]]:
@@ -173,8 +179,7 @@ def _choose_part(
   # The hash includes the names of the parts. Otherwise, a part that is split
   # again with the same seed would have hashes from one range only.
   names = ','.join(fractions)
-  digest = hashlib.sha256(f'{seed}\n{names}\n{caption}'.encode()).digest()
-  left = int.from_bytes(digest[:6]) / 2**48
+  left = hash_fraction(f'{seed}\n{names}\n{caption}')
   names = [name for name, fraction in fractions.items() if fraction]
   for name in names[:-1]:
     left -= fractions[name]

@@ -27,8 +27,10 @@ from lift_jax.models import generator_export
 from lift_jax.models.generators import VideoModel
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json
-from lift_jax.training import alignment
+from lift_jax.training import alignment, alignment_data
 from lift_jax.training import main as training_main
+from lift_jax.training.drift import DriftWarning
+from lift_jax.training.held_out import HeldOutMetrics
 from lift_jax.training.state import TrainState
 from lift_jax.training.step import LatentBatch
 from lift_jax.training.validation import Validation
@@ -78,14 +80,26 @@ class Alignment(training_main.Task):
       config.train.remat,
     )
     self._cache = ensure_prepared(config, workdir, self._folder, found, logger)
-    scored = pipeline.join(self._cache, found.records, config.data)
-    data = alignment.make_data(scored, config.objective, config.pairs)
+    data = alignment_data.make_data(
+      pipeline.join(self._cache, found.scored, config.data),
+      config.objective,
+      config.pairs,
+      pipeline.join_pairs(self._cache, found.pairs, config.data),
+    )
     used = [example for unit in data.units for example in unit]
     _describe(used, self._folder, logger)
-    if data.description:
-      logger.info('align: %s', data.description)
+    for line in data.description:
+      logger.info('align: %s', line)
     if data.pairs and distributed.is_primary():
       write_json(workdir / 'pairs.json', data.pairs)
+    self._drift = None
+    if self._objective.drift_metric and config.objective.drift_window:
+      self._drift = DriftWarning(
+        self._objective.drift_metric, config.objective.drift_window, logger
+      )
+    self._held_out = data.held_out
+    # Examples that are in memory at a time.
+    self._held_out_batch = batch_size // config.train.grad_accum
     self.num_examples = len(used)
     self.iterator = pipeline.make_iterator(
       self._cache,
@@ -107,10 +121,43 @@ class Alignment(training_main.Task):
   def on_start(self):
     job_flags.write_config(self._call, 'align')
 
-  def make_validation(self):
+  def make_validations(self):
+    config, validations = self._call.config, []
+    if self._held_out:
+      validations.append(
+        (config.pairs.held_out_every_steps, self._make_held_out())
+      )
+    if config.validation.every_steps:
+      validations.append((config.validation.every_steps, self._make_videos()))
+    return validations
+
+  def _make_held_out(self) -> training_main.Validate:
+    """Logs the metrics of pairs that are not trained on."""
+    evaluate = HeldOutMetrics(
+      functools.partial(
+        pipeline.units_in_order,
+        self._cache,
+        self._held_out,
+        self._held_out_batch,
+        self.setup.batch_sharding,
+      ),
+      self._held_out_batch,
+      self.setup.batch_sharding,
+      self._objective,
+      alignment.make_held_out_evaluate(
+        self.setup, self._folder, self._objective
+      ),
+      self.setup.replicated,
+    )
+
+    def validate(step, params, writer):
+      writer.write(step, evaluate(params, *self._constants))
+
+    return validate
+
+  def _make_videos(self) -> training_main.Validate:
+    """Generates clips of fixed prompts."""
     config = self._call.config
-    if not config.validation.every_steps:
-      return None
     make_videos = Validation(
       config.validation,
       self._folder,
@@ -140,7 +187,8 @@ class Alignment(training_main.Task):
     reference = alignment.make_reference(
       trainable, self._objective, self._call.config.model.compute_dtype
     )
-    return step, (null_text, key, reference)
+    self._constants = null_text, key, reference
+    return step, self._constants
 
   def to_batch(self, arrays) -> LatentBatch:
     return LatentBatch.of(arrays, self._objective)
@@ -155,6 +203,10 @@ class Alignment(training_main.Task):
       self._objective,
       batch.mean.shape,
     )
+
+  def observe(self, step, metrics):
+    if self._drift is not None:
+      self._drift(step, metrics)
 
   def export(self, trained, frozen):
     config, target = self._call.config, self._call.workdir / 'export'

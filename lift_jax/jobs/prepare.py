@@ -15,6 +15,7 @@ example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
 
 from collections.abc import Mapping
+import dataclasses
 import functools
 import logging
 import pathlib
@@ -23,7 +24,10 @@ from lift_jax.cli import job_flags
 from lift_jax.data import prepare as prepare_lib
 from lift_jax.data.cache import CacheEntry, LatentCache, record_key
 from lift_jax.data.clip_flags import ClipRules
-from lift_jax.data.records import ReadResult, read_alignment
+from lift_jax.data.json_records import ReadResult
+from lift_jax.data.pair_records import PairRecord, read_pairs, settle
+from lift_jax.data.records import AlignmentRecord, read_alignment
+from lift_jax.data.splits import Record
 from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.models.generator_config import open_chosen, open_named
@@ -59,9 +63,36 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class AlignRecords:
+  """The records of the files of a config.
+
+  Attributes:
+    scored: of clips with a score, and of real clips.
+    pairs: that people compared, each once.
+    skipped: (where, reason and remedy) of each skipped record.
+  """
+
+  scored: list[AlignmentRecord]
+  pairs: list[PairRecord]
+  skipped: list[tuple[str, str]]
+
+  @functools.cached_property
+  def clips(self) -> list[Record]:
+    """A record of every clip and its caption."""
+    records = [
+      *self.scored,
+      *(clip for pair in self.pairs for clip in pair.clips),
+    ]
+    by_key = {}
+    for record in records:
+      by_key.setdefault(record_key(record), record)
+    return list(by_key.values())
+
+
 def open_inputs(
   config: AlignConfig, workdir: pathlib.Path
-) -> tuple[VideoModel, ReadResult]:
+) -> tuple[VideoModel, AlignRecords]:
   """The model and the records.
 
   A model with a path and its adapters are checked first; a random one is made
@@ -72,22 +103,28 @@ def open_inputs(
   return named or open_chosen(config.model, workdir), found
 
 
-def read_records(config: AlignConfig, workdir: pathlib.Path) -> ReadResult:
-  """The records of the alignment files; videos are not checked.
+def read_records(config: AlignConfig, workdir: pathlib.Path) -> AlignRecords:
+  """The records of the files in the config; videos are not checked.
 
   Raises:
     UserError: a bad file or record.
   """
   data = config.data
-  root = hub.data_folder(data.root, (*data.synthetic, *data.real))
-  # Videos may be deleted once they are encoded.
-  return read_alignment(
-    root or _toy_clips(config, workdir),
-    data.synthetic,
-    data.real,
-    data.on_bad_record,
-    require_files=False,
-    follow_links=data.follow_links,
+  files = (*data.synthetic, *data.real, *data.pairs)
+  root = hub.data_folder(data.root, files) or _toy_clips(config, workdir)
+  settings = {
+    'on_bad_record': data.on_bad_record,
+    # Videos may be deleted once they are encoded.
+    'require_files': False,
+    'follow_links': data.follow_links,
+  }
+  scored = pairs = ReadResult([], [])
+  if data.synthetic or data.real or not data.pairs:
+    scored = read_alignment(root, data.synthetic, data.real, **settings)
+  if data.pairs:
+    pairs = read_pairs(root, data.pairs, **settings)
+  return AlignRecords(
+    scored.records, settle(pairs.records), [*scored.skipped, *pairs.skipped]
   )
 
 
@@ -95,7 +132,7 @@ def ensure_prepared(
   config: AlignConfig,
   workdir: pathlib.Path,
   model: VideoModel,
-  found: ReadResult,
+  found: AlignRecords,
   logger: logging.Logger,
   *,
   verify: bool = False,
@@ -127,13 +164,13 @@ def ensure_prepared(
   if verify:
     with locked():
       prepare_lib.drop_damaged(cache, config.prepare.num_threads, logger)
-  missing = prepare_lib.missing_from(cache, found.records, data)
+  missing = prepare_lib.missing_from(cache, found.clips, data)
   if missing:
     hub.fetch(hub.data_folder(data.root), [r.video for r in missing])
     with locked():
       prepare_lib.run(
         cache,
-        found.records,
+        found.clips,
         lambda: encoding.ClipEncoder(
           model, batch_per_device=config.prepare.batch_per_device, **settings
         ),
@@ -143,9 +180,9 @@ def ensure_prepared(
       )
   entries = cache.entries()
   reasons = _why_skipped(found, cache, entries, data)
-  num_left = len(found.records) + len(found.skipped) - len(reasons)
+  num_left = len(found.clips) + len(found.skipped) - len(reasons)
   inputs.report_skipped(workdir, reasons, num_left, logger)
-  keys = map(record_key, found.records)
+  keys = map(record_key, found.clips)
   used = [entries[key] for key in keys if key in entries]
   flags = {
     entry.video: entry.flags
@@ -157,7 +194,7 @@ def ensure_prepared(
 
 
 def _why_skipped(
-  found: ReadResult,
+  found: AlignRecords,
   cache: LatentCache,
   entries: Mapping[str, CacheEntry],
   rules: ClipRules,
@@ -165,7 +202,7 @@ def _why_skipped(
   """Location of each skipped record, and why it was skipped."""
   skipped = cache.skipped()
   reasons = [f'{where}: {reason}' for where, reason in found.skipped]
-  for record in found.records:
+  for record in found.clips:
     key = record_key(record)
     if key in skipped:
       reasons.append(skipped[key].reason)

@@ -203,10 +203,10 @@ class CriticTraining(training_main.Task):
     job_flags.write_config(self._call, 'train_critic')
     _write_splits(self._call.workdir, self._records)
 
-  def make_validation(self):
+  def make_validations(self) -> list[tuple[int, training_main.Validate]]:
     examples = self._validation_examples
     if not examples:
-      return None
+      return []
     sharding = self.setup.batch_sharding
     reader = self._reader(examples, 'left out of the validation')
     batch_size = partitioning.batch_shards(self.setup.mesh)
@@ -224,7 +224,7 @@ class CriticTraining(training_main.Task):
     def validate(step, params, writer):
       writer.write(step, validation(params))
 
-    return validate
+    return [(self._call.config.validation.every_steps, validate)]
 
   def load_base(self, key):
     compute_dtype = self._call.config.model.compute_dtype

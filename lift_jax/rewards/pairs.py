@@ -53,6 +53,10 @@ class PairConfig:
     drop_share: of the pairs, those with the smallest gaps.
     min_motion: of winners; see `Candidate.motion`.
     per_prompt: most pairs of a prompt; those with the largest gaps are kept.
+    held_out: share of the prompts whose pairs are not trained on; a hash of
+      the prompt decides.
+    held_out_every_steps: optimizer steps between two evaluations on them.
+      There is also one before the first step and one after the last.
   """
 
   every_dimension: bool
@@ -60,6 +64,8 @@ class PairConfig:
   drop_share: float
   min_motion: float
   per_prompt: int
+  held_out: float = 0.0
+  held_out_every_steps: int = 100
 
   def __post_init__(self):
     if not 0 < self.min_gap <= 1:
@@ -70,6 +76,10 @@ class PairConfig:
       raise UserError('pairs.min_motion must not be below 0')
     if self.per_prompt < 1:
       raise UserError('pairs.per_prompt must be at least 1')
+    if not 0 <= self.held_out < 1:
+      raise UserError('pairs.held_out must be in [0, 1)')
+    if self.held_out_every_steps < 1:
+      raise UserError('pairs.held_out_every_steps must be at least 1')
 
 
 @dataclasses.dataclass(frozen=True)

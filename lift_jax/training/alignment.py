@@ -1,7 +1,6 @@
 """Fine-tuning of a text-to-video transformer: network, step, fingerprint."""
 
-import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -10,21 +9,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lift_jax.data.pipeline import COLUMNS, ScoredEntry, Unit
-from lift_jax.errors import UserError, listing
+from lift_jax.data.pipeline import Unit
+from lift_jax.errors import UserError
 from lift_jax.models import lora
 from lift_jax.models.functional import Params, functional
 from lift_jax.models.generator_config import ModelConfig
 from lift_jax.models.generators import VideoModel
-from lift_jax.rewards.optimality import optimality
-from lift_jax.rewards.pairs import PairConfig, make_pairs
 from lift_jax.runtime.files import json_sha256
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import AlignTrainConfig, TrainConfig
 from lift_jax.training.objectives import ObjectiveConfig
 from lift_jax.training.objectives.objective import UNIT_SIZES, Objective
 from lift_jax.training.setup import Setup
-from lift_jax.training.step import StepConfig, make_train_step
+from lift_jax.training.step import StepConfig, make_evaluate, make_train_step
 from lift_jax.weights import param_paths
 
 
@@ -91,117 +88,13 @@ def make_step(
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingData:
-  """What an objective trains on.
-
-  Attributes:
-    units: of one or two examples.
-    description: of the choice, for the log; '' if every clip is used.
-    pairs: if the units are pairs, for a file that people read.
-  """
-
-  units: list[Unit]
-  description: str
-  pairs: list[dict[str, Any]]
-
-
-def make_data(
-  scored: Sequence[ScoredEntry],
-  config: ObjectiveConfig,
-  pair_config: PairConfig | None,
-) -> TrainingData:
-  """Chooses the clips, or pairs of clips, that an objective trains on.
-
-  Real clips are paired with one another, as they come.
-
-  Raises:
-    UserError: none is left, `pair_config` is missing, or the objective reads
-      an unknown column.
-  """
-  objective = config.chosen
-  if unknown := set(objective.columns) - set(COLUMNS):
-    raise UserError(
-      f'objective.name is {config.name!r}, which reads {listing(unknown)}; '
-      f'lift align reads {listing(COLUMNS)}'
-    )
-  chosen = [
-    item for item in scored if objective.selects(item.reward, item.is_real)
-  ]
-  if not chosen:
-    raise UserError(
-      f'objective.{config.name} leaves none of {len(scored)} clips to train '
-      'on; change its settings, or score more clips'
-    )
-  description = ''
-  if len(chosen) < len(scored):
-    description = f'{len(chosen)} of {len(scored)} clips are used'
-  if objective.unit == 'clip':
-    if 'optimality' in objective.columns:
-      chosen = _with_optimality(chosen)
-    return TrainingData([(item,) for item in chosen], description, [])
-  if pair_config is None:
-    raise UserError(
-      f'objective.name is {config.name!r}, which compares clips; add the '
-      'section pairs with the rules of choosing them'
-    )
-  found = make_pairs(
-    [item for item in chosen if not item.is_real],
-    pair_config,
-    key=lambda item: (item.caption, item.entry.bucket),
+def make_held_out_evaluate(
+  setup: Setup, folder: VideoModel, objective: Objective
+):
+  """The values of an objective without training; see `step.make_evaluate`."""
+  return make_evaluate(
+    setup.model, folder.schedule, objective, folder.latent_scale
   )
-  units: list[Unit] = [*found.pairs, *_in_twos(chosen)]
-  reasons = [f'{name}: {n}' for name, n in found.without_pair.items()]
-  description = (
-    f'{len(found.pairs)} pairs of clips from {found.num_prompts} prompts '
-    f'({found.num_dropped} dropped for their small gaps; prompts without a '
-    f'pair: {", ".join(reasons) or "none"}) and '
-    f'{len(units) - len(found.pairs)} pairs of real clips'
-  )
-  return TrainingData(
-    units,
-    description,
-    [
-      {
-        'caption': winner.caption,
-        'winner': winner.video,
-        'loser': loser.video,
-        'gap': round(winner.reward - loser.reward, 6),
-      }
-      for winner, loser in found.pairs
-    ],
-  )
-
-
-def _with_optimality(scored: list[ScoredEntry]) -> list[ScoredEntry]:
-  """The clips, with their optimality among the generated ones of a prompt."""
-  generated = [item for item in scored if not item.is_real]
-  values = iter(
-    optimality(
-      [item.reward for item in generated],
-      [item.caption for item in generated],
-    )
-    if generated
-    else ()
-  )
-  return [
-    item
-    if item.is_real
-    else dataclasses.replace(item, optimality=float(next(values)))
-    for item in scored
-  ]
-
-
-def _in_twos(scored: Sequence[ScoredEntry]) -> Iterator[Unit]:
-  """Real clips of a bucket two by two; the last may come twice."""
-  buckets = collections.defaultdict(list)
-  for item in scored:
-    if item.is_real:
-      buckets[item.entry.bucket].append(item)
-  for items in buckets.values():
-    for first in range(0, len(items), 2):
-      two = items[first : first + 2]
-      yield two[0], two[-1]
 
 
 def check_batch(

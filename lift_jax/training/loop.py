@@ -1,7 +1,7 @@
 """Training loop: batches in, checkpoints and metrics out."""
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import logging
@@ -19,6 +19,9 @@ from lift_jax.training import metrics as metrics_lib
 from lift_jax.training.profiling import StepProfiler
 from lift_jax.training.state import TrainState
 from lift_jax.weights.checkpoints import TrainCheckpoints
+
+# `observe(step, metrics)`, with metrics on the host.
+Observe = Callable[[int, Mapping[str, Any]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +113,8 @@ def _memory(compiled) -> str:
 class _Interval:
   """Metrics and clock between two log entries."""
 
-  def __init__(self, workload: Workload):
-    self._workload = workload
+  def __init__(self, workload: Workload, observe: Observe | None):
+    self._workload, self._observe = workload, observe
     self.note = ''
     self._reset()
 
@@ -140,6 +143,8 @@ class _Interval:
     for name in ('loss', 'grad_norm'):
       if not math.isfinite(metrics[name]):
         raise _diverged(name, metrics[name], step, folder)
+    if self._observe is not None:
+      self._observe(step, metrics)
 
   def close(self) -> dict[str, float]:
     """Means and rates since the last entry; starts the next interval."""
@@ -195,6 +200,7 @@ def run(
   logger: logging.Logger,
   is_primary: bool,
   validate: Callable[[int, TrainState, bool], None] | None = None,
+  observe: Observe | None = None,
 ) -> TrainState:
   """Trains from `state.step` to `num_steps`, or until SIGTERM.
 
@@ -206,13 +212,14 @@ def run(
     profiler: traces some of the steps.
     validate: `validate(step, state, is_last)` is called before step 1 of a new
       run and after every step; its time is not counted as step time.
+    observe: called with the metrics of every step.
 
   Raises:
     UserError: a loss, gradient or parameter is NaN or infinite, or a
       checkpoint cannot be written.
   """
   step = first_step = int(state.step)
-  interval = _Interval(workload)
+  interval = _Interval(workload, observe)
   # Metrics are read one step late, so that the host never waits for the step it
   # has just dispatched. Before a checkpoint all are read: it must be finite.
   pending = collections.deque()

@@ -60,8 +60,10 @@ class Task(abc.ABC):
     """Called once all checks have passed, to write the config."""
 
   @abc.abstractmethod
-  def make_validation(self) -> Validate | None:
-    """The function to call every `validation.every_steps` steps, if any.
+  def make_validations(self) -> list[tuple[int, Validate]]:
+    """Functions to call during training: (steps between two calls, function).
+
+    Each is also called before the first step and after the last.
 
     Whatever needs the devices only once, such as a text encoder, is run here,
     before the state takes their memory.
@@ -98,6 +100,10 @@ class Task(abc.ABC):
   def step_flops(self, batch: Any) -> float:
     """FLOPs of a step on a batch, summed over all devices."""
 
+  def observe(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """Called with the metrics of every step, on the host."""
+    del step, metrics
+
   @abc.abstractmethod
   def export(self, trained: Params, frozen: Params) -> None:
     """Writes the trained parameters, or their average, in published format."""
@@ -115,7 +121,7 @@ def run(
   Args:
     job: name of the job, for the log.
     make_task: `make_task(mesh, batch_size)`.
-    config: with the sections mesh, train, optimizer, checkpoint and validation.
+    config: with the sections mesh, train, optimizer and checkpoint.
     workdir: gets checkpoints and metrics.
     logger: for progress and descriptions.
 
@@ -145,7 +151,7 @@ def run(
   ) as checkpoints:
     resume_step = checkpoints.resume_step(num_steps)
     task.on_start()
-    validation = task.make_validation()
+    validations = task.make_validations()
 
     # State and step.
     trainable, frozen = task.load_base(
@@ -176,10 +182,10 @@ def run(
 
     # Loop.
     def validate(step: int, state: TrainState, is_last: bool) -> None:
-      is_due = is_last or step % config.validation.every_steps == 0
-      if validation is not None and is_due:
-        params = param_paths.merge(state.ema or state.trainable, frozen)
-        validation(step, params, writer)
+      for every_steps, validation in validations:
+        if is_last or step % every_steps == 0:
+          params = param_paths.merge(state.ema or state.trainable, frozen)
+          validation(step, params, writer)
 
     with (
       jax.set_mesh(mesh),
@@ -210,7 +216,8 @@ def run(
         profiler=StepProfiler(workdir / 'profile', train.profiled_steps),
         logger=logger,
         is_primary=distributed.is_primary(),
-        validate=validate if validation else None,
+        validate=validate if validations else None,
+        observe=task.observe,
       )
 
   # Export.

@@ -166,6 +166,40 @@ def reference_params(params: Params, initial: Params) -> Params:
   return param_paths.map_named(choose, params)
 
 
+def make_evaluate(
+  model: FunctionalModel,
+  schedule: Schedule,
+  objective: Objective,
+  latent_scale: LatentScale,
+) -> Callable[..., dict[str, jax.Array]]:
+  """`evaluate(params, batch, null_text, key, reference)`.
+
+  It returns the `Objective.values` of a batch, with draws that depend on `key`
+  alone. `params` is of the full network, `reference` as of `make_train_step`.
+  """
+  unit_size = UNIT_SIZES[objective.unit]
+
+  def evaluate(params, batch, null_text, key, reference):
+    draws = draw(key, batch, schedule, 0.0, unit_size)
+    draws = jax.tree.map(lambda x: constrain(x, batch_spec(x.ndim)), draws)
+    return objective.values(
+      predict(
+        model,
+        schedule,
+        latent_scale,
+        params,
+        batch,
+        draws,
+        null_text,
+        reference_params(params, reference)
+        if objective.needs_reference
+        else None,
+      )
+    )
+
+  return evaluate
+
+
 def make_train_step(
   model: FunctionalModel,
   schedule: Schedule,

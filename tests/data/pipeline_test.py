@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lift_jax.data import cache as cache_lib
-from lift_jax.data import pipeline
+from lift_jax.data import pair_records, pipeline
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.records import AlignmentRecord
 from lift_jax.errors import UserError
@@ -225,3 +225,32 @@ class JoinTest(_PipelineTest):
         pipeline.join(self.cache, [_record(99)], ClipRules())
     finally:
       self.cache.clear_skipped()
+
+
+class PairsTest(_PipelineTest):
+  def test_join(self):
+    """Clips that were skipped when the cache was made are None."""
+    clips = [self.records[0], _record(99)]
+    pair = pair_records.PairRecord(
+      'caption 0', ('0.mp4', '1.mp4'), tuple(r.path for r in clips), 'first',
+      {}, '', {}, 'pairs.json record 0',
+    )  # fmt: skip
+    with self.assertRaisesRegex(UserError, 'pairs.json record 0: not in the'):
+      pipeline.join_pairs(self.cache, [pair], ClipRules())
+    key = cache_lib.record_key(pair.clips[1])
+    skipped = {key: cache_lib.Skipped('bad', None, ())}
+    with mock.patch.object(self.cache, 'skipped', lambda: skipped):
+      (joined,) = pipeline.join_pairs(self.cache, [pair], ClipRules())
+    self.assertEqual(joined.entries, (self.scored[0].entry, None))
+
+  def test_units_in_order(self):
+    """All of them once, and the last one of a bucket again to fill a batch."""
+    units = list(zip(self.scored[::2], self.scored[1::2], strict=True))
+    batches = list(
+      pipeline.units_in_order(self.cache, units[1:], _BATCH, self.sharding)
+    )
+    self.assertEqual(
+      self.numbers(arrays for arrays, _ in batches),
+      [[2, 3, 4, 5], [6, 7, 8, 9], [10, 11, 10, 11], [12, 13, 14, 15]],
+    )
+    self.assertEqual([number for _, number in batches], [2, 2, 1, 2])

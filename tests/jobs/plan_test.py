@@ -33,8 +33,18 @@ class SameProgramTest(parameterized.TestCase):
 
   @parameterized.parameters(
     {'mesh.fsdp': 8},
-    {'mesh.context': 2, 'mesh.tensor': 2, 'train.remat': 'full'},
-    {'mesh.fsdp': 8, 'train.trainable': 'lora', 'train.ema_decay': 0.9},
+    {
+      'mesh.context': 2,
+      'mesh.tensor': 2,
+      'train.remat': 'full',
+      'objective.name': 'dpo',  # with a copy of what trains as the reference
+    },
+    {
+      'mesh.fsdp': 8,
+      'train.trainable': 'lora',
+      'train.ema_decay': 0.9,
+      'objective.name': 'kto',  # without
+    },
   )
   def test_align(self, **settings):
     """Memory and FLOPs are those of the step that `lift align` compiles."""
@@ -52,11 +62,17 @@ class SameProgramTest(parameterized.TestCase):
       return ''
 
     self.monkeypatch.setattr(loop, '_memory', note)
-    jobs.make_clips(self.folder / 'clips')
+    root = self.folder / 'clips'
+    jobs.make_clips(root)
+    items = json.loads((root / 'wide.json').read_text())
+    for index, item in enumerate(items):
+      item['caption'] = f'caption {index // 2}'
+    (root / 'wide.json').write_text(json.dumps(items))
     overrides = {
-      'data__root': self.folder / 'clips',
+      'data__root': root,
       'data__synthetic': ('wide.json',),
       'data__sizes': ((16, 32),),
+      'pairs__min_motion': 0.0,
       'train__batch_size': 8,
       'train__steps': 1,
       **{key.replace('.', '__'): value for key, value in settings.items()},

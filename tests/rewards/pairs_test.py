@@ -100,6 +100,8 @@ def test_prompts_without_a_pair():
     {'drop_share': 1.0},
     {'per_prompt': 0},
     {'min_motion': -1.0},
+    {'held_out': 1.0},
+    {'held_out_every_steps': 0},
   ],
 )
 def test_settings(changes):

@@ -4,11 +4,9 @@ import dataclasses
 import types
 
 import jax
-import numpy as np
 import pytest
 
 from lift_jax import partitioning
-from lift_jax.data.pipeline import ScoredEntry
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
 from lift_jax.models.cogvideox.config import COGVIDEOX_2B
@@ -17,13 +15,11 @@ from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.generator_config import ModelConfig
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.models.t5.config import T5Config
-from lift_jax.rewards.pairs import PairConfig
 from lift_jax.training import alignment
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.objectives import ObjectiveConfig
 from lift_jax.training.objectives.dpo import DPO
-from lift_jax.training.objectives.likelihood import SFT, Rejection
-from lift_jax.training.objectives.nft import NFT
+from lift_jax.training.objectives.likelihood import SFT
 from lift_jax.training.objectives.reward_weighted import RewardWeighted
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
 from lift_jax.weights import param_paths
@@ -110,80 +106,14 @@ def test_heads_that_do_not_divide():
     setup_of('blocks', fsdp=2, tensor=4)
 
 
-def scored(caption, reward, is_real=False, bucket=(1, 2, 2), **dimensions):
-  entry = types.SimpleNamespace(
-    video=f'{caption}-{reward}', bucket=bucket, motion=0.5
-  )
-  return ScoredEntry(entry, caption, reward, is_real, dimensions)
-
-
-PAIRS = PairConfig(
-  every_dimension=True,
-  min_gap=0.01,
-  drop_share=0.0,
-  min_motion=0.0,
-  per_prompt=1,
-)
-CLIPS = [
-  scored('a', 0.9),
-  scored('a', 0.2),
-  scored('b', 0.4),
-  scored('b', 0.6, bucket=(2, 2, 2)),
-  scored('r', 1.0, is_real=True),
-]
-
-
 @pytest.mark.fast
-class TestMakeData:
-  def test_all_clips(self):
-    config = ObjectiveConfig('sft', sft=SFT())
-    data = alignment.make_data(CLIPS, config, None)
-    assert [unit[0].reward for unit in data.units] == [0.9, 0.2, 0.4, 0.6, 1.0]
-    assert data.description == ''
-    assert data.pairs == []
-
-  def test_optimality(self):
-    """Among the clips of a prompt; a real clip is as good as can be."""
-    config = ObjectiveConfig('nft', nft=NFT(0.1, 5.0))
-    units = alignment.make_data(CLIPS, config, None).units
-    a = 0.35 / (np.std([0.9, 0.2, 0.4, 0.6]) + 1e-4) / 10
-    b = a * 0.1 / 0.35
-    np.testing.assert_allclose(
-      [unit[0].optimality for unit in units],
-      [0.5 + a, 0.5 - a, 0.5 - b, 0.5 + b, 1.0],
-    )
-
-  def test_rejection(self):
-    config = ObjectiveConfig('rejection', rejection=Rejection(0.6))
-    data = alignment.make_data(CLIPS, config, None)
-    assert [unit[0].reward for unit in data.units] == [0.9, 0.6, 1.0]
-    assert data.description == '3 of 5 clips are used'
-    none = dataclasses.replace(config, rejection=Rejection(0.95))
-    with pytest.raises(UserError, match='leaves none of 4 clips'):
-      alignment.make_data(CLIPS[:4], none, None)
-
-  @pytest.mark.parametrize('real_weight', [0.0, 1.0])
-  def test_pairs(self, real_weight):
-    """Clips of different sizes are not compared."""
-    dpo = DPO(500.0, 'half', 'sigmoid', 0.0, real_weight)
-    config = ObjectiveConfig('dpo', dpo=dpo)
-    data = alignment.make_data(CLIPS, config, PAIRS)
-    expected = [(CLIPS[0], CLIPS[1])]
-    if real_weight:
-      expected.append((CLIPS[4], CLIPS[4]))
-    assert data.units == expected
-    assert data.pairs == [
-      {'caption': 'a', 'winner': 'a-0.9', 'loser': 'a-0.2', 'gap': 0.7}
-    ]
-    assert data.description.startswith('1 pairs of clips from 3 prompts')
-
-  def test_batch(self):
-    train = types.SimpleNamespace(grad_accum=2)
-    dpo = DPO(500.0, 'half', 'sigmoid', 0.0, 0.0)
-    alignment.check_batch(dpo, train, 16, 4)
-    with pytest.raises(UserError, match='a batch of 8 videos in pairs'):
-      alignment.check_batch(dpo, train, 8, 4)
-    alignment.check_batch(SFT(), train, 8, 4)
+def test_batch():
+  train = types.SimpleNamespace(grad_accum=2)
+  dpo = DPO(500.0, 'half', 'sigmoid', 0.0, 0.0)
+  alignment.check_batch(dpo, train, 16, 4)
+  with pytest.raises(UserError, match='a batch of 8 videos in pairs'):
+    alignment.check_batch(dpo, train, 8, 4)
+  alignment.check_batch(SFT(), train, 8, 4)
 
 
 @dataclasses.dataclass(frozen=True)

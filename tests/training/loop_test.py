@@ -86,6 +86,7 @@ class LoopTest(parameterized.TestCase):
         ),
         logger=_LOGGER,
         is_primary=True,
+        observe=kwargs.pop('observe', None),
       )
 
   def saved_steps(self):
@@ -104,6 +105,14 @@ class LoopTest(parameterized.TestCase):
     np.testing.assert_allclose(rates, [0.1, 0.3, 0.5, 0.7, 0.8])
     self.assertEqual(self.drawn, 9)
     self.assertNotIn('mfu', self.writer.written[2])  # no peak is known
+
+  def test_observe(self):
+    """Each step once and in order, though metrics are read a step late."""
+    seen = []
+    self.run_loop(
+      range(5), 5, observe=lambda step, m: seen.append((step, m['loss']))
+    )
+    self.assertEqual(seen, [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)])
 
   def test_rates(self):
     self.run_loop(range(4), 4, peak=1e12)

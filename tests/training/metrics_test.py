@@ -18,6 +18,13 @@ pytestmark = pytest.mark.fast
 
 
 class SummarizeTest(parameterized.TestCase):
+  def test_maxima(self):
+    """Of no example at all there is none."""
+    none = {'max/logit_max': -np.inf}
+    steps = [none, {'max/logit_max': 2.0}, {'max/logit_max': 1.0}]
+    self.assertEqual(metrics.summarize(steps), {'logit_max': 2.0})
+    self.assertEqual(metrics.summarize([none]), {})
+
   def test_means(self):
     steps = [
       {'loss': 1.0, 'sum/loss/real': 6.0, 'count/loss/real': 3,

@@ -15,7 +15,7 @@ from lift_jax.training.objectives.nft import NFT
 from lift_jax.training.objectives.objective import Objective
 from lift_jax.training.objectives.reward_weighted import RewardWeighted
 
-_SETTINGS = ('name', 'anchor_weight')
+_SETTINGS = ('name', 'anchor_weight', 'drift_window')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +29,13 @@ class ObjectiveConfig:
     name: of the selected objective; every other section is an objective.
     anchor_weight: of the mean squared distance between the velocities of the
       network and of the reference, added to any objective; 0 adds nothing.
+    drift_window: steps in a row with the error of preferred clips above that of
+      the reference, until a warning (see `training.drift`); 0 never warns.
   """
 
   name: str
   anchor_weight: float = 0.0
+  drift_window: int = 100
   sft: SFT | None = None
   rejection: Rejection | None = None
   dpo: DPO | None = None
@@ -51,6 +54,8 @@ class ObjectiveConfig:
       )
     if self.anchor_weight < 0:
       raise UserError('objective.anchor_weight must not be below 0')
+    if self.drift_window < 0:
+      raise UserError('objective.drift_window must not be below 0')
 
   @property
   def chosen(self) -> Objective:

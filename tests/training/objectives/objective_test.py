@@ -12,7 +12,7 @@ from lift_jax.data.pipeline import ScoredEntry
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
 from lift_jax.models.generators import LatentScale
-from lift_jax.training import alignment
+from lift_jax.training import alignment, alignment_data
 from lift_jax.training import step as step_lib
 from lift_jax.training.batches import merge_micro_batches, micro_batches
 from lift_jax.training.objectives import ObjectiveConfig
@@ -193,12 +193,12 @@ class ChooseTest(parameterized.TestCase):
   def test_pairs_need_rules(self):
     config = _Config('preference', preference=_PREFERENCE)
     with self.assertRaisesRegex(UserError, 'add the section pairs'):
-      alignment.make_data(_SCORED, config, None)
+      alignment_data.make_data(_SCORED, config, None)
 
   def test_unknown_columns_are_refused(self):
     config = _Config('unread', unread=_ReadsPrice(1.0))
     with self.assertRaisesRegex(UserError, 'reads price; lift align reads is_'):
-      alignment.make_data(_SCORED, config, None)
+      alignment_data.make_data(_SCORED, config, None)
 
   def test_reference(self):
     """A copy, as the trainable parameters are donated to the first step."""
