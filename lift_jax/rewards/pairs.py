@@ -83,7 +83,7 @@ class PairConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairs(Generic[_C]):
+class ChosenPairs(Generic[_C]):
   """Result of `make_pairs`.
 
   Attributes:
@@ -103,7 +103,7 @@ def make_pairs(
   candidates: Sequence[_C],
   config: PairConfig,
   key: Callable[[_C], Hashable] = lambda candidate: candidate.caption,
-) -> Pairs[_C]:
+) -> ChosenPairs[_C]:
   """Chooses pairs among the clips of each prompt.
 
   Of a prompt, the pair with the largest gap is taken first; each clip is in at
@@ -136,7 +136,7 @@ def make_pairs(
   num_dropped = int(config.drop_share * len(pairs))
   smallest = sorted(range(len(pairs)), key=lambda index: _gap(pairs[index]))
   dropped = set(smallest[:num_dropped])
-  return Pairs(
+  return ChosenPairs(
     [pair for index, pair in enumerate(pairs) if index not in dropped],
     len(by_prompt),
     dict(without_pair),

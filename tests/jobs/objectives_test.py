@@ -10,6 +10,9 @@ import signal
 import numpy as np
 import pytest
 
+from lift_jax.data.pair_records import PairRecord
+from lift_jax.data.records import AlignmentRecord
+from lift_jax.jobs.prepare import AlignRecords
 from lift_jax.toyworld import dataset
 from lift_jax.training.objectives import ObjectiveConfig
 from tests.jobs import jobs, runs
@@ -73,6 +76,25 @@ def test_on_toy_clips(name, align, tmp_path):
     assert last['anchor_distance'] > 0
   if name in ('dpo', 'kto', 'reward_weighted'):
     assert 0 < last['effective_sample_share'] <= 1
+
+
+@pytest.mark.fast
+def test_clips_of_scores_and_pairs():
+  """Each clip is encoded once for each caption."""
+
+  def scored(video, caption):
+    return AlignmentRecord(video, video, caption, 0.5, False, 'a.json', '0')
+
+  def compared(caption):
+    return PairRecord(
+      caption, ('a', 'b'), ('a', 'b'), 'first', {}, '', {}, 'pairs.json 0'
+    )
+
+  records = AlignRecords(
+    [scored('a', 'x'), scored('a', 'y')], [compared('x'), compared('z')], []
+  )
+  clips = [(clip.video, clip.caption) for clip in records.clips]
+  assert clips == [('a', 'x'), ('a', 'y'), ('b', 'x'), ('a', 'z'), ('b', 'z')]
 
 
 @pytest.fixture
