@@ -12,6 +12,7 @@ import pytest
 
 from lift_jax.data.pair_records import PairRecord
 from lift_jax.data.records import AlignmentRecord
+from lift_jax.jobs import align as align_lib
 from lift_jax.jobs.prepare import AlignRecords
 from lift_jax.toyworld import dataset
 from lift_jax.training.objectives import ObjectiveConfig
@@ -115,8 +116,16 @@ def people(prepared, tmp_path) -> pathlib.Path:
   return root
 
 
-def test_pairs_of_people(people, align, tmp_path):
+def test_pairs_of_people(people, align, tmp_path, monkeypatch):
   """Stopped and resumed, with all that a step may have: the same bits."""
+  watched = []
+  monkeypatch.setattr(
+    align_lib,
+    'DriftWarning',
+    lambda metric, window, logger: (
+      lambda step, metrics: watched.append((metric, window, step))
+    ),
+  )
   align = functools.partial(
     align,
     data__root=people,
@@ -125,7 +134,7 @@ def test_pairs_of_people(people, align, tmp_path):
     objective__name='dpo',
     objective__dpo__sft_weight=50.0,
     objective__anchor_weight=1.0,
-    objective__drift_window=1,
+    objective__drift_window=7,
     pairs__held_out=0.5,
     pairs__held_out_every_steps=3,
     train__steps=4,
@@ -149,6 +158,8 @@ def test_pairs_of_people(people, align, tmp_path):
     'videos/clip_0001.mp4',
     'videos/clip_0004.mp4',
   ]
+
+  assert watched == [('winner_change', 7, step) for step in (1, 2, 3, 4)]
 
   held_out = _held_out(whole)
   assert sorted(held_out) == [0, 3, 4]
