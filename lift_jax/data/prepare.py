@@ -24,6 +24,7 @@ from lift_jax.data import cache as cache_lib
 from lift_jax.data import picture, video
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.clip_paths import FOLLOW_LINKS, clip_sha256
+from lift_jax.data.frame_difference import frame_difference
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.splits import Record
 from lift_jax.errors import UserError, listing
@@ -168,15 +169,6 @@ def _decode(record: Record, config: DataConfig) -> _Clip:
     )
     digest = clip_sha256(path, record.where)
   return _Clip(record, clip.frames, clip.flags, signature, digest)
-
-
-def _motion(frames_thw3: np.ndarray) -> float:
-  """Mean absolute difference of consecutive frames; see `CacheEntry`."""
-  if len(frames_thw3) < 2:
-    return 0.0
-  # A sixteenth of the pixels is enough.
-  pixels = frames_thw3[:, ::4, ::4].astype(np.int16)
-  return float(np.mean(np.abs(np.diff(pixels, axis=0)))) / 255
 
 
 def _check_exists(record: Record) -> storage.FileSignature:
@@ -394,7 +386,7 @@ def _encode_all(
           clip.sha256,
           clip.frames.shape[:3],
           clip.flags,
-          _motion(clip.frames),
+          frame_difference(clip.frames),
         )
       )
       if len(encoded[bucket]) == config.records_per_shard:
