@@ -19,6 +19,7 @@ def run(num_hosts: int, work: Callable[[int], Any]) -> list[Any]:
   """What `work(host)` returns on each host; asserts that none raises."""
   gate, index = threading.Barrier(num_hosts), threading.local()
   results, errors = [None] * num_hosts, []
+  values = [True] * num_hosts
 
   def host(number: int) -> None:
     index.value = number
@@ -32,6 +33,13 @@ def run(num_hosts: int, work: Callable[[int], Any]) -> list[Any]:
     gate.wait()
     assert error is None
 
+  def true_everywhere(value: bool) -> bool:
+    values[index.value] = value
+    gate.wait()
+    together = all(values)
+    gate.wait()  # before any of them is set again
+    return together
+
   with (
     mock.patch.multiple(
       distributed,
@@ -39,7 +47,7 @@ def run(num_hosts: int, work: Callable[[int], Any]) -> list[Any]:
       barrier=lambda name: gate.wait(),
       wait_for_all=lambda name: gate.wait(),
       raise_together=raise_together,
-      true_everywhere=lambda value: value,
+      true_everywhere=true_everywhere,
     ),
     mock.patch.multiple(
       jax,

@@ -181,7 +181,7 @@ def make_call(
   workdir: pathlib.Path,
   settings: Mapping[str, Any],
 ) -> Invocation:
-  """Makes the invocation of a job by another job.
+  """Makes the invocation of a job by another job; every host must call it.
 
   Args:
     section: config of the job; it is not modified.
@@ -192,8 +192,10 @@ def make_call(
   source = ml_collections.ConfigDict(section.to_dict())
   source.update_from_flattened_dict(settings)
   config = config_lib.resolve(source, config_class)
-  workdir.mkdir(parents=True, exist_ok=True)
-  remove_partials(workdir)
+  if distributed.is_primary():
+    workdir.mkdir(parents=True, exist_ok=True)
+    remove_partials(workdir)
+  distributed.barrier(f'{workdir} exists')
   return Invocation(config, source, workdir)
 
 

@@ -14,38 +14,34 @@ Folders of a workdir, in the order of their creation:
   stages/       fingerprint and duration of each finished stage
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import json
 import logging
 import pathlib
-import time
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from lift_jax.cli import job_flags
 from lift_jax.data.hra import read_questions
-from lift_jax.errors import UserError
 from lift_jax.jobs import align, evaluate, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.demo_config import DemoConfig
+from lift_jax.jobs.stages import StagedJob, model_fingerprint
 from lift_jax.models import critics
-from lift_jax.models.generators import VideoModel, open_model
+from lift_jax.models.generators import open_model
 from lift_jax.runtime.files import (
   json_sha256,
-  read_json,
   remove_partials,
   write_json,
   write_text,
 )
-from lift_jax.runtime.journal import differences
 from lift_jax.scoring.videos import read_videos
 from lift_jax.toyworld import annotators, dataset, feedback, judge, scenes
 from lift_jax.toyworld.pretraining import critic_model, video_model
 
 
-class Demo:
+class Demo(StagedJob):
   """A demo in a workdir; finished stages are not run again.
 
   Args:
@@ -60,81 +56,14 @@ class Demo:
     stages: tuple[str, ...],
     logger: logging.Logger,
   ):
+    super().__init__(call, 'demo', stages, logger)
     self.config: DemoConfig = call.config
-    self.workdir = call.workdir
     self.clips = self.workdir / 'clips'
-    self._source = call.source
-    self._stages = stages
-    self._logger = logger
-    stages_folder = self.workdir / 'stages'
-    stages_folder.mkdir(exist_ok=True)
-    for folder in (self.workdir, stages_folder):
-      remove_partials(folder)
-
-  def stage(
-    self, name: str, fingerprint: Mapping[str, Any], work: Callable[[], None]
-  ) -> None:
-    """Runs a stage, unless it is finished.
-
-    Args:
-      name: of the stage.
-      fingerprint: JSON values that determine the result.
-      work: runs the stage; resumes if it was interrupted.
-
-    Raises:
-      UserError: the stage is finished, but with another fingerprint.
-    """
-    number = f'{self._stages.index(name) + 1} of {len(self._stages)}'
-    path = self._marker(name)
-    fingerprint = json.loads(json.dumps(fingerprint))
-    if path.is_file():
-      found = read_json(path)['made_of']
-      for field, old, new in differences(found, fingerprint):
-        raise UserError(
-          f'{path}: stage {name!r} was made with {field} = {old!r}, which is '
-          f'now {new!r}; give another --workdir'
-        )
-      self._logger.info('demo: stage %s, %s: already done', number, name)
-      return
-    self._logger.info('demo: stage %s, %s', number, name)
-    start = time.monotonic()
-    work()
-    seconds = time.monotonic() - start
-    write_json(path, {'made_of': fingerprint, 'seconds': round(seconds, 2)})
-
-  def seconds(self) -> dict[str, float]:
-    """The duration of each stage, in this run or an earlier one."""
-    return {
-      name: read_json(self._marker(name))['seconds'] for name in self._stages
-    }
-
-  def _marker(self, name: str) -> pathlib.Path:
-    return self.workdir / 'stages' / f'{name}.json'
-
-  def _fingerprints(self, *stages: str) -> dict[str, str]:
-    """Hashes of the fingerprints of earlier stages, by name."""
-    return {
-      name: json_sha256(read_json(self._marker(name))['made_of'])[:16]
-      for name in stages
-    }
+    remove_partials(self.workdir)
 
   def _settings(self, name: str) -> dict[str, Any]:
     """A section of the config, and the seed."""
-    section = self._source[name]
-    if isinstance(section, ml_collections.ConfigDict):
-      section = json.loads(section.to_json_best_effort())
-    return {name: section, 'seed': self.config.seed}
-
-  def _call(
-    self,
-    section: str,
-    config_class: type,
-    folder: pathlib.Path,
-    settings: Mapping[str, Any],
-  ) -> job_flags.Invocation:
-    return job_flags.make_call(
-      self._source[section], config_class, folder, settings
-    )
+    return {name: self._section(name), 'seed': self.config.seed}
 
   def pretrain(self) -> None:
     """Pretrains both models from scratch."""
@@ -181,7 +110,7 @@ class Demo:
       'sample',
       self._settings('sample')
       | {'prompts': chosen}
-      | _model_fingerprint(open_model(model)),
+      | model_fingerprint(open_model(model)),
       work,
     )
 
@@ -394,7 +323,7 @@ class Demo:
       name,
       self._settings('align')
       | self._fingerprints('annotate', *(('score',) if records is None else ()))
-      | _model_fingerprint(open_model(model))
+      | model_fingerprint(open_model(model))
       | {'settings': settings, 'records': _hash(records)},
       work,
     )
@@ -426,7 +355,7 @@ class Demo:
       name,
       self._settings('sample')
       | {'prompts': chosen, 'per_prompt': clips.per_held_out}
-      | _model_fingerprint(open_model(model)),
+      | model_fingerprint(open_model(model)),
       work,
     )
     return folder
@@ -446,13 +375,6 @@ def write_prompts(path: pathlib.Path, captions: list[str]) -> None:
       for number, caption in enumerate(captions)
     ),
   )
-
-
-def _model_fingerprint(model: VideoModel) -> dict[str, str]:
-  return {
-    component: model.fingerprint(component)[:16]
-    for component in ('transformer', 'vae', 'text_encoder')
-  }
 
 
 def _hash(records: list[dict[str, Any]] | None) -> str | None:
