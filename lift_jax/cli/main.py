@@ -19,6 +19,7 @@ JOBS = {
   'evaluate': 'critic scores + human ratings -> how far to trust the critic',
   'prepare': 'videos, captions and scores -> cached latents and embeddings',
   'align': 'text-to-video model + prepared, scored videos -> aligned model',
+  'rounds': 'model + critic + prompts -> rounds of all that, with guards',
   'plan': 'config + TPUs or GPUs, possibly absent -> memory, FLOPs, time',
   'convert': 'diffusers folders <-> our checkpoints, both ways',
 }

@@ -9,6 +9,7 @@ A clip is finished once it has a line, which is written after its files (see
 
 from collections.abc import Mapping, Sequence
 import concurrent.futures
+import dataclasses
 import json
 import pathlib
 from typing import Any, Self
@@ -24,6 +25,34 @@ NAME = 'manifest.jsonl'
 VIDEOS, LATENTS = 'videos', 'latents'
 _SUFFIXES = {VIDEOS: '.mp4', LATENTS: '.npy'}
 _READERS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedClip:
+  """A finished clip.
+
+  Attributes:
+    video: path of the mp4 file in the workdir of the job.
+    path: of the mp4 file.
+    prompt: id of its prompt.
+    caption: text of its prompt.
+    seed: see `clips.Clip`.
+  """
+
+  video: str
+  path: pathlib.Path
+  prompt: str
+  caption: str
+  seed: int
+
+
+def read(workdir: pathlib.Path) -> list[ListedClip]:
+  """The clips of a finished job, in the order of its manifest."""
+  lines = Journal(workdir / NAME, _video).read()
+  return [
+    ListedClip(video, workdir / video, line['id'], line['prompt'], line['seed'])
+    for video, line in lines.items()
+  ]
 
 
 class Manifest:
@@ -131,7 +160,12 @@ class Manifest:
     self._journal.__exit__(*exception)
 
 
+def _video(line: Mapping[str, Any]) -> str:
+  """The mp4 file of the clip of a line."""
+  (video,) = (name for name in line['files'] if name.endswith('.mp4'))
+  return video
+
+
 def _stem(line: Mapping[str, Any]) -> str:
   """The stem of the clip of a line."""
-  (video,) = (name for name in line['files'] if name.endswith('.mp4'))
-  return pathlib.PurePosixPath(video).stem
+  return pathlib.PurePosixPath(_video(line)).stem

@@ -1,0 +1,266 @@
+"""Guards against reward hacking: numbers of a model that must not get worse.
+
+A model that is trained on a critic's rewards learns to please the critic. Signs
+that it does nothing else: another critic disagrees, clips stand still, the
+clips of a prompt become alike, the network is far from where it began.
+
+Clips of all models have the same prompts and noise, so differences are paired:
+the bootstrap resamples prompts for both models at once.
+
+P prompts, D resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+
+import numpy as np
+
+from lift_jax.errors import UserError
+from lift_jax.evaluation import bootstrap as bootstrap_lib
+from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate
+
+REWARD, HELD_OUT = 'reward', 'held_out_reward'
+DIFFERENCE, STATIC = 'frame_difference', 'static_share'
+DIVERSITY, ANCHOR = 'diversity', 'anchor_distance'
+ACCURACY, WINNER = 'implicit_accuracy', 'winner_change'
+
+# By metric and prompt, the mean over the clips of the prompt.
+Measured = Mapping[str, Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StopRules:
+  """When a round has failed; None switches a rule off.
+
+  A loss counts as one only if its interval excludes zero, too.
+
+  Attributes:
+    held_out_falls: whether it has failed if the reward of the held-out critic
+      falls, its interval below zero, while that of the training critic rises;
+      both since the last good round.
+    max_motion_loss: of the mean frame difference, relative to base.
+    max_static_rise: of the share of static clips, since base.
+    max_diversity_loss: of the distance of clips of a prompt, relative to base.
+    max_anchor_distance: mean squared distance of velocities to those of base.
+    max_implicit_accuracy: on held-out pairs, at the end of training.
+    winner_window: logged values of training; it has failed if in the last so
+      many of them the error of winners was above that of the reference.
+    bootstrap: of the intervals.
+  """
+
+  held_out_falls: bool
+  max_motion_loss: float | None
+  max_static_rise: float | None
+  max_diversity_loss: float | None
+  max_anchor_distance: float | None
+  max_implicit_accuracy: float | None
+  winner_window: int | None
+  bootstrap: BootstrapConfig
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if isinstance(value, int | float) and not isinstance(value, bool):
+        if value <= 0:
+          raise UserError(
+            f'guards.rules.{field.name} is {value}; give a number above 0, or '
+            'None for no such rule'
+          )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """What the metrics of a training run say.
+
+  Attributes:
+    implicit_accuracy: on held-out pairs, the last one; None if there is none.
+    winner_change: error of winners minus that of the reference, all logged
+      values; empty for objectives without pairs.
+  """
+
+  implicit_accuracy: float | None
+  winner_change: Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+  """A guarded number.
+
+  Attributes:
+    name: of the number.
+    value: with its interval, where it has one.
+    since: what it is compared with: 'base', 'last good round' or ''.
+    limit: what it may be at most, or None.
+    broken: why the round has failed, in a sentence; '' if it has not.
+  """
+
+  name: str
+  value: Estimate
+  since: str
+  limit: float | None
+  broken: str
+
+
+def check(
+  base: Measured,
+  good: Measured,
+  now: Measured,
+  training: Training,
+  rules: StopRules,
+) -> list[Guard]:
+  """The guards of a round.
+
+  Args:
+    base: of the model that all rounds began with.
+    good: of the model that this round began with.
+    now: of the model of this round.
+    training: of this round.
+    rules: when a guard is broken.
+  """
+  config = rules.bootstrap
+  guards = _rewards(good, now, rules)
+  guards += [
+    _loss(DIFFERENCE, base, now, rules.max_motion_loss, config),
+    _rise(STATIC, base, now, rules.max_static_rise, config),
+    _loss(DIVERSITY, base, now, rules.max_diversity_loss, config),
+  ]
+  # Base is at distance 0 from itself.
+  origin = {ANCHOR: dict.fromkeys(now.get(ANCHOR, {}), 0.0)}
+  distance = _change(ANCHOR, origin, now, config)
+  guards.append(
+    _limited(ANCHOR, distance, 'base', rules.max_anchor_distance, '.2g')
+  )
+  accuracy = Estimate(training.implicit_accuracy, None, None)
+  guards.append(
+    _limited(ACCURACY, accuracy, '', rules.max_implicit_accuracy, '.3f')
+  )
+  guards.append(_winners(training.winner_change, rules.winner_window))
+  return [guard for guard in guards if guard.value.value is not None]
+
+
+def _rewards(good: Measured, now: Measured, rules: StopRules) -> list[Guard]:
+  since, config = 'last good round', rules.bootstrap
+  own = _change(REWARD, good, now, config)
+  other = _change(HELD_OUT, good, now, config)
+  broken = ''
+  if (
+    rules.held_out_falls
+    and own.value is not None
+    and own.value > 0
+    and _is_below_zero(other)
+  ):
+    broken = (
+      f'the reward of the held-out critic changed by {_text(other, "+.3f")} '
+      f'since the {since}, while that of the training critic changed by '
+      f'{_text(own, "+.3f")}'
+    )
+  return [
+    Guard(REWARD, own, since, None, ''),
+    Guard(HELD_OUT, other, since, None, broken),
+  ]
+
+
+def _loss(
+  name: str,
+  base: Measured,
+  now: Measured,
+  limit: float | None,
+  config: BootstrapConfig,
+) -> Guard:
+  """A number that may fall by no more than a share of that of base."""
+  change = _change(name, base, now, config, relative=True)
+  broken = ''
+  if (
+    limit is not None
+    and change.value is not None
+    and change.value < -limit
+    and _is_below_zero(change)
+  ):
+    broken = (
+      f'{name} changed by {_text(change, "+.1%")} since base, more than '
+      f'-{limit:.1%}'
+    )
+  return Guard(name, change, 'base', limit, broken)
+
+
+def _rise(
+  name: str,
+  base: Measured,
+  now: Measured,
+  limit: float | None,
+  config: BootstrapConfig,
+) -> Guard:
+  """A share that may rise by no more than the limit."""
+  change = _change(name, base, now, config)
+  broken = ''
+  if (
+    limit is not None
+    and change.value is not None
+    and change.low is not None
+    and change.low > 0
+    and change.value > limit
+  ):
+    broken = (
+      f'{name} rose by {_text(change, "+.3f")} since base, more than {limit:g}'
+    )
+  return Guard(name, change, 'base', limit, broken)
+
+
+def _limited(
+  name: str, value: Estimate, since: str, limit: float | None, form: str
+) -> Guard:
+  broken = ''
+  if limit is not None and value.value is not None and value.value > limit:
+    broken = f'{name} is {_text(value, form)}, above {limit:g}'
+  return Guard(name, value, since, limit, broken)
+
+
+def _winners(changes: Sequence[float], window: int | None) -> Guard:
+  """The error of winners, which must not stay above the reference's."""
+  last = changes[-window:] if window else changes
+  mean = Estimate(float(np.mean(last)) if len(last) else None, None, None)
+  broken = ''
+  if window and len(last) == window and min(last) > 0:
+    broken = (
+      f'the error of winners was above that of the reference in the last '
+      f'{window} logged values, by {mean.value:.2g} on average'
+    )
+  return Guard(WINNER, mean, '', 0.0 if window else None, broken)
+
+
+def _change(
+  name: str,
+  before: Measured,
+  now: Measured,
+  config: BootstrapConfig,
+  relative: bool = False,
+) -> Estimate:
+  """The change of a mean over prompts, or of that relative to before."""
+  then, there = before.get(name, {}), now.get(name, {})
+  prompts = sorted(then.keys() & there.keys())
+  if not prompts:
+    return Estimate(None, None, None)
+  values_p2 = np.array([(then[key], there[key]) for key in prompts])
+
+  def metrics(weights_dp: np.ndarray) -> dict[str, np.ndarray]:
+    before_d, now_d = (weights_dp @ values_p2 / weights_dp.sum(1)[:, None]).T
+    change_d = now_d - before_d
+    if relative:
+      change_d = bootstrap_lib.ratio(change_d, before_d)
+    return {name: change_d}
+
+  return bootstrap_lib.estimates(metrics, len(prompts), 1, config)[name]
+
+
+def _is_below_zero(change: Estimate) -> bool:
+  return change.high is not None and change.high < 0
+
+
+def _text(value: Estimate, form: str) -> str:
+  """'+0.02 [+0.01, +0.03]', or '0.02' without an interval."""
+  assert value.value is not None and math.isfinite(value.value)
+  text = f'{value.value:{form}}'
+  if value.low is None or value.high is None:
+    return text
+  return f'{text} [{value.low:{form}}, {value.high:{form}}]'

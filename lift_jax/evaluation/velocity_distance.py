@@ -1,0 +1,170 @@
+"""How far a model is from another one, on noisy latents that both are given.
+
+  d = mean over elements, timesteps and noises of (v - v_base)^2
+
+with v the predictions of the two networks for the same noisy latents, timestep
+and caption.
+
+B clips  N all clips  F latent frames  h w C height, width and channels of
+latents  S text tokens  D width of their embeddings
+"""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+
+import jax
+from jax.sharding import NamedSharding
+import numpy as np
+
+from lift_jax import partitioning
+from lift_jax.diffusion.sampler import clip_keys, clip_noise
+from lift_jax.diffusion.schedule import Schedule
+from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.models.generator_config import ModelConfig
+from lift_jax.models.generators import VideoModel
+from lift_jax.models.offloading import OffloadedNetwork
+from lift_jax.sampling import programs
+
+
+@dataclasses.dataclass(frozen=True)
+class NoisyClip:
+  """A clip that both networks are given with noise.
+
+  Attributes:
+    latents: scaled, fp32 [F, h, w, C].
+    caption: its text.
+    seed: of noise and timesteps, in [0, 2^53).
+  """
+
+  latents: np.ndarray
+  caption: str
+  seed: int
+
+
+def distances(
+  base: VideoModel,
+  other: VideoModel,
+  config: ModelConfig,
+  mesh: jax.sharding.Mesh,
+  clips: Sequence[NoisyClip],
+  *,
+  draws: int,
+  batch_per_shard: int,
+) -> list[float]:
+  """The distance of two models on each clip.
+
+  The networks are in memory one after the other.
+
+  Args:
+    base: a model of the same sizes as `other`; its text encoder is used.
+    other: the model to compare with it.
+    config: dtype of the computation, and attention.
+    mesh: of devices of this host.
+    clips: of one size.
+    draws: timesteps and noises of each clip.
+    batch_per_shard: clips at a time, per shard of a batch.
+  """
+  batch_size = batch_per_shard * partitioning.batch_shards(mesh)
+  text_nsd = _embed(base, config, mesh, [clip.caption for clip in clips])
+  run = functools.partial(
+    _velocities, config, mesh, clips, text_nsd, draws, batch_size
+  )
+  first = list(run(base))
+  totals = np.zeros(len(clips))
+  for before, after in zip(first, run(other), strict=True):
+    indices, velocity_b = after
+    squares_b = np.square(velocity_b - before[1], dtype=np.float64)
+    totals[indices] += squares_b.mean(axis=tuple(range(1, squares_b.ndim)))
+  return (totals / draws).tolist()
+
+
+def _embed(
+  model: VideoModel,
+  config: ModelConfig,
+  mesh: jax.sharding.Mesh,
+  captions: Sequence[str],
+) -> np.ndarray:
+  """Text embeddings [N, S, D]."""
+  network = OffloadedNetwork(
+    model, 'text_encoder', mesh, config.compute_dtype, offload=False
+  )
+  tokenize = model.load_tokenizer()
+  sharding = NamedSharding(mesh, partitioning.BATCH)
+  size = partitioning.batch_shards(mesh)
+  embedded = []
+  with jax.set_mesh(mesh), network.params() as params:
+    for _, texts in _batches(list(captions), size):
+      tokens_bs, _ = tokenize(texts)
+      tokens_bs = jax.device_put(tokens_bs, sharding)
+      embedded.append(
+        np.asarray(programs.embed(network.network, params, tokens_bs))
+      )
+  return np.concatenate(embedded)[: len(captions)]
+
+
+def _velocities(
+  config: ModelConfig,
+  mesh: jax.sharding.Mesh,
+  clips: Sequence[NoisyClip],
+  text_nsd: np.ndarray,
+  draws: int,
+  batch_size: int,
+  model: VideoModel,
+) -> Iterator[tuple[list[int], np.ndarray]]:
+  """Yields indices of clips and the velocities for them, draw by draw."""
+  network = OffloadedNetwork(
+    model,
+    'transformer',
+    mesh,
+    config.compute_dtype,
+    offload=False,
+    attention_backend=config.attention,
+  )
+  put = functools.partial(
+    jax.device_put, device=NamedSharding(mesh, partitioning.BATCH)
+  )
+  with jax.set_mesh(mesh), network.params() as params:
+    for draw in range(draws):
+      for indices, batch in _batches(list(range(len(clips))), batch_size):
+        velocity_b = _velocity(
+          network.network,
+          params,
+          model.schedule,
+          put(np.stack([clips[index].latents for index in batch])),
+          put(text_nsd[batch]),
+          put(clip_keys([clips[index].seed for index in batch])),
+          draw,
+        )
+        yield indices, np.asarray(velocity_b, np.float32)[: len(indices)]
+
+
+def _batches(items: list, size: int) -> Iterator[tuple[list, list]]:
+  """Yields items, and the same filled up to the size with the last one."""
+  for first in range(0, len(items), size):
+    batch = items[first : first + size]
+    yield batch, batch + batch[-1:] * (size - len(batch))
+
+
+@functools.partial(jax.jit, static_argnames=('network', 'schedule'))
+def _velocity(
+  network: FunctionalModel,
+  params: Params,
+  schedule: Schedule,
+  x0_bfhwc: jax.Array,
+  text_bsd: jax.Array,
+  keys_b2: jax.Array,
+  draw: int,
+) -> jax.Array:
+  """Predictions for the clips with noise number `draw`."""
+
+  def timestep(key_2):
+    key = jax.random.wrap_key_data(key_2, impl='threefry2x32')
+    # Not the key of the noise itself.
+    key = jax.random.fold_in(jax.random.fold_in(key, draw), 1)
+    return schedule.draw_timesteps(key, ())
+
+  t_b = jax.vmap(timestep)(keys_b2)
+  noise_bfhwc = clip_noise(keys_b2, draw, x0_bfhwc.shape[1:])
+  noisy_bfhwc = schedule.add_noise(x0_bfhwc, noise_bfhwc, t_b)
+  return network(params, noisy_bfhwc, text_bsd, t_b)

@@ -1,0 +1,121 @@
+"""Labels of the clips of a round: those of critics and those of people."""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+from lift_jax.data import hra
+from lift_jax.errors import UserError
+from lift_jax.jobs.rounds_config import CRITICS, RoundsConfig
+from lift_jax.jobs.rounds_state import vote_stages
+from lift_jax.runtime import storage
+from lift_jax.runtime.files import parse_json
+from lift_jax.scoring import corrections
+from lift_jax.scoring.corrections import Labels, key_of_record
+
+Records = list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundLabels:
+  """The labels of a round.
+
+  Attributes:
+    folder: of the round; its stages `score` and vote_1, ... are finished.
+    config: of the job.
+    people: file of people's labels, or None.
+  """
+
+  folder: pathlib.Path
+  config: RoundsConfig
+  people: pathlib.Path | None = None
+
+  def chosen(self) -> Records:
+    """Video and caption of the clips to correct."""
+    votes = self._votes()
+    return [
+      {key: votes[index][0][key] for key in ('video', 'caption')}
+      for index in corrections.choose(votes, self.config.correction.share)
+    ]
+
+  def corrected(self, chosen: Records, root: pathlib.Path) -> Records:
+    """Records to train on, with the paths of clips relative to the root."""
+    votes, listed = self._votes(), set(map(key_of_record, chosen))
+    records = corrections.correct(
+      votes,
+      [i for i, (own, *_) in enumerate(votes) if key_of_record(own) in listed],
+      self._labels_of_people(),
+      self.config.score.reward,
+    )
+    clips = (self.folder / 'sample').relative_to(root).as_posix()
+    return [
+      record | {'video': f'{clips}/{record["video"]}'} for record in records
+    ]
+
+  def feedback(self, questions: Mapping[str, str], seed: int) -> Records:
+    """Human feedback (HRA) to train the critic on.
+
+    It consists of the labels of people and of pseudo-labels of critics that
+    agree.
+
+    Args:
+      questions: by dimension.
+      seed: of sampled answers.
+
+    Raises:
+      UserError: there is none.
+    """
+    entries = [
+      hra.conversation(
+        record['video'], record['caption'], questions[name], label, ''
+      )
+      for record, labels in self._agreed(seed)
+      for name, label in labels.items()
+    ]
+    if not entries:
+      raise UserError(
+        f'{self.folder.name}: no label of the critic agrees, so that it has '
+        'nothing to learn from; set critic_training.enabled = False'
+      )
+    return entries
+
+  def _agreed(self, seed: int) -> Iterator[tuple[dict[str, Any], Labels]]:
+    """Yields the record of each clip, and the labels to learn from."""
+    config, people = self.config.critic_training, self._labels_of_people()
+    for votes in self._votes():
+      if config.agreement == CRITICS:
+        labels = corrections.agreed_between_critics(votes)
+      else:
+        labels = corrections.agreed_between_temperatures(
+          votes[0], config.temperatures, seed
+        )
+      yield votes[0], labels | people.get(key_of_record(votes[0]), {})
+
+  def _votes(self) -> list[Records]:
+    """The records of all critics for each clip, the training critic first."""
+    first, *others = (
+      read_list(self.folder / stage / 'scores.json')
+      for stage in ('score', *vote_stages(self.config))
+    )
+    by_key = [{key_of_record(record): record for record in o} for o in others]
+    return [
+      [record, *(other[key_of_record(record)] for other in by_key)]
+      for record in first
+    ]
+
+  def _labels_of_people(self) -> dict[str, Labels]:
+    if self.people is None:
+      return {}
+    path = self.config.correction.questions
+    found = hra.read_hra(
+      self.folder / 'sample',
+      [str(self.people)],
+      hra.read_questions(path) if path else None,
+    )
+    return corrections.labels_of_people(found.records)
+
+
+def read_list(path: pathlib.Path) -> Records:
+  """A JSON list that another stage has written."""
+  return parse_json(storage.read_text(path))
