@@ -104,11 +104,12 @@ def _shrink(config: config_dict.ConfigDict) -> None:
   config.guards.clips_per_prompt = 2
   config.guards.draws = 1
   config.guards.rules.bootstrap.draws = 100
-  for section in (config.sample, config.align):
-    section.model.path = str(weights.T2V)
+  config.sample.model.path = str(weights.T2V)
+  config.score.model.path = str(weights.CRITIC)
   for section in (config.score, config.train_critic):
-    section.model.path = str(weights.CRITIC)
     section.model.template = 'hermes-2'
+  for section in (config.sample, config.score):
+    section.model.random = None
   config.guards.critic = config.score.model.to_dict()
   video = {'height': 32, 'width': 32, 'num_frames': 9, 'tiling': False}
   config.sample.prompts.file = str(_sample.PROMPTS / 'toyworld.txt')

@@ -12,6 +12,7 @@ from lift_jax.errors import UserError
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.jobs.evaluate import EvaluateConfig
+from lift_jax.jobs.rounds_config import RoundsConfig
 from lift_jax.jobs.sample import SampleConfig
 from lift_jax.jobs.score import ScoreConfig
 from lift_jax.jobs.train_critic import TrainCriticConfig
@@ -158,6 +159,7 @@ JOBS = (
   AlignConfig,
   DemoConfig,
   EvaluateConfig,
+  RoundsConfig,
   SampleConfig,
   ScoreConfig,
   TrainCriticConfig,

@@ -1,0 +1,286 @@
+"""`lift rounds`: with simulated jobs, and once with real ones."""
+
+import json
+import logging
+import pathlib
+
+import pytest
+
+from lift_jax.data import hra
+from lift_jax.errors import UserError
+from lift_jax.jobs import rounds
+from tests import threaded_hosts
+from tests.jobs import jobs, simulated_rounds
+from tests.jobs.simulated_rounds import Interrupted, World
+
+
+def guard(outcome, name: str) -> dict:
+  return next(g for g in outcome['guards'] if g['name'] == name)
+
+
+def contents(workdir: pathlib.Path) -> dict[str, str]:
+  """What a run leaves, but for where and when it ran."""
+  files = [
+    *workdir.glob('*/measure/*.json'),
+    *workdir.glob('round_*/correct/*.json'),
+    *workdir.glob('round_*/align/export/*'),
+    *workdir.glob('round_*/train_critic/export/*'),
+    workdir / 'rounds.json',
+    workdir / 'rounds.html',
+  ]
+  return {
+    str(path.relative_to(workdir)): path.read_text().replace(
+      str(workdir), 'DIR'
+    )
+    for path in files
+  }
+
+
+def test_honest_critic(tmp_path):
+  """Each round begins with the model of the last one, and moves more."""
+  world = World()
+  results = world.run(tmp_path)
+  assert results['state'] == 'finished'
+  assert results['model']['of'] == 'round_2'
+  first, second = results['rounds']
+  assert (first['began_with'], second['began_with']) == ('base', 'round_1')
+  assert not first['rolled_back'] and not second['rolled_back']
+  assert guard(first, 'frame_difference')['value']['value'] > 0.1
+  assert guard(first, 'held_out_reward')['value']['low'] > 0
+  assert guard(second, 'implicit_accuracy')['value']['value'] == 0.7
+  assert guard(second, 'anchor_distance')['value']['value'] == 1e-3
+  exported = [
+    float((tmp_path / f'round_{n}' / 'align' / 'export' / 'still').read_text())
+    for n in (1, 2)
+  ]
+  assert simulated_rounds.BASE_STILL > exported[0] > exported[1]
+
+
+def test_budget(tmp_path):
+  """Equal parts; no prompt is trained on twice, or measured on too."""
+  World().run(tmp_path)
+  used = [
+    [json.loads(line)['id'] for line in file.read_text().splitlines()]
+    for file in (tmp_path / 'prompts').glob('*sample.jsonl')
+    if not file.name.startswith('round_1_guard')
+    and not file.name.startswith('round_2_guard')
+  ]
+  assert list(map(len, used)) == [8, 8, 8]
+  assert len(set(sum(used, []))) == 24
+
+
+def test_hacked_critic(tmp_path):
+  """A critic that rewards clips that stand still: rolled back and stopped."""
+  results = World(hacked=True).run(tmp_path)
+  assert results['state'] == 'stopped by a guard'
+  assert results['model']['of'] == 'base'
+  assert results['model']['adapters'] == []
+  (outcome,) = results['rounds']
+  assert outcome['rolled_back']
+  broken = {g['name'] for g in outcome['guards'] if g['broken']}
+  assert broken >= {'held_out_reward', 'frame_difference', 'static_share'}
+  assert guard(outcome, 'reward')['value']['low'] > 0
+  (reason,) = [r for r in outcome['broken'] if r.startswith('frame_difference')]
+  assert 'more than -10.0%' in reason
+  page = (tmp_path / 'rounds.html').read_text()
+  assert 'Round 1 was rolled back: the reward of the held-out critic' in page
+
+
+def test_continues(tmp_path):
+  """The next round begins with the last good model, on other clips."""
+  results = World(hacked=True).run(tmp_path, guards__on_break='continue')
+  assert [r['began_with'] for r in results['rounds']] == ['base', 'base']
+  assert results['state'] == 'finished'
+  assert results['model']['of'] == 'base'
+
+
+def test_rules_off(tmp_path):
+  """A rule that is None breaks nothing."""
+  names = (
+    'max_motion_loss', 'max_static_rise', 'max_diversity_loss',
+    'max_anchor_distance', 'max_implicit_accuracy', 'winner_window',
+  )  # fmt: skip
+  rules = {f'guards__rules__{name}': None for name in names}
+  results = World(hacked=True).run(
+    tmp_path, guards__rules__held_out_falls=False, **rules
+  )
+  assert results['model']['of'] == 'round_2'
+
+
+def test_interrupted(tmp_path):
+  """Killed at the end of each job, before it is noted, and started again."""
+  settings = {
+    'critic_training__enabled': True,
+    'budget__clips': 16,
+    'guards__prompts': 2,
+  }
+  World().run(tmp_path / 'whole', **settings)
+  world, interruptions = World(), 0
+  while True:
+    world.interrupts = True
+    try:
+      world.run(tmp_path / 'killed', **settings)
+      break
+    except Interrupted:
+      interruptions += 1
+  assert interruptions == len(world.done) == len(set(world.done)) == 17
+  assert contents(tmp_path / 'killed') == contents(tmp_path / 'whole')
+
+
+def test_again(tmp_path):
+  """Nothing is done twice; other settings are refused."""
+  World().run(tmp_path)
+  again = World()
+  assert again.run(tmp_path)['model']['of'] == 'round_2'
+  assert again.done == []
+  with pytest.raises(UserError, match='round_1/align.* 3; give another'):
+    World().run(tmp_path, budget__steps=6)
+
+
+def test_hosts(tmp_path):
+  """Two hosts leave the same as one."""
+  World().run(tmp_path / 'one')
+  world = World()
+  call = simulated_rounds.make_call(tmp_path / 'two')
+
+  def host(number):
+    return rounds.run(call, logging.getLogger('lift'))
+
+  with world.patched():
+    first, second = threaded_hosts.run(2, host)
+  assert first == second
+  assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
+
+
+class TestPeople:
+  SETTINGS = {
+    'correction__people': 'people/{round}.json',
+    'correction__share': 0.25,
+    'budget__rounds': 1,
+    'budget__clips': 32,
+  }
+
+  def test_wait(self, tmp_path, caplog):
+    """The job stops until their file is there, and takes its labels."""
+    caplog.set_level(logging.INFO, logger='lift')
+    settings = self.SETTINGS | {'correction__wait': True}
+    world = World(hacked=True)
+    results = world.run(tmp_path, **settings)
+    assert (results['state'], results['rounds']) == ('waiting', [])
+    file = tmp_path / 'people' / '1.json'
+    chosen = tmp_path / 'round_1' / 'choose' / 'to_rate.json'
+    assert str(file) in caplog.messages[-1]
+    assert str(chosen) in caplog.messages[-1]
+    listed = json.loads(chosen.read_text())
+    assert len(listed) == 8
+    self.rate(file, listed)
+    results = world.run(tmp_path, **settings)
+    assert results['state'] == 'stopped by a guard'
+    records = json.loads(
+      (tmp_path / 'round_1' / 'correct' / 'scores.json').read_text()
+    )
+    corrected = [r for r in records if r['corrected_by'] == 'people']
+    names = {f'round_1/sample/{record["video"]}' for record in listed}
+    assert {record['video'] for record in corrected} == names
+    for record in corrected:
+      assert record['labels']['motion'] == 'Normal'
+      own = {r['labels']['semantic'] for r in [record]}
+      assert own <= {'Good', 'Bad'}  # people have not rated it
+    # Without the file, they are those of the critic.
+    World(hacked=True).run(tmp_path / 'none', **self.SETTINGS)
+    text = tmp_path / 'none' / 'round_1' / 'correct' / 'scores.json'
+    assert not any(r['corrected_by'] for r in json.loads(text.read_text()))
+
+  def test_critic_learns_from_them(self, tmp_path):
+    settings = self.SETTINGS | {'critic_training__enabled': True}
+    world = World()
+    world.run(tmp_path / 'first', **settings)
+    listed = json.loads(
+      (tmp_path / 'first' / 'round_1' / 'choose' / 'to_rate.json').read_text()
+    )
+    self.rate(tmp_path / 'second' / 'people' / '1.json', listed)
+    results = World().run(tmp_path / 'second', **settings)
+    assert results['critic']['adapters'] == [
+      str(tmp_path / 'second' / 'round_1' / 'train_critic' / 'export')
+    ]
+    answers = [
+      json.loads(
+        (tmp_path / run / 'round_1/train_critic/export/learnt').read_text()
+      )
+      for run in ('first', 'second')
+    ]
+    normal = [
+      [e for e in found if e['conversations'][1]['value'] == 'Normal.']
+      for found in answers
+    ]
+    assert len(normal[1]) >= len(listed) > len(normal[0])
+
+  def test_changed(self, tmp_path):
+    """Labels that change after they were used."""
+    World().run(tmp_path, **self.SETTINGS)
+    listed = json.loads(
+      (tmp_path / 'round_1' / 'choose' / 'to_rate.json').read_text()
+    )
+    self.rate(tmp_path / 'people' / '1.json', listed)
+    with pytest.raises(UserError, match='made with people = None'):
+      World().run(tmp_path, **self.SETTINGS)
+
+  def rate(self, file: pathlib.Path, listed) -> None:
+    file.parent.mkdir(parents=True)
+    question = ' Rate the motion of this clip.'
+    file.write_text(
+      json.dumps(
+        [
+          hra.conversation(r['video'], r['caption'], question, 'Normal', 'So.')
+          for r in listed
+        ]
+      )
+    )
+
+
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({'sample__model__path': ''}, 'sample.model.path is empty'),
+    ({'budget__clips': 4}, 'less than 4 clips of a prompt for each of 2'),
+    ({'budget__clips': 400}, 'has 30 prompts, but the guards take 8 and each'),
+    ({'budget__steps': 1}, 'less than one for each of 2 rounds'),
+    ({'correction__people': 'a.json'}, 'needs {round}'),
+    ({'correction__wait': True}, 'waits for people: name their file'),
+    ({'guards__clips_per_prompt': 1}, 'it must be 2 or more'),
+    ({'guards__rules__max_motion_loss': 0.0}, 'above 0, or None'),
+    ({'critic_training__agreement': 'votes'}, 'choose one of'),
+    ({'real__root': 'clips'}, 'go together'),
+    ({'align__train__export': False}, 'export must be True'),
+  ],
+)
+def test_refused(tmp_path, settings, message):
+  with pytest.raises(UserError, match=message):
+    World().run(tmp_path, **settings)
+
+
+def test_real_jobs(tmp_path):
+  """Two rounds of everything; the same command again does nothing."""
+  flags = [
+    f'--config={simulated_rounds.CONFIG}:smoke',
+    f'--workdir={tmp_path}',
+    '--config.sample.sampler.num_steps=1',
+    '--config.budget.steps=2',
+  ]
+  outcome = jobs.lift('rounds', *flags)
+  assert (outcome.status, outcome.stderr) == (0, ''), outcome
+  results = json.loads((tmp_path / 'rounds.json').read_text())
+  assert results['model']['of'] == 'round_2'
+  first, second = results['rounds']
+  names = [g['name'] for g in second['guards']]
+  assert names == [
+    'reward', 'held_out_reward', 'frame_difference', 'static_share',
+    'diversity', 'anchor_distance', 'winner_change',
+  ]  # fmt: skip
+  distances = [
+    guard(r, 'anchor_distance')['value']['value'] for r in (first, second)
+  ]
+  assert 0 < distances[0] < distances[1]
+  again = jobs.lift('rounds', *flags)
+  assert sum(line.endswith('already done') for line in again.log) == 22
+  assert json.loads((tmp_path / 'rounds.json').read_text()) == results
