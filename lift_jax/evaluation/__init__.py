@@ -1,1 +1,1 @@
-"""How good a critic is: its answers compared with human ratings."""
+"""How good a critic is, and what becomes of a model: numbers and intervals."""

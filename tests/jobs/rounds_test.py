@@ -152,12 +152,62 @@ def test_hosts(tmp_path):
   assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
 
 
+_ONE_ROUND = {'budget__rounds': 1, 'budget__clips': 32}
+
+
+def test_vote(tmp_path):
+  """Two honest critics outvote a hacked one on the clips that are chosen."""
+  results = World(hacked=True).run(
+    tmp_path, num_voters=2, correction__share=1.0, **_ONE_ROUND
+  )
+  assert results['model']['of'] == 'round_1'
+  records = json.loads(
+    (tmp_path / 'round_1' / 'correct' / 'scores.json').read_text()
+  )
+  assert len(records) == 32
+  assert {record['corrected_by'] for record in records} == {'vote'}
+  honest = json.loads(
+    (tmp_path / 'round_1' / 'vote_2' / 'scores.json').read_text()
+  )
+  assert [r['labels'] for r in records] == [r['labels'] for r in honest]
+
+
+def test_tie(tmp_path):
+  """Of two critics that disagree about a clip, the worse label counts."""
+  World(hacked=True).run(
+    tmp_path, num_voters=1, correction__share=0.5, **_ONE_ROUND
+  )
+  records = json.loads(
+    (tmp_path / 'round_1' / 'correct' / 'scores.json').read_text()
+  )
+  corrected = [record for record in records if record['corrected_by']]
+  assert len(corrected) == 16
+  assert all(set(r['labels'].values()) == {'Bad'} for r in corrected)
+
+
+def test_real_clips(tmp_path):
+  """They may be anywhere on the disk; paths are relative to what is common."""
+  (tmp_path / 'filmed' / 'videos').mkdir(parents=True)
+  video = tmp_path / 'filmed' / 'videos' / 'cat.mp4'
+  video.write_bytes(b'')
+  (tmp_path / 'filmed' / 'real.json').write_text(
+    json.dumps([{'video': 'videos/cat.mp4', 'caption': 'A cat.'}])
+  )
+  world = World()
+  world.run(
+    tmp_path / 'run',
+    real__root=tmp_path / 'filmed',
+    real__files=('real.json',),
+    **_ONE_ROUND,
+  )
+  assert world.real == ['filmed/videos/cat.mp4']
+
+
 class TestPeople:
   SETTINGS = {
     'correction__people': 'people/{round}.json',
     'correction__share': 0.25,
-    'budget__rounds': 1,
-    'budget__clips': 32,
+    **_ONE_ROUND,
   }
 
   def test_wait(self, tmp_path, caplog):

@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 
+from lift_jax import config_lib
 from lift_jax.cli import job_flags
 from lift_jax.data.video_write import write_mp4
 from lift_jax.jobs import rounds, rounds_config
@@ -42,12 +43,14 @@ class World:
 
   Attributes:
     done: name of the folder of each job that did some work.
+    real: real clips of the last alignment.
     interrupts: whether the next job with work to do raises at its end.
   """
 
   def __init__(self, hacked: bool = False):
     self.hacked, self.interrupts = hacked, False
     self.done: list[str] = []
+    self.real: list[str] = []
 
   def run(self, workdir: pathlib.Path, **settings) -> dict:
     """Runs `lift rounds`; settings are named like `budget__rounds`."""
@@ -124,6 +127,13 @@ class World:
   def align(self, call, logger):
     config = call.config
     (path,) = config.data.synthetic
+    self.real = [
+      record['video']
+      for file in config.data.real
+      for record in json.loads(pathlib.Path(file).read_text())
+    ]
+    for video in self.real:
+      assert (pathlib.Path(config.data.root) / video).is_file()
     weight, still = 0.0, 0.0
     for record in json.loads(pathlib.Path(path).read_text()):
       clip = pathlib.Path(config.data.root) / record['video']
@@ -175,8 +185,16 @@ class _Both:
       context.__exit__(*exception)
 
 
-def make_call(workdir: pathlib.Path, **settings) -> job_flags.Invocation:
-  """The invocation of `lift rounds` on enough prompts."""
+def make_call(
+  workdir: pathlib.Path, num_voters: int = 0, **settings
+) -> job_flags.Invocation:
+  """The invocation of `lift rounds` on enough prompts.
+
+  Args:
+    workdir: of the job; created.
+    num_voters: critics that vote, besides the training critic.
+    **settings: of the config, named like `budget__rounds`.
+  """
   workdir.mkdir(exist_ok=True)
   prompts = workdir / 'all_prompts.jsonl'
   prompts.write_text(
@@ -187,11 +205,13 @@ def make_call(workdir: pathlib.Path, **settings) -> job_flags.Invocation:
   )
   named = {key.replace('__', '.'): value for key, value in settings.items()}
   overrides = _SETTINGS | {'sample.prompts.file': prompts} | named
-  config, source = job_flags.read_config(
+  _, source = job_flags.read_config(
     f'{CONFIG}:smoke',
     [f'--config.{key}={value}' for key, value in overrides.items()],
     rounds_config.RoundsConfig,
   )
+  source.correction.critics = (source.score.model.to_dict(),) * num_voters
+  config = config_lib.resolve(source, rounds_config.RoundsConfig)
   return job_flags.Invocation(config, source, workdir)
 
 
