@@ -127,7 +127,7 @@ def _shrink(config: config_dict.ConfigDict) -> None:
   config.align.data.sizes = ((32, 32),)
   config.align.data.max_frames = 9
   config.align.prepare.tiling = False
-  config.align.train.batch_size = 4
+  config.align.train.batch_size = 16  # a pair for each of eight devices
   config.align.train.grad_accum = 1
   config.align.lora.rank = 4
   config.align.lora.alpha = 8.0

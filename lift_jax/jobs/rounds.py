@@ -30,7 +30,8 @@ from lift_jax.report.rounds_page import rounds_page
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json, write_text
 
-FINISHED, STOPPED, WAITING = 'finished', 'stopped by a guard', 'waiting'
+RUNNING, WAITING = 'running', 'waiting'
+FINISHED, STOPPED = 'finished', 'stopped by a guard'
 
 
 def main(argv: list[str]) -> int:
@@ -69,13 +70,12 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
   rounds = Rounds(call, logger)
   job_flags.write_config(call, 'rounds')
   found: list[Round] = []
-  good, results = rounds.base, {}
+  good, state = rounds.base, FINISHED
   try:
     rounds.real()
     base = last = rounds.measure(good)
-    results = _report(call, found, good, FINISHED)
     for number in range(1, config.budget.rounds + 1):
-      state, now = _run_round(rounds, number, good)
+      left, now = _run_round(rounds, number, good)
       checked = guards.check(
         base, last, now, rounds.training(number), config.guards.rules
       )
@@ -90,25 +90,23 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
       )
       for line in _lines(found[-1]):
         logger.info('rounds: %s', line)
-      is_over = False
-      if found[-1].broken:
-        is_over = config.guards.on_break == 'stop'
-      else:
-        good, last = state, now
-      results = _report(call, found, good, STOPPED if is_over else FINISHED)
-      if is_over:
+      if not found[-1].broken:
+        good, last = left, now
+      elif config.guards.on_break == 'stop':
+        state = STOPPED
         break
+      _report(call, found, good, RUNNING)
   except Waiting as waiting:
     logger.info('rounds: %s', waiting)
     return _report(call, found, good, WAITING)
   logger.info(
     'rounds: %s; the model is that of %s: %s; report: %s',
-    results['state'],
+    state,
     good.name,
     ' with '.join([good.model.path, *(a.path for a in good.model.adapters)]),
     call.workdir / 'rounds.html',
   )
-  return results
+  return _report(call, found, good, state)
 
 
 def _run_round(

@@ -3,12 +3,17 @@
 import json
 import logging
 import pathlib
+import shutil
 
 import pytest
 
-from lift_jax.data import hra
+from lift_jax.data import hra, video
 from lift_jax.errors import UserError
 from lift_jax.jobs import rounds
+from lift_jax.models.adapter_config import AdapterConfig
+from lift_jax.models.generators import open_model
+from lift_jax.runtime.files import write_json
+from lift_jax.sampling import manifest
 from tests import threaded_hosts
 from tests.jobs import jobs, simulated_rounds
 from tests.jobs.simulated_rounds import Interrupted, World
@@ -18,7 +23,7 @@ def guard(outcome, name: str) -> dict:
   return next(g for g in outcome['guards'] if g['name'] == name)
 
 
-def contents(workdir: pathlib.Path) -> dict[str, str]:
+def contents(workdir: pathlib.Path) -> dict[str, bytes]:
   """What a run leaves, but for where and when it ran."""
   files = [
     *workdir.glob('*/measure/*.json'),
@@ -309,28 +314,67 @@ def test_refused(tmp_path, settings, message):
     World().run(tmp_path, **settings)
 
 
-def test_real_jobs(tmp_path):
-  """Two rounds of everything; the same command again does nothing."""
+def _score_brightness(call, logger):
+  """A critic that likes bright clips; `lift score` has tests of its own."""
+  records = []
+  for clip in manifest.read(pathlib.Path(call.config.videos.root)):
+    reward = (
+      float(video.decode(clip.path, where=clip.video).frames.mean()) / 255
+    )
+    label = 'Good' if reward > 0.5 else 'Bad'
+    labels = dict.fromkeys(('semantic', 'motion', 'fidelity'), label)
+    records.append(
+      {
+        'video': clip.video, 'caption': clip.caption, 'labels': labels,
+        'score': reward, 'soft_reward': reward,
+      }
+    )  # fmt: skip
+  write_json(call.workdir / 'scores.json', records)
+
+
+def test_real_jobs(world, tmp_path, monkeypatch):
+  """Two rounds of `lift sample` and `lift align`; the last stages again."""
+  monkeypatch.setattr('lift_jax.jobs.score.run', _score_brightness)
   flags = [
     f'--config={simulated_rounds.CONFIG}:smoke',
     f'--workdir={tmp_path}',
+    f'--config.sample.model.path={world.workdir / "model"}',
+    '--config.sample.video.height=16',
+    '--config.sample.video.num_frames=5',
     '--config.sample.sampler.num_steps=1',
-    '--config.budget.steps=2',
+    '--config.sample.run.batch_per_shard=1',
+    '--config.align.data.sizes=((16, 32),)',
+    '--config.align.data.max_frames=5',
+    '--config.align.optimizer.learning_rate=1e-2',
+    '--config.budget.steps=4',
   ]
   outcome = jobs.lift('rounds', *flags)
   assert (outcome.status, outcome.stderr) == (0, ''), outcome
   results = json.loads((tmp_path / 'rounds.json').read_text())
-  assert results['model']['of'] == 'round_2'
-  first, second = results['rounds']
-  names = [g['name'] for g in second['guards']]
+  assert results['state'] == 'finished'
+  names = [g['name'] for g in results['rounds'][1]['guards']]
   assert names == [
     'reward', 'held_out_reward', 'frame_difference', 'static_share',
     'diversity', 'anchor_distance', 'winner_change',
   ]  # fmt: skip
-  distances = [
-    guard(r, 'anchor_distance')['value']['value'] for r in (first, second)
+  first, second = (
+    guard(r, 'anchor_distance')['value']['value'] for r in results['rounds']
+  )
+  assert 0 < first != second > 0
+  # The adapters of the last round contain those of the first.
+  exports = [tmp_path / f'round_{n}' / 'align' / 'export' for n in (1, 2)]
+  ranks = [
+    open_model(world.workdir / 'model', [AdapterConfig(str(path))])
+    .adapters[0]
+    .rank
+    for path in exports
   ]
-  assert 0 < distances[0] < distances[1]
+  assert ranks == [4, 8]
+
+  before = contents(tmp_path)
+  for name in ('align', 'guard_sample', 'measure'):
+    (tmp_path / 'stages' / 'round_2' / f'{name}.json').unlink()
+  shutil.rmtree(tmp_path / 'round_2' / 'align')
   again = jobs.lift('rounds', *flags)
-  assert sum(line.endswith('already done') for line in again.log) == 22
-  assert json.loads((tmp_path / 'rounds.json').read_text()) == results
+  assert sum(line.endswith('already done') for line in again.log) == 19
+  assert contents(tmp_path) == before
