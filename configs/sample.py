@@ -7,12 +7,10 @@ and for 2B sampler.name = ddim with sampler.dynamic_guidance = none.
   lift sample --config=configs/sample.py --workdir=DIR \
     --config.model.path=FOLDER --config.prompts.file=FILE
 
-VBench needs five videos per prompt, generated from the long form of the prompt
-and named by the short one (which two pairs of its entries share):
+For VBench, `lift compare prompts` writes the prompts, with the number of clips
+and the seed of each; it finds clips by the short form of their prompt:
 
-    --config.prompts.file=VBench_full_info_opt.json \
-    --config.prompts.text_key=prompt_opt --config.prompts.videos_per_prompt=5 \
-    --config.output.name='{prompt}-{index}' --config.prompts.same_name=first
+    --config.prompts.file=PROMPTS.json --config.output.name='{prompt}-{index}'
 """
 
 import pathlib

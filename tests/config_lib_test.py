@@ -10,6 +10,7 @@ import pytest
 from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.jobs.align_config import AlignConfig
+from lift_jax.jobs.compare_config import CompareConfig
 from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.jobs.evaluate import EvaluateConfig
 from lift_jax.jobs.rounds_config import RoundsConfig
@@ -157,6 +158,7 @@ class ParseArgTest(parameterized.TestCase):
 
 JOBS = (
   AlignConfig,
+  CompareConfig,
   DemoConfig,
   EvaluateConfig,
   RoundsConfig,

@@ -17,6 +17,7 @@ JOBS = {
   'train_critic': 'videos + human ratings -> LiFT-Critic',
   'score': 'LiFT-Critic + videos -> a reward for each, with rationales',
   'evaluate': 'critic scores + human ratings -> how far to trust the critic',
+  'compare': 'clips of two or more models -> which is better, and how sure',
   'prepare': 'videos, captions and scores -> cached latents and embeddings',
   'align': 'text-to-video model + prepared, scored videos -> aligned model',
   'rounds': 'model + critic + prompts -> rounds of all that, with guards',

@@ -297,6 +297,18 @@ def text_field(item: dict[str, Any], key: str) -> str:
   return value
 
 
+def integer_field(item: dict[str, Any], key: str, least: int) -> int:
+  """The integer at `key`, which must be there and at least `least`."""
+  if key not in item:
+    raise RecordError(f'no "{key}"; add it')
+  value = item[key]
+  if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    raise RecordError(
+      f'"{key}" is {value!r}; write an integer from {least} without quotes'
+    )
+  return value
+
+
 def check_unicode(text: str, subject: str):
   """Rejects a text that UTF-8 cannot encode; `subject` is its name."""
   try:

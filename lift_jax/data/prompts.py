@@ -17,6 +17,7 @@ from lift_jax.data.json_records import (
   RecordError,
   as_object,
   check_unicode,
+  integer_field,
   is_printable,
   json_type,
   location,
@@ -32,9 +33,10 @@ from lift_jax.runtime import storage
 _TEXT_KEYS = ('prompt', 'caption', 'prompt_en')
 _CONVERSATIONS = 'conversations'
 
-# VBench finds clips by this text even if they were generated from a longer one
-# (`prompt_opt` in the files of LiFT).
-_NAME_KEY = 'prompt_en'
+# Keys of the name in objects. VBench finds clips by `prompt_en` even if they
+# were generated from a longer text (`prompt_opt` in the files of LiFT); files
+# of `data.suites` have a `name`.
+_NAME_KEYS = ('prompt_en', 'name')
 
 _FORMS = {
   '.txt': 'a file of one prompt per line',
@@ -53,12 +55,16 @@ class Prompt:
     text: input of the model; one line.
     name: that file names are made from; one line.
     where: for messages: 'prompts.txt line 3'.
+    num_clips: how many clips to generate; None leaves it to the job.
+    seed: base seed of its clips; None leaves it to the job.
   """
 
   id: str
   text: str
   name: str
   where: str
+  num_clips: int | None = None
+  seed: int | None = None
 
 
 def read_prompts(
@@ -68,13 +74,14 @@ def read_prompts(
 
   White space at both ends of a prompt is stripped, and line breaks within
   become spaces. The entries of human feedback (`lift_jax.data.hra`) that share
-  a caption are one prompt.
+  a caption are one prompt. Of an object, "id", "clips" (how many) and
+  "base_seed" are read too.
 
   Args:
     path: the file.
     text_key: key of the text in objects; '' takes the one of "prompt",
       "caption", "prompt_en" and "conversations" that is present.
-    name_key: key of the name; '' takes "prompt_en", or else the text.
+    name_key: key of the name; '' takes "prompt_en", "name", or else the text.
 
   Returns:
     The prompts, and the number of skipped duplicates (same id, text and name).
@@ -118,10 +125,12 @@ def _prompts(
           continue
         captions.add(text)
         # An id would belong to one of several questions about the caption.
-        own_id = None
+        own_id = num_clips = seed = None
       else:
         text = _text(item, text_key)
         own_id = _id(item)
+        num_clips = _count(item, 'clips', least=1)
+        seed = _count(item, 'base_seed', least=0)
       text = _one_line(text, 'the prompt')
       name = _one_line(_name(item, name_key, text), 'the name')
     except RecordError as error:
@@ -129,7 +138,7 @@ def _prompts(
     if own_id is None:
       digest = hashlib.sha256(f'{name}\n{text}'.encode()).hexdigest()
       own_id = digest[:16]
-    yield Prompt(own_id, text, name, where)
+    yield Prompt(own_id, text, name, where, num_clips, seed)
 
 
 def _items(path: pathlib.Path) -> list[tuple[str, Any]]:
@@ -198,9 +207,12 @@ def _text(item: Any, text_key: str) -> str:
 
 
 def _name(item: Any, name_key: str, text: str) -> str:
-  if isinstance(item, str) or not name_key and _NAME_KEY not in item:
+  if isinstance(item, str):
     return text
-  key = name_key or _NAME_KEY
+  present = [key for key in _NAME_KEYS if key in item]
+  if not name_key and not present:
+    return text
+  key = name_key or present[0]
   if key not in item:
     raise RecordError(
       f'no {key!r} among the keys {_all_keys(item)}; set prompts.name_key to '
@@ -220,6 +232,13 @@ def _id(item: Any) -> str | None:
       f'"id" is {json_type(value)}; write a string or an integer, or omit it'
     )
   return _one_line(value, 'the id')
+
+
+def _count(item: Any, key: str, least: int) -> int | None:
+  """The integer at `key`; None if there is none."""
+  if isinstance(item, str) or key not in item:
+    return None
+  return integer_field(item, key, least)
 
 
 def _one_line(text: str, subject: str) -> str:

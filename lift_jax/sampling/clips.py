@@ -122,8 +122,8 @@ def make_clips(
 
   Args:
     prompts: with distinct ids.
-    clips_per_prompt: clips of each prompt.
-    base_seed: see `clip_seed`.
+    clips_per_prompt: clips of each prompt that does not state how many.
+    base_seed: see `clip_seed`; of each prompt that does not state its own.
     pattern: of file names.
     same_name: what to do with a prompt whose files would have the same name as
       those of an earlier one, see `SAME_NAME`.
@@ -134,25 +134,27 @@ def make_clips(
   Raises:
     UserError: a bad pattern, or two prompts that it gives the same name.
   """
-  check_pattern(pattern, clips_per_prompt)
+  counts = [prompt.num_clips or clips_per_prompt for prompt in prompts]
+  check_pattern(pattern, max(counts, default=clips_per_prompt))
   named = sum(f'{{{field}}}' in pattern for field in ('id', 'prompt'))
   max_bytes = _PROMPT_BYTES // named
   clips, skipped, by_stem = [], [], {}
-  for prompt in prompts:
+  for prompt, count in zip(prompts, counts, strict=True):
+    seed = base_seed if prompt.seed is None else prompt.seed
     stems = [
       pattern.format(
         id=safe_name(prompt.id, max_bytes),
         prompt=safe_name(prompt.name, max_bytes),
         index=index,
       )
-      for index in range(clips_per_prompt)
+      for index in range(count)
     ]
     # Any of them: without a separator, 'a' + '10' equals 'a1' + '0'.
     taken = [stem for stem in stems if stem in by_stem]
     if not taken:
       by_stem |= dict.fromkeys(stems, prompt)
       clips += [
-        Clip(prompt, index, clip_seed(base_seed, prompt.id, index), stem)
+        Clip(prompt, index, clip_seed(seed, prompt.id, index), stem)
         for index, stem in enumerate(stems)
       ]
     elif same_name == 'first':

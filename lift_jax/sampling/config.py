@@ -16,8 +16,9 @@ class SamplingPromptsConfig:
     text_key: JSON key of the prompt; '' detects it.
     name_key: JSON key of the text that names the files; '' detects it.
     negative: negative prompt of all clips; '' is the published one.
-    videos_per_prompt: clips of each prompt.
-    seed: determines, with prompt and index, the seed of each clip.
+    videos_per_prompt: clips of each prompt that has no "clips" in the file.
+    seed: determines, with prompt and index, the seed of each clip, unless the
+      file states a "base_seed".
     same_name: 'error', or 'first' to skip a prompt whose files would have the
       same name as those of an earlier one.
     initial_noise: folder with one NAME.npy for each clip to start from, see

@@ -155,6 +155,19 @@ class ListsTest(_FolderTest):
       self.assertEqual(prompt.id, _hash(called, text))
 
   @_BOTH
+  def test_suite(self, name):
+    """Name, number of clips and seed, as `data.suites` writes them."""
+    items = [
+      {'prompt': 'a', 'name': 'b', 'clips': 25, 'base_seed': 0},
+      {'prompt': 'c', 'seed': 9},
+    ]
+    found, _ = self.read(items, name)
+    self.assertEqual(
+      [(one.name, one.num_clips, one.seed) for one in found],
+      [('b', 25, 0), ('c', None, None)],
+    )
+
+  @_BOTH
   def test_id(self, name):
     items = [{'id': id_, 'prompt': 'a'} for id_ in (7, ' x/1 ', 0)]
     found, num_repeated = self.read(items, name)
@@ -253,6 +266,14 @@ class ListsTest(_FolderTest):
     ('true_id', {'prompt': 'a', 'id': True}, '"id" is true', 'omit it'),
     ('null_id', {'prompt': 'a', 'id': None}, '"id" is null', 'omit it'),
     ('float_id', {'prompt': 'a', 'id': 1.5}, '"id" is a number', 'integer'),
+    ('no_clips', {'prompt': 'a', 'clips': 0}, '"clips" is 0', 'from 1'),
+    (
+      'true_clips',
+      {'prompt': 'a', 'clips': True},
+      '"clips" is True',
+      'integer',
+    ),
+    ('seed', {'prompt': 'a', 'base_seed': -1}, '"base_seed" is -1', 'from 0'),
     ('blank_id', {'prompt': 'a', 'id': ''}, 'the id is blank', 'fill it in'),
     (
       'half_id',

@@ -1,6 +1,7 @@
 """Every job once, at the smallest size, each on what another one left."""
 
 import json
+import shutil
 
 import pytest
 
@@ -46,16 +47,37 @@ def test_align(aligned):
   assert jobs.checkpoints_of(aligned) == ['1']
 
 
-def test_sample(aligned, tmp_path):
+@pytest.fixture(scope='module')
+def sampled(aligned, tmp_path_factory):
+  """The workdir of a `lift sample`."""
+  folder = tmp_path_factory.mktemp('sample')
   settings = {f'mesh__{axis}': 1 for axis in ('context', 'tensor')}
   run(
     *sample_jobs.arguments(
-      tmp_path / 'run', aligned / 'export', tmp_path,
+      folder / 'run', aligned / 'export', folder,
       mesh__data=8, sampler__num_steps=1, **settings,
     )
   )  # fmt: skip
-  lines = sample_jobs.lines_of(tmp_path / 'run')
+  return folder / 'run'
+
+
+def test_sample(sampled):
+  lines = sample_jobs.lines_of(sampled)
   assert [line['prompt'] for line in lines] == list(sample_jobs.PROMPTS)
+
+
+def test_compare(sampled, tmp_path):
+  again = shutil.copytree(sampled, tmp_path / 'again')
+  run(
+    'compare',
+    f'--config={jobs.REPOSITORY / "configs" / "compare.py"}',
+    f'--workdir={tmp_path / "compare"}',
+    f'--config.models.folders={(str(sampled), str(again))}',
+  )
+  result = json.loads((tmp_path / 'compare' / 'comparison.json').read_text())
+  (comparison,) = result['comparisons']
+  assert comparison['same_noise'] == 1
+  assert {row['difference']['value'] for row in comparison['rows']} == {0}
 
 
 def test_convert(aligned, tmp_path):

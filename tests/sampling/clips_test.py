@@ -225,6 +225,21 @@ class NameTest(parameterized.TestCase):
     found = stems(['b', 'a'], '{prompt}-{index}', 2)
     self.assertEqual(found, ['b-0', 'b-1', 'a-0', 'a-1'])
 
+  def test_prompts_that_state_their_clips(self):
+    """Their number and seed take precedence over those of the job."""
+    prompts = [
+      Prompt('a', 'a', 'a', 'x', num_clips=3, seed=5),
+      Prompt('b', 'b', 'b', 'y'),
+    ]
+    clips = make_all(prompts, 1, 7, '{prompt}-{index}')
+    self.assertEqual(
+      [(clip.stem, clip.seed) for clip in clips],
+      [(f'a-{i}', clips_lib.clip_seed(5, 'a', i)) for i in range(3)]
+      + [('b-0', clips_lib.clip_seed(7, 'b', 0))],
+    )
+    with self.assertRaisesRegex(UserError, 'with 3 videos per prompt, add'):
+      make_all(prompts, 1, 7, '{prompt}')
+
   def test_pattern(self):
     clips = make_all(
       [prompt('a/b', 'no. 7')], 2, 0, '{{{index}}} {id}, {prompt}'

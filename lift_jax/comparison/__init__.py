@@ -1,0 +1,1 @@
+"""Comparison of video models by their clips."""

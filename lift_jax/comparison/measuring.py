@@ -1,0 +1,218 @@
+"""Measures the clips of a folder, in threads, and keeps what it measured."""
+
+from collections.abc import Callable, Mapping, Sequence
+import concurrent.futures
+import dataclasses
+import itertools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from lift_jax.comparison.clip_sets import ClipSet, Key, SampledClip
+from lift_jax.comparison.metrics import ClipMeasure
+from lift_jax.data import video
+from lift_jax.errors import UserError
+from lift_jax.evaluation import diversity
+from lift_jax.runtime import distributed, storage
+from lift_jax.runtime.journal import Journal
+from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.shutdown import StopSignal
+from lift_jax.sampling.clips import safe_name
+
+# Frames of which a clip's features for diversity are kept.
+_FEATURE_FRAMES = 4
+_LEVELS = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedMeasure:
+  """A measure that is ready to use.
+
+  Attributes:
+    names: of its metrics.
+    compute: from frames to their values.
+  """
+
+  names: tuple[str, ...]
+  compute: Callable[[np.ndarray], Sequence[float]]
+
+
+def open_measures(
+  measures: Sequence[ClipMeasure], weights: Mapping[str, pathlib.Path]
+) -> list[OpenedMeasure]:
+  """Loads the measures whose weights are given."""
+  return [
+    OpenedMeasure(measure.names, measure.open(weights))
+    for measure in measures
+    if set(measure.needs) <= weights.keys()
+  ]
+
+
+class ClipMeasurer:
+  """Measures the clips of one model; results are kept in a journal.
+
+  A clip is measured again once its file, the decoder or the set of metrics has
+  changed. Each host measures its share.
+
+  Args:
+    workdir: gets `metrics_MODEL.jsonl`.
+    found: the clips.
+    measures: what to measure.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    found: ClipSet,
+    measures: Sequence[OpenedMeasure],
+  ):
+    self._found, self._measures = found, measures
+    name = f'metrics_{safe_name(found.model, 100)}.jsonl'
+    self._journal = Journal(
+      workdir / name, lambda line: line['video'], jax.process_index()
+    )
+    names = [name for measure in measures for name in measure.names]
+    self._made_by = {'decoder': video.DECODER, 'metrics': names}
+    devices = jax.local_devices()
+    if devices[0].platform == 'cpu':  # they share cores, but no programs
+      devices = devices[:1]
+    self._devices = itertools.cycle(devices)
+
+  def gather(self) -> None:
+    """Merges the lines of all hosts; only the primary host calls it."""
+    clips = self._found.clips.values()
+    self._journal.gather([clip.video for clip in clips])
+
+  def run(self, num_readers: int, stop: StopSignal, progress: Progress) -> bool:
+    """Measures this host's share, until all is done or SIGTERM arrives.
+
+    Returns:
+      Whether all of it is done.
+
+    Raises:
+      UserError: a clip that cannot be decoded, or has one frame.
+    """
+    lines = self._journal.read()
+    clips = list(self._found.clips.values())
+    mine = clips[jax.process_index() :: jax.process_count()]
+    todo = [clip for clip in mine if not self._is_done(clip, lines)]
+    progress.update(len(mine) - len(todo))
+
+    def measure(clip: SampledClip, device: jax.Device) -> bool:
+      if stop.received:
+        return False
+      with jax.default_device(device):
+        self._journal.add(self._measure(clip))
+      return True
+
+    with (
+      self._journal,
+      concurrent.futures.ThreadPoolExecutor(num_readers) as pool,
+    ):
+      try:
+        # Clips take turns on the devices.
+        for is_done in pool.map(measure, todo, self._devices):
+          if not is_done:
+            return False
+          progress.update(1)
+      except UserError:
+        pool.shutdown(cancel_futures=True)
+        raise
+    return True
+
+  def _is_done(self, clip: SampledClip, lines: Mapping[str, Any]) -> bool:
+    line = lines.get(clip.video)
+    return (
+      line is not None
+      and line['made_by'] == self._made_by
+      and tuple(line['stamp']) == storage.file_signature(clip.path)
+    )
+
+  def _measure(self, clip: SampledClip) -> dict[str, Any]:
+    stamp = storage.file_signature(clip.path)
+    with storage.local_file(clip.path) as path:
+      # All frames, as VBench reads them.
+      frames = video.decode(
+        path, where=clip.video, choose=lambda count, _: range(count)
+      ).frames
+    if len(frames) < 2:
+      raise UserError(
+        f'{clip.where}: has one frame, so no motion; sample it again'
+      )
+    values = {}
+    for measure in self._measures:
+      numbers = map(float, measure.compute(frames))
+      values |= dict(zip(measure.names, numbers, strict=True))
+    few = frames[_evenly_spaced(len(frames), _FEATURE_FRAMES)]
+    features_d = diversity.grid_features(few)
+    return {
+      'video': clip.video,
+      'stamp': list(stamp or ()),
+      'made_by': self._made_by,
+      'values': values,
+      'features': np.rint(features_d * _LEVELS).astype(int).tolist(),
+    }
+
+  def results(
+    self,
+  ) -> tuple[dict[str, dict[Key, float]], dict[Key, np.ndarray]]:
+    """The values by metric and clip, and the features of each clip."""
+    lines = self._journal.read()
+    values: dict[str, dict[Key, float]] = {
+      name: {} for name in self._made_by['metrics']
+    }
+    features = {}
+    for key, clip in self._found.clips.items():
+      line = lines[clip.video]
+      for name in values:
+        values[name][key] = line['values'][name]
+      features[key] = np.array(line['features']) / _LEVELS
+    return values, features
+
+
+def _evenly_spaced(num_frames: int, count: int) -> np.ndarray:
+  return np.rint(np.linspace(0, num_frames - 1, count)).astype(int)
+
+
+def diversity_by_prompt(
+  features: Mapping[Key, np.ndarray],
+) -> dict[Key, float]:
+  """Mean distance of the clips of each prompt that has several, at index 0."""
+  by_prompt: dict[str, list[np.ndarray]] = {}
+  for (name, _), features_d in features.items():
+    by_prompt.setdefault(name, []).append(features_d)
+  distances = {}
+  for name, of_prompt in by_prompt.items():
+    distance = diversity.pairwise_distance(np.stack(of_prompt))
+    if distance is not None:
+      distances[name, 0] = distance
+  return distances
+
+
+def measure_all(
+  measurers: Sequence[ClipMeasurer],
+  num_readers: int,
+  progress: Progress,
+) -> bool:
+  """Measures the clips of all models on all hosts; every host calls it.
+
+  Returns:
+    Whether all clips are measured; False after SIGTERM.
+  """
+  if distributed.is_primary():
+    for measurer in measurers:
+      measurer.gather()
+  distributed.barrier('earlier metrics are merged')
+  is_done = True
+  with distributed.independent_work('every host has measured its clips'):
+    with StopSignal(together=False) as stop, progress:
+      for measurer in measurers:
+        is_done = is_done and measurer.run(num_readers, stop, progress)
+  is_done = distributed.true_everywhere(is_done)
+  if distributed.is_primary():
+    for measurer in measurers:
+      measurer.gather()
+  distributed.barrier('metrics are merged')
+  return is_done

@@ -1,0 +1,196 @@
+"""Inputs of `lift compare`: what is given besides the clips, and its checks."""
+
+from collections.abc import Sequence
+import dataclasses
+
+from lift_jax.comparison.clip_sets import (
+  MISSING,
+  ClipSet,
+  check_clips,
+  check_same_prompts,
+  probe_clips,
+  read_clips,
+  refused_faults,
+)
+from lift_jax.comparison.model_comparison import (
+  CRITIC,
+  HELD_OUT,
+  MetricValues,
+  Tree,
+  check_held_out,
+  critic_measured,
+  people_results,
+  vbench_measured,
+)
+from lift_jax.comparison.vbench_results import VBenchResults, read_results
+from lift_jax.data import suites
+from lift_jax.data.pair_records import read_pairs
+from lift_jax.data.prompts import read_prompts
+from lift_jax.data.splits import normalize_caption
+from lift_jax.data.suites import Suite
+from lift_jax.errors import UserError
+from lift_jax.evaluation.bootstrap import BootstrapConfig
+from lift_jax.evaluation.scores import read_scores
+from lift_jax.jobs.compare_config import (
+  CompareConfig,
+  CriticScoresConfig,
+  ModelsConfig,
+  PeopleConfig,
+)
+from lift_jax.runtime import storage
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """Everything that a comparison is given.
+
+  Attributes:
+    sets: clips of each model.
+    suite: the clips that there should be.
+    vbench: results of each model; empty if none are given.
+    measured: metrics of VBench and of critics.
+    people: win rates by dimension, of each model but the first; empty if no
+      pairs are given.
+    missing: clips that are missing though they may, as {'model', 'text'}.
+  """
+
+  sets: list[ClipSet]
+  suite: Suite
+  vbench: list[VBenchResults]
+  measured: list[MetricValues]
+  people: list[dict[str, Tree]]
+  missing: list[dict[str, str]]
+
+
+def read_given(config: CompareConfig) -> Given:
+  """Reads and checks everything, before anything is measured."""
+  if not config.models.folders:
+    raise UserError(
+      'models.folders is empty: give workdirs of lift sample, as '
+      '--config.models.folders=\'("BASE", "OTHER")\''
+    )
+  sets = _read_sets(config.models)
+  suite = _suite(config, sets)
+  _check_not_trained_on(config.critic, suite)
+  allow_missing = config.suite.allow_missing
+  vbench = [
+    read_results(storage.to_path(folder), suite, allow_missing)
+    for folder in config.vbench.folders
+  ]
+  _check_one_evaluator(vbench)
+  return Given(
+    sets,
+    suite,
+    vbench,
+    [*vbench_measured(vbench), *_critics(config.critic, sets)],
+    _people(config.people, sets, config.statistics.bootstrap),
+    _check_sets(sets, suite, allow_missing),
+  )
+
+
+def _read_sets(models: ModelsConfig) -> list[ClipSet]:
+  paths = [storage.to_path(folder) for folder in models.folders]
+  names = models.names or tuple(path.name for path in paths)
+  if len(set(names)) < len(names):
+    raise UserError(
+      f'models.folders: two are named {max(names, key=names.count)!r}; name '
+      'the models in models.names'
+    )
+  return [
+    read_clips(name, path) for name, path in zip(names, paths, strict=True)
+  ]
+
+
+def _suite(config: CompareConfig, sets: Sequence[ClipSet]) -> Suite:
+  """That of the config, or else the clips that any of the models has."""
+  if config.suite.file:
+    return suites.read_suite(storage.to_path(config.suite.file))
+  if config.vbench.folders:
+    raise UserError(
+      'suite.file is empty: VBench needs its suite, which lift compare prompts '
+      'writes'
+    )
+  check_same_prompts(sets)
+  clips = [
+    (clip.key[0], clip.key[1], clip.prompt)
+    for found in sets
+    for clip in found.clips.values()
+  ]
+  return suites.suite_of(f'of {sets[0].model}', clips)
+
+
+def _check_not_trained_on(critic: CriticScoresConfig, suite: Suite) -> None:
+  """Raises UserError if a critic was trained on a prompt of the suite."""
+  trained = {
+    normalize_caption(prompt.text): prompt.where
+    for file in critic.trained_on
+    for prompt in read_prompts(file)[0]
+  }
+  for prompt in suite.prompts:
+    for text in (prompt.text, prompt.name):
+      if where := trained.get(normalize_caption(text)):
+        raise UserError(
+          f'{where}: the critic was trained on the prompt '
+          f'{text[:60]!r}; compare clips of other prompts, or leave out its '
+          'scores'
+        )
+
+
+def _check_one_evaluator(vbench: Sequence[VBenchResults]) -> None:
+  evaluators = {results.evaluator: results.files[0] for results in vbench}
+  if len(evaluators) > 1:
+    one, other = evaluators.items()
+    raise UserError(
+      f'{one[1]} is from {one[0]}, {other[1]} from {other[0]}; their scores '
+      'differ, so evaluate all models with one of them'
+    )
+
+
+def _critics(
+  critic: CriticScoresConfig, sets: Sequence[ClipSet]
+) -> list[MetricValues]:
+  records = {
+    kind: [
+      read_scores(found.folder, (file,)).records
+      for found, file in zip(sets, files, strict=True)
+    ]
+    for kind, files in ((CRITIC, critic.files), (HELD_OUT, critic.held_out))
+    if files
+  }
+  if len(records) == 2:
+    check_held_out(*records.values())
+  return [
+    measured
+    for kind, scored in records.items()
+    for measured in critic_measured(kind, sets, scored, critic.reward)
+  ]
+
+
+def _people(
+  people: PeopleConfig, sets: Sequence[ClipSet], bootstrap: BootstrapConfig
+) -> list[dict[str, Tree]]:
+  if not people.files:
+    return []
+  records = read_pairs(
+    people.root or '.', people.files, follow_links=people.follow_links
+  ).records
+  return people_results(sets, records, bootstrap)
+
+
+def _check_sets(
+  sets: Sequence[ClipSet], suite: Suite, allow_missing: bool
+) -> list[dict[str, str]]:
+  """What is missing; a UserError for anything else that is wrong."""
+  missing = []
+  for found in sets:
+    faults = check_clips(found, suite, probe_clips(found.clips.values()))
+    if refused := refused_faults(faults, allow_missing):
+      more = f' (and {len(refused) - 1} more faults)' if refused[1:] else ''
+      remedy = (
+        '; sample them, or set suite.allow_missing'
+        if refused[0].kind == MISSING
+        else '; lift compare check lists all'
+      )
+      raise UserError(f'{found.folder}: {refused[0]}{more}{remedy}')
+    missing += [{'model': found.model, 'text': str(one)} for one in faults]
+  return missing
