@@ -193,7 +193,8 @@ def _pad_queries(q_bnhk, mask: _Mask, padding: int):
 
 
 def _cudnn(q_bnhk, k_bmgk, v_bmgk, _: _Mask, *, is_causal: bool):
-  batch, num_queries, num_keys = *q_bnhk.shape[:2], k_bmgk.shape[1]
+  batch, num_queries = q_bnhk.shape[:2]
+  num_keys = k_bmgk.shape[1]
   query_lengths_b = key_lengths_b = None
   if num_queries % 2 or num_keys % 2:
     # JAX computes no gradients for odd lengths.
