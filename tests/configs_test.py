@@ -8,6 +8,7 @@ from lift_jax.cli import job_flags
 from lift_jax.errors import UserError
 from lift_jax.jobs import demo_config
 from lift_jax.jobs.align_config import AlignConfig
+from lift_jax.jobs.annotate import AnnotateConfig
 from lift_jax.jobs.compare_config import CompareConfig
 from lift_jax.jobs.evaluate import EvaluateConfig
 from lift_jax.jobs.rounds_config import RoundsConfig
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.fast
 FOLDER = jobs.REPOSITORY / 'configs'
 CLASSES = {
   'align_': AlignConfig,
+  'annotate': AnnotateConfig,
   'compare': CompareConfig,
   'critic_': TrainCriticConfig,
   'eval_': EvaluateConfig,

@@ -18,13 +18,12 @@ from lift_jax.comparison.statistics import (
 )
 from lift_jax.comparison.vbench_results import VBenchResults
 from lift_jax.data import vbench_dimensions
-from lift_jax.data.hra import DIMENSIONS
 from lift_jax.data.pair_records import PairRecord, settle
+from lift_jax.data.rubric import Scale
 from lift_jax.data.vbench_dimensions import TOTALS
 from lift_jax.errors import UserError
 from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.evaluation.scores import ScoredRecord
-from lift_jax.rewards.weights import RewardMap
 
 Tree = dict[str, Any]
 
@@ -73,7 +72,7 @@ def critic_measured(
   kind: str,
   sets: Sequence[ClipSet],
   records: Sequence[Sequence[ScoredRecord]],
-  reward_map: RewardMap,
+  scale: Scale,
 ) -> list[MetricValues]:
   """The rewards of a critic, by dimension and their mean.
 
@@ -82,7 +81,7 @@ def critic_measured(
     sets: the clips of each model.
     records: the scores of each model's clips; those with an error count as no
       value.
-    reward_map: scores of the labels.
+    scale: dimensions, and scores of the labels.
 
   Raises:
     UserError: a scored video that is none of the clips, a clip that is not
@@ -90,7 +89,7 @@ def critic_measured(
   """
   _check_one_critic(kind, records)
   values: dict[str, list[dict[Key, float]]] = {
-    name: [] for name in (*DIMENSIONS, REWARD)
+    name: [] for name in (*scale.dimensions, REWARD)
   }
   for found, scored in zip(sets, records, strict=True):
     by_path = {clip.path: clip.key for clip in found.clips.values()}
@@ -106,10 +105,10 @@ def critic_measured(
       key = by_path[record.path]
       done.add(key)
       rewards = {
-        name: answer.soft_reward(reward_map)
+        name: answer.soft_reward(scale)
         for name, answer in record.answers.items()
       }
-      if len(rewards) == len(DIMENSIONS):
+      if len(rewards) == len(scale.dimensions):
         rewards[REWARD] = float(np.mean(list(rewards.values())))
       for name, reward in rewards.items():
         values[name][-1][key] = reward

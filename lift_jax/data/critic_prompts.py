@@ -2,14 +2,13 @@
 
 A critic answers only the questions that it was trained on. Those of a published
 critic come with its code; those of ours are in prompts.json of the folder that
-training writes, in the format that `hra.read_questions` reads.
+training writes, as part of a rubric (`data.rubric`).
 """
 
 from collections.abc import Mapping
 import dataclasses
 import pathlib
 
-from lift_jax.data.hra import DIMENSIONS, read_questions
 from lift_jax.data.json_records import (
   RecordError,
   as_object,
@@ -17,6 +16,13 @@ from lift_jax.data.json_records import (
   parse_json,
   read_text,
   text_field,
+)
+from lift_jax.data.rubric import (
+  DIMENSIONS,
+  LABELS,
+  REWARDS,
+  Rubric,
+  read_rubric,
 )
 from lift_jax.errors import UserError
 from lift_jax.runtime import storage
@@ -35,20 +41,41 @@ class CriticPrompts:
   Attributes:
     questions: by dimension; each begins with a space.
     space_before_caption: whether there is a space before the caption.
+    labels: that answers begin with, from the best to the worst.
+    rewards: of each label.
   """
 
   questions: Mapping[str, str]
   space_before_caption: bool
+  labels: tuple[str, ...] = LABELS
+  rewards: Mapping[str, float] = dataclasses.field(default_factory=REWARDS.copy)
+
+  @property
+  def rubric(self) -> Rubric:
+    return Rubric(self.questions, self.labels, self.rewards)
 
 
 def write_prompts(
-  folder: pathlib.Path, questions: Mapping[str, str], template: str
+  folder: pathlib.Path,
+  questions: Mapping[str, str],
+  template: str,
+  rubric: Rubric | None = None,
 ) -> None:
-  """Writes the questions of a trained critic; training adds the space."""
+  """Writes the questions of a trained critic; training adds the space.
+
+  Args:
+    folder: of the critic.
+    questions: of its training, by dimension.
+    template: of its training.
+    rubric: of its ratings, for labels and rewards; None for LiFT's.
+  """
+  rubric = rubric or Rubric(questions)
   write_json(
     folder / NAME,
     {
       'questions': dict(questions),
+      'labels': list(rubric.labels),
+      'rewards': dict(rubric.rewards),
       _SPACE: True,
       _TEMPLATE: template,
     },
@@ -81,7 +108,7 @@ def find_prompts(
       'questions that it was trained on, as '
       '--config.prompts.questions=FILE.json'
     )
-  questions = read_questions(path)
+  rubric = read_rubric(path)
   try:
     trained_with, has_space = _format_of(path)
   except RecordError as error:
@@ -92,8 +119,15 @@ def find_prompts(
       'set model.template to it'
     )
   return CriticPrompts(
-    {dimension: questions[dimension] for dimension in DIMENSIONS}, has_space
+    _ordered(rubric.questions), has_space, rubric.labels, rubric.rewards
   )
+
+
+def _ordered(questions: Mapping[str, str]) -> dict[str, str]:
+  """LiFT's dimensions in their order, then others in that of the file."""
+  names = [name for name in DIMENSIONS if name in questions]
+  names += [name for name in questions if name not in DIMENSIONS]
+  return {name: questions[name] for name in names}
 
 
 def _format_of(path: pathlib.Path) -> tuple[str | None, bool]:

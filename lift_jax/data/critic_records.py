@@ -6,8 +6,9 @@ import pathlib
 
 from lift_jax import config_lib
 from lift_jax.data.clip_paths import FOLLOW_LINKS
-from lift_jax.data.hra import HRARecord, read_hra, read_questions
+from lift_jax.data.hra import HRARecord, read_hra
 from lift_jax.data.json_records import ON_BAD_RECORD
+from lift_jax.data.rubric import LABELS, Rubric, read_rubric
 from lift_jax.data.splits import check_disjoint, split_records
 from lift_jax.errors import UserError
 from lift_jax.runtime import hub, storage
@@ -58,7 +59,9 @@ class FeedbackConfig:
     real: files of rated real clips, such as VIDGEN.
     held_out: files of the test set, in addition to the fraction in `split`.
       They may share no clip and no caption with the others.
-    questions: prompt JSON; '' finds the questions in the files.
+    questions: prompt JSON or rubric (`data.rubric`) with the questions, labels
+      and rewards; '' finds the questions in the files, which then are about
+      LiFT's dimensions with LiFT's labels.
     on_bad_record: 'error' stops at the first; 'skip' lists and skips them.
     follow_links: links out of the root that may be followed; see
       `clip_paths.ClipFolder`.
@@ -95,12 +98,14 @@ class CriticRecords:
     root: folder of the clips.
     real_files: names of the files of real clips.
     skipped: (where, reason and remedy) of each skipped record.
+    rubric: of the ratings; None if the questions were found in the files.
   """
 
   splits: Mapping[str, list[HRARecord]]
   root: pathlib.Path
   real_files: frozenset[str]
   skipped: list[tuple[str, str]]
+  rubric: Rubric | None = None
 
   def is_real(self, record: HRARecord) -> bool:
     return record.file in self.real_files
@@ -121,16 +126,17 @@ def read_critic_records(
     UserError: a bad file or record, a missing video, an empty part of the
       split, or a test set that shares videos or captions with training.
   """
-  questions = read_questions(config.questions) if config.questions else None
+  rubric = read_rubric(config.questions) if config.questions else None
   files = (*config.hra, *config.real, *config.held_out)
   root = storage.to_path(hub.data_folder(config.root, files))
   found = read_hra(
     root,
     files,
-    questions,
+    rubric.questions if rubric else None,
     config.on_bad_record,
     follow_links=config.follow_links,
     optional=optional,
+    labels=rubric.labels if rubric else LABELS,
   )
   used = {record.file for record in found.records}
   for name in files:
@@ -145,4 +151,6 @@ def read_critic_records(
   )
   splits['test'] += [r for r in found.records if r.file in config.held_out]
   check_disjoint(splits, **same_clip)
-  return CriticRecords(splits, root, frozenset(config.real), found.skipped)
+  return CriticRecords(
+    splits, root, frozenset(config.real), found.skipped, rubric
+  )

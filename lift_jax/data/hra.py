@@ -35,17 +35,19 @@ from lift_jax.data.json_records import (
   json_type,
   load_list,
   location,
-  parse_json,
-  read_text,
   text_field,
 )
 from lift_jax.data.questions import find_questions
-from lift_jax.errors import UserError, listing
-from lift_jax.runtime import storage
+from lift_jax.data.rubric import (
+  DIMENSIONS,
+  LABELS,
+  named_dimensions,
+  read_rubric,
+)
+from lift_jax.errors import UserError
 
-# LiFT rates clips in these three dimensions (arXiv 2412.04814, section 3).
-DIMENSIONS = ('semantic', 'motion', 'fidelity')
-LABELS = ('Good', 'Normal', 'Bad')
+# What these say of a clip does not depend on its caption.
+OF_CLIP = ('motion', 'fidelity')
 
 _VIDEO = '<video>'
 _SPEAKERS = ('human', 'gpt')
@@ -61,8 +63,8 @@ class HRARecord:
     path: of the file, absolute, with symbolic links resolved.
     caption: what the clip should show.
     question: as in the file, with the white space before it.
-    dimension: one of `DIMENSIONS`.
-    label: one of `LABELS`.
+    dimension: of the rubric.
+    label: of the rubric.
     rationale: the rest of the answer; may be empty.
     file: the JSON file, as the caller named it.
     place: in that file: 'record 3', or 'line 4' of JSON lines; with ' pair 2',
@@ -112,12 +114,14 @@ def read_hra(
   require_files: bool = True,
   follow_links: str = 'hub',
   optional: Collection[str] = (),
+  labels: Sequence[str] = LABELS,
 ) -> ReadResult[HRARecord]:
   """Reads and checks files of human feedback.
 
   Several annotators may have rated one clip. Equal labels are kept, each with
   its own rationale; of two labels that disagree the later is a bad record. The
-  semantic label is about a clip and its caption, the others about the clip.
+  labels of motion and fidelity are about a clip, others about a clip and its
+  caption.
 
   Args:
     root: the folder that `video` paths are relative to, and may not leave.
@@ -129,6 +133,7 @@ def read_hra(
     require_files: whether each clip must exist.
     follow_links: see `clip_paths.ClipFolder`.
     optional: see `clip_paths.ClipFolder`.
+    labels: that answers begin with.
 
   Raises:
     UserError: a bad file or record, or no usable record.
@@ -147,7 +152,7 @@ def read_hra(
       fetch_clips(clips.root, [item for _, item in items])
     for place, item in items:
       try:
-        pairs += _pairs(clips, item, name, place, require_files, bad)
+        pairs += _pairs(clips, item, name, place, require_files, labels, bad)
       except RecordError as error:
         bad.add(name, place, error)
   if questions is None:
@@ -159,7 +164,7 @@ def read_hra(
   for pair in pairs:
     try:
       record = _record(pair, found, dimensions)
-      about = record.caption if record.dimension == 'semantic' else ''
+      about = '' if record.dimension in OF_CLIP else record.caption
       subject = (pair.path, record.dimension, about)
       first = first_by_subject.setdefault(subject, record)
       if first.label != record.label:
@@ -190,50 +195,8 @@ def conversation(
 
 
 def read_questions(path: str | pathlib.Path) -> dict[str, str]:
-  """Reads the question of each dimension from a prompt JSON.
-
-  Its key "questions" is an object of three strings, whose keys name the
-  dimension: "semantic consistency", "motion issues" and "fidelity issues" in
-  the published prompts.
-
-  Raises:
-    UserError: a bad file, or a dimension without a question or with two.
-  """
-  name = str(path)
-  wanted = '{"questions": {"semantic": ..., "motion": ..., "fidelity": ...}}'
-  value = parse_json(name, read_text(name, storage.to_path(path)), wanted)
-  try:
-    by_name = as_object(value, wanted).get('questions')
-    if by_name is None:
-      raise RecordError(f'no "questions"; write {wanted}')
-    questions = {}
-    by_name = as_object(by_name, wanted)
-    for key in by_name:
-      dimension = _dimension(key)
-      if dimension in questions:
-        raise RecordError(f'{key!r} is a second {dimension} question; keep one')
-      questions[dimension] = _question(by_name, key)
-    missing = set(DIMENSIONS) - set(questions)
-    if missing:
-      raise RecordError(f'no question for {listing(missing)}; add it')
-    if len(set(questions.values())) < len(questions):
-      raise RecordError(
-        'two dimensions have the same question; word them differently'
-      )
-  except RecordError as error:
-    raise UserError(f'{name}: {error}') from None
-  return questions
-
-
-def _question(questions: dict[str, str], key: str) -> str:
-  text = text_field(questions, key)
-  check_unicode(text, f'"{key}"')
-  if text != ' ' + text.strip():
-    raise RecordError(
-      f'"{key}" is appended to captions unchanged; begin it with one space and '
-      'end it with none'
-    )
-  return text
+  """Reads the question of each dimension from a rubric; see `data.rubric`."""
+  return dict(read_rubric(path).questions)
 
 
 def human_texts(item: dict[str, Any]) -> list[str]:
@@ -292,6 +255,7 @@ def _pairs(
   file: str,
   place: str,
   require_files: bool,
+  labels: Sequence[str],
   bad: BadRecords,
 ) -> list[_Pair]:
   """The pairs of an entry; those with a bad answer are added to `bad`."""
@@ -302,7 +266,7 @@ def _pairs(
   for number, (human, answer) in enumerate(turns, start=1):
     own_place = f'{place} pair {number}' if len(turns) > 1 else place
     try:
-      label, rationale = _split_answer(answer)
+      label, rationale = _split_answer(answer, labels)
     except RecordError as error:
       bad.add(file, own_place, error)
     else:
@@ -313,14 +277,14 @@ def _pairs(
   return pairs
 
 
-def _split_answer(answer: str) -> tuple[str, str]:
+def _split_answer(answer: str, labels: Sequence[str]) -> tuple[str, str]:
   """(label, rationale) of a gpt turn."""
   answer = answer.strip()
-  begin = re.match(rf'({"|".join(LABELS)})(?:\.|\Z)', answer)
+  begin = re.match(rf'({"|".join(map(re.escape, labels))})(?:\.|\Z)', answer)
   if begin is None:
     raise RecordError(
       f'the answer begins with {answer[:16]!r}; write one of '
-      f'{", ".join(LABELS)}, a full stop and the rationale'
+      f'{", ".join(labels)}, a full stop and the rationale'
     )
   return begin[1], answer[begin.end() :].strip()
 
@@ -412,7 +376,7 @@ def _split_pair(pair: _Pair, questions: Sequence[str]) -> tuple[str, str]:
 
 def _dimension(text: str) -> str:
   """The one dimension that a question or its key mentions."""
-  named = [name for name in DIMENSIONS if re.search(rf'(?i)\b{name}', text)]
+  named = named_dimensions(text)
   if len(named) != 1:
     start = text if len(text) < 60 else text[:60] + '...'
     raise RecordError(

@@ -2,9 +2,10 @@
 
 The published schema is a list of `{"video", "caption", "score"}`. `video` is a
 path below a root folder. `lift score` adds `labels`, an object of one label per
-dimension; other keys are allowed and ignored. Files of real clips may omit
-`score`: their reward is 1 by definition, so that they enter the loss as plain
-likelihood.
+dimension, and with labels other than LiFT's `ranks`, an object of integers that
+are 0 for the worst label; other keys are allowed and ignored. Files of real
+clips may omit `score`: their reward is 1 by definition, so that they enter the
+loss as plain likelihood.
 
 A record that cannot be used is never given a default score: it is an error
 that names file, record and remedy or, if asked for, a counted skip.
@@ -46,8 +47,8 @@ class AlignmentRecord:
     is_real: whether it comes from a file of real clips.
     file: the JSON file, as the caller named it.
     place: in that file: 'record 3', or 'line 4' of JSON lines.
-    dimensions: by dimension, the rank of its label: 0 for Bad, 2 for Good;
-      empty if the record has no labels.
+    dimensions: by dimension, the rank of its label: 0 for Bad, 2 for Good, or
+      that of "ranks"; empty if the record has no labels.
   """
 
   video: str
@@ -151,6 +152,11 @@ def _record(
 
 
 def _dimensions(item: dict[str, Any]) -> dict[str, int]:
+  if 'ranks' in item:
+    ranks = as_object(item['ranks'], '"ranks" as an object by dimension')
+    if not all(type(rank) is int and rank >= 0 for rank in ranks.values()):
+      raise RecordError('"ranks": write integers from 0 on')
+    return ranks
   if 'labels' not in item:
     return {}
   wanted = f'"labels" as an object of {", ".join(LABELS)} by dimension'

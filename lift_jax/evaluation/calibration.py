@@ -24,7 +24,6 @@ import numpy as np
 from lift_jax.evaluation import bootstrap
 from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate, ratio
 from lift_jax.evaluation.comparison import Table
-from lift_jax.evaluation.scores import CLASSES
 
 # Probabilities are clipped from below before taking logarithms, at the
 # resolution near 1 of float32, in which critics compute.
@@ -33,8 +32,6 @@ _FLOOR = float(np.finfo(np.float32).eps)
 # Range of the search: if all answers are right, or all wrong, the likelihood
 # has no maximum at a finite temperature.
 TEMPERATURES = (0.05, 20.0)
-
-_K = len(CLASSES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +162,9 @@ def base_rates(table: Table) -> np.ndarray:
 
   This is the best constant prediction; a critic should beat it.
   """
-  share_k = np.bincount(table.human_n, minlength=_K) / len(table.human_n)
+  share_k = np.bincount(table.human_n, minlength=table.num_classes) / len(
+    table.human_n
+  )
   return np.tile(share_k, (len(table.human_n), 1))
 
 
@@ -178,7 +177,8 @@ def nll(probabilities_nk: np.ndarray, human_n: np.ndarray) -> np.ndarray:
 
 def brier(probabilities_nk: np.ndarray, human_n: np.ndarray) -> np.ndarray:
   """Squared distance to the one-hot human label, [N]."""
-  return ((probabilities_nk - np.eye(_K)[human_n]) ** 2).sum(axis=1)
+  one_hot_nk = np.eye(probabilities_nk.shape[1])[human_n]
+  return ((probabilities_nk - one_hot_nk) ** 2).sum(axis=1)
 
 
 def _log(probabilities_nk: np.ndarray) -> np.ndarray:

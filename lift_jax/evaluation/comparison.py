@@ -1,9 +1,9 @@
 """Joins human ratings with a critic's answers about the same clips.
 
-A rating is about one dimension of a clip, and in the semantic dimension also
-about the caption. It is joined with the scored record of the same video and
-caption; motion and fidelity do not depend on the caption, so a match of the
-video is enough there. Records without a match are listed.
+A rating is about one dimension of a clip and its caption. It is joined with the
+scored record of the same video and caption; motion and fidelity do not depend
+on the caption, so a match of the video is enough there. Records without a match
+are listed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,11 +12,11 @@ import pathlib
 
 import numpy as np
 
-from lift_jax.data.hra import HRARecord
+from lift_jax.data.hra import OF_CLIP, HRARecord
+from lift_jax.data.rubric import LIFT, Scale
 from lift_jax.data.splits import normalize_caption
 from lift_jax.errors import UserError
-from lift_jax.evaluation.scores import CLASSES, Answer, ScoredRecord
-from lift_jax.rewards.weights import RewardMap
+from lift_jax.evaluation.scores import Answer, ScoredRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Rating:
     video: path relative to the root.
     path: the file, which need not exist.
     caption: what the clip should show.
-    dimension: one of `DIMENSIONS`.
+    dimension: of the scale.
     human: class of the human label.
     rationales: of the annotators who gave one.
     answer: the critic's; None if its record holds an error.
@@ -62,7 +62,9 @@ class Comparison:
 
 
 def join(
-  human: Sequence[HRARecord], scored: Sequence[ScoredRecord]
+  human: Sequence[HRARecord],
+  scored: Sequence[ScoredRecord],
+  scale: Scale = LIFT,
 ) -> Comparison:
   """Joins human and scored records.
 
@@ -76,7 +78,7 @@ def join(
     by_video.setdefault(record.video, []).append(record)
   by_subject = {}
   for record in human:
-    is_about_text = record.dimension == 'semantic'
+    is_about_text = record.dimension not in OF_CLIP
     about = normalize_caption(record.caption) if is_about_text else ''
     subject = (record.video, record.dimension, about)
     by_subject.setdefault(subject, []).append(record)
@@ -103,7 +105,7 @@ def join(
         path=match.path,
         caption=match.caption,
         dimension=first.dimension,
-        human=CLASSES.index(first.label),
+        human=scale.classes.index(first.label),
         rationales=tuple(
           record.rationale for record in records if record.rationale
         ),
@@ -134,7 +136,7 @@ def _find_scored(
     for record in candidates
     if normalize_caption(record.caption) in captions
   ]
-  if not same and records[0].dimension != 'semantic':
+  if not same and records[0].dimension in OF_CLIP:
     same = candidates
   return same[0] if same else None
 
@@ -152,6 +154,7 @@ class Table:
     caption_n: index of the caption.
     dimension_n: names.
     num_videos: upper bound of `video_n`, also after `select`.
+    num_classes: K.
   """
 
   human_n: np.ndarray
@@ -162,6 +165,7 @@ class Table:
   caption_n: np.ndarray
   dimension_n: np.ndarray
   num_videos: int
+  num_classes: int
 
   def select(self, is_chosen_n: np.ndarray) -> 'Table':
     """The selected ratings; videos keep their indices."""
@@ -177,9 +181,9 @@ class Table:
     return self.select(self.answer_n >= 0)
 
 
-def make_table(ratings: Sequence[Rating], reward_map: RewardMap) -> Table:
-  """Arrays of at least one rating; `reward_map` gives the rewards."""
-  nothing = (np.nan,) * len(CLASSES)
+def make_table(ratings: Sequence[Rating], scale: Scale) -> Table:
+  """Arrays of at least one rating; the scale gives the rewards."""
+  nothing = (np.nan,) * len(scale.classes)
   answers = [rating.answer for rating in ratings]
   given = [answer for answer in answers if answer is not None]
   probabilities_nk = None
@@ -187,9 +191,7 @@ def make_table(ratings: Sequence[Rating], reward_map: RewardMap) -> Table:
     probabilities_nk = np.array(
       [nothing if a is None else a.probabilities for a in answers]
     )
-  rewards = [
-    np.nan if a is None else a.soft_reward(reward_map) for a in answers
-  ]
+  rewards = [np.nan if a is None else a.soft_reward(scale) for a in answers]
   videos_n = _indices(rating.video for rating in ratings)
   return Table(
     human_n=np.array([rating.human for rating in ratings]),
@@ -200,6 +202,7 @@ def make_table(ratings: Sequence[Rating], reward_map: RewardMap) -> Table:
     caption_n=_indices(normalize_caption(rating.caption) for rating in ratings),
     dimension_n=np.array([rating.dimension for rating in ratings]),
     num_videos=int(videos_n.max()) + 1,
+    num_classes=len(scale.classes),
   )
 
 

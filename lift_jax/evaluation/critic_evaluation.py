@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from lift_jax import config_lib
-from lift_jax.data.hra import DIMENSIONS
+from lift_jax.data.rubric import Scale
 from lift_jax.errors import UserError
 from lift_jax.evaluation import calibration, critic_metrics, ranking
 from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate
 from lift_jax.evaluation.comparison import Rating, Table, make_table
 from lift_jax.evaluation.ranking import Pairs, Ranked
-from lift_jax.evaluation.scores import CLASSES
-from lift_jax.rewards.weights import RewardMap
 
 Tree = dict[str, Any]
 
@@ -60,7 +58,7 @@ class MetricsConfig:
 def evaluate(
   evaluated: Sequence[Rating],
   calibration_set: Sequence[Rating],
-  reward_map: RewardMap,
+  scale: Scale,
   config: MetricsConfig,
 ) -> Tree:
   """Evaluates a critic on ratings.
@@ -69,7 +67,7 @@ def evaluate(
     evaluated: the ratings that all metrics are computed on.
     calibration_set: other ratings, to fit temperatures and tie thresholds on;
       may be empty.
-    reward_map: from labels to rewards.
+    scale: dimensions, labels and rewards.
     config: settings of the metrics.
 
   Returns:
@@ -78,11 +76,11 @@ def evaluate(
     `soft` reward and of that of the `labels`; null if no video is rated in
     every dimension.
   """
-  table = make_table(evaluated, reward_map)
+  table = make_table(evaluated, scale)
   fit_table = None
   if calibration_set:
-    fit_table = make_table(calibration_set, reward_map)
-  names = [name for name in DIMENSIONS if name in table.dimension_n]
+    fit_table = make_table(calibration_set, scale)
+  names = [name for name in scale.dimensions if name in table.dimension_n]
   temperatures = _temperatures(names, table, fit_table, config)
   dimensions = {}
   for name in names:
@@ -90,28 +88,26 @@ def evaluate(
     fit_ranked = None
     if fit_table is not None:
       fit_ranked = _ranked(fit_table.select(fit_table.dimension_n == name))
-    dimensions[name] = _agreement(part, temperatures, config) | {
+    dimensions[name] = _agreement(part, scale, temperatures, config) | {
       'ranking': _ranking(_ranked(part), fit_ranked, config)
     }
-  overall = _agreement(table, temperatures, config)
+  overall = _agreement(table, scale, temperatures, config)
   overall['accuracy_mean_of_dimensions'] = plain(
     critic_metrics.accuracy_by_dimension(table, config.bootstrap)
   )
   return {
-    'classes': list(CLASSES),
+    'classes': list(scale.classes),
     'temperatures': temperatures,
     'dimensions': dimensions,
     'all': overall,
     'reward': {
       kind: _ranking(
         rewards,
-        _rewards(calibration_set, reward_map, kind)
-        if calibration_set
-        else None,
+        _rewards(calibration_set, scale, kind) if calibration_set else None,
         config,
       )
       for kind in _reward_kinds(table)
-      if (rewards := _rewards(evaluated, reward_map, kind)) is not None
+      if (rewards := _rewards(evaluated, scale, kind)) is not None
     }
     or None,
   }
@@ -171,18 +167,21 @@ def _temperatures(
 
 
 def _agreement(
-  table: Table, temperatures: dict[str, float | None], config: MetricsConfig
+  table: Table,
+  scale: Scale,
+  temperatures: dict[str, float | None],
+  config: MetricsConfig,
 ) -> Tree:
   """Metrics of single ratings."""
   answered = table.answered()
-  counts = np.bincount(table.human_n, minlength=len(CLASSES))
+  counts = np.bincount(table.human_n, minlength=table.num_classes)
   return {
     'ratings': len(table.human_n),
     'videos': len(np.unique(table.video_n)),
     'errors': len(table.human_n) - len(answered.human_n),
-    'human': dict(zip(CLASSES, counts.tolist(), strict=True)),
+    'human': dict(zip(scale.classes, counts.tolist(), strict=True)),
     'confusion': critic_metrics.confusion(table).tolist(),
-    'majority': CLASSES[critic_metrics.majority(table)],
+    'majority': scale.classes[critic_metrics.majority(table)],
     'agreement': plain(critic_metrics.agreement(table, config.bootstrap)),
     'calibration': _calibration(answered, temperatures, config),
   }
@@ -242,7 +241,7 @@ def _ranked(table: Table) -> Ranked:
 
 
 def _rewards(
-  ratings: Sequence[Rating], reward_map: RewardMap, kind: str
+  ratings: Sequence[Rating], scale: Scale, kind: str
 ) -> Ranked | None:
   """Mean rewards of videos over the dimensions: critic's and human labels'.
 
@@ -254,7 +253,7 @@ def _rewards(
     if rating.answer is not None:
       by_record.setdefault(id(rating.scored), []).append(rating)
   complete = [
-    group for group in by_record.values() if len(group) == len(DIMENSIONS)
+    group for group in by_record.values() if len(group) == len(scale.dimensions)
   ]
   if not complete:
     return None
@@ -263,14 +262,14 @@ def _rewards(
     answer = rating.answer
     assert answer is not None  # `by_record` has only answered ratings
     is_soft = kind == 'soft'
-    return (answer.soft_reward if is_soft else answer.score)(reward_map)
+    return (answer.soft_reward if is_soft else answer.score)(scale)
 
   reward = [[score(rating) for rating in group] for group in complete]
   human = [
-    [reward_map.score(CLASSES[rating.human]) for rating in group]
+    [scale.score(scale.classes[rating.human]) for rating in group]
     for group in complete
   ]
-  table = make_table([group[0] for group in complete], reward_map)
+  table = make_table([group[0] for group in complete], scale)
   return Ranked(
     np.mean(reward, axis=1),
     np.mean(human, axis=1),

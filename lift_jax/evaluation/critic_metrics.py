@@ -10,31 +10,30 @@ import numpy as np
 from lift_jax.evaluation import bootstrap
 from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate, ratio
 from lift_jax.evaluation.comparison import Table
-from lift_jax.evaluation.scores import CLASSES
-
-_K = len(CLASSES)
 
 
 def confusion(table: Table) -> np.ndarray:
   """Counts [K, K + 1]."""
-  return _cells(table).sum(axis=0).astype(int).reshape(_K, _K + 1)
+  k = table.num_classes
+  return _cells(table).sum(axis=0).astype(int).reshape(k, k + 1)
 
 
 def _cells(table: Table) -> np.ndarray:
   """The cell [N, K (K + 1)] of each rating."""
+  k = table.num_classes
   # -1 is the last column.
-  column_n = np.where(table.answer_n < 0, _K, table.answer_n)
-  return np.eye(_K * (_K + 1))[table.human_n * (_K + 1) + column_n]
+  column_n = np.where(table.answer_n < 0, k, table.answer_n)
+  return np.eye(k * (k + 1))[table.human_n * (k + 1) + column_n]
 
 
 def majority(table: Table) -> int:
   """The most frequent human class."""
-  return int(np.bincount(table.human_n, minlength=_K).argmax())
+  return int(np.bincount(table.human_n, minlength=table.num_classes).argmax())
 
 
 def accuracy(confusion_dkc: np.ndarray) -> np.ndarray:
   """The fraction of ratings where the critic gives the human label, [D]."""
-  right_d = np.trace(confusion_dkc[:, :, :_K], axis1=1, axis2=2)
+  right_d = np.trace(confusion_dkc[:, :, :-1], axis1=1, axis2=2)
   return ratio(right_d, confusion_dkc.sum(axis=(1, 2)))
 
 
@@ -44,8 +43,8 @@ def macro_f1(confusion_dkc: np.ndarray) -> np.ndarray:
   A class that neither annotators nor critic ever choose is skipped; one that
   only one side chooses has an F1 of 0.
   """
-  right_dk = np.diagonal(confusion_dkc[:, :, :_K], axis1=1, axis2=2)
-  predicted_dk = confusion_dkc[:, :, :_K].sum(axis=1)
+  right_dk = np.diagonal(confusion_dkc[:, :, :-1], axis1=1, axis2=2)
+  predicted_dk = confusion_dkc[:, :, :-1].sum(axis=1)
   true_dk = confusion_dkc.sum(axis=2)
   f1_dk = ratio(2 * right_dk, predicted_dk + true_dk)
   is_present_dk = np.isfinite(f1_dk)
@@ -60,10 +59,10 @@ def agreement(table: Table, config: BootstrapConfig) -> dict[str, Estimate]:
   resamples.
   """
   cells_vc = bootstrap.per_video(_cells(table), table.video_n, table.num_videos)
-  majority_class = majority(table)
+  majority_class, k = majority(table), table.num_classes
 
   def metrics(weights_dv: np.ndarray) -> dict[str, np.ndarray]:
-    confusion_dkc = (weights_dv @ cells_vc).reshape(-1, _K, _K + 1)
+    confusion_dkc = (weights_dv @ cells_vc).reshape(-1, k, k + 1)
     constant_dkc = np.zeros_like(confusion_dkc)
     constant_dkc[:, :, majority_class] = confusion_dkc.sum(axis=2)
     accuracy_d, baseline_d = accuracy(confusion_dkc), accuracy(constant_dkc)
@@ -82,6 +81,7 @@ def agreement(table: Table, config: BootstrapConfig) -> dict[str, Estimate]:
 
 def accuracy_by_dimension(table: Table, config: BootstrapConfig) -> Estimate:
   """The mean over dimensions of the accuracy in each."""
+  k = table.num_classes
   parts = [
     bootstrap.per_video(_cells(part), part.video_n, part.num_videos)
     for name in np.unique(table.dimension_n)
@@ -90,7 +90,7 @@ def accuracy_by_dimension(table: Table, config: BootstrapConfig) -> Estimate:
 
   def metrics(weights_dv: np.ndarray) -> dict[str, np.ndarray]:
     by_dimension = [
-      accuracy((weights_dv @ cells_vc).reshape(-1, _K, _K + 1))
+      accuracy((weights_dv @ cells_vc).reshape(-1, k, k + 1))
       for cells_vc in parts
     ]
     return {'accuracy': np.mean(by_dimension, axis=0)}

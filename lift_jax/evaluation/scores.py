@@ -18,7 +18,6 @@ import pathlib
 from typing import Any
 
 from lift_jax.data.clip_paths import ClipFolder
-from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.data.json_records import (
   BadRecords,
   ReadResult,
@@ -31,13 +30,13 @@ from lift_jax.data.json_records import (
   location,
   text_field,
 )
+from lift_jax.data.rubric import LIFT, Scale
 from lift_jax.errors import UserError, listing
 from lift_jax.rewards.answers import split_answer
-from lift_jax.rewards.weights import RewardMap
-from lift_jax.scoring.output import PUBLISHED_KEYS
+from lift_jax.scoring.output import answer_key
 
-# A class is an index into the labels in ascending order.
-CLASSES = tuple(reversed(LABELS))
+# Of LiFT. A class is an index into the labels in ascending order.
+CLASSES = LIFT.classes
 
 # Probabilities are written with a few digits.
 _SUM_TOLERANCE = 1e-3
@@ -59,17 +58,19 @@ class Answer:
   text: str
   probabilities: tuple[float, ...] | None
 
-  def score(self, reward_map: RewardMap) -> float:
+  def score(self, scale: Scale) -> float:
     """The score of the label."""
-    return reward_map.score(CLASSES[self.label])
+    return scale.score(scale.classes[self.label])
 
-  def soft_reward(self, reward_map: RewardMap) -> float:
+  def soft_reward(self, scale: Scale) -> float:
     """The expected score under the probabilities; that of the label if None."""
     if self.probabilities is None:
-      return self.score(reward_map)
+      return self.score(scale)
     return sum(
-      probability * reward_map.score(name)
-      for probability, name in zip(self.probabilities, CLASSES, strict=True)
+      probability * scale.score(name)
+      for probability, name in zip(
+        self.probabilities, scale.classes, strict=True
+      )
     )
 
 
@@ -110,6 +111,7 @@ def read_scores(
   files: Sequence[str],
   on_bad_record: str = 'error',
   follow_links: str = 'hub',
+  scale: Scale = LIFT,
 ) -> ReadResult[ScoredRecord]:
   """Reads and checks scored records. Their clips need not exist.
 
@@ -120,6 +122,7 @@ def read_scores(
     on_bad_record: 'error' raises at the first bad record; 'skip' collects bad
       records. A record with an "error" of the critic is not bad.
     follow_links: see `clip_paths.ClipFolder`.
+    scale: dimensions and labels of the answers; others are an error.
 
   Raises:
     UserError: a bad file or record, no usable record, or records of several
@@ -138,7 +141,7 @@ def read_scores(
   for name, path in zip(names, paths, strict=True):
     for place, item in load_list(name, path, f'objects like {_WANTED}'):
       try:
-        record = _record(clips, item, name, place)
+        record = _record(clips, item, name, place, scale)
         key = (record.path, record.caption)
         first = first_by_key.setdefault(key, record)
         if first is not record:
@@ -174,17 +177,18 @@ def _check_all_or_none(records: Sequence[ScoredRecord]) -> None:
 
 
 def _record(
-  clips: ClipFolder, item: Any, file: str, place: str
+  clips: ClipFolder, item: Any, file: str, place: str, scale: Scale
 ) -> ScoredRecord:
   item = as_object(item, _WANTED)
   video, path = clips.find(text_field(item, 'video'), require_file=False)
   caption = text_field(item, 'caption').strip()
   check_unicode(caption, 'the caption')
   error = text_field(item, 'error') if 'error' in item else ''
-  answers = {} if error else _answers(item)
+  answers = {} if error else _answers(item, scale)
   if not error and not answers:
     raise RecordError(
-      f'no answer and no error; write "labels" for {", ".join(DIMENSIONS)}'
+      f'no answer and no error; write "labels" for '
+      f'{", ".join(scale.dimensions)}'
     )
   return ScoredRecord(
     video=video,
@@ -199,13 +203,13 @@ def _record(
   )
 
 
-def _answers(item: dict[str, Any]) -> dict[str, Answer]:
+def _answers(item: dict[str, Any], scale: Scale) -> dict[str, Answer]:
   """The answers, by dimension, for those that the critic was asked about."""
-  labels = _section(item, 'labels', 'label')
-  probabilities = _section(item, 'probabilities', 'object')
+  labels = _section(item, 'labels', 'label', scale)
+  probabilities = _section(item, 'probabilities', 'object', scale)
   answers = {}
-  for dimension in DIMENSIONS:
-    key = PUBLISHED_KEYS[dimension]
+  for dimension in scale.dimensions:
+    key = answer_key(dimension)
     text = item.get(key, '')
     if not isinstance(text, str):
       raise RecordError(
@@ -214,35 +218,39 @@ def _answers(item: dict[str, Any]) -> dict[str, Answer]:
     check_unicode(text, f'"{key}"')
     if dimension in labels:
       label = labels[dimension]
-      if label not in CLASSES:
+      if label not in scale.labels:
         raise RecordError(
           f'"labels": {dimension} is {label!r}; write one of '
-          f'{", ".join(LABELS)}'
+          f'{", ".join(scale.labels)}'
         )
     elif text.strip() and 'labels' not in item:
       try:
-        label, _ = split_answer(text)
+        label, _ = split_answer(text, scale.labels)
       except ValueError as error:
         raise RecordError(f'"{key}": {error}') from None
     else:
       continue
     answers[dimension] = Answer(
-      CLASSES.index(label),
+      scale.classes.index(label),
       text,
-      _probabilities(probabilities[dimension], dimension)
+      _probabilities(probabilities[dimension], dimension, scale)
       if dimension in probabilities
       else None,
     )
   return answers
 
 
-def _section(item: dict[str, Any], key: str, what: str) -> dict[str, Any]:
+def _section(
+  item: dict[str, Any], key: str, what: str, scale: Scale
+) -> dict[str, Any]:
   """The object at `key`, whose keys are dimensions; empty if missing."""
   if key not in item:
     return {}
-  wanted = f'"{key}" as {{"semantic": {what}, "motion": ..., "fidelity": ...}}'
+  first, *others = scale.dimensions
+  rest = ''.join(f', "{name}": ...' for name in others)
+  wanted = f'"{key}" as {{"{first}": {what}{rest}}}'
   section = as_object(item[key], wanted)
-  unknown = set(section) - set(DIMENSIONS)
+  unknown = set(section) - set(scale.dimensions)
   if unknown:
     raise RecordError(
       f'"{key}" has unknown keys {listing(unknown)}; write {wanted}'
@@ -250,20 +258,21 @@ def _section(item: dict[str, Any], key: str, what: str) -> dict[str, Any]:
   return section
 
 
-def _probabilities(value: Any, dimension: str) -> tuple[float, ...]:
+def _probabilities(
+  value: Any, dimension: str, scale: Scale
+) -> tuple[float, ...]:
   where = f'"probabilities" of {dimension}'
-  item = as_object(value, f'{where} as {{"Good", "Normal", "Bad"}}')
-  if set(item) != set(CLASSES):
+  names = ', '.join(f'"{label}"' for label in scale.labels)
+  item = as_object(value, f'{where} as {{{names}}}')
+  if set(item) != set(scale.labels):
     raise RecordError(
       f'{where} has the keys {listing(item) or "(none)"}; give one for each of '
-      f'{", ".join(LABELS)}'
+      f'{", ".join(scale.labels)}'
     )
-  numbers = [_fraction(item[name], where) for name in CLASSES]
+  numbers = [_fraction(item[name], where) for name in scale.classes]
   total = sum(numbers)
   if abs(total - 1) > _SUM_TOLERANCE:
-    raise RecordError(
-      f'{where} sum to {total:g}; give three numbers that sum to 1'
-    )
+    raise RecordError(f'{where} sum to {total:g}; give numbers that sum to 1')
   return tuple(number / total for number in numbers)
 
 

@@ -162,7 +162,7 @@ def _critics(
   return [
     measured
     for kind, scored in records.items()
-    for measured in critic_measured(kind, sets, scored, critic.reward)
+    for measured in critic_measured(kind, sets, scored, critic.reward.scale())
   ]
 
 

@@ -20,8 +20,9 @@ import pathlib
 from lift_jax import config_lib
 from lift_jax.cli import job_flags
 from lift_jax.data.clip_paths import FOLLOW_LINKS
-from lift_jax.data.hra import HRARecord, read_hra, read_questions
+from lift_jax.data.hra import HRARecord, read_hra
 from lift_jax.data.json_records import ON_BAD_RECORD, ReadResult
+from lift_jax.data.rubric import Scale, read_rubric
 from lift_jax.data.splits import check_disjoint, split_records
 from lift_jax.errors import UserError
 from lift_jax.evaluation.comparison import Comparison, Rating, join
@@ -60,8 +61,9 @@ class LabelsConfig:
     root: the folder of the videos, which need not exist, or the id of a data
       set on the hub; '' is the current folder.
     files: HRA files, relative to the root.
-    questions: a prompt JSON with the questions of these files; '' detects
-      them.
+    questions: a prompt JSON or rubric (`data.rubric`) with the questions,
+      labels and rewards of these files; '' detects the questions, of LiFT's
+      dimensions and labels.
     on_bad_record: 'error' or 'skip'; applies to the scores too.
     follow_links: links out of the root that may be followed; see
       `clip_paths.ClipFolder`.
@@ -142,6 +144,7 @@ class _Input:
   labels: ReadResult[HRARecord]
   calibration: ReadResult[HRARecord]
   train: ReadResult[HRARecord]
+  scale: Scale
 
 
 def main(argv: list[str]) -> int:
@@ -169,7 +172,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     len(calibration),
   )
   job_flags.write_config(call, 'evaluate')
-  measured = evaluate(evaluated, calibration, config.reward, config.metrics)
+  measured = evaluate(evaluated, calibration, records.scale, config.metrics)
   shown = worst(evaluated, config.report.worst)
   result = {
     'synthetic': is_synthetic,
@@ -227,7 +230,8 @@ def _read(config: EvaluateConfig) -> _Input:
     raise UserError(
       'labels.files is empty: give human ratings, as --config.labels.files=FILE'
     )
-  questions = read_questions(labels.questions) if labels.questions else None
+  rubric = read_rubric(labels.questions) if labels.questions else None
+  scale = config.reward.scale(rubric)
 
   def ratings(files: Sequence[str]) -> ReadResult[HRARecord]:
     if not files:
@@ -235,10 +239,11 @@ def _read(config: EvaluateConfig) -> _Input:
     return read_hra(
       labels.root,
       files,
-      questions,
+      rubric.questions if rubric else None,
       labels.on_bad_record,
       require_files=False,
       follow_links=labels.follow_links,
+      labels=scale.labels,
     )
 
   records = _Input(
@@ -247,10 +252,12 @@ def _read(config: EvaluateConfig) -> _Input:
       config.scores.files,
       labels.on_bad_record,
       labels.follow_links,
+      scale,
     ),
     labels=ratings(labels.files),
     calibration=ratings(config.calibration.files),
     train=ratings(config.train.files),
+    scale=scale,
   )
   check_disjoint(
     {
@@ -269,7 +276,9 @@ def _compare(
   """The comparison, and its ratings for evaluation and for calibration."""
   scored = records.scored.records
   comparison = join(
-    [*records.labels.records, *records.calibration.records], scored
+    [*records.labels.records, *records.calibration.records],
+    scored,
+    records.scale,
   )
   if records.calibration.records:
     videos = {record.video for record in records.calibration.records}
@@ -324,7 +333,14 @@ def _omitted(records: _Input, comparison: Comparison) -> Tree:
       if record.error
     ],
     'skipped': [
-      list(item) for part in dataclasses.astuple(records) for item in part[1]
+      list(item)
+      for part in (
+        records.scored,
+        records.labels,
+        records.calibration,
+        records.train,
+      )
+      for item in part.skipped
     ],
   }
 

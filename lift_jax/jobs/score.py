@@ -3,12 +3,12 @@
 usage: lift score --config=FILE.py[:variant] --workdir=DIR [--multihost]
                   [--config.SECTION.FIELD=VALUE ...]
 
-Asks the critic three questions about each captioned video. DIR/scores.json has
-LiFT's published format (video, caption, answers), extended by score,
-probabilities and flags; `lift align` and `lift evaluate` read it. Each rating
-is appended to DIR/ratings.jsonl at once, and the same command again resumes
-from there; on SIGTERM the job exits with status 143. With --multihost each host
-rates its share on its own devices.
+Asks the critic the questions of its training about each captioned video.
+DIR/scores.json has LiFT's published format (video, caption, answers), extended
+by score, probabilities and flags; `lift align` and `lift evaluate` read it.
+Each rating is appended to DIR/ratings.jsonl at once, and the same command again
+resumes from there; on SIGTERM the job exits with status 143. With --multihost
+each host rates its share on its own devices.
 
 example: lift score --config=configs/score.py:smoke --workdir=DIR
 """
@@ -24,6 +24,7 @@ from lift_jax import partitioning
 from lift_jax.cli import job_flags
 from lift_jax.data import clip_flags, critic_prompts
 from lift_jax.data.json_records import ReadResult
+from lift_jax.data.rubric import LABELS, Scale
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
 from lift_jax.models import critic_config, critics
@@ -76,7 +77,8 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     questions, folders, config.model.template
   )
   tokenizer = critic.open_tokenizer(config.model.template)
-  labels = critics.label_ids(tokenizer)
+  labels = critics.label_ids(tokenizer, prompts.labels)
+  scale = config.reward.reward_map().scale(prompts.rubric)
   checkpoint = critic.fingerprint  # reads the headers of all weights
   found = _read_videos(config, workdir, prompts)
   mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
@@ -94,6 +96,8 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
       'max_answer_tokens': config.prompts.max_answer_tokens,
     },
   }
+  if prompts.labels != LABELS:
+    fingerprint['made_by']['labels'] = list(prompts.labels)
   journal = Journal(workdir / 'ratings.jsonl', _key, jax.process_index())
   keys = [video.key for video in found.records]
   if distributed.is_primary():
@@ -137,7 +141,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   is_done = distributed.true_everywhere(is_done)
   if distributed.is_primary():
     journal.gather(keys)
-    _write_scores(config, workdir, journal, found.records, logger)
+    _write_scores(config, workdir, journal, found.records, scale, logger)
   if not is_done:
     raise Stopped
 
@@ -237,12 +241,13 @@ def _write_scores(
   workdir: pathlib.Path,
   journal: Journal,
   videos: list[CaptionedVideo],
+  scale: Scale,
   logger: logging.Logger,
 ) -> None:
   """Writes all ratings in published format, in the order of the videos."""
   lines = journal.read()
   rated = [lines[video.key] for video in videos if video.key in lines]
-  records = [scored_record(line, config.reward) for line in rated]
+  records = [scored_record(line, config.reward, scale) for line in rated]
   path = workdir / 'scores.json'
   write_json(path, records)
   errors = [record for record in records if 'error' in record]

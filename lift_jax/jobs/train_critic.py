@@ -264,7 +264,9 @@ class CriticTraining(training_main.Task):
     if distributed.is_primary():
       records = [example.record for example in self._examples]
       questions = {record.dimension: record.question for record in records}
-      write_prompts(target, questions, config.model.template)
+      write_prompts(
+        target, questions, config.model.template, self._records.rubric
+      )
 
 
 def _max_targets(examples: list[Example]) -> int:

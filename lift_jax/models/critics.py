@@ -40,7 +40,7 @@ from lift_jax.runtime import distributed, hub, storage
 from lift_jax.runtime.files import atomic_folder, check_complete, read_json
 from lift_jax.weights import conversion
 
-# An answer begins with one of these.
+# An answer begins with one of these, unless the critic was trained with others.
 LABELS = ('Good', 'Normal', 'Bad')
 
 # A pytree of arrays that the backbone defines: for one clip as a
@@ -482,14 +482,16 @@ def open_critic(
   return dataclasses.replace(critic, adapters=opened)
 
 
-def label_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:
+def label_tokens(
+  tokenizer: Tokenizer, labels: Sequence[str] = LABELS
+) -> dict[str, list[int]]:
   """Token ids of each label at the start of an answer.
 
   Raises:
     UserError: the tokens of a label depend on the full stop after it.
   """
   tokens = {}
-  for label in LABELS:
+  for label in labels:
     alone, ended = map(tokenizer.answer_ids, (label, f'{label}.'))
     if ended[: len(alone)] != alone:
       raise UserError(
@@ -501,7 +503,9 @@ def label_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:
   return tokens
 
 
-def label_ids(tokenizer: Tokenizer) -> dict[str, int]:
+def label_ids(
+  tokenizer: Tokenizer, labels: Sequence[str] = LABELS
+) -> dict[str, int]:
   """The first token of an answer with each label.
 
   Raises:
@@ -509,12 +513,13 @@ def label_ids(tokenizer: Tokenizer) -> dict[str, int]:
       an answer does not determine its label; or as in `label_tokens`.
   """
   first = {
-    label: tokens[0] for label, tokens in label_tokens(tokenizer).items()
+    label: tokens[0]
+    for label, tokens in label_tokens(tokenizer, labels).items()
   }
   if len(set(first.values())) < len(first):
     raise UserError(
       f'the first tokens of the labels, {first}, are not distinct; use a '
-      'tokenizer with a larger vocabulary'
+      'tokenizer with a larger vocabulary, or other labels'
     )
   return first
 

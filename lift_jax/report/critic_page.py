@@ -11,12 +11,10 @@ from typing import Any
 from PIL import Image
 
 from lift_jax.data import video
-from lift_jax.data.hra import LABELS
 from lift_jax.errors import UserError
 from lift_jax.evaluation.bootstrap import Estimate
 from lift_jax.evaluation.comparison import Rating
 from lift_jax.evaluation.critic_evaluation import Tree
-from lift_jax.evaluation.scores import CLASSES
 from lift_jax.models.frames import evenly_spaced_frames
 from lift_jax.report import critic_table, html, plots
 from lift_jax.report.colours import BLUE, VERMILION
@@ -88,10 +86,15 @@ def critic_page(
       for row in critic_table.rows(result)
     ],
     coverage=f'{metrics["bootstrap"]["coverage"]:.0%}',
-    confusions={name: _confusion(name, s) for name, s in sections.items()},
+    confusions={
+      name: _confusion(name, section, result['classes'])
+      for name, section in sections.items()
+    },
     reliabilities=_reliabilities(result, sections),
     ranking=_ranking(result),
-    disagreements=[_disagreement(rating, config) for rating in worst],
+    disagreements=[
+      _disagreement(rating, result['classes'], config) for rating in worst
+    ],
     left_out=_left_out(result['left_out']),
     num_bins=metrics['num_bins'],
     has_temperature_by_dimension=metrics['temperature'] == 'dimension',
@@ -118,16 +121,17 @@ def _agreement(sections: Mapping[str, Tree]) -> Plot:
   )
 
 
-def _confusion(name: str, section: Tree) -> Plot:
+def _confusion(name: str, section: Tree, classes: Sequence[str]) -> Plot:
   """The confusion matrix, labels from the best to the worst."""
   counts = [
-    [line[CLASSES.index(label)] for label in LABELS] + line[len(CLASSES) :]
+    line[: len(classes)][::-1] + line[len(classes) :]
     for line in section['confusion'][::-1]
   ]
-  columns = [*LABELS, _NO_ANSWER] if section['errors'] else [*LABELS]
+  labels = classes[::-1]
+  columns = [*labels, _NO_ANSWER] if section['errors'] else [*labels]
   return Plot(
     plots.confusion_matrix(
-      [line[: len(columns)] for line in counts], LABELS, columns
+      [line[: len(columns)] for line in counts], labels, columns
     ),
     f'{name}: confusion matrix of annotators (rows) and critic (columns)',
   )
@@ -193,15 +197,17 @@ def _ranking(result: Tree) -> dict[str, Any] | None:
   }
 
 
-def _disagreement(rating: Rating, config: PageConfig) -> dict[str, Any]:
+def _disagreement(
+  rating: Rating, classes: Sequence[str], config: PageConfig
+) -> dict[str, Any]:
   """A clip with the annotators' and the critic's answers."""
   answer = rating.answer
   assert answer is not None  # `worst` chooses among those answered
-  said = CLASSES[answer.label]
+  said = classes[answer.label]
   probabilities = None
   if answer.probabilities is not None:
-    by_name = dict(zip(CLASSES, answer.probabilities, strict=True))
-    shares = {label: by_name[label] for label in LABELS}
+    by_class = zip(classes, answer.probabilities, strict=True)
+    shares = dict(reversed(list(by_class)))
     probabilities = Plot(
       plots.bars(
         shares, '{:.0%}'.format, size=(112, 13.5), left=47, marked=said
@@ -218,7 +224,7 @@ def _disagreement(rating: Rating, config: PageConfig) -> dict[str, Any]:
       problem = str(error)
   return {
     'rating': rating,
-    'chosen': CLASSES[rating.human],
+    'chosen': classes[rating.human],
     'said': said,
     'probabilities': probabilities,
     'frames': [base64.b64encode(data).decode() for data in frames],

@@ -14,14 +14,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lift_jax.data.hra import LABELS
-
 
 class LabelDistribution(NamedTuple):
   """A critic's distribution over the labels.
 
   Attributes:
-    probabilities: float32 [B, L], of each label in the order of `LABELS`, given
+    probabilities: float32 [B, L], of each label in the order given, given
       that the answer begins with a label; they sum to 1.
     mass: float32 [B], the probability that the answer begins with a label. If
       it is small, `probabilities` say little.
@@ -38,10 +36,11 @@ def label_distribution(
 
   Args:
     logits_bv: [B, V], of the first token of answers, in any float type.
-    label_ids: the first token of each label, all different.
+    label_ids: the first token of each label, all different; in the order of
+      the probabilities.
   """
   logits_bv = logits_bv.astype(jnp.float32)
-  ids = jnp.array([label_ids[label] for label in LABELS])
+  ids = jnp.array(list(label_ids.values()))
   logits_bl = logits_bv[..., ids]
   # Normalised twice: from probabilities over the vocabulary, labels that are
   # all unlikely would give 0 / 0.

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 import dataclasses
 import math
 
-from lift_jax.data.hra import DIMENSIONS, LABELS
+from lift_jax.data.rubric import LABELS, REWARDS, Rubric, Scale
 from lift_jax.errors import UserError, listing
 
 
 @dataclasses.dataclass(frozen=True)
 class RewardMap:
-  """The score of each label; the defaults are LiFT's (arXiv 2412.04814).
+  """The score of each of LiFT's labels (arXiv 2412.04814).
+
+  The rewards of a rubric with other labels are in its file.
 
   Attributes:
     good: score of 'Good'. All are in [0, 1], with good >= normal >= bad.
@@ -41,36 +43,51 @@ class RewardMap:
     """In the order of `LABELS`."""
     return tuple(getattr(self, label.lower()) for label in LABELS)
 
-  def score(self, label: str) -> float:
-    """The score of one label; a UserError if it is unknown."""
-    if label not in LABELS:
-      raise UserError(f'label {label!r}; write one of {", ".join(LABELS)}')
-    return self.scores()[LABELS.index(label)]
+  def scale(self, rubric: Rubric | None = None) -> Scale:
+    """The scale of a rubric, by default of LiFT's dimensions.
+
+    Rewards of LiFT's labels are these, unless only the rubric has others than
+    the published ones.
+
+    Raises:
+      UserError: both have others, which differ.
+    """
+    if rubric is None:
+      return Scale(rewards=self.scores())
+    scale, published = rubric.scale, tuple(REWARDS.values())
+    if scale.labels != LABELS or self.scores() in (published, scale.rewards):
+      return scale
+    if scale.rewards != published:
+      raise UserError(
+        f'the config gives {", ".join(LABELS)} the rewards {self.scores()}, '
+        f'the rubric {scale.rewards}; leave those of the config at {published}'
+      )
+    return dataclasses.replace(scale, rewards=self.scores())
 
 
 def video_reward(
   labels: Mapping[str, str],
-  reward_map: RewardMap,
+  scale: Scale,
   decimals: int | None = None,
 ) -> float:
   """The mean over the dimensions of the scores of a video's labels.
 
   Args:
-    labels: by dimension, exactly those of `DIMENSIONS`.
-    reward_map: scores of the labels.
+    labels: by dimension, exactly those of the scale.
+    scale: scores of the labels.
     decimals: of the rounded mean, None without rounding. The reference stores
       two (CogVideo/process_reward_score.py).
 
   Raises:
     UserError: a missing or unknown dimension, or an unknown label.
   """
-  if missing := set(DIMENSIONS) - labels.keys():
+  if missing := set(scale.dimensions) - labels.keys():
     raise UserError(f'no label for {listing(missing)}; rate every dimension')
-  if unknown := labels.keys() - set(DIMENSIONS):
+  if unknown := labels.keys() - set(scale.dimensions):
     raise UserError(
       f'a label for {listing(map(repr, unknown))}; the dimensions are '
-      f'{", ".join(DIMENSIONS)}'
+      f'{", ".join(scale.dimensions)}'
     )
-  scores = [reward_map.score(labels[dimension]) for dimension in DIMENSIONS]
+  scores = [scale.score(labels[name]) for name in scale.dimensions]
   reward = math.fsum(scores) / len(scores)
   return reward if decimals is None else round(reward, decimals)

@@ -46,7 +46,7 @@ class ScoringPromptsConfig:
   """The prompts of the critic and its answers.
 
   Attributes:
-    questions: prompt JSON with the three questions that it was trained on; ''
+    questions: prompt JSON with the questions that it was trained on; ''
       takes those that `lift train_critic` wrote next to it, and our own for a
       random critic.
     text_buckets: allowed numbers of tokens of the caption and the text around
@@ -74,7 +74,8 @@ class RewardConfig:
   """From ratings to the score that `lift align` reads.
 
   Attributes:
-    good: score of the label, in [0, 1].
+    good: score of the label, in [0, 1]; those of labels of one's own are in the
+      rubric.
     normal: see `good`.
     bad: see `good`.
     kind: 'labels', the mean score of the three labels, as LiFT; or 'soft', the

@@ -124,7 +124,7 @@ def correct(
     if labels.keys() != set(DIMENSIONS):
       continue
     if labels != own or 'score' not in record:
-      score = video_reward(labels, reward.reward_map(), reward.decimals)
+      score = video_reward(labels, reward.reward_map().scale(), reward.decimals)
       record |= {'labels': labels, 'score': score}
     record.pop('error', None)
     records.append(record | {'corrected_by': corrected_by})

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lift_jax.data.hra import DIMENSIONS, LABELS
-from lift_jax.rewards.weights import RewardMap, video_reward
+from lift_jax.data.rubric import LABELS, Scale
+from lift_jax.rewards.weights import video_reward
 from lift_jax.scoring.config import RewardConfig
 
 # The published key of the answer in each dimension (critic_output JSON).
@@ -15,28 +15,46 @@ PUBLISHED_KEYS = {
 }
 
 
+def answer_key(dimension: str) -> str:
+  """The key of the answer in a dimension."""
+  return PUBLISHED_KEYS.get(dimension, f'{dimension} answer')
+
+
+def _published_order(dimension: str) -> int:
+  """Sorts as published, others after that."""
+  keys = list(PUBLISHED_KEYS)
+  return keys.index(dimension) if dimension in keys else len(keys)
+
+
 def scored_record(
-  line: Mapping[str, Any], reward: RewardConfig
+  line: Mapping[str, Any], reward: RewardConfig, scale: Scale | None = None
 ) -> dict[str, Any]:
   """The record of a video; one with an "error" has no score.
 
   Args:
     line: of the journal.
-    reward: the score of each label.
+    reward: how to make a score.
+    scale: dimensions, and the score of each label; None for LiFT's with the
+      scores of `reward`.
   """
-  reward_map = reward.reward_map()
+  scale = scale or reward.reward_map().scale()
   record = {'video': line['video'], 'caption': line['caption']}
   if 'probabilities' in line:
-    soft = _expected(line['probabilities'], reward_map)
+    soft = _expected(line['probabilities'], scale)
     if 'error' not in line:
-      hard = video_reward(line['labels'], reward_map)
+      hard = video_reward(line['labels'], scale)
       score = hard if reward.kind == 'labels' else soft
       if reward.decimals is not None:
         score = round(score, reward.decimals)
       record['score'] = score
-      for dimension, key in PUBLISHED_KEYS.items():
-        record[key] = line['answers'][dimension]
+      for dimension in sorted(scale.dimensions, key=_published_order):
+        record[answer_key(dimension)] = line['answers'][dimension]
       record['labels'] = line['labels']
+      if scale.labels != LABELS:
+        record['ranks'] = {
+          name: scale.classes.index(label)
+          for name, label in line['labels'].items()
+        }
     record['probabilities'] = line['probabilities']
     record['soft_reward'] = soft
     record['label_mass'] = line['label_mass']
@@ -48,12 +66,12 @@ def scored_record(
 
 
 def _expected(
-  probabilities: Mapping[str, Mapping[str, float]], reward_map: RewardMap
+  probabilities: Mapping[str, Mapping[str, float]], scale: Scale
 ) -> float:
   """The mean over dimensions of the expected score of the label."""
   total = sum(
-    probabilities[dimension][label] * reward_map.score(label)
-    for dimension in DIMENSIONS
-    for label in LABELS
+    probabilities[dimension][label] * scale.score(label)
+    for dimension in scale.dimensions
+    for label in scale.labels
   )
-  return total / len(DIMENSIONS)
+  return total / len(scale.dimensions)

@@ -18,7 +18,6 @@ from lift_jax.data import video as video_lib
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_examples import decode_selected
 from lift_jax.data.critic_prompts import CriticPrompts
-from lift_jax.data.hra import LABELS
 from lift_jax.errors import UserError
 from lift_jax.models.critics import (
   FrameProcessor,
@@ -400,8 +399,9 @@ class Rater:
         'try model.compute_dtype = float32, or another critic'
       )
     line = self._line(task.video, task.stamp) | {'flags': list(flags)}
+    names = self._labels.values()
     line['probabilities'] = {
-      dimension: dict(zip(LABELS, map(float, values_l), strict=True))
+      dimension: dict(zip(names, map(float, values_l), strict=True))
       for dimension, values_l in zip(
         self._prompts.questions, probabilities_ql, strict=True
       )
@@ -420,7 +420,7 @@ class Rater:
         for number, dimension in enumerate(self._prompts.questions)
       }
       line['labels'] = {
-        dimension: split_answer(text)[0]
+        dimension: split_answer(text, self._prompts.labels)[0]
         for dimension, text in line['answers'].items()
       }
     except UserError as error:
@@ -435,7 +435,8 @@ class Rater:
     if token not in self._labels:
       raise UserError(
         f'the answer begins with {self._tokenizer.decode([token])!r}, not with '
-        f'{", ".join(LABELS)}; use a critic trained on this format, with the '
+        f'{", ".join(self._prompts.labels)}; use a critic trained on this '
+        'format, with the '
         'questions and the prompt template of its training'
       )
-    return format_answer(self._labels[token], '')
+    return format_answer(self._labels[token], '', self._prompts.labels)

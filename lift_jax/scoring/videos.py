@@ -19,6 +19,7 @@ from lift_jax.data.json_records import (
   check_unicode,
   fetch_clips,
   find_files,
+  json_type,
   load_list,
   location,
   text_field,
@@ -38,6 +39,7 @@ class CaptionedVideo:
     caption: what it should show.
     file: the file that lists it, as given by the caller.
     place: in that file: 'record 3', or 'line 4' of JSON lines.
+    category: group of its prompt; '' if unknown.
   """
 
   video: str
@@ -45,6 +47,7 @@ class CaptionedVideo:
   caption: str
   file: str
   place: str
+  category: str = ''
 
   @property
   def where(self) -> str:
@@ -68,6 +71,7 @@ def read_videos(
   on_bad_record: str,
   questions: Sequence[str] = (),
   follow_links: str = 'hub',
+  category_key: str = '',
 ) -> ReadResult[CaptionedVideo]:
   """Reads and checks lists of videos.
 
@@ -81,6 +85,8 @@ def read_videos(
       records.
     questions: of the conversations, if known; others are detected.
     follow_links: see `clip_paths.ClipFolder`.
+    category_key: key of the category of a record, a text or a list of texts;
+      '' reads none.
 
   Raises:
     UserError: a bad file or record, or no usable record at all.
@@ -97,6 +103,9 @@ def read_videos(
     for place, item in items:
       try:
         video = _video(clips, item, questions, found, name, place)
+        if category_key in item:
+          category = _category(item[category_key], category_key)
+          video = dataclasses.replace(video, category=category)
         videos.setdefault(video.key, video)
       except RecordError as fault:
         bad.add(name, place, fault)
@@ -141,3 +150,12 @@ def _video(
   check_unicode(caption, 'the caption')
   video, path = clips.find(name, require_file=True)
   return CaptionedVideo(video, path, caption.strip(), file, place)
+
+
+def _category(value: Any, key: str) -> str:
+  texts = value if isinstance(value, list) else [value]
+  if not all(isinstance(text, str) for text in texts):
+    raise RecordError(f'"{key}" is {json_type(value)}; write a string')
+  category = ', '.join(texts)
+  check_unicode(category, f'"{key}"')
+  return category

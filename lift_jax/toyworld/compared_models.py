@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.data.prompts import Prompt
+from lift_jax.data.rubric import DIMENSIONS, LABELS, LIFT
 from lift_jax.data.video_write import write_mp4
-from lift_jax.rewards.weights import RewardMap, video_reward
+from lift_jax.rewards.weights import video_reward
 from lift_jax.runtime.files import write_json, write_text
 from lift_jax.sampling.clips import Clip, make_clips
 from lift_jax.sampling.manifest import VIDEOS, Manifest
@@ -102,7 +102,7 @@ def _pairs(
   pairs = []
   for clip, *both in zip(clips, *drawn.values(), strict=True):
     labels = [toy.labels for toy in both]
-    rewards = [video_reward(one, RewardMap()) for one in labels]
+    rewards = [video_reward(one, LIFT) for one in labels]
     pairs.append(
       {
         'caption': clip.prompt.text,

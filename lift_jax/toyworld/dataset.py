@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from lift_jax.data.hra import DIMENSIONS, read_questions
+from lift_jax.data.rubric import LIFT
 from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
-from lift_jax.rewards.weights import RewardMap, video_reward
+from lift_jax.rewards.weights import video_reward
 from lift_jax.runtime.files import (
   atomic_folder,
   is_complete,
@@ -199,7 +200,7 @@ def _scene_order(count: int, seed: int) -> list[scenes.Scene]:
 
 def _reward(clip: ToyClip) -> float:
   """The reward for the true labels of a clip."""
-  return video_reward(clip.labels, RewardMap(), decimals=2)
+  return video_reward(clip.labels, LIFT, decimals=2)
 
 
 def _true_verdicts(clip: ToyClip) -> dict[str, checkers.Verdict]:

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from lift_jax.data.hra import DIMENSIONS, LABELS
+from lift_jax.data.rubric import LIFT
 from lift_jax.errors import UserError
 from lift_jax.evaluation import bootstrap as bootstrap_lib
 from lift_jax.evaluation.bootstrap import BootstrapConfig
-from lift_jax.rewards.weights import RewardMap, video_reward
+from lift_jax.rewards.weights import video_reward
 from lift_jax.runtime.journal import Journal
 from lift_jax.sampling import manifest
 from lift_jax.toyworld import checkers, scenes
@@ -102,7 +103,7 @@ def judge_clip(
     caption,
     path,
     verdicts,
-    video_reward(labels, RewardMap()),
+    video_reward(labels, LIFT),
     _speed(measured.path_t2),
     measured.is_static,
   )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lift_jax.data.hra import LABELS
-from lift_jax.rewards.weights import RewardMap
+from lift_jax.data.rubric import LIFT
 from lift_jax.scoring.config import RewardConfig
 from lift_jax.scoring.output import scored_record
 from lift_jax.toyworld import annotators
@@ -62,7 +62,6 @@ def score(
       'answers': answers,
       'label_mass': dict.fromkeys(labels, 1.0),
     }
-  values = RewardMap()
   return scored_record(
-    record, RewardConfig(values.good, values.normal, values.bad, 'soft', None)
+    record, RewardConfig(*LIFT.rewards, kind='soft', decimals=None)
   )

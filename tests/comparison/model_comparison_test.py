@@ -18,10 +18,10 @@ from lift_jax.comparison.model_comparison import (
 from lift_jax.comparison.statistics import StatisticsConfig
 from lift_jax.comparison.vbench_results import read_results
 from lift_jax.data.pair_records import PairRecord
+from lift_jax.data.rubric import LIFT
 from lift_jax.data.vbench_dimensions import PUBLISHED
 from lift_jax.errors import UserError
 from lift_jax.evaluation.scores import Answer, ScoredRecord
-from lift_jax.rewards.weights import RewardMap
 from tests.comparison import sets
 
 pytestmark = pytest.mark.fast
@@ -160,7 +160,7 @@ def _scored(video, labels='GGG', critic='C', folder='/nowhere/x'):
 class CriticTest(parameterized.TestCase):
   def measure(self, *records):
     found = sets.clip_set('x', 'ab')
-    return critic_measured(CRITIC, [found], [list(records)], RewardMap())
+    return critic_measured(CRITIC, [found], [list(records)], LIFT)
 
   def test_rewards(self):
     measured = self.measure(

@@ -456,15 +456,13 @@ class ReadQuestionsTest(_FolderTest):
   def test_names(self, names):
     questions = dict(zip(names, QUESTIONS.values(), strict=True))
     self.assertEqual(
-      self.read_questions({'questions': questions, 'labels': []}), QUESTIONS
+      self.read_questions({'questions': questions, 'notes': []}), QUESTIONS
     )
 
   @parameterized.parameters(
     ('[]', 'a list, not an object', 'write {"questions"'),
     ('{"questions": 3}', 'a number, not an object', 'write {"questions"'),
     ('{}', 'no "questions"', 'write {"questions"'),
-    ('{"questions": {"semantic": " a"}}', 'no question for fidelity, motion'),
-    ('{"questions": {"colour": " a"}}', "'colour' names no dimension"),
     (
       '{"questions": {"motion": " a", "motion issues": " b"}}',
       "'motion issues' is a second motion question",

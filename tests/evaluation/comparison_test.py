@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lift_jax.data.hra import read_hra
+from lift_jax.data.rubric import Scale
 from lift_jax.errors import UserError
 from lift_jax.evaluation.comparison import join, make_table
 from lift_jax.evaluation.scores import CLASSES, read_scores
-from lift_jax.rewards.weights import RewardMap
 from tests.evaluation.records import (
   QUESTIONS,
   failed,
@@ -21,7 +21,7 @@ from tests.evaluation.records import (
 
 pytestmark = pytest.mark.fast
 
-REWARDS = RewardMap()
+REWARDS = Scale()
 
 
 class JoinTest(parameterized.TestCase):

@@ -6,13 +6,13 @@ from absl.testing import parameterized
 import numpy as np
 
 from lift_jax.data.hra import DIMENSIONS
+from lift_jax.data.rubric import Scale
 from lift_jax.errors import UserError
 from lift_jax.evaluation import critic_evaluation
 from lift_jax.evaluation.bootstrap import BootstrapConfig
-from lift_jax.rewards.weights import RewardMap
 from tests.evaluation.ratings import config, ratings
 
-REWARDS = RewardMap()
+REWARDS = Scale()
 
 
 class EvaluateTest(parameterized.TestCase):

@@ -6,14 +6,14 @@ import pathlib
 from absl.testing import parameterized
 import pytest
 
+from lift_jax.data.rubric import Scale
 from lift_jax.errors import UserError
 from lift_jax.evaluation.scores import CLASSES, read_scores
-from lift_jax.rewards.weights import RewardMap
 from tests.evaluation.records import failed, scored
 
 pytestmark = pytest.mark.fast
 
-REWARDS = RewardMap()
+REWARDS = Scale()
 
 
 class ReadScoresTest(parameterized.TestCase):

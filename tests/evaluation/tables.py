@@ -28,4 +28,5 @@ def random_table(
     caption_n=video_n // 2,
     dimension_n=rng.choice(('semantic', 'motion', 'fidelity'), num),
     num_videos=num_videos,
+    num_classes=3,
   )

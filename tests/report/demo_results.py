@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from lift_jax.data.rubric import Scale
 from lift_jax.report import demo_page
 from lift_jax.report.demo_page import ClipPair, DemoContent, ShownClip
-from lift_jax.rewards.weights import RewardMap, video_reward
+from lift_jax.rewards.weights import video_reward
 from lift_jax.toyworld import checkers, flaws, scenes
 
 EVIL = '</p><script>alert(1)</script><img src=x onerror=alert(2)> "\'&'
@@ -83,7 +84,7 @@ def shown(asked, rng):
   verdicts = checkers.check(asked.caption, frames_thw3)
   labels = {name: verdict.label for name, verdict in verdicts.items()}
   rationales = {name: verdict.rationale for name, verdict in verdicts.items()}
-  reward = video_reward(labels, RewardMap())
+  reward = video_reward(labels, Scale())
   return ShownClip(frames_thw3, labels, rationales, reward)
 
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 
+from lift_jax.data.rubric import Scale
 from lift_jax.evaluation import critic_evaluation
 from lift_jax.report import critic_page
 from lift_jax.report.critic_page import PageConfig
-from lift_jax.rewards.weights import RewardMap
 from tests.evaluation.ratings import config, ratings
 
 SHOWN = PageConfig(worst=3, frames=4, frame_width=48)
@@ -18,7 +18,7 @@ def result_of(evaluated, aside=(), **more):
     'critic': 'c',
     'settings': {'metrics': dataclasses.asdict(metrics)},
     'counts': {'ratings_aside': len(aside)},
-    **critic_evaluation.evaluate(evaluated, aside, RewardMap(), metrics),
+    **critic_evaluation.evaluate(evaluated, aside, Scale(), metrics),
     'left_out': {
       'rated_not_scored': [], 'scored_not_rated': [], 'errors': [],
       'skipped': [],

@@ -10,7 +10,7 @@ from lift_jax.rewards import soft
 
 pytestmark = pytest.mark.fast
 
-IDS = {'Bad': 2, 'Good': 7, 'Normal': 4}
+IDS = {'Good': 7, 'Normal': 4, 'Bad': 2}
 IN_ORDER = [7, 4, 2]
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from lift_jax.comparison.clip_sets import check_same_prompts, read_clips
 from lift_jax.data.pair_records import read_pairs
+from lift_jax.data.rubric import LIFT
 from lift_jax.evaluation.scores import read_scores
-from lift_jax.rewards.weights import RewardMap
 from lift_jax.toyworld import compared_models
 
 pytestmark = pytest.mark.fast
@@ -28,7 +28,7 @@ def test_models(tmp_path):
       assert len(records) == 12
       critics |= {record.critic for record in records}
       answers = [a for record in records for a in record.answers.values()]
-      rewards.append(np.mean([a.soft_reward(RewardMap()) for a in answers]))
+      rewards.append(np.mean([a.soft_reward(LIFT) for a in answers]))
     assert rewards[1] > rewards[0] + 0.1
   assert len(critics) == 2
   pairs = read_pairs(tmp_path, (compared_models.PAIRS,)).records

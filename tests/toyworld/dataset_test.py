@@ -9,9 +9,10 @@ import pytest
 from lift_jax.data import video
 from lift_jax.data.hra import LABELS, read_hra, read_questions
 from lift_jax.data.records import read_alignment
+from lift_jax.data.rubric import Scale
 from lift_jax.errors import UserError
 from lift_jax.evaluation.scores import read_scores
-from lift_jax.rewards.weights import RewardMap, video_reward
+from lift_jax.rewards.weights import video_reward
 from lift_jax.toyworld import annotators, checkers, dataset, feedback, scenes
 
 
@@ -41,7 +42,7 @@ class ClipsTest(_DatasetTest):
     for record in records[:20]:
       verdicts, _ = checkers.check_video(record.path, record.caption, 'x')
       labels = {name: verdict.label for name, verdict in verdicts.items()}
-      num_equal += video_reward(labels, RewardMap(), 2) == record.reward
+      num_equal += video_reward(labels, Scale(), 2) == record.reward
     self.assertGreaterEqual(num_equal, 18)
     self.assertGreater(len({record.reward for record in records}), 5)
     self.assertEqual([path.name for path in self.root.iterdir()], ['clips'])

@@ -5,6 +5,8 @@ import json
 from absl.testing import parameterized
 import pytest
 
+from lift_jax.annotation import quality
+from lift_jax.annotation.store import Store
 from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS, read_hra
 from lift_jax.data.video_write import write_mp4
@@ -51,6 +53,14 @@ class AnnotateTest(parameterized.TestCase):
       right += verdicts[dimension].label == record.label
     # Annotators err, mostly not on the same clip.
     self.assertGreaterEqual(right, 0.85 * 36)
+    self.assertEqual(
+      json.loads((self.root / 'hra.json').read_text()),
+      annotators.settled_entries(rated, QUESTIONS),
+    )
+    with Store.open(self.root / 'hra_project') as store:
+      names = [person.name for person in store.people()]
+      self.assertEqual(names, [one.name for one in annotators.ANNOTATORS])
+      self.assertEqual(quality.tasks(store)['complete'], 12)
     everything = json.loads((self.root / 'hra_all.json').read_text())
     self.assertEqual(everything, annotators.all_entries(rated, QUESTIONS))
     self.assertLen(everything, 12 * 3 * 3)

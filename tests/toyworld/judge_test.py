@@ -10,10 +10,11 @@ import pytest
 
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.data.prompts import Prompt
+from lift_jax.data.rubric import Scale
 from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
 from lift_jax.evaluation.bootstrap import BootstrapConfig
-from lift_jax.rewards.weights import RewardMap, video_reward
+from lift_jax.rewards.weights import video_reward
 from lift_jax.sampling.clips import make_clips
 from lift_jax.sampling.manifest import VIDEOS, Manifest
 from lift_jax.toyworld import flaws, judge, scenes
@@ -39,7 +40,7 @@ def _clip(
       name: Verdict(label, 'Said.', of)
       for (name, label), of in zip(labels.items(), kinds, strict=True)
     },
-    reward=video_reward(labels, RewardMap()),
+    reward=video_reward(labels, Scale()),
     speed=speed,
     is_static=is_static,
   )

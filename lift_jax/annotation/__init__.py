@@ -1,0 +1,1 @@
+"""People rate clips: tasks, answers, agreement, and files of ratings."""
