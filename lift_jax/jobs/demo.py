@@ -4,9 +4,10 @@ usage: lift demo [--workdir=DIR] [--from_scratch]
                  [--config=FILE.py[:variant]] [--config.SECTION.FIELD=VALUE ...]
 
 Samples clips from a tiny CogVideoX, has simulated annotators rate some, trains
-a critic on these ratings, scores the other clips with it, fine-tunes the model
-by reward-weighted likelihood, and compares it with the original model on
-held-out prompts. That comparison is judged by checkers with ground truth.
+a critic on these ratings and scores the other clips with it. Then it fine-tunes
+the model twice for the same number of steps: on all of these clips alike, and
+on pairs of a better and a worse one. Both results and the original model are
+compared on held-out prompts, judged by checkers with ground truth.
 
 DIR (default: runs/demo) gets every stage, results.json and report.html. The
 same command again resumes. Both models come with the package; --from_scratch
@@ -15,7 +16,7 @@ pretrains them first, which takes hours.
 example: lift demo --config=:smoke --workdir=runs/demo_smoke
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import importlib.metadata
 import json
@@ -33,26 +34,34 @@ from lift_jax.jobs import demo_config
 from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.jobs.demo_stages import Demo
 from lift_jax.report.demo_page import (
-  ClipPair,
+  MODELS,
   DemoContent,
   ShownClip,
+  ShownPrompt,
   demo_page,
 )
 from lift_jax.runtime import distributed, lock, storage
 from lift_jax.runtime.files import read_json, write_json, write_text
 from lift_jax.toyworld import judge, weights
 
-_PRETRAINING = ('pretrain_vae', 'pretrain_t2v', 'pretrain_critic')
+_PRETRAINING = (
+  'pretrain_vae',
+  'pretrain_t2v',
+  'pretrain_critic',
+  'refine_critic',
+)
 _STAGES = (
   'sample',
   'annotate',
   'train_critic',
   'score',
   'evaluate',
+  'align_plain',
   'align',
-  'before',
-  'after',
+  *MODELS,
 )
+# Settings of plain fine-tuning, which differ from those of the demo.
+PLAIN = {'objective.name': 'sft'}
 _PACKAGES = ('lift_jax', 'jax', 'jaxlib', 'flax', 'optax', 'grain', 'numpy')
 
 
@@ -94,15 +103,20 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
   demo.train_critic(critic)
   demo.score()
   demo.evaluate_critic()
-  aligned = demo.align(model)
-  demo.sample_held_out(model, 'before')
-  demo.sample_held_out(aligned, 'after')
-  before, after = demo.judge('before'), demo.judge('after')
+  plain = demo.align(model, name='align_plain', settings=PLAIN)
+  feedback = demo.align(model)
+  judged = {}
+  for name, folder in zip(MODELS, (model, plain, feedback), strict=True):
+    demo.sample_held_out(folder, name)
+    judged[name] = demo.judge(name)
+  base, plain, feedback = judged.values()
+  bootstrap = call.config.bootstrap
   results = {
     'seed': call.config.seed,
     'versions': versions(),
     'counts': dataclasses.asdict(call.config.clips),
-    'comparison': judge.compare(before, after, call.config.bootstrap),
+    'comparison': judge.compare(plain, feedback, bootstrap),
+    'from_base': judge.compare(base, feedback, bootstrap),
     'critic': critic_numbers(call.workdir / 'evaluation'),
     'seconds': demo.seconds(),
     # Linux counts KiB.
@@ -112,9 +126,10 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
   write_json(call.workdir / 'results.json', results)
   content = DemoContent(
     results,
-    _pairs(before, after, call.config.shown_pairs),
+    _shown_prompts(judged, call.config.shown_prompts),
     {
       'train_critic': _curves(call.workdir / 'critic'),
+      'align_plain': _curves(call.workdir / 'align_plain'),
       'align': _curves(call.workdir / 'align'),
     },
     _configs(call, stages),
@@ -148,17 +163,26 @@ def critic_numbers(folder: pathlib.Path) -> dict[str, Any]:
   }
 
 
-def _pairs(
-  before: Sequence[judge.JudgedClip],
-  after: Sequence[judge.JudgedClip],
-  count: int,
-) -> list[ClipPair]:
-  """Pairs at even intervals over the prompts, whatever their rewards."""
-  others = {clip.key: clip for clip in after}
-  count = min(count, len(before))
-  chosen = [before[number * len(before) // count] for number in range(count)]
+def _shown_prompts(
+  judged: Mapping[str, Sequence[judge.JudgedClip]], count: int
+) -> list[ShownPrompt]:
+  """Prompts at even intervals, whatever the rewards of their clips.
+
+  Args:
+    judged: clips by model.
+    count: prompts to show, at most.
+  """
+  by_key = {
+    model: {clip.key: clip for clip in clips} for model, clips in judged.items()
+  }
+  first = judged[MODELS[0]]
+  count = min(count, len(first))
+  chosen = [first[number * len(first) // count] for number in range(count)]
   return [
-    ClipPair(clip.caption, _shown(clip), _shown(others[clip.key]))
+    ShownPrompt(
+      clip.caption,
+      {model: _shown(clips[clip.key]) for model, clips in by_key.items()},
+    )
     for clip in chosen
   ]
 
@@ -173,7 +197,15 @@ def _shown(clip: judge.JudgedClip) -> ShownClip:
 
 
 # Prefixes of the metrics to plot.
-_PLOTTED = ('loss', 'reward', 'accuracy', 'validation', 'grad_norm')
+_PLOTTED = (
+  'loss',
+  'label_accuracy',
+  'validation',
+  'grad_norm',
+  'implicit_accuracy',
+  'winner_change',
+  'loser_change',
+)
 
 
 def _curves(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
@@ -198,6 +230,7 @@ def _configs(
     'train_critic': call.workdir / 'critic' / 'train_critic_config.json',
     'score': call.workdir / 'scores' / 'score_config.json',
     'evaluate': call.workdir / 'evaluation' / 'evaluate_config.json',
+    'align_plain': call.workdir / 'align_plain' / 'align_config.json',
     'align': call.workdir / 'align' / 'align_config.json',
   }
   return {name: read_json(path) for name, path in files.items()}
@@ -205,13 +238,16 @@ def _configs(
 
 def _table(results: dict[str, Any]) -> list[str]:
   """The lines of the table that is printed."""
+  base, plain, feedback = MODELS
   counts, critic = results['counts'], results['critic']
   lines = [
     '',
     f'{counts["held_out"]} held-out prompts, {counts["per_held_out"]} clips of '
-    'each, the same noise before and after; [95% interval]',
+    'each, from the same noise for all models',
     '',
-    *judge.table_lines(results['comparison']),
+    *judge.table_lines(results['comparison'], (plain, feedback)),
+    '',
+    *judge.table_lines(results['from_base'], (base, feedback))[1:],
     '',
     'critic on clips that it has not learnt from',
     f'{"":12}{"accuracy":>22}{"macro-F1":>22}{"ECE":>22}',

@@ -15,7 +15,7 @@ from lift_jax.errors import UserError
 from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.jobs import evaluate, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
-from lift_jax.toyworld import scenes
+from lift_jax.toyworld import dataset, scenes
 from lift_jax.toyworld.pretraining import config as pretraining_config
 
 FILLED = 'filled in by lift demo'
@@ -55,28 +55,41 @@ class ClipsConfig:
   """The number of clips of each kind.
 
   Attributes:
-    rated: clips rated by annotators, to train the critic on.
-    scored: clips scored by the critic, to train the model on.
-    real: flawless clips that are drawn, not generated.
+    rated_prompts: prompts whose clips annotators rate, to train the critic on.
+    scored_prompts: prompts whose clips the critic scores, to train the model
+      on.
+    per_prompt: clips of each of these prompts.
+    real: real clips, which are drawn, not generated; 0 trains without. `dpo`
+      uses them only if its real_weight is above 0.
+    real_kind: 'filmed', another domain than the prompts, as at full size; or
+      'clean', flawless clips of what the prompts ask for.
     held_out: prompts that nothing is trained on.
-    per_held_out: clips of each of these prompts, before and after.
+    per_held_out: clips of each of these prompts and each model.
   """
 
-  rated: int
-  scored: int
+  rated_prompts: int
+  scored_prompts: int
+  per_prompt: int
   real: int
+  real_kind: str
   held_out: int
   per_held_out: int
 
   def __post_init__(self):
+    config_lib.check_choice(
+      'clips.real_kind', self.real_kind, dataset.REAL_KINDS
+    )
     for name, value in dataclasses.asdict(self).items():
-      if value < 1:
+      if name not in ('real', 'real_kind') and value < 1:
         raise UserError(f'clips.{name} is {value}; it must be 1 or more')
+    if self.real < 0:
+      raise UserError(f'clips.real is {self.real}; it must not be below 0')
     known = len(scenes.training_scenes())
-    if self.rated + self.scored > known:
+    asked = self.rated_prompts + self.scored_prompts
+    if asked > known:
       raise UserError(
-        f'clips.rated + clips.scored is {self.rated + self.scored}; the toy '
-        f'world has {known} prompts for training'
+        f'clips.rated_prompts + clips.scored_prompts is {asked}; the toy world '
+        f'has {known} prompts for training'
       )
     if self.held_out > len(scenes.held_out_scenes()):
       raise UserError(
@@ -91,7 +104,7 @@ class DemoConfig:
 
   Attributes:
     seed: of everything random, in every stage.
-    shown_pairs: pairs of clips in the report.
+    shown_prompts: prompts in the report, with a clip of each model.
   """
 
   seed: int
@@ -102,7 +115,7 @@ class DemoConfig:
   evaluate: evaluate.EvaluateConfig
   align: AlignConfig
   bootstrap: BootstrapConfig
-  shown_pairs: int
+  shown_prompts: int
   pretrain: pretraining_config.PretrainingConfig
 
 
@@ -114,24 +127,26 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   # Of prompts, noise and the order of training.
   config.seed = 0
   config.clips = {
-    'rated': 16 if is_smoke else 256,
-    'scored': 16 if is_smoke else 512,
-    'real': 16 if is_smoke else 512,
-    'held_out': 8 if is_smoke else 182,
+    'rated_prompts': 10 if is_smoke else 32,
+    'scored_prompts': 4 if is_smoke else 160,
+    'per_prompt': 2 if is_smoke else 4,
+    'real': 4 if is_smoke else 0,
+    'real_kind': 'filmed',
+    'held_out': 4 if is_smoke else 182,
     'per_held_out': 1 if is_smoke else 2,
   }
-  config.sample = _sample()
-  config.train_critic = _train_critic(steps=4 if is_smoke else 160)
-  config.score = _score()
+  config.sample = _sample(is_smoke)
+  config.train_critic = _train_critic(is_smoke)
+  config.score = _score(is_smoke)
   config.evaluate = _evaluate()
-  config.align = _align(steps=4 if is_smoke else 240)
+  config.align = _align(is_smoke)
   config.bootstrap = {'draws': 2000, 'coverage': 0.95, 'seed': 0}
-  config.shown_pairs = 4 if is_smoke else 18
+  config.shown_prompts = 2 if is_smoke else 12
   config.pretrain = pretraining_config.get_config(is_smoke)
   return config
 
 
-def _sample() -> dict:
+def _sample(is_smoke: bool) -> dict:
   return {
     'model': _VIDEO_MODEL,
     'prompts': {
@@ -148,7 +163,7 @@ def _sample() -> dict:
     'sampler': _SAMPLER,
     'mesh': _MESH,
     'run': {
-      'batch_per_shard': 32,
+      'batch_per_shard': 1 if is_smoke else 32,
       'batches_per_round': 4,
       'offload': False,
       'num_writers': 2,
@@ -163,8 +178,8 @@ def _sample() -> dict:
   }
 
 
-def _train_critic(steps: int) -> dict:
-  """Fine-tunes the shipped critic, which was not trained on such clips."""
+def _train_critic(is_smoke: bool) -> dict:
+  """Fine-tunes the shipped critic on the ratings of annotators."""
   return {
     'model': _CRITIC,
     'data': {
@@ -176,7 +191,7 @@ def _train_critic(steps: int) -> dict:
       'on_bad_record': 'error',
       'follow_links': 'hub',
       'split': {
-        'validation': 0.1,
+        'validation': 0.5 if is_smoke else 0.2,
         'test': 0.0,
         'seed': 0,
         'by_content': False,
@@ -190,9 +205,9 @@ def _train_critic(steps: int) -> dict:
     'toy_clips': 0,
     'mesh': _MESH,
     'train': {
-      'steps': steps,
+      'steps': 4 if is_smoke else 80,
       'epochs': config_dict.placeholder(float),
-      'batch_size': 32,
+      'batch_size': 8 if is_smoke else 32,
       'batch_per_device': config_dict.placeholder(int),
       'grad_accum': 1,
       'seed': 0,
@@ -211,12 +226,12 @@ def _train_critic(steps: int) -> dict:
       'targets': ('llm/blocks/attn/to_(q|k|v|out)',),
     },
     'optimizer': _OPTIMIZER | {'warmup_steps': 10},
-    'checkpoint': {'every_steps': 80, 'keep': 1},
-    'validation': {'every_steps': 80},
+    'checkpoint': {'every_steps': 40, 'keep': 1},
+    'validation': {'every_steps': 40},
   }
 
 
-def _score() -> dict:
+def _score(is_smoke: bool) -> dict:
   return {
     'model': _CRITIC,
     'videos': {
@@ -235,11 +250,16 @@ def _score() -> dict:
       'good': 0.9,
       'normal': 0.2,
       'bad': 0.05,
-      'kind': 'labels',
-      'decimals': 2,
+      # Clips with equal labels can still be compared.
+      'kind': 'soft',
+      'decimals': 6,
     },
     'mesh': _MESH,
-    'run': {'batch_per_shard': 16, 'num_readers': 2, 'read_ahead': 2},
+    'run': {
+      'batch_per_shard': 1 if is_smoke else 16,
+      'num_readers': 2,
+      'read_ahead': 2,
+    },
   }
 
 
@@ -268,7 +288,7 @@ def _evaluate() -> dict:
   }
 
 
-def _align(steps: int) -> dict:
+def _align(is_smoke: bool) -> dict:
   return {
     'model': _VIDEO_MODEL,
     'data': {
@@ -285,7 +305,7 @@ def _align(steps: int) -> dict:
     },
     'toy_clips': 0,
     'prepare': {
-      'batch_per_device': 32,
+      'batch_per_device': 1 if is_smoke else 32,
       'records_per_shard': 512,
       'num_threads': 2,
       'compute_dtype': 'float32',
@@ -294,9 +314,9 @@ def _align(steps: int) -> dict:
     },
     'mesh': _MESH,
     'train': {
-      'steps': steps,
+      'steps': 4 if is_smoke else 200,
       'epochs': config_dict.placeholder(float),
-      'batch_size': 32,
+      'batch_size': 16 if is_smoke else 32,
       'batch_per_device': config_dict.placeholder(int),
       'grad_accum': 1,
       'seed': 0,
@@ -312,8 +332,25 @@ def _align(steps: int) -> dict:
       'export_dtype': 'float32',
     },
     'objective': {
-      'name': 'reward_weighted',
+      'name': 'dpo',
+      'anchor_weight': 0.0,
+      'sft': {},
+      'rejection': {'min_reward': 0.9},
       'reward_weighted': {'real_weight': 1.0},
+      'dpo': {
+        'beta': 500.0,
+        'convention': 'half',
+        'form': 'sigmoid',
+        'sft_weight': 0.0,
+        'real_weight': 1.0 if is_smoke else 0.0,
+      },
+    },
+    'pairs': {
+      'every_dimension': not is_smoke,  # there are few pairs
+      'min_gap': 1e-6 if is_smoke else 0.05,
+      'drop_share': 0.0,
+      'min_motion': 0.0,
+      'per_prompt': 2,
     },
     'lora': {
       'rank': 8,

@@ -2,16 +2,16 @@
 
 Folders of a workdir, in the order of their creation:
 
-  pretrained/   both models, if they are trained from scratch
-  prompts/      for training, and held out
-  clips/        of the base model on training prompts; clips/real/: real ones
-  feedback/     ratings of some clips by annotators, ground truth of the rest
-  critic/       workdir of `lift train_critic`
-  scores/       the critic's scores
-  evaluation/   evaluation of the critic
-  align/        workdir of `lift align`
-  before/ after/   clips of held-out prompts
-  stages/       fingerprint and duration of each finished stage
+  pretrained/    both models, if they are trained from scratch
+  prompts/       for training, and held out
+  clips/         of the base model on training prompts; clips/real/: real ones
+  ratings/       ratings of some clips by annotators, ground truth of the rest
+  critic/        workdir of `lift train_critic`
+  scores/        the critic's scores
+  evaluation/    evaluation of the critic
+  align_plain/ align/   workdirs of `lift align`
+  base/ plain/ feedback/   clips of held-out prompts by the three models
+  stages/        fingerprint and duration of each finished stage
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,11 @@ from lift_jax.runtime.files import (
 )
 from lift_jax.scoring.videos import read_videos
 from lift_jax.toyworld import annotators, dataset, feedback, judge, scenes
-from lift_jax.toyworld.pretraining import critic_model, video_model
+from lift_jax.toyworld.pretraining import (
+  critic_model,
+  refinement,
+  video_model,
+)
 
 
 class Demo(StagedJob):
@@ -70,7 +74,7 @@ class Demo(StagedJob):
     target = self.workdir / 'pretrained'
     settings = self._settings('pretrain')['pretrain']
     config, logger = self.config.pretrain, self._logger
-    autoencoder = target / 'autoencoder'
+    autoencoder, drawn_critic = target / 'autoencoder', target / 'drawn_critic'
     for name, section, work in (
       (
         'pretrain_vae',
@@ -87,8 +91,17 @@ class Demo(StagedJob):
       (
         'pretrain_critic',
         'critic',
-        lambda: critic_model.make_critic(
-          target / 'critic', config.critic, logger
+        lambda: critic_model.make_critic(drawn_critic, config.critic, logger),
+      ),
+      (
+        'refine_critic',
+        'refinement',
+        lambda: refinement.refine(
+          target / 'critic',
+          drawn_critic,
+          target / 't2v',
+          config.refinement,
+          logger,
         ),
       ),
     ):
@@ -99,17 +112,19 @@ class Demo(StagedJob):
     clips, seed = self.config.clips, self.config.seed
     known = scenes.training_scenes()
     order = np.random.default_rng(seed).permutation(len(known))
-    chosen = [known[i].caption for i in order[: clips.rated + clips.scored]]
+    num_prompts = clips.rated_prompts + clips.scored_prompts
+    chosen = [known[i].caption for i in order[:num_prompts]]
     prompts = self.workdir / 'prompts' / 'training.jsonl'
 
     def work():
       write_prompts(prompts, chosen)
-      sample.run(self._sampling(model, prompts, self.clips, 1), self._logger)
+      call = self._sampling(model, prompts, self.clips, clips.per_prompt)
+      sample.run(call, self._logger)
 
     self.stage(
       'sample',
       self._settings('sample')
-      | {'prompts': chosen}
+      | {'prompts': chosen, 'per_prompt': clips.per_prompt}
       | model_fingerprint(open_model(model)),
       work,
     )
@@ -135,17 +150,16 @@ class Demo(StagedJob):
 
   def annotate(self) -> None:
     """Simulates annotators on some clips; checkers rate the rest."""
-    target = self.workdir / 'feedback'
+    target = self.workdir / 'ratings'
 
     def work():
       target.mkdir(exist_ok=True)
-      found = read_videos(self.clips, ('manifest.jsonl',), 'error').records
-      clips = [(video.video, video.caption) for video in found]
-      num_rated = self.config.clips.rated
-      for name, part, raters in (
-        ('hra', clips[:num_rated], annotators.ANNOTATORS),
-        ('held_out', clips[num_rated:], annotators.HONEST),
+      rated, unrated = self._split_clips()
+      for name, records, raters in (
+        ('hra', rated, annotators.ANNOTATORS),
+        ('held_out', unrated, annotators.HONEST),
       ):
+        part = [(record['video'], record['caption']) for record in records]
         feedback.annotate(
           self.clips,
           part,
@@ -154,12 +168,14 @@ class Demo(StagedJob):
           self.config.seed,
           raters,
         )
-      dataset.write_real_clips(
-        self.clips / 'real',
-        self.config.clips.real,
-        self.config.seed,
-        root=self.clips,
-      )
+      if self.config.clips.real:
+        dataset.write_real_clips(
+          self.clips / 'real',
+          self.config.clips.real,
+          self.config.seed,
+          self.config.clips.real_kind,
+          root=self.clips,
+        )
 
     self.stage(
       'annotate', self._settings('clips') | self._fingerprints('sample'), work
@@ -189,7 +205,7 @@ class Demo(StagedJob):
         {
           'model.path': str(critic),
           'data.root': str(self.clips),
-          'data.hra': (str(self.workdir / 'feedback' / 'hra.json'),),
+          'data.hra': (str(self.workdir / 'ratings' / 'hra.json'),),
           'data.questions': str(feedback.questions_path()),
           'data.split.seed': self.config.seed,
           'train.seed': self.config.seed,
@@ -239,7 +255,7 @@ class Demo(StagedJob):
     scores = self.workdir / f'scores{variant}' / 'scores.json'
 
     def work():
-      labels = self.workdir / 'feedback'
+      labels = self.workdir / 'ratings'
       call = self._call(
         'evaluate',
         evaluate.EvaluateConfig,
@@ -261,13 +277,19 @@ class Demo(StagedJob):
     )
     return folder
 
+  def _split_clips(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Clips with and without ratings: `video` and `caption` of each."""
+    found = read_videos(self.clips, ('manifest.jsonl',), 'error').records
+    # By name, as threads write the manifest; names start with the prompt's.
+    found = sorted(found, key=lambda clip: clip.video)
+    records = [{'video': clip.video, 'caption': clip.caption} for clip in found]
+    clips = self.config.clips
+    num_rated = clips.rated_prompts * clips.per_prompt
+    return records[:num_rated], records[num_rated:]
+
   def unrated_clips(self) -> list[dict[str, Any]]:
     """Clips without a rating: `video` and `caption` of each."""
-    found = read_videos(self.clips, ('manifest.jsonl',), 'error').records
-    return [
-      {'video': clip.video, 'caption': clip.caption}
-      for clip in found[self.config.clips.rated :]
-    ]
+    return self._split_clips()[1]
 
   def scored_clips(self) -> list[dict[str, Any]]:
     """The critic's records of the clips without a rating."""
@@ -284,7 +306,7 @@ class Demo(StagedJob):
     name: str = 'align',
     settings: Mapping[str, Any] | None = None,
   ) -> pathlib.Path:
-    """Reward-weighted fine-tuning on the scored clips and the real ones.
+    """Fine-tuning on the scored clips and the real ones.
 
     Args:
       model: to start from.
@@ -297,6 +319,7 @@ class Demo(StagedJob):
     """
     folder = self.workdir / name
     settings = dict(settings or {})
+    real = (f'real/{dataset.REAL}',) if self.config.clips.real else ()
 
     def work():
       folder.mkdir(exist_ok=True)
@@ -312,7 +335,7 @@ class Demo(StagedJob):
           # Clips are encoded once for all runs.
           'data.cache': str(self.workdir / 'cache'),
           'data.synthetic': (str(folder / 'scored.json'),),
-          'data.real': (f'real/{dataset.REAL}',),
+          'data.real': real,
           'train.seed': self.config.seed,
           **settings,
         },

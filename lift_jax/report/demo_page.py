@@ -40,6 +40,9 @@ _UNDEFINED = {'value': None, 'low': None, 'high': None}
 _ALL = 'all'
 _ALL_NAME = 'all three'
 
+# The base model, and what plain fine-tuning and feedback make of it.
+MODELS = ('base', 'plain', 'feedback')
+
 
 @dataclasses.dataclass(frozen=True)
 class ShownClip:
@@ -59,12 +62,11 @@ class ShownClip:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipPair:
-  """Clips of one prompt and seed, before and after."""
+class ShownPrompt:
+  """Clips of one prompt and seed, by model."""
 
   caption: str
-  before: ShownClip
-  after: ShownClip
+  clips: Mapping[str, ShownClip]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +75,13 @@ class DemoContent:
 
   Attributes:
     results: content of `results.json`.
-    pairs: clips to show, in this order.
+    prompts: clips to show, in this order.
     curves: steps and values of metrics, by stage and name.
     configs: of each stage, as it ran.
   """
 
   results: Tree
-  pairs: Sequence[ClipPair]
+  prompts: Sequence[ShownPrompt]
   curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
   configs: Mapping[str, Mapping[str, Any]]
 
@@ -87,24 +89,24 @@ class DemoContent:
 def demo_page(content: DemoContent) -> str:
   """The HTML page."""
   results = content.results
-  comparison = results['comparison']
-  title, text = headline(comparison)
+  title, text = headline(results)
   seconds = results['seconds']
   memory = results['peak_memory_gib']
   return html.render(
     'demo.html',
     title=title,
     lead=text,
-    findings=findings(comparison),
+    findings=findings(results['comparison']),
     counts={
       name.replace('_', ' '): number
       for name, number in results['counts'].items()
     },
-    rows=_rows(comparison),
-    coverage=_coverage(comparison),
-    changes=_changes(comparison),
-    flaws=_flaws(comparison['flaws']),
-    pairs=[_pair(pair) for pair in content.pairs],
+    models=MODELS,
+    rows=_rows(results),
+    coverage=_coverage(results['comparison']),
+    changes=_changes(results),
+    flaws=_flaws(_by_model(results, 'flaws')),
+    prompts=[_prompt(prompt) for prompt in content.prompts],
     critic=_critic(results['critic']),
     curves={
       stage: [_curve(name, values) for name, values in series.items()]
@@ -122,25 +124,29 @@ def demo_page(content: DemoContent) -> str:
   )
 
 
-def headline(comparison: Tree) -> tuple[str, str]:
-  """The main finding in a sentence, and its uncertainty."""
-  rates = _known(comparison['rates'][_ALL])
-  before, after, difference = (
-    rates[name] for name in ('before', 'after', 'difference')
-  )
-  if None in (before['value'], after['value'], difference['value']):
+def headline(results: Tree) -> tuple[str, str]:
+  """The main finding in a sentence, and its uncertainty.
+
+  It compares feedback with plain fine-tuning on the same clips, as the
+  difference to the base model may be due to any fine-tuning.
+  """
+  comparison = results['comparison']
+  rates = _by_model(results, 'rates', _ALL)
+  difference = _known(comparison['rates'][_ALL])['difference']
+  if None in (difference['value'], *(rate['value'] for rate in rates.values())):
     return (
       'No result: the share of clips that are Good in all three dimensions is '
       'unknown',
-      'The share is missing before or after training.',
+      'The share is missing for one of the models.',
     )
-  first, then = percentage(before), percentage(after)
-  what = f'{then} of clips are Good in all three dimensions'
+  base, plain, feedback = (percentage(rates[model]) for model in MODELS)
+  what = f'{feedback} of clips are Good in all three dimensions'
   title = by_interval(
     difference,
-    f'Feedback helped: {what}, up from {first}',
-    f'Feedback did harm: {what}, down from {first}',
-    f'No significant change: {what}, {first} before',
+    f'Feedback beats plain fine-tuning: {what}, against {plain}',
+    f'Feedback is worse than plain fine-tuning: {what}, against {plain}',
+    'No significant difference between feedback and plain fine-tuning: '
+    f'{what}, against {plain}',
   )
   change = f'The difference is {points(difference["value"])} points'
   if difference['low'] is None:
@@ -152,17 +158,19 @@ def headline(comparison: Tree) -> tuple[str, str]:
       difference,
       '.',
       '.',
-      '. The interval includes zero: the change may be due to chance.',
+      '. The interval includes zero: it may be due to chance.',
     )
   return title, (
-    f'{text} Measured on {comparison["num_videos"]:,} clips of '
+    f'{text} Before fine-tuning it was {base}. Both models were trained on '
+    f'clips of the same set for the same number of steps. Measured on '
+    f'{comparison["num_videos"]:,} clips of '
     f'{comparison["num_prompts"]:,} prompts that were held out from training; '
-    'both models start from the same noise.'
+    'all models start from the same noise.'
   )
 
 
 def findings(comparison: Tree) -> list[str]:
-  """Further findings, in sentences."""
+  """Further findings on feedback against plain fine-tuning, in sentences."""
   groups = {'better in': [], 'worse in': [], 'no significant change in': []}
   for dimension in DIMENSIONS:
     difference = _known(comparison['rates'][dimension])['difference']
@@ -175,7 +183,11 @@ def findings(comparison: Tree) -> list[str]:
     for group, members in groups.items()
     if members
   )
-  lines = [f'By the share of Good: {changes}.'] if changes else []
+  lines = []
+  if changes:
+    lines.append(
+      f'Feedback against plain fine-tuning, by the share of Good: {changes}.'
+    )
   # A reward for clean images may simply stop all motion.
   still, speed = (
     _known(comparison[name])['difference'] for name in ('static_share', 'speed')
@@ -187,8 +199,8 @@ def findings(comparison: Tree) -> list[str]:
     )
   if by_interval(speed, '', 'less', ''):
     lines.append(
-      'Shapes move less from frame to frame than before. Check whether they '
-      'jitter less or travel less.'
+      'Shapes move less from frame to frame than after plain fine-tuning. '
+      'Check whether they jitter less or travel less.'
     )
   return lines
 
@@ -217,46 +229,65 @@ def _thousandths(value: float) -> str:
   return f'{value:.3f}'
 
 
-def _numbers(comparison: Tree) -> list[tuple[str, Tree, Format, Format]]:
-  """Titles, numbers, and the formats of values and differences."""
-  rates = comparison['rates']
+def _by_model(results: Tree, *path: str) -> Tree:
+  """The entries of each model at `path` in the comparisons, by model."""
+
+  def entry(name: str, side: str) -> Any:
+    section = results[name]
+    for key in path:
+      section = section[key]
+    return _UNDEFINED if section[side] is None else section[side]
+
+  base, plain, feedback = MODELS
+  return {
+    base: entry('from_base', 'before'),
+    plain: entry('comparison', 'before'),
+    feedback: entry('comparison', 'after'),
+  }
+
+
+def _numbers() -> list[tuple[str, tuple[str, ...], Format, Format]]:
+  """Titles, paths in comparisons, and formats of values and differences."""
   names = {dimension: dimension for dimension in DIMENSIONS}
   rows = [
-    (f'{title}: Good, %', rates[name], percent, points)
+    (f'{title}: Good, %', ('rates', name), percent, points)
     for name, title in (names | {_ALL: _ALL_NAME}).items()
   ]
   return [
     *rows,
-    ('mean reward', comparison['reward'], _thousandths,
-     lambda value: signed(value, 3)),
-    ('step, % of image side', comparison['speed'], percent, points),
-    ('static, %', comparison['static_share'], percent, points),
-  ]  # fmt: skip
+    ('mean reward', ('reward',), _thousandths, lambda value: signed(value, 3)),
+    ('step, % of image side', ('speed',), percent, points),
+    ('static, %', ('static_share',), percent, points),
+  ]
 
 
-def _rows(comparison: Tree) -> list[Row]:
-  """Rows of all numbers: before, after, and difference."""
+def _rows(results: Tree) -> list[Row]:
+  """Rows of all numbers: of each model, and the difference of the last two."""
   rows = []
-  for name, numbers, write, write_difference in _numbers(comparison):
-    writers = (write, write, write_difference)
-    cells = map(cell, _known(numbers).values(), writers)
-    rows.append(Row(name, tuple(cells)))
+  for title, path, write, write_difference in _numbers():
+    numbers = results['comparison']
+    for key in path:
+      numbers = numbers[key]
+    cells = [
+      cell(estimate, write) for estimate in _by_model(results, *path).values()
+    ]
+    difference = cell(_known(numbers)['difference'], write_difference)
+    rows.append(Row(title, (*cells, difference)))
   return rows
 
 
 def _change(name: str, numbers: Tree) -> Change:
-  known = _known(numbers)
   return Change(
-    name, Estimate(**known['before']), Estimate(**known['after'])
-  )  # fmt: skip
+    name, {model: Estimate(**number) for model, number in numbers.items()}
+  )
 
 
-def _changes(comparison: Tree) -> list[Plot]:
-  rates = comparison['rates']
-  changes = [_change(name, rates[name]) for name in DIMENSIONS]
-  changes.append(_change(_ALL_NAME, rates[_ALL]))
-  axes = [*changes, _change('reward', comparison['reward'])]
-  labels = comparison['labels']
+def _changes(results: Tree) -> list[Plot]:
+  changes = [
+    _change(name, _by_model(results, 'rates', name)) for name in DIMENSIONS
+  ]
+  changes.append(_change(_ALL_NAME, _by_model(results, 'rates', _ALL)))
+  axes = [*changes, _change('reward', _by_model(results, 'reward'))]
   drawn = [
     Plot(
       change_plots.change_bars(changes, limit=1.0),
@@ -264,7 +295,7 @@ def _changes(comparison: Tree) -> list[Plot]:
       'Shares of Good, with intervals.',
     ),
     Plot(
-      change_plots.label_shares(labels['before'], labels['after']),
+      change_plots.label_shares(_by_model(results, 'labels')),
       'Shares of Good, Normal and Bad in each dimension',
       'Shares of all labels.',
     ),
@@ -279,29 +310,36 @@ def _changes(comparison: Tree) -> list[Plot]:
 def _alt_text(changes: Sequence[Change]) -> str:
   """The numbers of a plot, for screen readers."""
   return '; '.join(
-    f'{change.name} '
-    + ' then '.join(
-      'unknown' if estimate.value is None else f'{estimate.value:.3f}'
-      for estimate in (change.before, change.after)
+    f'{change.name}: '
+    + ', '.join(
+      f'{model} '
+      + ('unknown' if number.value is None else f'{number.value:.3f}')
+      for model, number in change.models.items()
     )
     for change in changes
   )
 
 
 def _flaws(flaws: Mapping[str, Mapping[str, float]]) -> list[Plot]:
-  """Shares of clips with each kind of flaw, the most frequent first."""
-  before, after = flaws['before'], flaws['after']
-  # Kinds that were not found are not listed.
+  """Shares of clips with each kind of flaw, the most frequent first.
+
+  Args:
+    flaws: by model and kind; kinds that were not found may be missing.
+  """
+  kinds = {kind for shares in flaws.values() for kind in shares}
   shares = {
-    kind: (before.get(kind, 0.0), after.get(kind, 0.0))
-    for kind in dict.fromkeys((*before, *after))
+    kind: {model: flaws[model].get(kind, 0.0) for model in flaws}
+    for kind in sorted(kinds)
   }
   changes = [
-    Change(kind, *(Estimate(share, None, None) for share in both))
-    for kind, both in sorted(
-      shares.items(), key=lambda item: max(item[1]), reverse=True
+    Change(
+      kind,
+      {model: Estimate(share, None, None) for model, share in models.items()},
     )
-    if any(both)
+    for kind, models in sorted(
+      shares.items(), key=lambda item: max(item[1].values()), reverse=True
+    )
+    if any(models.values())
   ]
   # As many columns as fit a screen, all at the same scale.
   limit = change_plots.axis_limit(changes)
@@ -316,11 +354,9 @@ def _flaws(flaws: Mapping[str, Mapping[str, float]]) -> list[Plot]:
   ]
 
 
-def _pair(pair: ClipPair) -> dict[str, Any]:
-  return {
-    'caption': pair.caption,
-    'clips': {'before': _clip(pair.before), 'after': _clip(pair.after)},
-  }
+def _prompt(prompt: ShownPrompt) -> dict[str, Any]:
+  clips = {model: _clip(clip) for model, clip in prompt.clips.items()}
+  return {'caption': prompt.caption, 'clips': clips}
 
 
 def _clip(clip: ShownClip) -> dict[str, Any]:

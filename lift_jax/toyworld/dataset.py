@@ -9,16 +9,16 @@
   folder/hra.json                   ratings by simulated annotators
   folder/scores.jsonl               scores by a simulated critic
 
-`write_real_clips` makes clips without flaws alone. Equal arguments give equal
+`write_real_clips` makes a set of real clips alone. Equal arguments give equal
 files; an existing dataset is kept.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import json
 import math
 import pathlib
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from lift_jax.toyworld import (
   annotators,
   checkers,
   feedback,
+  filmed,
   flaws,
   scenes,
   simulated_critic,
@@ -147,18 +148,28 @@ def write_clips(
     write_text(partial / SCORES, ''.join(lines))
 
 
+class _Clip(Protocol):
+  @property
+  def caption(self) -> str: ...
+
+  @property
+  def frames_thw3(self) -> np.ndarray: ...
+
+
 def write_real_clips(
   folder: pathlib.Path,
   num_clips: int,
   seed: int,
+  kind: str = 'filmed',
   root: pathlib.Path | None = None,
 ) -> None:
-  """Writes clips without flaws, of training scenes.
+  """Writes real clips, `data.real` of `lift align`.
 
   Args:
     folder: the folder to write, with `real.json` and the folder `videos`.
-    num_clips: number of clips; scenes repeat once all have been used.
-    seed: of the choice of scenes, and of what varies between flawless clips.
+    num_clips: number of clips.
+    seed: of the clips.
+    kind: one of `REAL_KINDS`.
     root: `folder` or one above it, which paths in `real.json` are relative to;
       None for `folder`.
 
@@ -171,6 +182,7 @@ def write_real_clips(
     else folder.resolve().relative_to(root.resolve())
   )
   recipe = {
+    'kind': kind,
     'num_clips': num_clips,
     'seed': seed,
     'inside': inside.as_posix(),
@@ -180,15 +192,29 @@ def write_real_clips(
     return
   records = []
   with _writing_set(folder, recipe) as partial:
-    for index, scene in enumerate(_scene_order(num_clips, seed)):
-      rng = np.random.default_rng((seed, index))
-      clip = flaws.draw_clip(scene, rng, _FLAWLESS)
+    for index, clip in enumerate(REAL_KINDS[kind](num_clips, seed)):
       name = f'videos/real_{index:04d}.mp4'
       write_mp4(partial / name, clip.frames_thw3, flaws.FPS, _CRF)
       records.append(
         {'video': (inside / name).as_posix(), 'caption': clip.caption}
       )
     write_json(partial / REAL, records)
+
+
+def _filmed_clips(count: int, seed: int) -> Iterable[_Clip]:
+  """Clips of another domain than the prompts."""
+  for index in range(count):
+    yield filmed.draw_clip(np.random.default_rng((seed, index)))
+
+
+def _clean_clips(count: int, seed: int) -> Iterable[_Clip]:
+  """Clips without flaws, of training scenes: what prompts ask for."""
+  for index, scene in enumerate(_scene_order(count, seed)):
+    rng = np.random.default_rng((seed, index))
+    yield flaws.draw_clip(scene, rng, _FLAWLESS)
+
+
+REAL_KINDS = {'filmed': _filmed_clips, 'clean': _clean_clips}
 
 
 def _scene_order(count: int, seed: int) -> list[scenes.Scene]:

@@ -303,12 +303,19 @@ _ROWS = (
 )
 
 
-def table_lines(comparison: Mapping[str, Any]) -> list[str]:
-  """The result of `compare` as a text table, up to 80 columns wide."""
+def table_lines(
+  comparison: Mapping[str, Any], names: tuple[str, str] = _SIDES
+) -> list[str]:
+  """The result of `compare` as a text table, up to 80 columns wide.
+
+  Args:
+    comparison: of two models.
+    names: of the models, 9 characters at most.
+  """
   coverage = comparison['bootstrap']['coverage']
   lines = [
     f'{comparison["num_videos"]} videos of {comparison["num_prompts"]} prompts',
-    f'{"":<22}{"before":>9}{"after":>9}{"difference":>13}'
+    f'{"":<22}{names[0]:>9}{names[1]:>9}{"difference":>13}'
     f'  {100 * coverage:g} % interval',
   ]
   for path, title, number_format in _ROWS:

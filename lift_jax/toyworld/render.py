@@ -16,6 +16,9 @@ import numpy as np
 _SQUARE_HALF = np.sqrt(np.pi) / 2
 _TRIANGLE_INRADIUS = np.sqrt(np.pi / (3 * np.sqrt(3)))  # equilateral
 _CROSS_HALF = np.sqrt(np.pi / 5) / 2  # five squares of this half side
+_DIAMOND_HALF = np.sqrt(np.pi / 2)  # half a diagonal
+_BAR_HALF = np.sqrt(np.pi / 12)  # half the width, a third of half the length
+_RING_OUTER, _RING_INNER = 1.25, 0.75  # outer^2 - inner^2 = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +26,11 @@ class Drawing:
   """All that determines the pixels of a clip, except the sampled noise.
 
   Attributes:
-    shape: one of `scenes.SHAPES`.
+    shape: one of `scenes.SHAPES` or `filmed.SHAPES`.
     centres_t2: [T, 2], centre of the bounding box in pixels.
     radius: of the circle of the same area, in pixels.
     colour: of the shape, RGB from 0 to 255.
-    background: RGB from 0 to 255.
+    background: RGB from 0 to 255, [3] or [H, W, 3].
     stretch_t22: [T, 2, 2], symmetric matrices that deform the shape; or None.
     hole: area of a hole in the middle, as a share of the shape's.
     hole_offset_2: [2], offset of the hole from the centre of mass, in radii.
@@ -93,7 +96,7 @@ def coverage(
   """The share of each pixel that the shape covers, [T, H, W] from 0 to 1.
 
   Args:
-    shape: one of `scenes.SHAPES`.
+    shape: one of `scenes.SHAPES` or `filmed.SHAPES`.
     centres_t2: [T, 2], centre of mass in pixels.
     radius: of the circle of the same area, in pixels.
     height: in pixels.
@@ -131,6 +134,15 @@ def _distance(
       return np.minimum(
         np.maximum(y - half, x - 3 * half), np.maximum(y - 3 * half, x - half)
       )
+    case 'diamond':
+      half = _DIAMOND_HALF * radius
+      return np.sqrt(0.5) * (np.abs(y) + np.abs(x) - half)
+    case 'bar':
+      half = _BAR_HALF * radius
+      return np.maximum(np.abs(y) - half, np.abs(x) - 3 * half)
+    case 'ring':
+      r = np.hypot(y, x)
+      return np.maximum(r - _RING_OUTER * radius, _RING_INNER * radius - r)
   raise ValueError(f'no outline for {shape!r}')
 
 

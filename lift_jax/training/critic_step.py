@@ -6,6 +6,7 @@ over the answer tokens of the full batch: long answers count more, as in the
 reference, which averages over the tokens of the global batch.
 
 B examples  N tokens of a sequence  K most answer tokens of one  V vocabulary
+D width
 """
 
 from collections.abc import Callable
@@ -57,6 +58,31 @@ class CriticStepConfig:
   ema_decay: float
 
 
+def answer_states(
+  model: FunctionalModel, params: Params, batch: CriticBatch, max_targets: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Hidden states that predict the answer tokens, in their order.
+
+  Args:
+    params: of the full network.
+
+  Returns:
+    States [B, K, D]; the tokens int32 [B, K], 0 where the answer has none; and
+    whether it has one, bool [B, K].
+  """
+  hidden_bnd = model(params, batch.frames, batch.tokens)
+  # Positions of the answer come first, in their order.
+  order_bn = jnp.argsort(~batch.is_target, axis=1, stable=True)
+  position_bk = order_bn[:, :max_targets]
+  is_token_bk = jnp.take_along_axis(batch.is_target, position_bk, axis=1)
+  target_bk = jnp.take_along_axis(batch.tokens, position_bk, axis=1)
+  target_bk = jnp.where(is_token_bk, target_bk, 0)
+  # The logits at a position predict the next token.
+  previous_bk = jnp.maximum(position_bk - 1, 0)
+  hidden_bkd = jnp.take_along_axis(hidden_bnd, previous_bk[:, :, None], axis=1)
+  return hidden_bkd, target_bk, is_token_bk
+
+
 def answer_losses(
   model: FunctionalModel, params: Params, batch: CriticBatch, max_targets: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -69,16 +95,9 @@ def answer_losses(
     Losses fp32 [B, K]; whether the answer has such a token, bool [B, K];
     whether it was the most probable one, bool [B, K]. Tokens keep their order.
   """
-  hidden_bnd = model(params, batch.frames, batch.tokens)
-  # Positions of the answer come first, in their order.
-  order_bn = jnp.argsort(~batch.is_target, axis=1, stable=True)
-  position_bk = order_bn[:, :max_targets]
-  is_token_bk = jnp.take_along_axis(batch.is_target, position_bk, axis=1)
-  target_bk = jnp.take_along_axis(batch.tokens, position_bk, axis=1)
-  target_bk = jnp.where(is_token_bk, target_bk, 0)
-  # The logits at a position predict the next token.
-  previous_bk = jnp.maximum(position_bk - 1, 0)
-  hidden_bkd = jnp.take_along_axis(hidden_bnd, previous_bk[:, :, None], axis=1)
+  hidden_bkd, target_bk, is_token_bk = answer_states(
+    model, params, batch, max_targets
+  )
   logits_bkv = model(params, hidden_bkd, method='logits')
   loss_bk = optax.softmax_cross_entropy_with_integer_labels(
     logits_bkv, target_bk

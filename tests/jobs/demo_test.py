@@ -1,6 +1,7 @@
 """`lift demo`: every stage, at the smallest size there is."""
 
 import json
+import logging
 import os
 import pathlib
 import re
@@ -9,18 +10,25 @@ import sys
 from typing import Any
 
 from absl.testing import parameterized
+import jax
+import numpy as np
 import pytest
 
 from lift_jax.data.hra import DIMENSIONS
+from lift_jax.errors import UserError
+from lift_jax.jobs import demo_stages
 from lift_jax.models.critics import open_critic
 from lift_jax.models.generators import open_model
+from lift_jax.report.demo_page import MODELS
 from lift_jax.toyworld import judge, scenes
+from lift_jax.toyworld.pretraining import video_model
 from tests.jobs import jobs
 
 _STAGES = (
-  'sample', 'annotate', 'train_critic', 'score', 'evaluate', 'align',
-  'before', 'after',
+  'sample', 'annotate', 'train_critic', 'score', 'evaluate', 'align_plain',
+  'align', *MODELS,
 )  # fmt: skip
+_LOGGER = logging.getLogger('lift')
 _SMALL = {
   'train_critic.train.steps': 2,
   'align.train.steps': 2,
@@ -80,15 +88,19 @@ class DemoTest(parameterized.TestCase):
   def test_results(self):
     """What the table says is what the checkers say of the files."""
     results = self.results()
-    compared = results['comparison']
-    self.assertEqual(compared['num_videos'], 8)
-    for which in ('before', 'after'):
-      clips = judge.judge_videos(self.workdir / which)
-      self.assertLen(clips, 8)
-      for dimension in DIMENSIONS:
-        good = [clip.verdicts[dimension].label == 'Good' for clip in clips]
-        rate = compared['rates'][dimension][which]['value']
-        self.assertAlmostEqual(rate, sum(good) / 8)
+    for name, first, then in (
+      ('comparison', 'plain', 'feedback'),
+      ('from_base', 'base', 'feedback'),
+    ):
+      compared = results[name]
+      self.assertEqual(compared['num_videos'], 4)
+      for which, model in (('before', first), ('after', then)):
+        clips = judge.judge_videos(self.workdir / model)
+        self.assertLen(clips, 4)
+        for dimension in DIMENSIONS:
+          good = [clip.verdicts[dimension].label == 'Good' for clip in clips]
+          rate = compared['rates'][dimension][which]['value']
+          self.assertAlmostEqual(rate, sum(good) / 4)
     self.assertEqual(list(results['seconds']), list(_STAGES))
     self.assertEqual(set(results['critic']), {*DIMENSIONS, 'all'})
     self.assertGreater(results['peak_memory_gib'], 0.1)
@@ -107,16 +119,23 @@ class DemoTest(parameterized.TestCase):
       record['prompt']
       for record in _lines(self.workdir / 'prompts' / 'held_out.jsonl')
     }
-    self.assertLen(judged, 8)
+    self.assertLen(judged, 4)
     self.assertTrue(all(map(scenes.is_held_out, judged)))
     self.assertFalse(any(map(scenes.is_held_out, known)))
 
   def test_what_is_learnt_from(self):
     """The model learns from clips that the critic has not learnt from."""
-    rated = json.loads((self.workdir / 'feedback' / 'hra.json').read_text())
+    rated = json.loads((self.workdir / 'ratings' / 'hra.json').read_text())
     scored = json.loads((self.workdir / 'align' / 'scored.json').read_text())
-    self.assertLen({record['video'] for record in rated}, 16)
-    self.assertLen({record['video'] for record in scored}, 16)
+    self.assertLen({record['video'] for record in rated}, 20)
+    self.assertLen({record['video'] for record in scored}, 8)
+    # No prompt is in both, as clips of one are alike.
+    prompts = [
+      {record['video'].split('-')[0] for record in records}
+      for records in (rated, scored)
+    ]
+    self.assertEqual([len(some) for some in prompts], [10, 4])
+    self.assertNoCommonElements(*prompts)
     self.assertNoCommonElements(
       {record['video'] for record in rated},
       {record['video'] for record in scored},
@@ -124,6 +143,8 @@ class DemoTest(parameterized.TestCase):
     by_critic = json.loads(
       (self.workdir / 'scores' / 'scores.json').read_text()
     )
+    plain = self.workdir / 'align_plain' / 'scored.json'
+    self.assertEqual(scored, json.loads(plain.read_text()))
     worth = {record['video']: record['score'] for record in by_critic}
     for record in scored:
       self.assertEqual(record['score'], worth[record['video']])
@@ -131,22 +152,32 @@ class DemoTest(parameterized.TestCase):
   def assertNoCommonElements(self, some, others):
     self.assertEqual(some & others, set())
 
+  def test_pairs(self):
+    """Feedback prefers the clip with the higher score, among those scored."""
+    scored = json.loads((self.workdir / 'align' / 'scored.json').read_text())
+    score = {record['video']: record['score'] for record in scored}
+    pairs = json.loads((self.workdir / 'align' / 'pairs.json').read_text())
+    self.assertNotEmpty(pairs)
+    for pair in pairs:
+      self.assertGreater(score[pair['winner']], score[pair['loser']])
+    self.assertFalse((self.workdir / 'align_plain' / 'pairs.json').exists())
+
   def test_same_noise(self):
-    """Before and after differ by the model alone."""
-    lines = [
-      _lines(self.workdir / name / 'manifest.jsonl')
-      for name in ('before', 'after')
-    ]
-    for one, other in zip(*lines, strict=True):
-      self.assertEqual(one['seed'], other['seed'])
-      self.assertEqual(one['prompt'], other['prompt'])
-    self.assertNotEqual(
-      [line['files'] for line in lines[0]], [line['files'] for line in lines[1]]
+    """The clips of all models differ by the model alone."""
+    first, *others = (
+      _lines(self.workdir / name / 'manifest.jsonl') for name in MODELS
     )
+    for lines in others:
+      for one, other in zip(first, lines, strict=True):
+        self.assertEqual(one['seed'], other['seed'])
+        self.assertEqual(one['prompt'], other['prompt'])
+      self.assertNotEqual(
+        [line['files'] for line in first], [line['files'] for line in lines]
+      )
 
   def test_report(self):
     page = (self.workdir / 'report.html').read_text()
-    self.assertEqual(page.count('data:image/gif'), 2 * 4)
+    self.assertEqual(page.count('data:image/gif'), 2 * len(MODELS))
     links = re.findall(r'https?://[^\s"\'<]+', page)
     self.assertEqual(set(links) - {'http://www.w3.org/2000/svg'}, set())
 
@@ -163,7 +194,7 @@ class DemoTest(parameterized.TestCase):
 
   def test_interrupted(self):
     """A stage whose end is not noted goes on from what it left."""
-    for name in ('align', 'after'):
+    for name in ('align', 'feedback'):
       (self.workdir / 'stages' / f'{name}.json').unlink()
     results = self.results()
     outcome = _demo(self.workdir)
@@ -177,8 +208,10 @@ class DemoTest(parameterized.TestCase):
       "stage 'align' was made with align.train.steps",
     ),
     ({'seed': 1}, "stage 'sample' was made with "),
-    ({'clips__rated': 0}, 'clips.rated is 0'),
-    ({'clips__scored': 2000}, 'has 1354 prompts'),
+    ({'clips__rated_prompts': 0}, 'clips.rated_prompts is 0'),
+    ({'clips__scored_prompts': 2000}, 'has 1354 prompts'),
+    ({'clips__real': -1}, 'clips.real is -1'),
+    ({'clips__real_kind': 'drawn'}, 'clips.real_kind'),
     ({'clips__held_out': 200}, 'holds out 182'),
   )
   def test_refused(self, settings, message):
@@ -194,24 +227,43 @@ class DemoTest(parameterized.TestCase):
 
 class FromScratchTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
-  def _setting(self, tmp_path):
+  def _setting(self, tmp_path, monkeypatch):
     self.workdir = tmp_path
+    monkeypatch.setattr(demo_stages.Demo, 'sample_training', self.sample)
+
+  def sample(self, demo, model):
+    """In place of the first stage, as the others are tested above."""
+    raise UserError(f'stopped with {model}')
 
   def test_models(self):
-    """Both models are made, and the rest works on them."""
+    """Both models are made, and the demo starts with them."""
     outcome = _demo(self.workdir, '--from_scratch')
-    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    self.assertEqual(outcome.status, 2)
+    made = self.workdir / 'pretrained'
+    self.assertIn(f'stopped with {made / "t2v"}', outcome.stderr)
     self.assertTrue(
-      outcome.has_logged(f'demo: stage 1 of {len(_STAGES) + 3}, pretrain_vae')
+      outcome.has_logged(f'demo: stage 1 of {len(_STAGES) + 4}, pretrain_vae')
     )
-    model = open_model(self.workdir / 'pretrained' / 't2v')
-    open_critic(self.workdir / 'pretrained' / 'critic')
-    results = json.loads((self.workdir / 'results.json').read_text())
-    self.assertEqual(results['comparison']['num_videos'], 8)
-    config = json.loads(
-      (self.workdir / 'clips' / 'sample_config.json').read_text()
+    self.assertEqual(
+      {path.name for path in made.iterdir()},
+      {'autoencoder', 't2v', 'drawn_critic', 'critic'},
     )
-    self.assertEqual(config['model']['path'], str(model.path))
+    # Latents have about unit variance.
+    model = open_model(made / 't2v')
+    network = model.declare('vae')
+    params = model.load('vae', network, None)
+    frames_bthw3, _ = video_model.draw_clips(16, 0.5, seed=0)
+    mean, _ = video_model.encode_all(model, params, frames_bthw3, _LOGGER)
+    self.assertBetween(np.std(mean) * model.vae.scaling_factor, 0.7, 1.4)
+    for component in ('transformer', 'text_encoder'):
+      params = model.load(component, model.declare(component), None)
+      for leaf in jax.tree.leaves(params):
+        self.assertTrue(np.isfinite(leaf).all())
+    drawn, critic = (
+      open_critic(made / name) for name in ('drawn_critic', 'critic')
+    )
+    self.assertEqual(drawn.config, critic.config)
+    self.assertNotEqual(drawn.fingerprint, critic.fingerprint)
 
 
 class WheelTest(parameterized.TestCase):

@@ -1,4 +1,4 @@
-"""Plots of before and after show the numbers that they are given."""
+"""Plots that compare models show the numbers that they are given."""
 
 from absl.testing import parameterized
 import numpy as np
@@ -12,12 +12,12 @@ from tests.report import figures
 def change(name, before, after, half=None):
   return Change(
     name,
-    *(
-      Estimate(value, None, None)
+    {
+      model: Estimate(value, None, None)
       if half is None or value is None
       else Estimate(value, value - half, value + half)
-      for value in (before, after)
-    ),
+      for model, value in {'before': before, 'after': after}.items()
+    },
   )
 
 
@@ -152,7 +152,10 @@ class LabelSharesTest(parameterized.TestCase):
   def test_segments(self):
     """Stacked from Good to Bad, together as long as the bar."""
     figure = change_plots.label_shares(
-      {'a': shares(0.5, 0.25, 0.25)}, {'a': shares(0.9, 0.1, 0.0)}
+      {
+        'before': {'a': shares(0.5, 0.25, 0.25)},
+        'after': {'a': shares(0.9, 0.1, 0.0)},
+      }
     )
     figures.assert_within(self, figure)
     (axes,) = figure.axes
@@ -179,3 +182,56 @@ class LabelSharesTest(parameterized.TestCase):
     self.assertEqual(
       [text.get_text() for text in axes.get_yticklabels()], ['before', 'after']
     )
+
+
+class ThreeModelsTest(parameterized.TestCase):
+  """Each has a bar, in order, and a style of its own."""
+
+  models = {'base': 0.1, 'plain': 0.2, 'feedback': 0.4}
+
+  def assertStyles(self, patches):
+    styles = {
+      (patch.get_edgecolor(), patch.get_linestyle(), patch.get_fill())
+      for patch in patches
+    }
+    self.assertLen(styles, 3)
+
+  def changes(self):
+    estimates = {
+      name: Estimate(value, None, None) for name, value in self.models.items()
+    }
+    return [Change(name, estimates) for name in 'abc']
+
+  def test_bars(self):
+    figure = change_plots.change_bars(self.changes(), limit=0.5)
+    figures.assert_within(self, figure)
+    bars = figure.axes[0].patches
+    middles = sorted(bar.get_y() + bar.get_height() / 2 for bar in bars)
+    np.testing.assert_allclose(middles[:3], [-0.8 / 3, 0, 0.8 / 3], atol=1e-9)
+    by_height = sorted(bars, key=lambda bar: bar.get_y())
+    widths = [bar.get_width() for bar in by_height]
+    np.testing.assert_allclose(widths, [*self.models.values()] * 3)
+    self.assertStyles(by_height[:3])
+
+  def test_radar(self):
+    figure = change_plots.radar(self.changes())
+    figures.assert_within(self, figure)
+    polygons = figure.axes[0].patches
+    radii = [polygon.get_xy()[0, 1] for polygon in polygons]
+    self.assertEqual(radii, [*self.models.values()])
+    self.assertStyles(polygons)
+
+  def test_labels(self):
+    figure = change_plots.label_shares(
+      {
+        name: {'a': shares(good, 0.5, 0.5 - good)}
+        for name, good in self.models.items()
+      }
+    )
+    figures.assert_within(self, figure)
+    (axes,) = figure.axes
+    self.assertEqual(
+      [text.get_text() for text in axes.get_yticklabels()], [*self.models]
+    )
+    good = [bar.get_width() for bar in axes.patches[:3]]
+    np.testing.assert_allclose(good, [*self.models.values()])

@@ -4,7 +4,12 @@ import numpy as np
 
 from lift_jax.data.rubric import Scale
 from lift_jax.report import demo_page
-from lift_jax.report.demo_page import ClipPair, DemoContent, ShownClip
+from lift_jax.report.demo_page import (
+  MODELS,
+  DemoContent,
+  ShownClip,
+  ShownPrompt,
+)
 from lift_jax.rewards.weights import video_reward
 from lift_jax.toyworld import checkers, flaws, scenes
 
@@ -61,11 +66,21 @@ def comparison():
   }  # fmt: skip
 
 
+def from_base():
+  """Of the base model with that of feedback."""
+  compared = comparison()
+  compared['rates']['all'] = change(0.099, 0.371)
+  compared['rates']['motion'] = change(0.404, 0.702)
+  compared['reward'] = change(0.459, 0.634, 0.02)
+  return compared
+
+
 def results():
   return {
     'seed': 0,
     'versions': {'python': '3.11.2', 'jax': '0.10.2'},
     'comparison': comparison(),
+    'from_base': from_base(),
     'critic': {
       name: {'accuracy': estimate(accuracy, 0.03),
              'macro_f1': estimate(accuracy - 0.04, 0.04),
@@ -73,7 +88,7 @@ def results():
       for name, accuracy in (('semantic', 0.871), ('motion', 0.803),
                              ('fidelity', 0.912), ('all', 0.862))
     },
-    'counts': {'sampled': 768, 'rated': 256},
+    'counts': {'scored_prompts': 160, 'real_kind': 'filmed'},
     'seconds': {'sample': 61.2, 'train_critic': 125.0, 'align': 183.9},
     'peak_memory_gib': 2.14,
   }  # fmt: skip
@@ -88,11 +103,11 @@ def shown(asked, rng):
   return ShownClip(frames_thw3, labels, rationales, reward)
 
 
-def content(num_pairs=2, **changes):
+def content(num_prompts=2, **changes):
   rng = np.random.default_rng(0)
-  pairs = [
-    ClipPair(asked.caption, shown(asked, rng), shown(asked, rng))
-    for asked in scenes.held_out_scenes()[: 7 * num_pairs : 7]
+  prompts = [
+    ShownPrompt(asked.caption, {model: shown(asked, rng) for model in MODELS})
+    for asked in scenes.held_out_scenes()[: 7 * num_prompts : 7]
   ]
   step = np.arange(200)
   loss = np.exp(-step / 60) + 0.1 * rng.normal(size=200)
@@ -107,7 +122,7 @@ def content(num_pairs=2, **changes):
   configs = {'align': {'seed': 0, 'run': {'steps': 200}}}
   return DemoContent(
     **{
-      'results': results(), 'pairs': pairs, 'curves': curves,
+      'results': results(), 'prompts': prompts, 'curves': curves,
       'configs': configs,
     } | changes
   )  # fmt: skip

@@ -135,9 +135,28 @@ class ClipsTest(_DatasetTest):
 
 
 class RealClipsTest(_DatasetTest):
-  def test_flawless_and_trained_on(self):
+  def test_another_domain(self):
+    """No caption and no word for a colour, shape or background is asked for."""
     folder = self.root / 'real'
     dataset.write_real_clips(folder, 20, seed=1)
+    records = read_alignment(folder, (), [dataset.REAL]).records
+    self.assertLen(records, 20)
+    asked = {
+      word
+      for name in ('colour', 'shape', 'background')
+      for word in scenes.values_of(name)
+    }
+    for record in records:
+      self.assertTrue(record.is_real)
+      with self.assertRaisesRegex(UserError, 'not of the toy world'):
+        scenes.Scene.from_caption(record.caption)
+      self.assertEmpty(asked & set(record.caption.rstrip('.').split()))
+      clip = video.decode(record.path, where=record.where)
+      self.assertEqual(clip.frames.shape, (9, 32, 32, 3))
+
+  def test_flawless_and_trained_on(self):
+    folder = self.root / 'real'
+    dataset.write_real_clips(folder, 20, 1, 'clean')
     records = read_alignment(folder, (), [dataset.REAL]).records
     self.assertLen(records, 20)
     self.assertLen({record.caption for record in records}, 20)
@@ -176,7 +195,7 @@ class RealClipsTest(_DatasetTest):
     with pytest.MonkeyPatch.context() as patch:
       every = scenes.training_scenes()[:3]
       patch.setattr(scenes, 'training_scenes', lambda: every)
-      dataset.write_real_clips(self.root / 'real', 5, seed=1)
+      dataset.write_real_clips(self.root / 'real', 5, 1, 'clean')
     records = read_alignment(self.root / 'real', (), [dataset.REAL]).records
     self.assertLen({record.caption for record in records[:3]}, 3)
     first, again = (

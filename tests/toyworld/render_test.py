@@ -3,7 +3,7 @@
 from absl.testing import parameterized
 import numpy as np
 
-from lift_jax.toyworld import scenes
+from lift_jax.toyworld import filmed, scenes
 from lift_jax.toyworld.render import (
   Drawing,
   blurred,
@@ -16,7 +16,9 @@ CENTRE = np.array([[15.3, 16.6]])
 
 
 class CoverageTest(parameterized.TestCase):
-  @parameterized.product(shape=scenes.SHAPES, radius=(3.6, 5.4, 7.0))
+  @parameterized.product(
+    shape=(*scenes.SHAPES, *filmed.SHAPES), radius=(3.6, 5.4, 7.0)
+  )
   def test_area_and_centre(self, shape, radius):
     alpha_hw = coverage(shape, CENTRE, radius, 32, 32)[0]
     self.assertAlmostEqual(alpha_hw.sum() / (np.pi * radius**2), 1, delta=0.03)
@@ -26,7 +28,8 @@ class CoverageTest(parameterized.TestCase):
 
   def test_shapes_differ(self):
     images = [
-      coverage(shape, CENTRE, 5.4, 32, 32)[0] > 0.5 for shape in scenes.SHAPES
+      coverage(shape, CENTRE, 5.4, 32, 32)[0] > 0.5
+      for shape in (*scenes.SHAPES, *filmed.SHAPES)
     ]
     for index, image in enumerate(images):
       for other in images[:index]:

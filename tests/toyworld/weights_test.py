@@ -31,6 +31,7 @@ class ShippedTest(absltest.TestCase):
     )
     critic = open_critic(weights.CRITIC).config
     self.assertEqual(critic.vision_tower, config.vision_tower)
+    self.assertEqual(critic.num_frames, critic_model.NUM_FRAMES)
     # The tokenizer, which is made with the critic, sets the vocabulary.
     vocabulary = critic.llm.vocab_size
     self.assertEqual(

@@ -22,7 +22,6 @@ from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.models.llama.convert import LLAMA_TABLE
 from lift_jax.models.vila import flops, folder, prompt, sharding
 from lift_jax.models.vila.config import (
-  NUM_FRAMES,
   PUBLISHED,
   RandomVilaConfig,
   VilaConfig,
@@ -41,25 +40,27 @@ ADAPTER_TABLE = lora.adapter_table(
 
 @dataclasses.dataclass(frozen=True)
 class VilaFrames:
-  """`NUM_FRAMES` evenly spaced frames, resized to a square.
+  """Evenly spaced frames, resized to a square.
 
-  The array of a clip is uint8 [NUM_FRAMES, size, size, 3]; shorter clips are
+  The array of a clip is uint8 [num_frames, size, size, 3]; shorter clips are
   padded with zeros, for which the prompt has no tokens.
 
   Attributes:
+    num_frames: frames that the critic reads, at most.
     size: height and width, in pixels.
     tokens_per_frame: tokens of a frame.
   """
 
+  num_frames: int
   size: int
   tokens_per_frame: int
 
   def select(self, clip: ClipMetadata) -> FrameSelection:
-    indices = evenly_spaced_frames(clip.num_frames, NUM_FRAMES)
+    indices = evenly_spaced_frames(clip.num_frames, self.num_frames)
     return FrameSelection(
       tuple(indices),
-      NUM_FRAMES * self.tokens_per_frame,
-      is_short=len(indices) < NUM_FRAMES,
+      self.num_frames * self.tokens_per_frame,
+      is_short=len(indices) < self.num_frames,
     )
 
   def preprocess(
@@ -72,7 +73,8 @@ class VilaFrames:
 
   def shapes(self, selection: FrameSelection) -> jax.ShapeDtypeStruct:
     del selection  # the same for all clips
-    return jax.ShapeDtypeStruct((NUM_FRAMES, self.size, self.size, 3), np.uint8)
+    shape = self.num_frames, self.size, self.size, 3
+    return jax.ShapeDtypeStruct(shape, np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,9 @@ class VilaCritic(critics.Critic):
   @property
   def frames(self) -> VilaFrames:
     return VilaFrames(
-      self.config.vision_tower.image_size, self.config.tokens_per_frame
+      self.config.num_frames,
+      self.config.vision_tower.image_size,
+      self.config.tokens_per_frame,
     )
 
   def open_tokenizer(self, template: str) -> PromptTokenizer:

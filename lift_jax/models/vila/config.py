@@ -21,11 +21,13 @@ class VilaConfig:
     vision_tower: encodes frames as patches.
     projector: maps patches to tokens of the language model.
     llm: the language model.
+    num_frames: of a clip that it reads, at most.
   """
 
   vision_tower: SiglipConfig | InternViTConfig
   projector: ProjectorConfig
   llm: LlamaConfig
+  num_frames: int = NUM_FRAMES
 
   def __post_init__(self):
     width_in, width = self.projector.vision_width, self.projector.width

@@ -79,6 +79,12 @@ def read_config(path: pathlib.Path) -> VilaConfig:
     raise UserError(
       f'{path}/config.json: mm_vision_select_layer = {layer!r}; give an integer'
     )
+  num_frames = root.get('num_video_frames', NUM_FRAMES)
+  if type(num_frames) is not int or num_frames < 1:
+    raise UserError(
+      f'{path}/config.json: num_video_frames = {num_frames!r}; give a positive '
+      'integer'
+    )
   options = {} if layer is None else {'feature_layer': layer}
   tower = kinds[kind].from_json(configs[VISION], where[VISION], **options)
   projector = ProjectorConfig.from_json(
@@ -87,7 +93,7 @@ def read_config(path: pathlib.Path) -> VilaConfig:
     vision_width=tower.width,
     width=llm.width,
   )
-  return VilaConfig(tower, projector, llm)
+  return VilaConfig(tower, projector, llm, num_frames)
 
 
 def write_configs(
@@ -107,7 +113,7 @@ def write_configs(
       'architectures': ['LlavaLlamaModel'],
       'model_type': MODEL_TYPE,
       'mm_vision_select_layer': config.vision_tower.feature_layer,
-      'num_video_frames': NUM_FRAMES,
+      'num_video_frames': config.num_frames,
       **root,
     },
   )

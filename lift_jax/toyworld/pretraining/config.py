@@ -5,20 +5,36 @@ The weights that `lift demo` starts from were made with it.
 
 import dataclasses
 
-from lift_jax.toyworld.pretraining import critic_model, tokenizer, video_model
+from lift_jax.toyworld.pretraining import (
+  critic_model,
+  refinement,
+  tokenizer,
+  video_model,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingConfig:
-  """Pretraining of the text-to-video model and of the critic."""
+  """Pretraining of the text-to-video model and of the critic.
+
+  Attributes:
+    model: of the text-to-video model.
+    critic: of the critic, on drawn clips.
+    refinement: then on clips of that model.
+  """
 
   model: video_model.PretrainConfig
   critic: critic_model.CriticPretrainConfig
+  refinement: refinement.RefinementConfig
 
 
 def get_config(is_smoke: bool) -> dict:
   """The section `pretrain` of the demo's config; tiny if `is_smoke`."""
-  return {'model': _model(is_smoke), 'critic': _critic(is_smoke)}
+  return {
+    'model': _model(is_smoke),
+    'critic': _critic(is_smoke),
+    'refinement': _refinement(is_smoke),
+  }
 
 
 def _model(is_smoke: bool) -> dict:
@@ -41,9 +57,9 @@ def _model(is_smoke: bool) -> dict:
         'spatial_scale': 1.0,
       },
       'vae': {
-        'block_out_channels': (8, 16, 32),
+        'block_out_channels': (4, 4, 4) if is_smoke else (8, 16, 32),
         'layers_per_block': 1,
-        'norm_num_groups': 4,
+        'norm_num_groups': 2 if is_smoke else 4,
         'temporal_compression_ratio': 2,
         'sample_height': 64,
         'sample_width': 64,
@@ -59,7 +75,7 @@ def _model(is_smoke: bool) -> dict:
       # As for 5B: small latents need less noise.
       'schedule': {'snr_shift_scale': 1.0},
     },
-    'num_clips': 64 if is_smoke else 16384,
+    'num_clips': 32 if is_smoke else 16384,
     'flawed_share': 0.5,
     # After the first cycle small squares and crosses are still decoded as
     # circles.
@@ -102,7 +118,7 @@ def _critic(is_smoke: bool) -> dict:
   """The tiny critic that comes with the package."""
   return {
     'seed': 0,
-    'num_clips': 64 if is_smoke else 24_000,
+    'num_clips': 32 if is_smoke else 24_000,
     'soft_share': 0.5,
     'describe_share': (0.5, 0.05),
     'compare_share': (0.25, 0.15),
@@ -138,6 +154,36 @@ def _critic(is_smoke: bool) -> dict:
       | {'beta2': 0.98, 'cycles': 1 if is_smoke else 2},
     },
     'num_eval_clips': 4 if is_smoke else 500,
+    'dtype': 'bfloat16',
+  }
+
+
+def _refinement(is_smoke: bool) -> dict:
+  """The critic, on clips of the video model as the demo samples them."""
+  return {
+    'seed': 0,
+    'num_generated': 32 if is_smoke else 3328,
+    'num_autoencoded': 32 if is_smoke else 1024,
+    'sampler': {
+      'name': 'ddim',
+      'num_steps': 2 if is_smoke else 20,
+      'guidance_scale': 1.0,
+      'dynamic_guidance': 'none',
+      'reference': False,
+      'carry_dtype': 'float32',
+    },
+    'text_places': 68,
+    'vision': {
+      'steps': 2 if is_smoke else 900,
+      'batch_size': 8 if is_smoke else 32,
+      'optimizer': _optimizer(1e-3, 0 if is_smoke else 50) | {'beta2': 0.98},
+    },
+    'ratings': {
+      'steps': 2 if is_smoke else 600,
+      'batch_size': 8 if is_smoke else 32,
+      'optimizer': _optimizer(8e-4, 0 if is_smoke else 30)
+      | {'beta2': 0.98, 'weight_decay': 0.05},
+    },
     'dtype': 'bfloat16',
   }
 

@@ -32,18 +32,17 @@ from lift_jax.data.hra import DIMENSIONS, LABELS, read_questions
 from lift_jax.data.video import ClipInfo
 from lift_jax.models import critics
 from lift_jax.models.critics import Critic, FrameSelection
-from lift_jax.models.frames import evenly_spaced_frames
 from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.decoder import INIT_STDDEV
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.models.vila import folder as vila_folder
 from lift_jax.models.vila import prompt, tiny_tokenizer
-from lift_jax.models.vila.config import NUM_FRAMES, VilaConfig
+from lift_jax.models.vila.config import VilaConfig
 from lift_jax.models.vila.projector import ProjectorConfig
 from lift_jax.models.vila.tokenizer import PromptTokenizer
 from lift_jax.toyworld import annotators, checkers, feedback, flaws, scenes
-from lift_jax.toyworld.flaws import Flaw, ToyClip
+from lift_jax.toyworld.flaws import Flaw
 from lift_jax.toyworld.measures import Measured, truth_of
 from lift_jax.toyworld.pretraining import vision_tower
 from lift_jax.toyworld.pretraining.loop import (
@@ -64,7 +63,9 @@ DESCRIBE = ' Describe the clip.'
 # Question about one attribute of the caption.
 COMPARE = ' Does the {} show what the text says?'
 
-# The frame selection is the same for all clips with enough frames.
+# All clips have as many frames, and the critic reads all of them: a jump or a
+# halt may be between any two.
+NUM_FRAMES = 9
 CLIP = ClipInfo(NUM_FRAMES, fps=8.0, height=32, width=32)
 
 # Large enough for every word of the toy world to be one token.
@@ -169,9 +170,8 @@ def write_draft(path: pathlib.Path, config: CriticPretrainConfig) -> Critic:
   tower = config.vision_tower
   tokenizer = PromptTokenizer(llm_path, TEMPLATE, 1)
   llm = dataclasses.replace(config.llm, vocab_size=tokenizer.vocab_size)
-  sizes = VilaConfig(
-    tower, ProjectorConfig(vision_width=tower.width, width=llm.width), llm
-  )
+  projector = ProjectorConfig(vision_width=tower.width, width=llm.width)
+  sizes = VilaConfig(tower, projector, llm, NUM_FRAMES)
   vila_folder.write_configs(path, sizes, {})
   return critics.open_critic(path)
 
@@ -215,22 +215,16 @@ def draw_clips(
   for _ in range(num_clips):
     scene = training[rng.integers(len(training))]
     clip = flaws.draw_clip(scene, rng, _draw_labels(rng) | {'semantic': 'Good'})
-    frames.append(_select_frames(clip, rng.random() < soft_share, rng))
+    is_soft = rng.random() < soft_share
+    frames.append(
+      soften(clip.frames_thw3, rng) if is_soft else clip.frames_thw3
+    )
     truths.append(truth_of(clip.shown, clip.fidelity, clip.motion))
   return np.stack(frames), truths
 
 
 def _draw_labels(rng: np.random.Generator) -> dict[str, str]:
   return {dimension: str(rng.choice(LABELS)) for dimension in DIMENSIONS}
-
-
-def _select_frames(
-  clip: ToyClip, is_soft: bool, rng: np.random.Generator
-) -> np.ndarray:
-  """The frames of a clip that a critic reads, uint8 [T, H, W, 3]."""
-  indices = evenly_spaced_frames(len(clip.frames_thw3), NUM_FRAMES)
-  frames_thw3 = clip.frames_thw3[indices]
-  return soften(frames_thw3, rng) if is_soft else frames_thw3
 
 
 class ExampleSampler:
@@ -402,7 +396,7 @@ def _train_critic(
     loss_bk, is_there_bk, is_right_bk = answer_losses(
       model,
       params,
-      _batch(frames, tokens_bn, is_target_bn),
+      make_batch(frames, tokens_bn, is_target_bn),
       config.text_places // 2,
     )
     weight_bk = is_there_bk.astype(jnp.float32).at[:, 0].set(weight_b)
@@ -424,7 +418,8 @@ def _train_critic(
   )
 
 
-def _batch(frames, tokens_bn, is_target_bn) -> CriticBatch:
+def make_batch(frames, tokens_bn, is_target_bn) -> CriticBatch:
+  """A batch without padding of the prompt, all examples alike."""
   ones_bn = jnp.ones_like(tokens_bn)
   return CriticBatch(frames, tokens_bn, is_target_bn, ones_bn, ones_bn[:, 0])
 
@@ -447,13 +442,12 @@ def label_accuracy(
 
   @jax.jit
   def is_right(params, *arrays):
-    return answer_losses(model, params, _batch(*arrays), 1)[2][:, 0]
+    return answer_losses(model, params, make_batch(*arrays), 1)[2][:, 0]
 
   num_right = dict.fromkeys(DIMENSIONS, 0)
   for _ in range(config.num_eval_clips):
     scene = held_out[rng.integers(len(held_out))]
     clip = flaws.draw_clip(scene, rng, _draw_labels(rng))
-    frames_thw3 = _select_frames(clip, False, rng)
     tokens_bn, is_target_bn = pad_sequences(
       [
         tokenizer.training(
@@ -468,7 +462,7 @@ def label_accuracy(
       tokenizer.pad_id,
       selection.num_positions + config.text_places,
     )
-    frames_bthw3 = np.stack([frames_thw3] * len(DIMENSIONS))
+    frames_bthw3 = np.stack([clip.frames_thw3] * len(DIMENSIONS))
     right_b = is_right(params, frames_bthw3, tokens_bn, is_target_bn)
     for dimension, right in zip(clip.labels, right_b, strict=True):
       num_right[dimension] += bool(right)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from lift_jax import partitioning
+from lift_jax.data.video import ClipInfo
 from lift_jax.errors import UserError
 from lift_jax.models import critics, lora
 from lift_jax.models.adapter_config import AdapterConfig
@@ -130,6 +131,22 @@ class TestOpen:
   def test_bad_feature_layer(self, spoilt, layer):
     edit_json(spoilt / 'config.json', mm_vision_select_layer=layer)
     with pytest.raises(UserError, match='mm_vision_select_layer .*give a'):
+      critics.open_critic(spoilt)
+
+  def test_num_frames(self, spoilt):
+    clip = ClipInfo(9, fps=8.0, height=32, width=32)
+    edit_json(spoilt / 'config.json', num_video_frames=3)
+    frames = critics.open_critic(spoilt).frames
+    selection = frames.select(clip)
+    assert selection.indices == (0, 4, 8)
+    assert selection.num_positions == 3 * frames.tokens_per_frame
+    assert not selection.is_short
+    assert frames.shapes(selection).shape[0] == 3
+
+  @pytest.mark.parametrize('count', [0, '8', 2.0, True])
+  def test_bad_num_frames(self, spoilt, count):
+    edit_json(spoilt / 'config.json', num_video_frames=count)
+    with pytest.raises(UserError, match='num_video_frames .*give a positive'):
       critics.open_critic(spoilt)
 
   @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ def _shipped():
   )
 
 
-def _config(**changes):
+def tiny_config(**changes):
+  """The shipped critic's config with tiny networks."""
   config = _shipped()
   sizes = {
     'num_clips': 24,
@@ -61,8 +62,8 @@ def _config(**changes):
   return dataclasses.replace(config, **sizes | changes)
 
 
-# Eight frames of four tokens each.
-_SEEN = FrameSelection(tuple(range(8)), num_positions=32, is_short=False)
+# Nine frames of four tokens each.
+_SEEN = FrameSelection(tuple(range(9)), num_positions=36, is_short=False)
 
 
 def _tokenizer(path):
@@ -77,13 +78,13 @@ class ExampleSamplerTest(parameterized.TestCase):
     super().setUpClass()
     scratch = cls.enterClassContext(tempfile.TemporaryDirectory())
     path = pathlib.Path(scratch)
-    critic_model.write_draft(path, _config())
+    critic_model.write_draft(path, tiny_config())
     cls.tokenizer = _tokenizer(path)
     cls.frames, cls.truths = critic_model.draw_clips(24, 0.5, seed=0)
 
   def sampler(self, **changes):
     return critic_model.ExampleSampler(
-      self.frames, self.truths, self.tokenizer, _SEEN, _config(**changes)
+      self.frames, self.truths, self.tokenizer, _SEEN, tiny_config(**changes)
     )
 
   def drawn(self, num, **changes):
@@ -143,7 +144,7 @@ class ExampleSamplerTest(parameterized.TestCase):
 
   def test_steps(self):
     """A step seeds the sampling and determines the progress."""
-    training = dataclasses.replace(_config().training, steps=100)
+    training = dataclasses.replace(tiny_config().training, steps=100)
     self.assertEqual(training.optimizer.cycles, 2)
     changes = {'describe_share': (1.0, 0.0), 'compare_share': (0.0, 0.0)}
     sampler = self.sampler(training=training, **changes)
@@ -210,9 +211,9 @@ class ExampleSamplerTest(parameterized.TestCase):
     numbers = np.arange(24)
     frames, tokens_bn, is_target_bn, weight_b = sampler(numbers, 2)
     np.testing.assert_array_equal(frames, self.frames)
-    self.assertEqual(tokens_bn.shape, (24, 32 + 96))
-    rng = np.random.default_rng((_config().seed, 1, 2))
-    progress = 2 * 2 / _config().training.steps % 1  # of two cycles
+    self.assertEqual(tokens_bn.shape, (24, 36 + 96))
+    rng = np.random.default_rng((tiny_config().seed, 1, 2))
+    progress = 2 * 2 / tiny_config().training.steps % 1  # of two cycles
     drawn = [again.draw(truth, rng, progress) for truth in self.truths]
     for index, (_, question, answer) in enumerate(drawn):
       target = tokens_bn[index][is_target_bn[index]]
@@ -222,18 +223,18 @@ class ExampleSamplerTest(parameterized.TestCase):
 
   def test_long_answers_are_truncated(self):
     sequence = self.tokenizer.training(
-      'A cat.', ' Why?', first_frames(8), 'Good.' + ' It is.' * 9
+      'A cat.', ' Why?', first_frames(9), 'Good.' + ' It is.' * 9
     )
-    length = len(sequence[0]) - 32 - 5
+    length = len(sequence[0]) - 36 - 5
     tokens_bn, is_target_bn = critic_model.pad_sequences(
-      [sequence], self.tokenizer.pad_id, 32 + length
+      [sequence], self.tokenizer.pad_id, 36 + length
     )
     self.assertEqual(tokens_bn[0].tolist(), sequence[0][:-5])
     self.assertEqual(is_target_bn[0].tolist(), sequence[1][:-5])
 
   def test_few_answers_are_long(self):
     """At most one in six loses more than full stop and stop token."""
-    length_limit = 32 + _shipped().text_places
+    length_limit = 36 + _shipped().text_places
     lengths = [
       len(self.tokenizer.training(*drawn[:2], _SEEN, drawn[2])[0])
       for drawn in self.drawn(300)
@@ -251,7 +252,7 @@ class MakeCriticTest(parameterized.TestCase):
 
   def test_opens_and_answers(self):
     path = self.folder / 'critic'
-    config = _config()
+    config = tiny_config()
     with self.assertLogs(_LOGGER, logging.INFO) as logs:
       critic_model.make_critic(path, config, _LOGGER)
     self.assertIn('motion', logs.output[-1])
