@@ -135,4 +135,5 @@ def _shrink(config: config_dict.ConfigDict) -> None:
   config.align.pairs.every_dimension = False
   config.align.pairs.min_motion = 0.0
   config.align.pairs.min_gap = 1e-6
+  config.align.pairs.held_out = 0.0
   config.align.validation.video = video
