@@ -81,6 +81,9 @@ class SelectedFrames(Protocol):
   @property
   def num_positions(self) -> int: ...
 
+  @property
+  def shape(self) -> tuple[int, ...]: ...
+
 
 class FramePreprocessor(Protocol):
   """The part of `models.critics.FrameProcessor` that is called here.
@@ -137,9 +140,9 @@ class Example:
     return self.record.path
 
   @property
-  def shape(self) -> tuple[int, int]:
+  def shape(self) -> tuple[int, ...]:
     """Examples of the same shape share batches."""
-    return self.selection.num_positions, self.length
+    return *self.selection.shape, self.length
 
 
 def answer_of(record: HRARecord, with_rationale: bool) -> str:

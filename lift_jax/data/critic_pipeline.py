@@ -61,7 +61,7 @@ def check_real_share(
 
 def _streams(
   examples: Sequence[Example], real_share: float | None
-) -> dict[tuple[int, int], list[_Stream]]:
+) -> dict[tuple[int, ...], list[_Stream]]:
   """The streams of each shape of examples."""
   count = check_real_share(examples, real_share)
   groups = collections.defaultdict(list)

@@ -74,14 +74,22 @@ class FrameSelection:
   Attributes:
     indices: frame indices, ascending.
     num_positions: token positions reserved for the frames, at least as many as
-      they take. Clips with equal `num_positions` have arrays of equal shapes
-      and share batches; each distinct value compiles another program.
+      they take.
     is_short: whether the clip has fewer frames than the critic usually takes.
   """
 
   indices: tuple[int, ...]
   num_positions: int
   is_short: bool
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """What decides the shapes of a clip's arrays, and `num_positions`.
+
+    Clips of the same shape share batches; each distinct one compiles another
+    program.
+    """
+    return (self.num_positions,)
 
 
 class FrameProcessor(Protocol):
@@ -90,12 +98,13 @@ class FrameProcessor(Protocol):
   def select(self, clip: ClipMetadata) -> FrameSelection:
     """Selects frames of a clip, which has at least one."""
 
-  def preprocess(
-    self, frames_thw3: np.ndarray, selection: FrameSelection
-  ) -> Frames:
-    """Arrays of one clip from its selected frames, uint8 [T, H, W, 3]."""
+  def preprocess(self, frames_thw3: np.ndarray, selection: Any) -> Frames:
+    """Arrays of one clip from its selected frames, uint8 [T, H, W, 3].
 
-  def shapes(self, selection: FrameSelection) -> Frames:
+    `selection` is from `select`, and so are those that the tokenizer takes.
+    """
+
+  def shapes(self, selection: Any) -> Frames:
     """The result of `preprocess` as `jax.ShapeDtypeStruct`s."""
 
 
@@ -119,7 +128,7 @@ class Tokenizer(Protocol):
     self,
     caption: str,
     question: str,
-    frames: FrameSelection,
+    frames: Any,
     *,
     space_before_caption: bool = False,
     where: str = '',
@@ -141,7 +150,7 @@ class Tokenizer(Protocol):
     self,
     caption: str,
     question: str,
-    frames: FrameSelection,
+    frames: Any,
     answer: str,
     *,
     space_before_caption: bool = True,

@@ -23,22 +23,26 @@ def evenly_spaced_frames(num_frames: int, max_frames: int = 8) -> list[int]:
   return np.linspace(0, num_frames - 1, max_frames).astype(int).tolist()
 
 
-def resize_bicubic(frames_thw3: np.ndarray, size: int) -> np.ndarray:
-  """Resizes frames to a square, ignoring their aspect ratio.
+def resize_bicubic(
+  frames_thw3: np.ndarray, height: int, width: int | None = None
+) -> np.ndarray:
+  """Resizes frames, ignoring their aspect ratio.
 
   Bicubic with antialiasing, rounded to uint8, as VILA does with
   image_aspect_ratio 'resize'.
 
   Args:
     frames_thw3: uint8 [T, H, W, 3].
-    size: height and width of the result, in pixels.
+    height: of the result, in pixels.
+    width: likewise; by default the height.
 
   Returns:
-    uint8 [T, size, size, 3].
+    uint8 [T, height, width, 3].
   """
-  frames = np.empty((len(frames_thw3), size, size, 3), np.uint8)
+  width = height if width is None else width
+  frames = np.empty((len(frames_thw3), height, width, 3), np.uint8)
   for frame, image_hw3 in zip(frames, frames_thw3, strict=True):
     image = Image.fromarray(image_hw3)
-    resized = image.resize((size, size), Image.Resampling.BICUBIC)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
     frame[:] = np.asarray(resized)
   return frames

@@ -24,6 +24,7 @@ from lift_jax import errors
 from lift_jax.models.attention import attention
 from lift_jax.models.linear import Linear
 from lift_jax.models.remat import scan_layers
+from lift_jax.models.rotary import rotate
 from lift_jax.partitioning import BATCH_AXES, constrain
 
 # Activations between blocks [B, N, D].
@@ -132,15 +133,16 @@ class MLP(nnx.Module):
 
   def __init__(
     self,
-    config: TowerConfig,
+    width: int,
+    mlp_width: int,
     activation: Callable[[jax.Array], jax.Array],
     dtype,
     param_dtype,
     rngs: nnx.Rngs,
   ):
     options = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
-    self.up = Linear(config.width, config.mlp_width, **options)
-    self.down = Linear(config.mlp_width, config.width, **options)
+    self.up = Linear(width, mlp_width, **options)
+    self.down = Linear(mlp_width, width, **options)
     self.activation = activation
 
   def __call__(self, x_bnd: jax.Array) -> jax.Array:
@@ -153,8 +155,11 @@ def multi_head(
   v_bnd: jax.Array,
   num_heads: int,
   backend: str,
+  rotation: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
   """Full attention among the tokens of a frame, [B, N, D].
+
+  `rotation` turns queries and keys; see `rotary.rotary_tables`.
 
   On a mesh, heads are sharded over 'tensor'. If it does not divide their
   number, as with the 25 heads of InternViT-6B, they are padded with zeros: any
@@ -165,12 +170,17 @@ def multi_head(
   mesh = jax.sharding.get_abstract_mesh()
   num_padding = 0 if mesh.empty else -num_heads % mesh.shape['tensor']
 
-  def heads(x_bnd):
+  def heads(x_bnd, rotation=None):
     x_bnhk = x_bnd.reshape(batch, tokens, num_heads, -1)
+    if rotation is not None:
+      x_bnhk = rotate(x_bnhk, rotation)
     return jnp.pad(x_bnhk, ((0, 0), (0, 0), (0, num_padding), (0, 0)))
 
   out_bnhk = attention(
-    heads(q_bnd), heads(k_bnd), heads(v_bnd), backend=backend
+    heads(q_bnd, rotation),
+    heads(k_bnd, rotation),
+    heads(v_bnd),
+    backend=backend,
   )
   return out_bnhk[:, :, :num_heads].reshape(batch, tokens, width)
 

@@ -67,9 +67,9 @@ class RatingTask:
   length: int
 
   @property
-  def shape(self) -> tuple[int, int]:
+  def shape(self) -> tuple[int, ...]:
     """Videos of the same shape share batches."""
-    return self.selection.num_positions, self.length
+    return *self.selection.shape, self.length
 
 
 def make_task(

@@ -16,6 +16,7 @@ from lift_jax.errors import UserError
 from lift_jax.models import critics
 from lift_jax.models.adapters import Adapter
 from lift_jax.models.critic_config import CriticModelConfig
+from lift_jax.models.llama.flops import decoder_flops
 from lift_jax.models.lora import LoRAConfig, is_adapter
 from lift_jax.models.vila import flops
 from lift_jax.models.vila.backbone import VilaCritic
@@ -144,7 +145,7 @@ def test_step_flops():
   """Of two sequences with 8 frames each, for VILA-1.5 13b."""
   num_tokens, num_answer = 8 * 196 + 384, 100
   vision = flops.vision_flops(VILA_1_5_13B, 8)
-  decoder = flops.decoder_flops(VILA_1_5_13B, num_tokens, num_answer)
+  decoder = decoder_flops(VILA_1_5_13B.llm, num_tokens, num_answer)
   attention = 40 * 2 * num_tokens**2 * 5120
   batch = CriticBatch(
     frames=jax.ShapeDtypeStruct((2, 8, 384, 384, 3), np.uint8),

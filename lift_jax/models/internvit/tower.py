@@ -100,7 +100,9 @@ class Block(nnx.Module):
     self.attn = Attention(config, backend, dtype, param_dtype, rngs)
     self.attn_scale = nnx.Param(scale)
     self.mlp_norm = norm()
-    self.mlp = vision.MLP(config, gelu, dtype, param_dtype, rngs)
+    self.mlp = vision.MLP(
+      config.width, config.mlp_width, gelu, dtype, param_dtype, rngs
+    )
     self.mlp_scale = nnx.Param(scale)
 
   def __call__(self, x_bmd: jax.Array) -> jax.Array:

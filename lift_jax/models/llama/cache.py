@@ -29,7 +29,7 @@ class NewSlots(NamedTuple):
   """Where new tokens are written, and what they attend to.
 
   Attributes:
-    positions_rm: int32 [R, M], of each token in its sequence, from 0.
+    positions_rm: int32 [R, M], of each token in its sequence.
     slots_bn: int32 [B, N], of each token in the cache; S for tokens that are to
       be dropped.
     visible_bns: bool [B, N, S], what each token attends to, itself included.
@@ -49,6 +49,8 @@ class KVCache(NamedTuple):
     keys_lbsgk: rotated keys [L, B, S, G, K], in the compute dtype.
     values_lbsgk: values [L, B, S, G, K].
     prompt_lengths_b: int32 [B], tokens of each prompt.
+    next_position_b: int32 [B], of the first token after each prompt. It is the
+      length of the prompt, unless images in it take more tokens than positions.
     starts_q: int32 [Q], first slot of each branch.
     lengths_bq: int32 [B, Q], tokens of each branch.
   """
@@ -56,6 +58,7 @@ class KVCache(NamedTuple):
   keys_lbsgk: jax.Array
   values_lbsgk: jax.Array
   prompt_lengths_b: jax.Array
+  next_position_b: jax.Array
   starts_q: jax.Array
   lengths_bq: jax.Array
 
@@ -67,6 +70,7 @@ class KVCache(NamedTuple):
     lengths_b: jax.Array,
     num_slots: int,
     num_branches: int,
+    next_position_b: jax.Array | None = None,
   ) -> tuple[Self, jax.Array]:
     """The cache of prompts with empty branches, and which prompts are valid.
 
@@ -76,6 +80,7 @@ class KVCache(NamedTuple):
       lengths_b: int [B], 0 to `num_slots`.
       num_slots: of a prompt; the branches share the rest.
       num_branches: Q.
+      next_position_b: int [B]; by default `lengths_b`.
 
     Returns:
       The cache, and bool [B]; False for a length out of its range.
@@ -83,10 +88,13 @@ class KVCache(NamedTuple):
     batch, total_slots = keys_lbsgk.shape[1:3]
     capacity = (total_slots - num_slots) // num_branches
     is_valid_b = (0 <= lengths_b) & (lengths_b <= num_slots)
+    if next_position_b is None:
+      next_position_b = lengths_b
     cache = cls(
       keys_lbsgk,
       values_lbsgk,
       jnp.where(is_valid_b, lengths_b.astype(jnp.int32), _INVALID),
+      next_position_b.astype(jnp.int32),
       num_slots + capacity * jnp.arange(num_branches, dtype=jnp.int32),
       jnp.zeros((batch, num_branches), jnp.int32),
     )
@@ -102,7 +110,7 @@ class KVCache(NamedTuple):
     batch, num_branches = self.lengths_bq.shape
     steps_m = jnp.arange(num_new, dtype=jnp.int32)
     in_branch_bqm = self.lengths_bq[:, :, None] + steps_m[None, None, :]
-    positions_bqm = self.prompt_lengths_b[:, None, None] + in_branch_bqm
+    positions_bqm = self.next_position_b[:, None, None] + in_branch_bqm
     slots_bqm = self.starts_q[None, :, None] + in_branch_bqm
     # Tokens beyond a branch's capacity must not be written to the next branch,
     # nor tokens of an invalid branch, before its first slot, to the prompt.

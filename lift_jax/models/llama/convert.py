@@ -2,33 +2,39 @@
 
 from lift_jax.weights import conversion
 
-_LAYER = 'model.layers.{i}'
 
+def decoder_table(prefix: str) -> conversion.Table:
+  """The table of a decoder without its head; published names begin with it."""
+  layer = f'{prefix}layers.{{i}}'
 
-def _linear(published: str, ours: str) -> conversion.Table:
-  return conversion.linear(
-    f'{_LAYER}.{published}', f'blocks/{ours}', bias=False
+  def linear(published: str, ours: str) -> conversion.Table:
+    return conversion.linear(
+      f'{layer}.{published}', f'blocks/{ours}', bias=False
+    )
+
+  def norm(published: str, ours: str) -> conversion.Table:
+    return conversion.norm(f'{prefix}{published}', ours, bias=False)
+
+  return (
+    conversion.TensorRule(
+      f'{prefix}embed_tokens.weight', 'token_embedding/embedding'
+    ),
+    *norm('layers.{i}.input_layernorm', 'blocks/attn_norm'),
+    *linear('self_attn.q_proj', 'attn/to_q'),
+    *linear('self_attn.k_proj', 'attn/to_k'),
+    *linear('self_attn.v_proj', 'attn/to_v'),
+    *linear('self_attn.o_proj', 'attn/to_out'),
+    *norm('layers.{i}.post_attention_layernorm', 'blocks/mlp_norm'),
+    *linear('mlp.gate_proj', 'mlp/gate'),
+    *linear('mlp.up_proj', 'mlp/up'),
+    *linear('mlp.down_proj', 'mlp/down'),
+    *norm('norm', 'final_norm'),
   )
 
 
-LLAMA_TABLE = (
-  conversion.TensorRule(
-    'model.embed_tokens.weight', 'token_embedding/embedding'
-  ),
-  *conversion.norm(f'{_LAYER}.input_layernorm', 'blocks/attn_norm', bias=False),
-  *_linear('self_attn.q_proj', 'attn/to_q'),
-  *_linear('self_attn.k_proj', 'attn/to_k'),
-  *_linear('self_attn.v_proj', 'attn/to_v'),
-  *_linear('self_attn.o_proj', 'attn/to_out'),
-  *conversion.norm(
-    f'{_LAYER}.post_attention_layernorm', 'blocks/mlp_norm', bias=False
-  ),
-  *_linear('mlp.gate_proj', 'mlp/gate'),
-  *_linear('mlp.up_proj', 'mlp/up'),
-  *_linear('mlp.down_proj', 'mlp/down'),
-  *conversion.norm('model.norm', 'final_norm', bias=False),
-  *conversion.linear('lm_head', 'head', bias=False),
-)
+HEAD_TABLE = conversion.linear('lm_head', 'head', bias=False)
+
+LLAMA_TABLE = (*decoder_table('model.'), *HEAD_TABLE)
 
 # `ignored` of `conversion.load`: the rates of the rotary embedding, which
 # follow from the config; saved before transformers 4.32.

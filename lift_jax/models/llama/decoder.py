@@ -4,8 +4,12 @@
   x <- x + (silu(rms(x) W_gate) * rms(x) W_up) W_down
 
 Attention is causal. Positions are encoded as rotations of queries and keys:
-pair k of a head turns by position * theta^(-2k/K) radians, where a pair is
-dimension k of the first half and dimension k of the second.
+pair k of a head turns by position * theta^(-2k/K) radians (see rotary.py).
+
+Qwen3 (arXiv 2505.09388) is this decoder with a norm on each query and key head,
+before the rotation. Qwen3-VL has a position for each pair, and adds features of
+images to the hidden states after the first layers (DeepStack, arXiv
+2406.04334).
 
 There are two ways to run it. `__call__` takes complete sequences, for training.
 `prefill` and `extend` cache keys and values, so that only new tokens are
@@ -14,7 +18,8 @@ cache.py). All of them take embeddings; `embed` makes those of text.
 
 Legend: B batch, N tokens, R sequences of a cache, M new tokens of a sequence,
 S slots of a cache, L layers, D width, H query heads, G key heads, K width of a
-head, F width of the feed-forward layer, V vocabulary.
+head, F width of the feed-forward layer, V vocabulary, A first layers whose
+results something is added to.
 """
 
 import functools
@@ -22,7 +27,6 @@ import functools
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lift_jax.models.attention import attention
 from lift_jax.models.functional import stack
@@ -32,33 +36,13 @@ from lift_jax.models.llama.cache import KVCache
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.sharding import CACHE, LOOKUP, TOKENS
 from lift_jax.models.remat import scan_layers
+from lift_jax.models.rotary import rotary_rates, rotary_tables, rotate
 from lift_jax.partitioning import constrain
 
 # Of embeddings: initializer_range of the published configs. Kernels have
 # 1 / sqrt(inputs), which is about the same at the width of published models,
 # and keeps activations from vanishing in narrow ones.
 INIT_STDDEV = 0.02
-
-
-def rotary_tables(
-  positions_bn: jax.Array, head_dim: int, theta: float
-) -> tuple[jax.Array, jax.Array]:
-  """Cosines and sines, fp32 [B, N, K / 2], of integer positions."""
-  rates = theta ** (-np.arange(0, head_dim, 2) / head_dim)
-  angles = positions_bn.astype(jnp.float32)[..., None] * jnp.asarray(
-    rates, jnp.float32
-  ).reshape(1, 1, -1)
-  return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x_bnhk: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
-  """Turns the pairs (x[k], x[K/2 + k]) of every head, in fp32."""
-  cos, sin = (table[:, :, None, :] for table in tables)
-  first, second = jnp.split(x_bnhk.astype(jnp.float32), 2, axis=-1)
-  turned = jnp.concatenate(
-    [first * cos - second * sin, second * cos + first * sin], axis=-1
-  )
-  return turned.astype(x_bnhk.dtype)
 
 
 class Layers:
@@ -74,7 +58,6 @@ class Layers:
     )
     self.norm = functools.partial(
       nnx.RMSNorm,
-      config.width,
       epsilon=config.norm_eps,
       dtype=dtype,
       param_dtype=param_dtype,
@@ -85,23 +68,26 @@ class Layers:
 class Attention(nnx.Module):
   """Projections and rotary embeddings; the caller computes the attention."""
 
-  def __init__(self, config: LlamaConfig, layers: Layers):
+  def __init__(self, config: LlamaConfig, layers: Layers, qk_norm: bool):
     head_dim = config.head_dim
     self.to_q = layers.linear(config.width, config.num_heads * head_dim)
     self.to_k = layers.linear(config.width, config.num_kv_heads * head_dim)
     self.to_v = layers.linear(config.width, config.num_kv_heads * head_dim)
     self.to_out = layers.linear(config.num_heads * head_dim, config.width)
+    self.q_norm = layers.norm(head_dim) if qk_norm else None
+    self.k_norm = layers.norm(head_dim) if qk_norm else None
     self.head_dim = head_dim
 
   def __call__(self, x_bnd, rotation, attend):
     batch, tokens, _ = x_bnd.shape
 
-    def heads(x_bnc):
-      return x_bnc.reshape(batch, tokens, -1, self.head_dim)
+    def heads(x_bnc, norm=None):
+      x_bnhk = x_bnc.reshape(batch, tokens, -1, self.head_dim)
+      return x_bnhk if norm is None else norm(x_bnhk)
 
     out_bnhk, kept = attend(
-      rotate(heads(self.to_q(x_bnd)), rotation),
-      rotate(heads(self.to_k(x_bnd)), rotation),
+      rotate(heads(self.to_q(x_bnd), self.q_norm), rotation),
+      rotate(heads(self.to_k(x_bnd), self.k_norm), rotation),
       heads(self.to_v(x_bnd)),
     )
     out_bnc = out_bnhk.reshape(batch, tokens, -1)
@@ -123,10 +109,10 @@ class GatedMLP(nnx.Module):
 class Block(nnx.Module):
   """Attention and feed-forward layer, each after a norm, each added."""
 
-  def __init__(self, config: LlamaConfig, layers: Layers):
-    self.attn_norm = layers.norm()
-    self.attn = Attention(config, layers)
-    self.mlp_norm = layers.norm()
+  def __init__(self, config: LlamaConfig, layers: Layers, qk_norm: bool):
+    self.attn_norm = layers.norm(config.width)
+    self.attn = Attention(config, layers, qk_norm)
+    self.mlp_norm = layers.norm(config.width)
     self.mlp = GatedMLP(config, layers)
 
   def __call__(self, x_bnd, rotation, attend):
@@ -141,6 +127,8 @@ class Decoder(nnx.Module):
 
   Args:
     config: sizes.
+    qk_norm: whether query and key heads have a norm.
+    tied_head: whether the head is the token embedding.
     dtype: of the computation; parameters have `param_dtype`. Norms, rotations,
       softmax and logits are fp32.
     remat: a name of `REMAT_POLICIES`, for the backward pass of `__call__`.
@@ -151,6 +139,8 @@ class Decoder(nnx.Module):
     self,
     config: LlamaConfig,
     *,
+    qk_norm: bool = False,
+    tied_head: bool = False,
     dtype=jnp.float32,
     param_dtype=jnp.float32,
     remat: str = 'none',
@@ -167,14 +157,20 @@ class Decoder(nnx.Module):
       rngs=rngs,
     )
     self.blocks = stack(
-      lambda rngs: Block(config, Layers(config, dtype, param_dtype, rngs)),
+      lambda rngs: Block(
+        config, Layers(config, dtype, param_dtype, rngs), qk_norm
+      ),
       config.num_layers,
       rngs,
     )
-    self.final_norm = layers.norm()
+    self.final_norm = layers.norm(config.width)
     # A bf16 logit of 20 is off by up to 1/16, which is 6 % of a probability.
-    self.head = layers.linear(
-      config.width, config.vocab_size, preferred_element_type=jnp.float32
+    self.head = (
+      None
+      if tied_head
+      else layers.linear(
+        config.width, config.vocab_size, preferred_element_type=jnp.float32
+      )
     )
     self.config = config
     self.dtype = dtype
@@ -191,8 +187,10 @@ class Decoder(nnx.Module):
   def __call__(
     self,
     x_bnd: jax.Array,
-    positions_bn: jax.Array,
+    positions: jax.Array,
     segment_ids_bn: jax.Array | None = None,
+    *,
+    added_abnd: jax.Array | None = None,
   ) -> jax.Array:
     """Hidden states of complete sequences.
 
@@ -202,9 +200,12 @@ class Decoder(nnx.Module):
 
     Args:
       x_bnd: embeddings [B, N, D].
-      positions_bn: int [B, N], of each token in its own sequence, from 0.
+      positions: int [B, N], of each token in its own sequence, from 0; or
+        [B, N, K / 2], one for each pair of a head.
       segment_ids_bn: int [B, N], a number for each packed sequence and 0 for
         padding; tokens attend to their own segment only.
+      added_abnd: added to the hidden states after each of the first A layers;
+        none by default.
 
     Returns:
       [B, N, D] in the compute dtype, after the final norm. Those of padding
@@ -218,7 +219,7 @@ class Decoder(nnx.Module):
       )
       return out_bnhk, None
 
-    return self._run_blocks(x_bnd, positions_bn, attend, None)[0]
+    return self._run_blocks(x_bnd, positions, attend, None, added_abnd)[0]
 
   def prefill(
     self,
@@ -227,8 +228,11 @@ class Decoder(nnx.Module):
     *,
     max_length: int,
     num_branches: int = 1,
+    positions: jax.Array | None = None,
+    next_position_b: jax.Array | None = None,
+    added_abnd: jax.Array | None = None,
   ) -> tuple[jax.Array, KVCache]:
-    """Runs prompts, from position 0, and fills a cache.
+    """Runs prompts and fills a cache.
 
     Args:
       x_bnd: embeddings [B, N, D], padded on the right.
@@ -236,6 +240,10 @@ class Decoder(nnx.Module):
       max_length: of a prompt and one of its branches; each branch has a
         capacity of max_length - N tokens.
       num_branches: number of continuations of each prompt.
+      positions: as of `__call__`; by default tokens are counted from 0.
+      next_position_b: int [B], of the first token after each prompt; by default
+        the number of its tokens.
+      added_abnd: as of `__call__`.
 
     Returns:
       Hidden states [B, N, D] as of `__call__`, and the cache. A prompt whose
@@ -269,10 +277,19 @@ class Decoder(nnx.Module):
       return self._attention(q_bnhk, k_bngk, v_bngk, is_causal=True), kept
 
     x_bnd, (keys_lbsgk, values_lbsgk) = self._run_blocks(
-      x_bnd, slots_bn, attend, (empty, empty)
+      x_bnd,
+      slots_bn if positions is None else positions,
+      attend,
+      (empty, empty),
+      added_abnd,
     )
     cache, is_valid_b = KVCache.of_prompts(
-      keys_lbsgk, values_lbsgk, lengths_b, num_tokens, num_branches
+      keys_lbsgk,
+      values_lbsgk,
+      lengths_b,
+      num_tokens,
+      num_branches,
+      next_position_b,
     )
     return _or_nan(x_bnd, is_valid_b), cache
 
@@ -331,7 +348,12 @@ class Decoder(nnx.Module):
 
   def logits(self, x_bnd: jax.Array) -> jax.Array:
     """Logits, fp32 [..., V], of hidden states [..., D]."""
-    return self.head(x_bnd).astype(jnp.float32)
+    if self.head is not None:
+      return self.head(x_bnd).astype(jnp.float32)
+    table_vd = self.token_embedding.embedding[...].astype(self.dtype)
+    return jnp.einsum(
+      '...d,vd->...v', x_bnd, table_vd, preferred_element_type=jnp.float32
+    )
 
   def _check_width(self, x_bnd):
     if x_bnd.ndim != 3 or x_bnd.shape[-1] != self.config.width:
@@ -349,21 +371,24 @@ class Decoder(nnx.Module):
       **mask,
     )
 
-  def _run_blocks(self, x_bnd, positions_bn, attend, kept):
+  def _run_blocks(self, x_bnd, positions, attend, kept, added_abnd=None):
     """Runs all blocks and the final norm.
 
     Args:
+      positions: as of `__call__`.
       attend: `attend(q, k, v, layer, kept)` returns [B, N, H, K] and `kept`
         for the next layer.
       kept: for the first layer.
+      added_abnd: as of `__call__`.
 
     Returns:
       Hidden states, and `kept` of the last layer.
     """
     graphdef, blocks = nnx.split(self.blocks)
-    rotation = rotary_tables(
-      positions_bn, self.config.head_dim, self.config.rope_theta
-    )
+    rates_k = rotary_rates(self.config.head_dim, self.config.rope_theta)
+    if positions.ndim == 2:
+      positions = positions[:, :, None]
+    rotation = rotary_tables(positions, rates_k)
 
     def body(carry, layer):
       x_bnd, kept = carry
@@ -372,12 +397,23 @@ class Decoder(nnx.Module):
       x_bnd, kept = block(
         x_bnd, rotation, lambda q, k, v: attend(q, k, v, index, kept)
       )
+      if added_abnd is not None:
+        x_bnd = _with_added(x_bnd, added_abnd, index)
       return (constrain(x_bnd, TOKENS), kept), None
 
     layers = jnp.arange(self.config.num_layers)
     x_bnd = constrain(x_bnd.astype(self.dtype), TOKENS)
     x_bnd, kept = scan_layers(body, (x_bnd, kept), (layers, blocks), self.remat)
     return self.final_norm(x_bnd), kept
+
+
+def _with_added(x_bnd, added_abnd, layer):
+  """Hidden states after `layer`; a traced number, as layers are one program."""
+  num_added = added_abnd.shape[0]
+  added_bnd = jax.lax.dynamic_index_in_dim(
+    added_abnd, jnp.minimum(layer, num_added - 1), keepdims=False
+  )
+  return jnp.where(layer < num_added, x_bnd + added_bnd, x_bnd)
 
 
 def _written(kept, new, layer, slots_bn):

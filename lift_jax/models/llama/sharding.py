@@ -21,15 +21,20 @@ CACHE = P(None, BATCH_AXES, None, 'tensor', None)
 # The token embedding [V, D] while tokens are looked up.
 LOOKUP = P('tensor', None)
 
-RULES = (
+# Of a head that is not the token embedding.
+HEAD_RULE = (r'head/kernel', P('fsdp', 'tensor'))
+# Of norms on query and key heads.
+QK_NORM_RULE = (r'blocks/attn/[qk]_norm/scale', P())
+# Of what every decoder has.
+BODY_RULES = (
   (r'blocks/attn/to_[qkv]/kernel', P(None, 'fsdp', 'tensor')),
   (r'blocks/attn/to_out/kernel', P(None, 'tensor', 'fsdp')),
   (r'blocks/mlp/(gate|up)/kernel', P(None, 'fsdp', 'tensor')),
   (r'blocks/mlp/down/kernel', P(None, 'tensor', 'fsdp')),
   (r'token_embedding/embedding', P('tensor', 'fsdp')),
-  (r'head/kernel', P('fsdp', 'tensor')),
   (r'(blocks/(attn|mlp)_norm|final_norm)/scale', P()),
 )
+RULES = (*BODY_RULES, HEAD_RULE)
 
 
 def check_heads(config: LlamaConfig, mesh: jax.sharding.Mesh) -> None:

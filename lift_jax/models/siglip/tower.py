@@ -76,7 +76,9 @@ class Block(nnx.Module):
     self.attn_norm = norm()
     self.attn = Attention(config, backend, dtype, param_dtype, rngs)
     self.mlp_norm = norm()
-    self.mlp = vision.MLP(config, gelu, dtype, param_dtype, rngs)
+    self.mlp = vision.MLP(
+      config.width, config.mlp_width, gelu, dtype, param_dtype, rngs
+    )
 
   def __call__(self, x_bnd: jax.Array) -> jax.Array:
     x_bnd = x_bnd + self.attn(self.attn_norm(x_bnd))

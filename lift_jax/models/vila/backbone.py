@@ -19,6 +19,7 @@ from lift_jax.models.adapter_names import PEFT_PREFIX
 from lift_jax.models.critics import ClipMetadata, FrameSelection
 from lift_jax.models.frames import evenly_spaced_frames, resize_bicubic
 from lift_jax.models.functional import FunctionalModel, Params
+from lift_jax.models.llama import flops as llama
 from lift_jax.models.llama.convert import LLAMA_TABLE
 from lift_jax.models.vila import flops, folder, prompt, sharding
 from lift_jax.models.vila.config import (
@@ -126,10 +127,10 @@ class VilaCritic(critics.Critic):
     return flops.vision_flops(self.config, math.prod(frames.shape[:2]))
 
   def decoder_flops(self, num_tokens: int, num_logits: int) -> float:
-    return flops.decoder_flops(self.config, num_tokens, num_logits)
+    return llama.decoder_flops(self.config.llm, num_tokens, num_logits)
 
   def attention_flops(self, num_tokens: int) -> float:
-    return flops.attention_flops(self.config, num_tokens)
+    return llama.attention_flops(self.config.llm, num_tokens)
 
   @functools.cached_property
   def fingerprint(self) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lift_jax.models.llama.flops import decoder_flops
 from lift_jax.models.vila import flops
 from tests.models.vila.critics import VILA_1_5_13B, VILA_1_5_40B
 
@@ -32,10 +33,10 @@ def test_decoder_of_13b():
   linear = 2 * KERNELS_13B * NUM_TOKENS
   # Half of 4 S^2 d: attention is causal.
   attention = 40 * 2 * NUM_TOKENS**2 * 5120
-  found = flops.decoder_flops(VILA_1_5_13B, NUM_TOKENS, 0)
+  found = decoder_flops(VILA_1_5_13B.llm, NUM_TOKENS, 0)
   assert found == pytest.approx(linear + attention, rel=1e-12)
   assert found == pytest.approx(49.5e12 + 1.56e12, rel=0.002)
-  with_logits = flops.decoder_flops(VILA_1_5_13B, NUM_TOKENS, NUM_ANSWER)
+  with_logits = decoder_flops(VILA_1_5_13B.llm, NUM_TOKENS, NUM_ANSWER)
   assert with_logits - found == pytest.approx(2 * 5120 * 32_000 * 100)
 
 
@@ -44,5 +45,5 @@ def test_decoder_with_shared_key_heads():
   kernels = 60 * (2 * 7168 * 7168 + 2 * 7168 * 1024 + 3 * 7168 * 20480)
   # Of Yi's 34,388,917,248: without embeddings, head and 121 norms.
   assert kernels == 34_388_917_248 - 2 * 64_000 * 7168 - 121 * 7168
-  found = flops.decoder_flops(VILA_1_5_40B, 1000, 0)
+  found = decoder_flops(VILA_1_5_40B.llm, 1000, 0)
   assert found == pytest.approx(2 * kernels * 1000 + 60 * 2 * 1e6 * 7168)
