@@ -16,9 +16,9 @@ from lift_jax.models import tiny
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   """`:smoke` shrinks data and steps to about a minute on two slow cores.
 
-  `:steps=N` trains for N steps.
+  `:qwen` is a Qwen3-VL instead of a VILA; `:steps=N` trains for N steps.
   """
-  variant = config_lib.parse_arg(arg, smoke=bool, steps=int)
+  variant = config_lib.parse_arg(arg, smoke=bool, qwen=bool, steps=int)
   is_smoke = variant.smoke
   config = config_dict.ConfigDict()
 
@@ -28,10 +28,10 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'adapter_scale': 1.0,
     'adapter_alpha': config_dict.placeholder(float),
     'adapters': (),
-    'template': 'vicuna_v1',
+    'template': 'qwen3-vl' if variant.qwen else 'vicuna_v1',
     'compute_dtype': 'float32',
     'attention': 'auto',
-    'random': tiny.critic(),
+    'random': tiny.qwen_critic() if variant.qwen else tiny.critic(),
   }
   config.data = {
     'root': '',

@@ -157,6 +157,23 @@ class BasedTest(parameterized.TestCase):
       },
     )
 
+  @parameterized.parameters('2b', '8b')
+  def test_qwen(self, size):
+    self.assertEqual(
+      difference(f'critic_qwen3vl_{size}', 'critic_qwen3vl_4b'),
+      {'model.published': f'Qwen3-VL-{size.upper()}'},
+    )
+    self.assertEqual(
+      difference('critic_qwen3vl_4b', 'critic_vila_13b'),
+      {'model.published': 'Qwen3-VL-4B', 'model.template': 'qwen3-vl'},
+    )
+
+  def test_qwen_variant_of_the_tiny_critic(self):
+    config = load('critic_tiny').get_config('smoke,qwen')
+    resolved = config_lib.resolve(config, TrainCriticConfig)
+    self.assertEqual(resolved.model.random.backbone, 'qwen3vl')
+    self.assertEqual(resolved.model.template, 'qwen3-vl')
+
   def test_from_another_folder(self):
     """They find their base wherever they are loaded from."""
     with pytest.MonkeyPatch.context() as patch:

@@ -49,12 +49,13 @@ class CriticModelConfig(AdaptersConfig):
   """The critic of a job, and adapters for it.
 
   Attributes:
-    path: folder of a published model, such as VILA-1.5, or of a critic that
+    path: folder of a published model, such as Qwen3-VL, or of a critic that
       `lift train_critic` wrote, or the id of either on the hub,
       ORG/NAME[@REVISION]; '' makes a random one in the workdir.
     random: sizes of a random critic; used only if `path` is ''.
     template: prompt template, one of `Backbone.templates`. Of VILA: 'vicuna_v1'
-      for 13b and 3b, 'hermes-2' for 40b.
+      for 13b and 3b, 'hermes-2' for 40b. Of Qwen3-VL: 'qwen3-vl', or
+      'qwen3-vl-nested' for critics trained with transformers 5.10 or later.
     compute_dtype: of the computation.
     attention: see `models.attention`.
     published: name of the critic that the config is meant for, from which `lift
@@ -91,7 +92,7 @@ def open_chosen(config: CriticModelConfig, workdir: pathlib.Path) -> Critic:
     backbone = _random_backbone(config.random)
   else:
     raise UserError(
-      'model.path is empty: give the folder of a VILA-1.5 model, '
+      'model.path is empty: give the folder of a Qwen3-VL or VILA-1.5 model, '
       'as --config.model.path=FOLDER'
     )
   config_lib.check_choice('model.template', config.template, backbone.templates)

@@ -404,7 +404,10 @@ RANDOM_SEED = '_random_seed'
 HUB_FILES = ('config.json', 'prompts.json')
 
 # Modules that define a BACKBONE, imported at the first lookup.
-_MODULES = ('lift_jax.models.vila.backbone',)
+_MODULES = (
+  'lift_jax.models.vila.backbone',
+  'lift_jax.models.qwen3vl.backbone',
+)
 
 _registered: dict[str, Backbone] = {}
 

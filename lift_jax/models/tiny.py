@@ -61,3 +61,42 @@ def critic() -> dict[str, Any]:
       'max_length': 1024,
     },
   }
+
+
+def qwen_critic() -> dict[str, Any]:
+  """A Qwen3-VL of two layers and three vision tower layers, on 8 frames."""
+  return {
+    'backbone': 'qwen3vl',
+    'seed': 0,
+    'vision_tower': {
+      'width': 64,
+      'num_layers': 3,
+      'num_heads': 2,
+      'mlp_width': 128,
+      'out_width': 64,
+      'num_positions': 64,
+      'deepstack_layers': (1,),
+    },
+    'llm': {
+      'vocab_size': 512,
+      'width': 64,
+      'num_layers': 2,
+      'num_heads': 4,
+      'num_kv_heads': 2,
+      'head_dim': 32,
+      'mlp_width': 192,
+      'rope_theta': 10_000.0,
+      'norm_eps': 1e-6,
+      'max_length': 1024,
+    },
+    'rope_sections': (6, 5, 5),
+    'tied_head': True,
+    'video': {
+      'fps': None,
+      'num_frames': 8,
+      'min_frames': 4,
+      'max_frames': 768,
+      'min_pixels': 65_536,
+      'max_pixels': 131_072,
+    },
+  }

@@ -58,6 +58,7 @@ def scored_record(
     record['probabilities'] = line['probabilities']
     record['soft_reward'] = soft
     record['label_mass'] = line['label_mass']
+    record['template'] = line['made_by']['template']
   record['critic'] = line['critic']
   record['flags'] = line.get('flags', [])
   if 'error' in line:

@@ -61,6 +61,7 @@ def score(
       'probabilities': probabilities,
       'answers': answers,
       'label_mass': dict.fromkeys(labels, 1.0),
+      'made_by': {'template': 'simulated'},
     }
   return scored_record(
     record, RewardConfig(*LIFT.rewards, kind='soft', decimals=None)

@@ -127,6 +127,11 @@ def _is_same(value: Any, expected: Any) -> bool:
 _CHECKS: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
   int: (lambda value: _is_positive(value, int), 'a positive integer'),
   float: (lambda value: _is_positive(value, int, float), 'a positive number'),
+  int | None: (lambda value: _is_positive(value, int), 'a positive integer'),
+  float | None: (
+    lambda value: _is_positive(value, int, float),
+    'a positive number',
+  ),
   bool: (lambda value: isinstance(value, bool), 'true or false'),
   str: (lambda value: isinstance(value, str), 'a string'),
   tuple[int, ...]: (

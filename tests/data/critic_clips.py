@@ -38,7 +38,7 @@ ANSWERS = ('Good. It is fine.', 'Bad. It is not.', 'Normal', 'Bad.')
 LONG = 'It is seen from afar, in the light of the evening. ' * 3
 
 
-FRAMES = VilaFrames(SIZE, TOKENS_PER_FRAME)
+FRAMES = VilaFrames(8, SIZE, TOKENS_PER_FRAME)
 
 
 class Tokenizer:

@@ -176,7 +176,8 @@ def test_unknown_backbone(tmp_path):
 
 
 BACKBONES = tuple(
-  f'lift_jax.models.{name}' for name in ('vila', 'llama', 'siglip', 'internvit')
+  f'lift_jax.models.{name}'
+  for name in ('vila', 'qwen3vl', 'llama', 'siglip', 'internvit')
 )
 # Makes the toy world's own VILA.
 ALLOWED = ('toyworld/pretraining/critic_model.py',)

@@ -72,6 +72,7 @@ class RecordTest(parameterized.TestCase):
         'probabilities': PROBABILITIES,
         'label_mass': dict.fromkeys(DIMENSIONS, 1.0),
         'critic': '0123456789abcdef',
+        'template': 'vicuna_v1',
         'flags': ['static'],
       },
     )

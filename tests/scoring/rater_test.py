@@ -162,7 +162,7 @@ class _JobTest(parameterized.TestCase):
       label_ids(self.tokenizer),
       CriticPrompts(QUESTIONS, True),
       SETTINGS,
-      VilaFrames(SIZE, TOKENS_PER_FRAME),
+      VilaFrames(8, SIZE, TOKENS_PER_FRAME),
       ScoringPromptsConfig('', buckets, answer),
       ScoringRunConfig(batch, num_readers, read_ahead),
       self.on_bad_record,
