@@ -26,6 +26,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'on_bad_record': 'error',
     'follow_links': 'hub',
   }
+  # Pairs that people compared, as `lift annotate export` writes them.
+  config.preferences = {'files': ()}
   config.train = {'files': ()}
   config.calibration = {'files': (), 'fraction': 0.2, 'seed': 0}
   # As in LiFT (arXiv 2412.04814).

@@ -191,9 +191,39 @@ def _pairs(
   return Pairs(first_p[differs_p], second_p[differs_p], same_prompt, num_all)
 
 
+@dataclasses.dataclass(frozen=True)
+class Compared:
+  """Pairs with two orders of their clips, a human one and the critic's.
+
+  Attributes:
+    order_p: 1 where people prefer the first clip, -1 the second, 0 for a tie.
+    difference_p: the critic's reward of the first clip minus that of the
+      second; NaN without an answer.
+    first_p: index of the first clip's video.
+    second_p: index of the second clip's video.
+    num_videos: upper bound of these indices.
+  """
+
+  order_p: np.ndarray
+  difference_p: np.ndarray
+  first_p: np.ndarray
+  second_p: np.ndarray
+  num_videos: int
+
+  def __post_init__(self):
+    # The difference of two rounded values has a rounding error again.
+    rounded_p = np.round(self.difference_p, _DIGITS)
+    object.__setattr__(self, 'difference_p', rounded_p)
+
+
 def fit_tie_threshold(
   ranked: Ranked, pairs: Pairs
 ) -> tuple[float | None, float]:
+  """See `best_threshold`."""
+  return best_threshold(_compare(ranked, pairs))
+
+
+def best_threshold(compared: Compared) -> tuple[float | None, float]:
   """The epsilon with the best agreement, and that agreement.
 
   Candidates are the occurring |d|, and predicting no ties at all; the smallest
@@ -204,9 +234,12 @@ def fit_tie_threshold(
     Epsilon, None to predict no ties; and the share of pairs that agree, NaN if
     there are no pairs.
   """
-  order_p, difference_p = _differences(ranked, pairs)
-  if not len(order_p):
+  num_pairs = len(compared.order_p)
+  if not num_pairs:
     return None, float('nan')
+  is_answered_p = ~np.isnan(compared.difference_p)
+  order_p = compared.order_p[is_answered_p]
+  difference_p = compared.difference_p[is_answered_p]
   by_size = np.argsort(np.abs(difference_p), kind='stable')
   order_p, difference_p = order_p[by_size], difference_p[by_size]
   size_p = np.abs(difference_p)
@@ -217,19 +250,21 @@ def fit_tie_threshold(
     np.cumsum(is_right_p[::-1])[::-1], (0, 1)
   )
   is_last_k = np.pad(size_p[1:] != size_p[:-1], (0, 1), constant_values=True)
-  allowed = np.concatenate([[0], np.flatnonzero(is_last_k) + 1])
+  allowed = np.concatenate([[0], np.flatnonzero(is_last_k[: len(size_p)]) + 1])
   best = allowed[agrees_k[allowed].argmax()]
-  share = float(agrees_k[best] / len(order_p))
+  share = float(agrees_k[best] / num_pairs)
   return (float(size_p[best - 1]) if best else None), share
 
 
-def _differences(ranked: Ranked, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-  """Sign of the human difference and the critic's difference, [P] each."""
+def _compare(ranked: Ranked, pairs: Pairs) -> Compared:
   first_p, second_p = pairs.first_p, pairs.second_p
-  order_p = np.sign(ranked.human_n[first_p] - ranked.human_n[second_p])
-  difference_p = ranked.reward_n[first_p] - ranked.reward_n[second_p]
-  # The difference of two rounded values has a rounding error again.
-  return order_p, np.round(difference_p, _DIGITS)
+  return Compared(
+    np.sign(ranked.human_n[first_p] - ranked.human_n[second_p]),
+    ranked.reward_n[first_p] - ranked.reward_n[second_p],
+    ranked.video_n[first_p],
+    ranked.video_n[second_p],
+    ranked.num_videos,
+  )
 
 
 def correlations(
@@ -264,7 +299,14 @@ def pairwise(
     threshold: epsilon for pairs with ties; None predicts no ties.
     config: of the intervals.
   """
-  order_p, difference_p = _differences(ranked, pairs)
+  return agreement(_compare(ranked, pairs), threshold, config)
+
+
+def agreement(
+  compared: Compared, threshold: float | None, config: BootstrapConfig
+) -> dict[str, Estimate]:
+  """The share of pairs in which both orders are the same; see `pairwise`."""
+  order_p, difference_p = compared.order_p, compared.difference_p
   is_tie_p = order_p == 0
   predicted_p = np.sign(difference_p)
   is_right_p = ~is_tie_p & (predicted_p == order_p)
@@ -276,11 +318,11 @@ def pairwise(
   columns_pc = np.column_stack(
     [np.ones(len(order_p)), is_tie_p, is_right_p, is_same_p]
   )
-  first_p = ranked.video_n[pairs.first_p]
-  second_p = ranked.video_n[pairs.second_p]
 
   def metrics(weights_dv: np.ndarray) -> dict[str, np.ndarray]:
-    weights_dp = weights_dv[:, first_p] * weights_dv[:, second_p]
+    weights_dp = (
+      weights_dv[:, compared.first_p] * weights_dv[:, compared.second_p]
+    )
     all_d, ties_d, right_d, same_d = (weights_dp @ columns_pc).T
     return {
       'without_ties': ratio(right_d, all_d - ties_d),
@@ -288,4 +330,4 @@ def pairwise(
       'human_ties': ratio(ties_d, all_d),
     }
 
-  return bootstrap.estimates(metrics, ranked.num_videos, len(order_p), config)
+  return bootstrap.estimates(metrics, compared.num_videos, len(order_p), config)

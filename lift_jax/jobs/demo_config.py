@@ -274,6 +274,7 @@ def _evaluate() -> dict:
       'on_bad_record': 'error',
       'follow_links': 'hub',
     },
+    'preferences': {'files': ()},
     'train': {'files': (FILLED,)},
     'calibration': {'files': (), 'fraction': 0.2, 'seed': 0},
     'reward': {'good': 0.9, 'normal': 0.2, 'bad': 0.05},

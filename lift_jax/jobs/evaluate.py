@@ -1,11 +1,11 @@
-"""Evaluates a critic against the ratings of annotators.
+"""Evaluates a critic against ratings of clips, or comparisons of pairs.
 
 usage: lift evaluate --config=FILE.py[:variant] --workdir=DIR
                      [--config.SECTION.FIELD=VALUE ...]
 
-Reads scored records, as lift score writes them, and human ratings (HRA), and
-writes all metrics to DIR/evaluation.json and DIR/report.html, a self-contained
-page. A table of the main metrics is printed.
+Reads scored records, as lift score writes them, and human ratings (HRA), pairs
+that people compared, or both. Writes all metrics to DIR/evaluation.json and
+DIR/report.html, a self-contained page. A table of the main metrics is printed.
 
 example: lift evaluate --config=configs/eval_critic.py:smoke --workdir=runs/eval
 """
@@ -22,6 +22,7 @@ from lift_jax.cli import job_flags
 from lift_jax.data.clip_paths import FOLLOW_LINKS
 from lift_jax.data.hra import HRARecord, read_hra
 from lift_jax.data.json_records import ON_BAD_RECORD, ReadResult
+from lift_jax.data.pair_records import PairRecord, read_pairs
 from lift_jax.data.rubric import Scale, read_rubric
 from lift_jax.data.splits import check_disjoint, split_records
 from lift_jax.errors import UserError
@@ -32,10 +33,15 @@ from lift_jax.evaluation.critic_evaluation import (
   evaluate,
   worst,
 )
+from lift_jax.evaluation.preferences import evaluate_preferences
 from lift_jax.evaluation.scores import ScoredRecord, read_scores
 from lift_jax.jobs import inputs
-from lift_jax.report import critic_table
-from lift_jax.report.critic_page import PageConfig, critic_page
+from lift_jax.report import critic_table, preferences_table
+from lift_jax.report.critic_page import (
+  PageConfig,
+  critic_page,
+  preferences_page,
+)
 from lift_jax.rewards.weights import RewardMap
 from lift_jax.runtime import distributed, hub
 from lift_jax.runtime.files import write_json, write_text
@@ -85,6 +91,17 @@ class LabelsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PreferencesConfig:
+  """Pairs of clips that people compared.
+
+  Attributes:
+    files: see `data.pair_records`; relative to `labels.root`.
+  """
+
+  files: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainedOnConfig:
   """The training data of the critic.
 
@@ -128,6 +145,7 @@ class EvaluateConfig:
 
   scores: ScoresConfig
   labels: LabelsConfig
+  preferences: PreferencesConfig
   train: TrainedOnConfig
   calibration: CalibrationConfig
   reward: RewardMap
@@ -142,6 +160,7 @@ class _Input:
 
   scored: ReadResult[ScoredRecord]
   labels: ReadResult[HRARecord]
+  pairs: ReadResult[PairRecord]
   calibration: ReadResult[HRARecord]
   train: ReadResult[HRARecord]
   scale: Scale
@@ -158,12 +177,53 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   """Runs the job, on one host."""
   config, workdir = call.config, call.workdir
   is_synthetic = bool(
-    config.toy_clips and not config.scores.files and not config.labels.files
+    config.toy_clips
+    and not config.scores.files
+    and not config.labels.files
+    and not config.preferences.files
   )
   if is_synthetic:
     config = _with_toy_clips(config, workdir, logger)
   config = _with_local_root(config)
   records = _read(config)
+  job_flags.write_config(call, 'evaluate')
+  result: Tree = {
+    'synthetic': is_synthetic,
+    'critic': next((r.critic for r in records.scored.records if r.critic), ''),
+    'settings': json.loads(call.source.to_json_best_effort()),
+    'preferences': None,
+  }
+  if records.pairs.records:
+    result['preferences'] = evaluate_preferences(
+      records.pairs.records,
+      records.scored.records,
+      records.scale,
+      config.metrics.bootstrap,
+    )
+  if records.labels.records:
+    page = _evaluate_ratings(config, records, result, logger)
+  else:
+    result['left_out'] = {'skipped': _skipped(records)}
+    page = preferences_page(result)
+  write_json(workdir / 'evaluation.json', result)
+  write_text(workdir / 'report.html', page)
+  if records.labels.records:
+    for line in critic_table.text_lines(result):
+      logger.info('%s', line)
+  if result['preferences']:
+    for line in preferences_table.text_lines(result['preferences']):
+      logger.info('%s', line)
+  _log_omitted(result, logger)
+  logger.info('evaluate: full report in %s', workdir / 'report.html')
+
+
+def _evaluate_ratings(
+  config: EvaluateConfig,
+  records: _Input,
+  result: Tree,
+  logger: logging.Logger,
+) -> str:
+  """Adds what ratings tell to the result; returns the page."""
   comparison, evaluated, calibration = _compare(config, records)
   logger.info(
     'evaluate: %d ratings of %d videos, %d more to fit temperatures',
@@ -171,25 +231,14 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     len({rating.video for rating in evaluated}),
     len(calibration),
   )
-  job_flags.write_config(call, 'evaluate')
-  measured = evaluate(evaluated, calibration, records.scale, config.metrics)
   shown = worst(evaluated, config.report.worst)
-  result = {
-    'synthetic': is_synthetic,
-    'critic': next((r.critic for r in records.scored.records if r.critic), ''),
-    'settings': json.loads(call.source.to_json_best_effort()),
+  result |= {
     'counts': _counts(records, evaluated, calibration),
-    **measured,
+    **evaluate(evaluated, calibration, records.scale, config.metrics),
     'left_out': _omitted(records, comparison),
     'worst': [_describe(rating) for rating in shown],
   }
-  write_json(workdir / 'evaluation.json', result)
-  page = critic_page(result, shown, config.report)
-  write_text(workdir / 'report.html', page)
-  for line in critic_table.text_lines(result):
-    logger.info('%s', line)
-  _log_omitted(result, logger)
-  logger.info('evaluate: full report in %s', workdir / 'report.html')
+  return critic_page(result, shown, config.report)
 
 
 def _with_toy_clips(
@@ -216,7 +265,12 @@ def _with_toy_clips(
 def _with_local_root(config: EvaluateConfig) -> EvaluateConfig:
   """The config with a folder in place of the id of a data set."""
   labels = config.labels
-  files = (*labels.files, *config.calibration.files, *config.train.files)
+  files = (
+    *labels.files,
+    *config.preferences.files,
+    *config.calibration.files,
+    *config.train.files,
+  )
   root = str(hub.data_folder(labels.root, files))
   return dataclasses.replace(
     config, labels=dataclasses.replace(labels, root=root)
@@ -226,9 +280,11 @@ def _with_local_root(config: EvaluateConfig) -> EvaluateConfig:
 def _read(config: EvaluateConfig) -> _Input:
   """Reads and checks all files; training and evaluation are disjoint."""
   labels = config.labels
-  if not labels.files:
+  if not labels.files and not config.preferences.files:
     raise UserError(
-      'labels.files is empty: give human ratings, as --config.labels.files=FILE'
+      'labels.files is empty: give human ratings, as '
+      '--config.labels.files=FILE, or pairs that people compared, as '
+      '--config.preferences.files=FILE'
     )
   rubric = read_rubric(labels.questions) if labels.questions else None
   scale = config.reward.scale(rubric)
@@ -255,6 +311,7 @@ def _read(config: EvaluateConfig) -> _Input:
       scale,
     ),
     labels=ratings(labels.files),
+    pairs=_read_pairs(config),
     calibration=ratings(config.calibration.files),
     train=ratings(config.train.files),
     scale=scale,
@@ -268,6 +325,18 @@ def _read(config: EvaluateConfig) -> _Input:
     by_file=True,
   )
   return records
+
+
+def _read_pairs(config: EvaluateConfig) -> ReadResult[PairRecord]:
+  if not config.preferences.files:
+    return ReadResult([], [])
+  return read_pairs(
+    config.labels.root or '.',
+    config.preferences.files,
+    config.labels.on_bad_record,
+    require_files=False,
+    follow_links=config.labels.follow_links,
+  )
 
 
 def _compare(
@@ -332,17 +401,22 @@ def _omitted(records: _Input, comparison: Comparison) -> Tree:
       for record in records.scored.records
       if record.error
     ],
-    'skipped': [
-      list(item)
-      for part in (
-        records.scored,
-        records.labels,
-        records.calibration,
-        records.train,
-      )
-      for item in part.skipped
-    ],
+    'skipped': _skipped(records),
   }
+
+
+def _skipped(records: _Input) -> list[list[str]]:
+  return [
+    list(item)
+    for part in (
+      records.scored,
+      records.labels,
+      records.pairs,
+      records.calibration,
+      records.train,
+    )
+    for item in part.skipped
+  ]
 
 
 def _describe(rating: Rating) -> Tree:

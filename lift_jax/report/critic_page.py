@@ -16,7 +16,7 @@ from lift_jax.evaluation.bootstrap import Estimate
 from lift_jax.evaluation.comparison import Rating
 from lift_jax.evaluation.critic_evaluation import Tree
 from lift_jax.models.frames import evenly_spaced_frames
-from lift_jax.report import critic_table, html, plots
+from lift_jax.report import critic_table, html, plots, preferences_table
 from lift_jax.report.colours import BLUE, VERMILION
 from lift_jax.report.critic_findings import findings
 from lift_jax.report.formatting import Row, cell, decimal, percent, percentage
@@ -85,7 +85,8 @@ def critic_page(
       dataclasses.replace(row, title=_LONG_TITLES.get(row.title, row.title))
       for row in critic_table.rows(result)
     ],
-    coverage=f'{metrics["bootstrap"]["coverage"]:.0%}',
+    coverage=_coverage(result),
+    preferences=_preferences(result),
     confusions={
       name: _confusion(name, section, result['classes'])
       for name, section in sections.items()
@@ -100,6 +101,34 @@ def critic_page(
     has_temperature_by_dimension=metrics['temperature'] == 'dimension',
     settings=json.dumps(result['settings'], indent=1),
   )
+
+
+def preferences_page(result: Tree) -> str:
+  """The HTML page without ratings of single clips."""
+  return html.render(
+    'preferences.html',
+    result=result,
+    coverage=_coverage(result),
+    preferences=_preferences(result),
+    settings=json.dumps(result['settings'], indent=1),
+  )
+
+
+def _coverage(result: Tree) -> str:
+  return f'{result["settings"]["metrics"]["bootstrap"]["coverage"]:.0%}'
+
+
+def _preferences(result: Tree) -> dict[str, Any] | None:
+  """The table of pairs that people compared; None without any."""
+  preferences = result['preferences']
+  if preferences is None:
+    return None
+  return {
+    'columns': list(preferences['dimensions']),
+    'rows': preferences_table.rows(preferences),
+    'pairs': preferences['pairs'],
+    'not_scored': len(preferences['not_scored']),
+  }
 
 
 def _agreement(sections: Mapping[str, Tree]) -> Plot:

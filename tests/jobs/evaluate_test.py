@@ -143,6 +143,38 @@ class FilesTest(parameterized.TestCase):
     self.assertEqual(page.count('<img src="data:image/jpeg'), 3 * 5)
     self.assertIn('The video file is missing.', page)
 
+  @parameterized.parameters(False, True)
+  def test_pairs(self, has_ratings):
+    """Pairs that people compared, alone or next to ratings."""
+    human, scores = self.clips()
+    self.write('labels.json', human)
+    self.write('scores.jsonl', scores)
+    # Of two clips that the critic scores alike people prefer the first.
+    pairs = [
+      {
+        'caption': 'A a with number 0.',
+        'videos': ['videos/a.mp4', 'videos/b.mp4'],
+        'overall': 'first',
+        'dimensions': {'motion': 'second'},
+      }
+    ]
+    scores[1]['caption'] = scores[0]['caption']
+    self.write('scores.jsonl', scores)
+    self.write('pairs.json', pairs)
+    settings = {'preferences__files': "('pairs.json',)"}
+    if not has_ratings:
+      settings['labels__files'] = '()'
+    outcome, result = self.evaluate(**settings)
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    found = result['preferences']['dimensions']
+    self.assertEqual(list(found), ['overall', 'motion'])
+    self.assertEqual(found['motion']['count'], 1)
+    self.assertEqual('dimensions' in result, has_ratings)
+    self.assertTrue(outcome.has_logged('Pairs that people compared'))
+    page = (self.workdir / 'report.html').read_text()
+    self.assertIn('<h2>Pairs that people compared</h2>', page)
+    self.assertEqual('<h2>Confusion matrices</h2>' in page, has_ratings)
+
   def test_labels_of_the_hub(self):
     human, scores = self.clips()
     path = self.write('labels.json', human)

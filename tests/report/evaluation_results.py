@@ -18,6 +18,7 @@ def result_of(evaluated, aside=(), **more):
     'critic': 'c',
     'settings': {'metrics': dataclasses.asdict(metrics)},
     'counts': {'ratings_aside': len(aside)},
+    'preferences': None,
     **critic_evaluation.evaluate(evaluated, aside, Scale(), metrics),
     'left_out': {
       'rated_not_scored': [], 'scored_not_rated': [], 'errors': [],
