@@ -138,7 +138,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.sample = _sample(is_smoke)
   config.train_critic = _train_critic(is_smoke)
   config.score = _score(is_smoke)
-  config.evaluate = _evaluate()
+  config.evaluate = _evaluate(is_smoke)
   config.align = _align(is_smoke)
   config.bootstrap = {'draws': 2000, 'coverage': 0.95, 'seed': 0}
   config.shown_prompts = 2 if is_smoke else 12
@@ -263,7 +263,7 @@ def _score(is_smoke: bool) -> dict:
   }
 
 
-def _evaluate() -> dict:
+def _evaluate(is_smoke: bool) -> dict:
   """Evaluation of the critic, on clips that it was not trained on."""
   return {
     'scores': {'files': (FILLED,)},
@@ -276,7 +276,11 @@ def _evaluate() -> dict:
     },
     'preferences': {'files': ()},
     'train': {'files': (FILLED,)},
-    'calibration': {'files': (), 'fraction': 0.2, 'seed': 0},
+    'calibration': {
+      'files': (),
+      'fraction': 0.5 if is_smoke else 0.2,
+      'seed': 0,
+    },
     'reward': {'good': 0.9, 'normal': 0.2, 'bad': 0.05},
     'metrics': {
       'num_bins': 15,

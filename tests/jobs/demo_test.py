@@ -205,7 +205,7 @@ class DemoTest(parameterized.TestCase):
   @parameterized.parameters(
     (
       {'align__train__steps': 3},
-      "stage 'align' was made with align.train.steps",
+      "stage 'align_plain' was made with align.train.steps",
     ),
     ({'seed': 1}, "stage 'sample' was made with "),
     ({'clips__rated_prompts': 0}, 'clips.rated_prompts is 0'),
