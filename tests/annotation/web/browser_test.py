@@ -11,6 +11,8 @@ import pytest
 from lift_jax.annotation.entities import Answer
 from lift_jax.annotation.export import write_export
 from lift_jax.data import pair_records
+from lift_jax.data.rubric import DIMENSIONS
+from lift_jax.scoring.output import answer_key
 from tests import browser as browsers
 from tests.annotation.web import projects
 from tests.jobs import critic_jobs, jobs
@@ -238,6 +240,30 @@ def test_whole_project(tmp_path, chromium):
   assert len(json.loads((exported / 'hra.json').read_text())) == 30
   pairs = pair_records.read_pairs(tmp_path / 'data', ('export/pairs.json',))
   assert len(pairs.records) == 4
+  clips = [clip for pair in pairs.records for clip in pair.clips]
+  scores = {
+    clip.video: {
+      'video': clip.video,
+      'caption': clip.caption,
+      'labels': dict.fromkeys(DIMENSIONS, 'Good'),
+      **{answer_key(name): 'Good.' for name in DIMENSIONS},
+    }
+    for clip in clips
+  }
+  (tmp_path / 'scores.json').write_text(json.dumps(list(scores.values())))
+  outcome = jobs.lift(
+    'evaluate',
+    f'--config={jobs.REPOSITORY}/configs/eval_critic.py',
+    f'--workdir={tmp_path / "evaluation"}',
+    f'--config.labels.root={tmp_path / "data"}',
+    "--config.preferences.files=('export/pairs.json',)",
+    f"--config.scores.files=('{tmp_path / 'scores.json'}',)",
+  )
+  assert (outcome.status, outcome.stderr) == (0, ''), outcome
+  evaluation = tmp_path / 'evaluation' / 'evaluation.json'
+  found = json.loads(evaluation.read_text())['preferences']
+  # Two people compared two pairs each.
+  assert found['dimensions']['overall']['count'] == 2
   outcome = jobs.lift(
     *critic_jobs.arguments(
       tmp_path / 'critic',

@@ -1,0 +1,189 @@
+"""What is compared: ways to train, whose labels, with or without real clips.
+
+An arm is a row of the tables. Its name says what it is: 'dpo_mpo-critic-real'
+is a method, whose labels it learns from, and 'real' if it trains on real clips
+too.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import itertools
+from typing import Any
+
+from lift_jax.errors import UserError, listing
+
+# Settings of `lift align` by dotted name.
+Settings = Mapping[str, Any]
+
+CHECKERS, CRITIC = 'checkers', 'critic'
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """A way to train on scored clips.
+
+  Attributes:
+    settings: of `lift align`.
+    grid: values to choose from, by setting; none for a method that takes the
+      choice of another.
+    like: name of that other method.
+    with_real: further settings where there are real clips.
+    needs_real: whether it is nothing without them.
+    is_labelled: whether it depends on labels.
+    score: field of the critic's records that is the reward: 'score', from its
+      labels, or 'soft_reward', which differs more often within a prompt.
+  """
+
+  settings: Settings
+  grid: Mapping[str, tuple[float, ...]] = dataclasses.field(
+    default_factory=dict
+  )
+  like: str = ''
+  with_real: Settings = dataclasses.field(default_factory=dict)
+  needs_real: bool = False
+  is_labelled: bool = True
+  score: str = 'score'
+
+  def candidates(self) -> list[dict[str, float]]:
+    """Every combination of the values in the grid."""
+    combinations = itertools.product(*self.grid.values())
+    return [dict(zip(self.grid, one, strict=True)) for one in combinations]
+
+
+_RATES = {'optimizer.learning_rate': (1e-4, 3e-4, 1e-3)}
+_BETAS = (200.0, 500.0, 2000.0)
+
+
+def _likelihood(objective: str, **options) -> Method:
+  return Method({'objective.name': objective}, _RATES, **options)
+
+
+def _dpo(every_dimension: bool) -> Method:
+  return Method(
+    {'objective.name': 'dpo', 'pairs.every_dimension': every_dimension},
+    {**_RATES, 'objective.dpo.beta': _BETAS},
+    # The gradient of a pair is about beta / 4 at the start.
+    with_real={'objective.dpo.real_weight': 50.0},
+    score='soft_reward',
+  )
+
+
+METHODS = {
+  'sft': _likelihood('sft', is_labelled=False),
+  'real': Method(
+    {'objective.name': 'sft', 'data.synthetic': ()},
+    _RATES,
+    needs_real=True,
+    is_labelled=False,
+  ),
+  'rejection': _likelihood('rejection'),
+  'weighted': _likelihood('reward_weighted'),
+  'weighted_soft': Method(
+    {'objective.name': 'reward_weighted'}, like='weighted', score='soft_reward'
+  ),
+  'dpo': _dpo(every_dimension=False),
+  'dpo_mpo': _dpo(every_dimension=True),
+  'dual_ipo': Method(
+    {'objective.name': 'dpo', 'pairs.every_dimension': True},
+    {
+      **_RATES,
+      'objective.dpo.sft_weight': (10.0, 50.0),
+      'objective.dpo.real_weight': (10.0, 50.0),
+    },
+    needs_real=True,
+    score='soft_reward',
+  ),
+  'kto': Method(
+    {'objective.name': 'kto'},
+    {**_RATES, 'objective.kto.beta': _BETAS},
+    # The gradient of a clip is about beta / 4 at the start.
+    with_real={'objective.kto.real_weight': 50.0},
+  ),
+  'nft': Method(
+    {'objective.name': 'nft'},
+    {**_RATES, 'objective.nft.beta': (0.1, 1.0)},
+    score='soft_reward',
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """A method, with whose labels, with or without real clips.
+
+  Attributes:
+    method: name in `METHODS`.
+    labels: 'checkers' or 'critic'; '' for a method without labels.
+    has_real: whether it trains on real clips too.
+  """
+
+  method: str
+  labels: str = ''
+  has_real: bool = False
+
+  @property
+  def name(self) -> str:
+    parts = [self.method, self.labels]
+    if self.has_real and self.method != 'real':
+      parts.append('real')
+    return '-'.join(filter(None, parts))
+
+  def settings(self, choices: Mapping[str, Settings]) -> dict[str, Any]:
+    """Settings of `lift align`, given those chosen for each method.
+
+    Raises:
+      UserError: none were chosen for this one.
+    """
+    method = METHODS[self.method]
+    searched = method.like or self.method
+    if searched not in choices:
+      raise UserError(
+        f'no settings were chosen for {searched!r}; run the search with '
+        f'--search --only={searched}'
+      )
+    settings = {**method.settings, **choices[searched]}
+    if not self.has_real:
+      settings['data.real'] = ()
+    return settings | (method.with_real if self.has_real else {})
+
+
+def _arms() -> list[Arm]:
+  """All arms, the most wanted first."""
+  labelled = [n for n, m in METHODS.items() if m.is_labelled]
+  without_real = [n for n in labelled if not METHODS[n].needs_real]
+  # Checkers have no soft rewards.
+  hard = [name for name in labelled if not METHODS[name].like]
+  return [
+    Arm('sft'),
+    *(Arm(n, CHECKERS) for n in hard if not METHODS[n].needs_real),
+    *(Arm(name, CRITIC) for name in without_real),
+    Arm('real', has_real=True),
+    Arm('sft', has_real=True),
+    *(Arm(name, CRITIC, has_real=True) for name in labelled),
+    *(Arm(name, CHECKERS, has_real=True) for name in hard),
+  ]
+
+
+ARMS = {arm.name: arm for arm in _arms()}
+
+# Arms that are run in rounds too, each on clips of the model of the last.
+IN_ROUNDS = ('dpo_mpo-checkers', 'dpo_mpo-critic')
+
+
+def search_arm(method: str) -> Arm:
+  """The arm by which the settings of a method are chosen."""
+  found = METHODS[method]
+  labels = CHECKERS if found.is_labelled else ''
+  return Arm(method, labels, found.needs_real)
+
+
+def choose(names: str, known: Sequence[str]) -> list[str]:
+  """The names in a list with commas, in the order of `known`.
+
+  Raises:
+    UserError: one is unknown.
+  """
+  asked = names.split(',') if names else list(known)
+  if unknown := set(asked) - set(known):
+    raise UserError(f'--only: {listing(unknown)}; known: {listing(known)}')
+  return [name for name in known if name in asked]

@@ -1,0 +1,139 @@
+"""The tables of docs/evidence.md, in Markdown."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from evidence_parts import measures
+from evidence_parts.arms import CHECKERS, CRITIC, IN_ROUNDS
+from evidence_parts.measures import ALL, Values
+from evidence_parts.study import BASE
+
+from lift_jax.data.hra import DIMENSIONS
+from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate
+
+PLAIN = 'sft'
+WEIGHTED = f'weighted-{CHECKERS}'
+
+# Of one seed, by the name of an arm.
+Measured = Mapping[str, Values]
+
+
+def markdown(
+  found: Mapping[int, Mapping[str, Values | None]],
+  accuracies: Mapping[int, Mapping[str, float] | None],
+  config: BootstrapConfig,
+) -> list[str]:
+  """All tables.
+
+  Args:
+    found: by seed and arm; None for one that was not run.
+    accuracies: of the critic that labels clips, by seed and dimension.
+    config: of the intervals.
+  """
+  lines, seeds = [], {}
+  for seed, by_arm in found.items():
+    measured = {name: v for name, v in by_arm.items() if v is not None}
+    if BASE not in measured:
+      lines += ['', f'Seed {seed} was not run.']
+      continue
+    missing = [name for name in by_arm if name not in measured]
+    lines += ['', f'## Seed {seed}', '', *_goods(measured, config)]
+    lines += ['', *_others(measured)]
+    if right := accuracies[seed]:
+      shares = [f'{name} {_percent(share)}%' for name, share in right.items()]
+      lines += ['', f'Right labels of the critic: {", ".join(shares)}.']
+    lines += ['', f'Not run: {", ".join(missing) or "none"}.']
+    seeds[seed] = measured
+  return [*lines, '', '## Aims', '', *_aims(seeds, config)]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+  return [
+    f'| {" | ".join(cells)} |'
+    for cells in (header, ['---'] * len(header), *rows)
+  ]
+
+
+def _goods(measured: Measured, config: BootstrapConfig) -> list[str]:
+  """What the checkers call Good, with differences to three other arms."""
+  others = {'base': BASE, 'plain': PLAIN, 'weighted': WEIGHTED}
+  rows = []
+  for name, values in measured.items():
+    row = [name, _percent(measures.mean(values, ALL))]
+    for other in others.values():
+      is_other = other in measured and name not in (BASE, other)
+      row.append(_gain(values, measured[other], config) if is_other else '')
+    row += [_percent(measures.mean(values, name)) for name in DIMENSIONS]
+    rows.append(row)
+  against = [f'against {title}' for title in others]
+  return _table(('arm', 'all three Good, %', *against, *DIMENSIONS), rows)
+
+
+# Title, measure, and how to print its mean, given that of the base model.
+_Format = Callable[[float, float], str]
+_OTHERS: tuple[tuple[str, str, _Format], ...] = (
+  ('reward', 'reward', lambda value, _: f'{value:.3f}'),
+  *(
+    (name.replace('_', ' '), name, lambda value, _: f'{value:.3f}')
+    for name in measures.REWARDS
+  ),
+  ('motion, % of base', 'motion_size', lambda v, base: _percent(v / base)),
+  ('static, %', 'static', lambda value, _: _percent(value)),
+  ('diversity, % of base', 'diversity', lambda v, base: _percent(v / base)),
+  ('distance to base', 'distance', lambda value, _: f'{value:.4f}'),
+)
+
+
+def _others(measured: Measured) -> list[str]:
+  """Rewards, motion, diversity and the distance to the base model."""
+  rows = []
+  for arm, values in measured.items():
+    row = [arm]
+    for _, name, text in _OTHERS:
+      value = measures.mean(values, name)
+      base = measures.mean(measured[BASE], name)
+      row.append('' if value is None or base is None else text(value, base))
+    rows.append(row)
+  return _table(('arm', *(title for title, _, _ in _OTHERS)), rows)
+
+
+def _aims(
+  measured: Mapping[int, Measured], config: BootstrapConfig
+) -> list[str]:
+  """The differences that decide the aims, by seed."""
+  rows = []
+  for seed, values in measured.items():
+    for title, one, other in _comparisons():
+      if one in values and other in values:
+        gain = _gain(values[one], values[other], config)
+        rows.append([str(seed), title, one, other, gain])
+  return _table(('seed', 'aim', 'arm', 'against', 'all three Good'), rows)
+
+
+def _comparisons() -> Iterator[tuple[str, str, str]]:
+  """(title, arm, other arm)."""
+  best, with_critic = IN_ROUNDS
+  yield '1: best against base', best, BASE
+  yield '2: best against weighted', best, WEIGHTED
+  yield '2: best against plain', best, PLAIN
+  yield '2: best against rejection', best, f'rejection-{CHECKERS}'
+  yield "2: the critic's labels", with_critic, BASE
+  yield '3: three rounds against one', f'{best}-rounds_3', best
+  yield '5: weighted against plain', WEIGHTED, PLAIN
+  yield "5: the same, critic's labels", f'weighted-{CRITIC}', PLAIN
+
+
+def _gain(values: Values, other: Values, config: BootstrapConfig) -> str:
+  estimate = measures.difference(values[ALL], other[ALL], config)
+  return _points(estimate)
+
+
+def _points(estimate: Estimate) -> str:
+  """A difference of shares with its interval, in points."""
+  value, low, high = (
+    f'{100 * x:+.1f}' for x in (estimate.value, estimate.low, estimate.high)
+  )
+  return f'{value} [{low}, {high}]'
+
+
+def _percent(value: float) -> str:
+  return f'{100 * value:.1f}'

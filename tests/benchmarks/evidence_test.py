@@ -1,0 +1,273 @@
+"""The evidence: what is compared, the choice of settings, and the tables."""
+
+import json
+import pathlib
+import sys
+from unittest import mock
+
+from absl.testing import parameterized
+import numpy as np
+import pytest
+
+from lift_jax import config_lib
+from lift_jax.errors import UserError
+from lift_jax.evaluation.bootstrap import BootstrapConfig
+from lift_jax.jobs.align_config import AlignConfig
+
+BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / 'benchmarks'
+sys.path.insert(0, str(BENCHMARKS))  # as Python does for a script there
+
+import evidence  # noqa: E402
+from evidence_parts import (  # noqa: E402
+  arms,
+  config,
+  measures,
+  search,
+  tables,
+)
+
+pytestmark = pytest.mark.fast
+
+_CHOICES = {
+  name: method.candidates()[0]
+  for name, method in arms.METHODS.items()
+  if method.grid
+}
+_BOOTSTRAP = BootstrapConfig(draws=200, coverage=0.95, seed=0)
+
+
+class ArmsTest(parameterized.TestCase):
+  def test_every_arm_is_a_config(self):
+    section = config.get_config('smoke').align
+    for name, arm in arms.ARMS.items():
+      settings = arm.settings(_CHOICES)
+      changed = section.copy_and_resolve_references()
+      changed.update_from_flattened_dict(settings)
+      align = config_lib.resolve(changed, AlignConfig)
+      self.assertEqual(bool(align.data.real), arm.has_real, name)
+      self.assertEqual(bool(align.data.synthetic), arm.method != 'real', name)
+      selects = align.objective.chosen.selects(reward=1.0, is_real=True)
+      if arm.has_real:
+        self.assertTrue(selects, name)
+
+  def test_every_candidate_is_a_config(self):
+    section = config.get_config('smoke').align
+    names = set()
+    for name, method in arms.METHODS.items():
+      for candidate in method.candidates() if method.grid else ():
+        changed = section.copy_and_resolve_references()
+        changed.update_from_flattened_dict(
+          arms.search_arm(name).settings({name: candidate})
+        )
+        config_lib.resolve(changed, AlignConfig)
+        names.add(search.candidate_name(name, candidate))
+    self.assertLen(names, 57)
+
+  def test_names(self):
+    self.assertEqual(
+      list(arms.ARMS)[:4],
+      ['sft', 'rejection-checkers', 'weighted-checkers', 'dpo-checkers'],
+    )
+    for name in ('real', 'sft-real', 'dual_ipo-critic-real', 'kto-critic'):
+      self.assertIn(name, arms.ARMS)
+    self.assertNotIn('weighted_soft-checkers', arms.ARMS)
+
+  def test_soft_rewards_take_the_settings_of_hard_ones(self):
+    chosen = {'weighted': {'optimizer.learning_rate': 7.0}}
+    settings = arms.ARMS['weighted_soft-critic'].settings(chosen)
+    self.assertEqual(settings['optimizer.learning_rate'], 7.0)
+
+  def test_nothing_chosen(self):
+    with self.assertRaisesRegex(UserError, '--search --only=kto'):
+      arms.ARMS['kto-critic'].settings({})
+
+  def test_choose(self):
+    self.assertEqual(arms.choose('b,a', ['a', 'b', 'c']), ['a', 'b'])
+    self.assertEqual(arms.choose('', ['a', 'b']), ['a', 'b'])
+    with self.assertRaisesRegex(UserError, '--only: x; known: a'):
+      arms.choose('x', ['a'])
+
+
+class SearchTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _folder(self, tmp_path):
+    self.path = tmp_path / 'choices.json'
+
+  def test_choice(self):
+    rates = (1e-4, 3e-4, 1e-3)
+    names = [
+      search.candidate_name('sft', {'optimizer.learning_rate': rate})
+      for rate in rates
+    ]
+    self.assertEqual(names[0], 'sft-learning_rate=0.0001')
+    shares = {names[0]: {100: 0.2}, names[1]: {100: 0.3}, names[2]: {100: 0.3}}
+    search.write_choices(self.path, shares, {'steps': 3})
+    self.assertEqual(
+      search.read_choices(self.path), {'sft': {'optimizer.learning_rate': 3e-4}}
+    )
+    # A later search of another method keeps this one.
+    search.write_choices(
+      self.path, {'rejection-learning_rate=0.001': {100: 0.5}}, {}
+    )
+    self.assertEqual(list(search.read_choices(self.path)), ['sft', 'rejection'])
+
+  def test_only_complete_candidates_are_compared(self):
+    tried = [
+      {'settings': {'a': 1}, 'all': {'100': 0.1, '101': 0.2}},
+      {'settings': {'a': 2}, 'all': {'100': 0.9}},
+    ]
+    self.assertEqual(search.best(tried), {'a': 1})
+
+  def test_no_file(self):
+    with self.assertRaisesRegex(UserError, '--search'):
+      search.read_choices(self.path)
+
+  def test_shipped_choices(self):
+    chosen = search.read_choices(search.CHOICES)
+    self.assertEqual(
+      set(chosen), {name for name, m in arms.METHODS.items() if m.grid}
+    )
+
+
+class MeasuresTest(parameterized.TestCase):
+  def test_paired_difference(self):
+    rng = np.random.default_rng(0)
+    other = rng.random(200)
+    values = other + 0.1
+    found = measures.difference(values, other, _BOOTSTRAP)
+    # Pairs cancel the spread between prompts.
+    np.testing.assert_allclose(
+      (found.value, found.low, found.high), 0.1, rtol=1e-6
+    )
+
+  def test_rewards_by_prompt(self):
+    records = [
+      {'caption': 'b', 'soft_reward': 0.5},
+      {'caption': 'a', 'soft_reward': 0.25},
+      {'caption': 'b', 'soft_reward': 1.0},
+    ]
+    self.assertEqual(measures.rewards(records, ['a', 'b']), [0.25, 0.75])
+
+  def test_accuracy(self):
+    names = ('semantic', 'motion', 'fidelity')
+    truth = [{'labels': dict.fromkeys(names, x)} for x in ('Good', 'Bad')]
+    rated = [{'labels': dict.fromkeys(names, 'Good')} for _ in range(2)]
+    rated[1]['labels']['motion'] = 'Bad'
+    self.assertEqual(
+      measures.accuracy(rated, truth),
+      {'semantic': 0.5, 'fidelity': 0.5, 'motion': 1.0},
+    )
+
+
+def _values(share: float) -> measures.Values:
+  names = ('semantic', 'motion', 'fidelity', 'all', 'reward', 'static')
+  return {
+    **{name: [share, share] for name in names},
+    'motion_size': [0.04 * share] * 2,
+    'diversity': [0.1, 0.1],
+    'distance': [0.0, 0.02],
+  }
+
+
+class TablesTest(parameterized.TestCase):
+  def test_rows(self):
+    found = {
+      'base': _values(0.1) | {'critic': [0.25, 0.25]},
+      'sft': _values(0.2),
+      'weighted-checkers': _values(0.25) | {'critic': [0.5, 0.5]},
+      'kto-critic': None,
+    }
+    lines = tables.markdown(
+      {3: found, 4: {'base': None}},
+      {3: {'semantic': 0.8, 'motion': 0.625}, 4: None},
+      _BOOTSTRAP,
+    )
+    for line in (
+      '| base | 10.0 |  |  |  | 10.0 | 10.0 | 10.0 |',
+      '| weighted-checkers | 25.0 | +15.0 [+15.0, +15.0] '
+      '| +5.0 [+5.0, +5.0] |  | 25.0 | 25.0 | 25.0 |',
+      '| base | 0.100 | 0.250 |  | 100.0 | 10.0 | 100.0 | 0.0100 |',
+      '| sft | 0.200 |  |  | 200.0 | 20.0 | 100.0 | 0.0100 |',
+      '| weighted-checkers | 0.250 | 0.500 |  | 250.0 | 25.0 | 100.0 '
+      '| 0.0100 |',
+      'Right labels of the critic: semantic 80.0%, motion 62.5%.',
+      'Not run: kto-critic.',
+      'Seed 4 was not run.',
+      '| 3 | 5: weighted against plain | weighted-checkers | sft '
+      '| +5.0 [+5.0, +5.0] |',
+    ):
+      self.assertIn(line, lines)
+
+
+class _Study:
+  """A study that trains nothing."""
+
+  calls: list[tuple]
+
+  def __init__(self, call, is_search, logger):
+    del is_search, logger
+    self.config = call.config
+    self._calls = type(self).calls
+
+  def start(self):
+    self._calls.append(('start', self.config.seed))
+
+  def run(self, name, arm, settings):
+    self._calls.append((name, arm.name, settings['optimizer.learning_rate']))
+
+  def run_rounds(self, name, arm, settings):
+    self.run(name, arm, settings)
+
+  def judge(self):
+    self._calls.append(('judge',))
+
+  def values(self, name):
+    return _values(0.3 if name.endswith('0.001') else 0.1)
+
+  def conditions(self):
+    return {'steps': 1}
+
+  def critic_accuracy(self):
+    return None
+
+
+class CommandTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _world(self, tmp_path, capsys):
+    self.workdir, self.capsys = tmp_path, capsys
+    self.choices = tmp_path / 'choices.json'
+
+  def run_command(self, *arguments: str) -> list[tuple]:
+    _Study.calls = []
+    with mock.patch.object(evidence, 'Study', _Study):
+      evidence.main(
+        [
+          f'--workdir={self.workdir}',
+          f'--choices={self.choices}',
+          f'--config={config.__file__}:smoke',
+          *arguments,
+        ]
+      )
+    return _Study.calls
+
+  def test_search_then_arms(self):
+    calls = self.run_command('--search', '--only=sft,dpo_mpo')
+    self.assertEqual(calls[0], ('start', 100))
+    self.assertEqual(calls[1][0], 'sft-learning_rate=0.0001')
+    self.assertLen(calls, 1 + 3 + 9)
+    chosen = json.loads(self.choices.read_text())
+    self.assertEqual(chosen['conditions'], {'steps': 1})
+    calls = self.run_command('--seeds=7', '--only=sft,dpo_mpo-checkers-rounds')
+    self.assertEqual(
+      calls,
+      [
+        ('start', 7),
+        ('sft', 'sft', 1e-3),
+        ('dpo_mpo-checkers-rounds', 'dpo_mpo-checkers', 1e-4),
+      ],
+    )
+    self.assertIn('## Seed 7', self.capsys.readouterr().out)
+
+  def test_tables_alone(self):
+    self.assertEqual(self.run_command('--seeds=1,2', '--only=tables'), [])
+    self.assertIn('## Seed 2', self.capsys.readouterr().out)
