@@ -34,8 +34,8 @@ def contents(workdir: pathlib.Path) -> dict[str, bytes]:
     workdir / 'rounds.html',
   ]
   return {
-    str(path.relative_to(workdir)): path.read_text().replace(
-      str(workdir), 'DIR'
+    str(path.relative_to(workdir)): path.read_bytes().replace(
+      str(workdir).encode(), b'DIR'
     )
     for path in files
   }
