@@ -225,15 +225,16 @@ class DemoTest(parameterized.TestCase):
     self.assertIn('leave --multihost out', outcome.stderr)
 
 
+def _stop(demo, model):
+  """In place of the first stage, as the others are tested above."""
+  raise UserError(f'stopped with {model}')
+
+
 class FromScratchTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
   def _setting(self, tmp_path, monkeypatch):
     self.workdir = tmp_path
-    monkeypatch.setattr(demo_stages.Demo, 'sample_training', self.sample)
-
-  def sample(self, demo, model):
-    """In place of the first stage, as the others are tested above."""
-    raise UserError(f'stopped with {model}')
+    monkeypatch.setattr(demo_stages.Demo, 'sample_training', _stop)
 
   def test_models(self):
     """Both models are made, and the demo starts with them."""
