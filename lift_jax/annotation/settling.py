@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 import sqlite3
 
 from lift_jax.annotation.entities import CRITIC, PAIR_LABELS, Task, Vote
+from lift_jax.data import rubric as rubric_lib
 from lift_jax.data.rubric import Rubric
 from lift_jax.errors import UserError
 
@@ -22,8 +23,7 @@ def majority(labels: Sequence[str], order: Sequence[str]) -> str:
     most = max(labels.count(label) for label in order)
     winners = [label for label in order if labels.count(label) == most]
     return winners[0] if len(winners) == 1 else 'same'
-  # `max` returns the first in a tie.
-  return max(reversed(order), key=labels.count)
+  return rubric_lib.majority(labels, order)
 
 
 def votes(db: sqlite3.Connection, task: str) -> Iterator[tuple[str, Vote]]:

@@ -12,7 +12,7 @@ from lift_jax.data.suites import Suite
 from lift_jax.data.video import ClipInfo
 from lift_jax.errors import UserError, listing
 from lift_jax.runtime import storage
-from lift_jax.runtime.journal import Journal, differences
+from lift_jax.runtime.journal import differences
 from lift_jax.sampling import manifest
 
 # (name of the prompt, index among its clips).
@@ -75,10 +75,10 @@ def read_clips(model: str, folder: pathlib.Path) -> ClipSet:
     UserError: there are none, or a line that `lift sample` did not write.
   """
   folder = storage.resolved(folder)
-  journal = Journal(folder / manifest.NAME, _video)
+  path = folder / manifest.NAME
   clips: dict[Key, SampledClip] = {}
   doubles = []
-  lines = journal.read()
+  lines = manifest.read_lines(folder)
   for name, line in lines.items():
     try:
       clip = SampledClip(
@@ -91,27 +91,20 @@ def read_clips(model: str, folder: pathlib.Path) -> ClipSet:
       )
     except KeyError as error:
       raise UserError(
-        f'{journal.path} ({name}): no {error}; give the workdir of lift sample'
+        f'{path} ({name}): no {error}; give the workdir of lift sample'
       ) from None
     if clips.setdefault(clip.key, clip) is not clip:
       doubles.append(name)
   if not clips:
-    raise UserError(
-      f'{journal.path}: lists no clip; give the workdir of lift sample'
-    )
+    raise UserError(f'{path}: lists no clip; give the workdir of lift sample')
   videos = folder / manifest.VIDEOS
   present = storage.children(videos) if videos.is_dir() else []
   unlisted = sorted(
-    f'{manifest.VIDEOS}/{path.name}'
-    for path in present
-    if path.suffix == '.mp4' and f'{manifest.VIDEOS}/{path.name}' not in lines
+    f'{manifest.VIDEOS}/{file.name}'
+    for file in present
+    if file.suffix == '.mp4' and f'{manifest.VIDEOS}/{file.name}' not in lines
   )
   return ClipSet(model, folder, clips, tuple(doubles), tuple(unlisted))
-
-
-def _video(line: Mapping[str, Any]) -> str:
-  (name,) = (name for name in line['files'] if name.endswith('.mp4'))
-  return name
 
 
 def probe_clips(clips: Iterable[SampledClip]) -> dict[Key, ClipInfo | str]:

@@ -14,7 +14,7 @@ each key of the questions mentions one dimension of LiFT, as "motion issues"
 does, that is its name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 import re
@@ -70,6 +70,17 @@ class Scale:
 
 
 LIFT = Scale()
+
+
+def majority(votes: Sequence[str], labels: Sequence[str]) -> str:
+  """The most frequent of at least one vote; in a tie, the worst label.
+
+  Args:
+    votes: a label each.
+    labels: all of them, from the best to the worst.
+  """
+  # `max` returns the first in a tie.
+  return max(reversed(labels), key=votes.count)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,12 +46,16 @@ class ListedClip:
   seed: int
 
 
+def read_lines(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """The lines of the manifest of a finished job, by their videos, in order."""
+  return Journal(workdir / NAME, _video).read()
+
+
 def read(workdir: pathlib.Path) -> list[ListedClip]:
   """The clips of a finished job, in the order of its manifest."""
-  lines = Journal(workdir / NAME, _video).read()
   return [
     ListedClip(video, workdir / video, line['id'], line['prompt'], line['seed'])
-    for video, line in lines.items()
+    for video, line in read_lines(workdir).items()
   ]
 
 

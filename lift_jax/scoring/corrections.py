@@ -5,13 +5,13 @@ those on which the critics disagree most, or, with a single critic, those of
 which it is least certain. A label of a person takes precedence over a vote.
 """
 
-import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lift_jax.data.hra import DIMENSIONS, LABELS, HRARecord
+from lift_jax.data.rubric import majority
 from lift_jax.rewards.weights import video_reward
 from lift_jax.runtime.files import json_sha256
 from lift_jax.scoring.config import RewardConfig
@@ -28,12 +28,6 @@ def key_of_record(record: Scored) -> str:
   return key_of(record['video'], record['caption'])
 
 
-def majority(labels: Sequence[str]) -> str:
-  """The most frequent label; of a tie, the worst."""
-  counts = collections.Counter(labels)
-  return max(counts, key=lambda label: (counts[label], LABELS.index(label)))
-
-
 def vote(records: Sequence[Scored]) -> Labels:
   """The majority of several critics about one clip, by dimension.
 
@@ -43,7 +37,8 @@ def vote(records: Sequence[Scored]) -> Labels:
   if not ballots:
     return {}
   return {
-    name: majority([ballot[name] for ballot in ballots]) for name in DIMENSIONS
+    name: majority([ballot[name] for ballot in ballots], LABELS)
+    for name in DIMENSIONS
   }
 
 

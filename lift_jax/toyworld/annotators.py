@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lift_jax.data.hra import DIMENSIONS, LABELS, conversation
+from lift_jax.data.rubric import majority
 from lift_jax.errors import UserError
 from lift_jax.toyworld.checkers import Verdict
 
@@ -154,8 +155,7 @@ def settle(labels: Sequence[str]) -> str:
   """
   if not labels:
     raise UserError('no labels to vote on; use at least one annotator')
-  # LABELS are ordered from good to bad, and max returns the first in a tie.
-  return max(reversed(LABELS), key=labels.count)
+  return majority(labels, LABELS)
 
 
 def all_entries(

@@ -23,7 +23,6 @@ from lift_jax.errors import UserError
 from lift_jax.evaluation import bootstrap as bootstrap_lib
 from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.rewards.weights import video_reward
-from lift_jax.runtime.journal import Journal
 from lift_jax.sampling import manifest
 from lift_jax.toyworld import checkers, scenes
 from lift_jax.toyworld.checkers import Verdict
@@ -69,27 +68,19 @@ def judge_videos(workdir: pathlib.Path) -> list[JudgedClip]:
   Raises:
     UserError: no clip, or one that is not of the toy world.
   """
-  journal = Journal(workdir / manifest.NAME, _video)
-  entries = journal.read()
-  if not entries:
-    raise UserError(
-      f'{journal.path}: lists no clip; give the workdir of lift sample'
-    )
+  path = workdir / manifest.NAME
+  lines = manifest.read_lines(workdir)
+  if not lines:
+    raise UserError(f'{path}: lists no clip; give the workdir of lift sample')
   return [
     judge_clip(
-      (entry['id'], entry['index']),
-      entry['prompt'],
+      (line['id'], line['index']),
+      line['prompt'],
       workdir / name,
-      f'{journal.path} ({name})',
+      f'{path} ({name})',
     )
-    for name, entry in entries.items()
+    for name, line in lines.items()
   ]
-
-
-def _video(entry: Mapping[str, Any]) -> str:
-  """The video of an entry of a manifest."""
-  (name,) = (name for name in entry['files'] if name.endswith('.mp4'))
-  return name
 
 
 def judge_clip(

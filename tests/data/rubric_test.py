@@ -102,3 +102,17 @@ def test_own_labels_need_rewards(tmp_path):
   value = {key: FULL[key] for key in ('questions', 'labels')}
   with pytest.raises(UserError, match='labels of your own need "rewards"'):
     read(tmp_path, value)
+
+
+@pytest.mark.parametrize(
+  ('labels', 'winner'),
+  [
+    (('Good', 'Good', 'Bad'), 'Good'),
+    (('Good', 'Bad'), 'Bad'),
+    (('Good', 'Normal'), 'Normal'),
+    (('Normal', 'Bad', 'Good'), 'Bad'),
+    (('Good', 'Good', 'Normal', 'Normal', 'Bad'), 'Normal'),
+  ],
+)
+def test_majority(labels, winner):
+  assert rubric.majority(labels, rubric.LABELS) == winner

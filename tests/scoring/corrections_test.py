@@ -34,20 +34,6 @@ def failed(name: str) -> dict:
   return {'video': f'videos/{name}.mp4', 'caption': f'A {name}.', 'error': '?'}
 
 
-@pytest.mark.parametrize(
-  ('labels', 'winner'),
-  [
-    (('Good', 'Good', 'Bad'), 'Good'),
-    (('Good', 'Bad'), 'Bad'),
-    (('Good', 'Normal'), 'Normal'),
-    (('Normal', 'Bad', 'Good'), 'Bad'),
-    (('Good', 'Good', 'Normal', 'Normal', 'Bad'), 'Normal'),
-  ],
-)
-def test_majority(labels, winner):
-  assert corrections.majority(labels) == winner
-
-
 def test_disagreement():
   """Of 3 critics and 3 dimensions, one label differs; then of 2 critics."""
   same = scored('a', 'Good', 'Good', 'Bad')
