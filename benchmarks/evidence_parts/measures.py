@@ -16,6 +16,7 @@ from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.evaluation import bootstrap, diversity, motion
 from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate
+from lift_jax.sampling import manifest
 from lift_jax.toyworld import judge
 
 ALL = 'all'
@@ -40,7 +41,10 @@ def measure(folder: pathlib.Path, base: pathlib.Path) -> Values:
     folder: of the job.
     base: that of the base model.
   """
-  others = {clip.key: clip.path for clip in judge.judge_videos(base)}
+  others = {
+    (line['id'], line['index']): base / name
+    for name, line in manifest.read_lines(base).items()
+  }
   by_prompt: dict[str, list[dict[str, Any]]] = {}
   for clip in judge.judge_videos(folder):
     frames = video.decode(clip.path, where=str(clip.path)).frames

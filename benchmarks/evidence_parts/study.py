@@ -5,10 +5,11 @@ Folders of the seed's workdir:
   prompts/         of every set of clips
   clips/           of the base model: to train on
   labels/          records of clips for `lift align`, by who labelled them
-  critic_N/        ratings, workdir of `lift train_critic`, scores, by critic
+  critics/N/       ratings, and workdir of `lift train_critic`, by critic
+  critics/rated/   of the base model: clips to rate
   real/            clips that were not generated
-  cache/           encoded clips of all arms
-  rated/           of the base model: clips to rate
+  prepare/         workdir of `lift prepare`
+  cache/           the clips of clips/ and real/, encoded
   arms/NAME/       align/, and clips/ of the evaluated prompts; so is base/
   values/NAME.json what was measured on these clips
   stages/          fingerprint and duration of each finished stage
@@ -28,7 +29,7 @@ import numpy as np
 
 from lift_jax.cli import job_flags
 from lift_jax.data.hra import read_questions
-from lift_jax.jobs import align, sample, score, train_critic
+from lift_jax.jobs import align, prepare, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.demo_stages import write_prompts
 from lift_jax.jobs.stages import StagedJob, model_fingerprint
@@ -42,6 +43,7 @@ from lift_jax.toyworld import dataset, feedback, judge, scenes, weights
 CRITICS = (0, 1)
 
 BASE = 'base'
+_RATED = 'critics/rated'
 
 
 class Study(StagedJob):
@@ -81,7 +83,7 @@ class Study(StagedJob):
   # Clips and their labels.
 
   def start(self) -> None:
-    """Clips of the base model, labelled and evaluated, and the real clips."""
+    """What arms share: clips, labelled and encoded, and the base evaluated."""
     per_prompt = self.config.clips.per_prompt
     self._sample('clips', weights.T2V, self._prompts, per_prompt)
     self._label('clips')
@@ -93,6 +95,33 @@ class Study(StagedJob):
       dataset.write_real_clips(folder, count, seed, root=self.workdir)
 
     self.stage('real', {'real': count, 'seed': seed}, work)
+    self._prepare()
+
+  def _prepare(self) -> None:
+    """Encodes the clips that most arms train on, so that arms only read."""
+
+    def work():
+      call = self._call(
+        'align',
+        AlignConfig,
+        self.workdir / 'prepare',
+        {
+          **self._data('cache'),
+          'model.path': str(weights.T2V),
+          'data.synthetic': (str(self._labels('clips', CHECKERS)),),
+        },
+      )
+      prepare.run(call, self._logger)
+
+    self.stage('prepare', self._fingerprints('clips', 'real'), work)
+
+  def _data(self, cache: str) -> dict[str, Any]:
+    """Where `lift align` finds clips that were not generated, and a cache."""
+    return {
+      'data.root': str(self.workdir),
+      'data.cache': str(self.workdir / cache),
+      'data.real': (f'real/{dataset.REAL}',),
+    }
 
   def _sample(
     self,
@@ -150,14 +179,14 @@ class Study(StagedJob):
 
   # Critics.
 
-  def _train_critics(self) -> None:
+  def train_critics(self) -> None:
     """Each critic on ratings of its own clips."""
     clips = self.config.clips
-    self._sample('rated', weights.T2V, self._rated, clips.per_prompt)
-    found = read_videos(self.workdir / 'rated', ('manifest.jsonl',), 'error')
-    rated = [(f'rated/{clip.video}', clip.caption) for clip in found.records]
+    self._sample(_RATED, weights.T2V, self._rated, clips.per_prompt)
+    found = read_videos(self.workdir / _RATED, ('manifest.jsonl',), 'error')
+    rated = [(f'{_RATED}/{clip.video}', clip.caption) for clip in found.records]
     for number in CRITICS:
-      folder = self.workdir / f'critic_{number}'
+      folder = self.workdir / _critic(number)
       seed = self.config.seed + 1000 * number
       part = rated[number * clips.rated :][: clips.rated]
 
@@ -185,16 +214,16 @@ class Study(StagedJob):
         train_critic.run(call, self._logger)
 
       self.stage(
-        f'critic_{number}',
+        _critic(number),
         {'train_critic': self._section('train_critic'), 'seed': seed}
         | {'clips': part}
-        | self._fingerprints('rated'),
+        | self._fingerprints(_RATED),
         work,
       )
 
-  def _score(self, name: str, number: int) -> list[dict[str, Any]]:
+  def score(self, name: str, number: int) -> list[dict[str, Any]]:
     """A critic's records of the clips in a folder."""
-    self._train_critics()
+    self.train_critics()
     stage = f'{name}/critic_{number}'
     folder = self.workdir / 'labels' / stage
 
@@ -204,14 +233,14 @@ class Study(StagedJob):
         score.ScoreConfig,
         folder,
         {
-          'model.path': str(self.workdir / f'critic_{number}' / 'export'),
+          'model.path': str(self.workdir / _critic(number) / 'export'),
           'videos.root': str(self.workdir / name),
           'videos.files': ('manifest.jsonl',),
         },
       )
       score.run(call, self._logger)
 
-    self.stage(stage, self._fingerprints(name, f'critic_{number}'), work)
+    self.stage(stage, self._fingerprints(name, _critic(number)), work)
     return _read_list(folder / 'scores.json')
 
   # Arms.
@@ -240,7 +269,10 @@ class Study(StagedJob):
     for index, one in enumerate(round_names(name, rounds)):
       again, part = divmod(index, rounds.share)
       prompts = self._prompts[part :: rounds.share]
+      cache = 'cache'
       if index:
+        # Arms may run at the same time, and one cache has one writer.
+        cache = f'arms/{one}/cache'
         source = f'arms/{one}/training'
         self._sample(source, model, prompts, clips.per_prompt, again)
         if arm.labels == CHECKERS:
@@ -250,7 +282,7 @@ class Study(StagedJob):
         for record in self._records(source, arm)
         if record['caption'] in prompts
       ]
-      self._align(one, model, records, settings)
+      self._align(one, model, records, settings, cache)
       model = self._model(one)
       self._evaluate(one, model)
 
@@ -264,7 +296,7 @@ class Study(StagedJob):
           'video': f'{name}/{record["video"]}',
           'score': record[method.score],
         }
-        for record in self._score(name, CRITICS[0])
+        for record in self.score(name, CRITICS[0])
       ]
     records = _read_list(self._labels(name, CHECKERS))
     if method.is_labelled:
@@ -277,6 +309,7 @@ class Study(StagedJob):
     model: pathlib.Path,
     records: list[dict[str, Any]],
     settings: Settings,
+    cache: str = 'cache',
   ) -> None:
     folder = self.workdir / 'arms' / name / 'align'
     scored = folder / 'scored.json'
@@ -288,11 +321,9 @@ class Study(StagedJob):
         AlignConfig,
         folder,
         {
+          **self._data(cache),
           'model.path': str(model),
-          'data.root': str(self.workdir),
-          'data.cache': str(self.workdir / 'cache'),
           'data.synthetic': (str(scored),),
-          'data.real': (f'real/{dataset.REAL}',),
           'train.seed': self.config.seed,
           **settings,
         },
@@ -330,11 +361,16 @@ class Study(StagedJob):
 
     self.stage(f'arms/{name}/values', self._fingerprints(clips), work)
 
-  def judge(self) -> None:
-    """Both critics rate the clips of everything that was evaluated."""
-    for path in sorted((self.workdir / 'values').glob('*.json')):
-      for number in CRITICS:
-        self._score(f'arms/{path.stem}/clips', number)
+  def evaluated(self) -> list[str]:
+    """Names of the arms and rounds that were evaluated."""
+    return sorted(
+      path.stem for path in (self.workdir / 'values').glob('*.json')
+    )
+
+  def judge(self, name: str) -> None:
+    """Both critics rate the clips of an arm that was evaluated."""
+    for number in CRITICS:
+      self.score(f'arms/{name}/clips', number)
 
   def values(self, name: str) -> measures.Values | None:
     """Mean of each measure for every prompt; None before it is evaluated.
@@ -374,6 +410,10 @@ class Study(StagedJob):
       'steps': train.steps,
       'batch_size': train.batch_size,
     }
+
+
+def _critic(number: int) -> str:
+  return f'critics/{number}'
 
 
 def _read_list(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ _CHOICES = {
   for name, method in arms.METHODS.items()
   if method.grid
 }
+_RATE = {'optimizer.learning_rate': 1e-3}
 _BOOTSTRAP = BootstrapConfig(draws=200, coverage=0.95, seed=0)
 
 
@@ -218,8 +219,17 @@ class _Study:
   def run_rounds(self, name, arm, settings):
     self.run(name, arm, settings)
 
-  def judge(self):
-    self._calls.append(('judge',))
+  def train_critics(self):
+    self._calls.append(('train_critics',))
+
+  def score(self, name, number):
+    self._calls.append(('score', name, number))
+
+  def evaluated(self):
+    return ['base']
+
+  def judge(self, name):
+    self._calls.append(('judge', name))
 
   def values(self, name):
     return _values(0.3 if name.endswith('0.001') else 0.1)
@@ -267,6 +277,28 @@ class CommandTest(parameterized.TestCase):
       ],
     )
     self.assertIn('## Seed 7', self.capsys.readouterr().out)
+
+  def test_critics_come_first(self):
+    self.choices.write_text(
+      json.dumps({'methods': {'kto': {'chosen': {'a': 1}}}})
+    )
+    with mock.patch.object(arms.Arm, 'settings', return_value=_RATE):
+      calls = self.run_command('--seeds=7,8', '--only=kto-critic')
+    self.assertEqual(
+      calls,
+      [
+        ('start', 7),
+        ('start', 8),
+        ('train_critics',),
+        ('train_critics',),
+        ('score', 'clips', 0),
+        ('score', 'clips', 0),
+        ('kto-critic', 'kto-critic', 1e-3),
+        ('kto-critic', 'kto-critic', 1e-3),
+        ('judge', 'base'),
+        ('judge', 'base'),
+      ],
+    )
 
   def test_tables_alone(self):
     self.assertEqual(self.run_command('--seeds=1,2', '--only=tables'), [])
