@@ -71,7 +71,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   is_smoke = arg == 'smoke'
   config = config_dict.ConfigDict({'seed': 0})
   config.clips = {
-    'prompts': 8 if is_smoke else 1024,
+    'prompts': 8 if is_smoke else 512,
     'per_prompt': 2 if is_smoke else 4,
     'rated': 16 if is_smoke else 256,
     'real': 4 if is_smoke else 256,
@@ -85,7 +85,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   # LiFT's; records have soft rewards too.
   config.score.reward.update(kind='labels', decimals=2)
   align = config.align
-  align.train.steps = 3 if is_smoke else 320
+  align.train.steps = 3 if is_smoke else 160
   # Runs are short; they resume from the start.
   align.checkpoint.every_steps = align.train.steps
   align.objective = {

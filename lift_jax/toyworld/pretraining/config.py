@@ -162,8 +162,8 @@ def _refinement(is_smoke: bool) -> dict:
   """The critic, on clips of the video model as the demo samples them."""
   return {
     'seed': 0,
-    'num_generated': 32 if is_smoke else 3328,
-    'num_autoencoded': 32 if is_smoke else 1024,
+    'num_generated': 32 if is_smoke else 12_288,
+    'num_autoencoded': 32 if is_smoke else 2048,
     'sampler': {
       'name': 'ddim',
       'num_steps': 2 if is_smoke else 20,
@@ -174,14 +174,14 @@ def _refinement(is_smoke: bool) -> dict:
     },
     'text_places': 68,
     'vision': {
-      'steps': 2 if is_smoke else 900,
-      'batch_size': 8 if is_smoke else 32,
-      'optimizer': _optimizer(1e-3, 0 if is_smoke else 50) | {'beta2': 0.98},
+      'steps': 2 if is_smoke else 5000,
+      'batch_size': 8 if is_smoke else 128,
+      'optimizer': _optimizer(1e-3, 0 if is_smoke else 200) | {'beta2': 0.98},
     },
     'ratings': {
-      'steps': 2 if is_smoke else 600,
-      'batch_size': 8 if is_smoke else 32,
-      'optimizer': _optimizer(8e-4, 0 if is_smoke else 30)
+      'steps': 2 if is_smoke else 6000,
+      'batch_size': 8 if is_smoke else 64,
+      'optimizer': _optimizer(8e-4, 0 if is_smoke else 200)
       | {'beta2': 0.98, 'weight_decay': 0.05},
     },
     'dtype': 'bfloat16',
