@@ -3,14 +3,15 @@
   python benchmarks/kills.py --workdir=DIR [--kills=20] [--rounds=2] [--seed=0]
 
 Aligns the model of the toy world in rounds: `lift sample`, `lift score`,
-`lift prepare` and `lift align`, whose model the next round begins with. First
-nothing disturbs them. Then the same rounds run again, as often as needed for so
-many kills: a job is killed (SIGKILL) after a random share of its time, and the
-same command runs once more. What it leaves has to be what the undisturbed job
-left, bit for bit: every file, encoded clip and array of a checkpoint, and
-nothing that is half written. Not compared is what tells the time: TensorBoard's
-files, rates in metrics.jsonl, and times of change of videos; nor which shard of
-a cache a clip is in.
+`lift prepare` and `lift align`, whose model the next round begins with; and
+then by `lift rounds`, which is all of that in one job. First nothing disturbs
+them. Then the same runs again, as often as needed for so many kills: a job is
+killed (SIGKILL) after a random share of its time, and the same command runs
+once more. What it leaves has to be what the undisturbed job left, bit for bit:
+every file, encoded clip and array of a checkpoint, and nothing that is half
+written. Not compared is what tells the time: TensorBoard's files, rates in
+metrics.jsonl, the duration of a stage, and times of change of videos; nor which
+shard of a cache a clip is in.
 
 Prints a row for each kill. DIR must be empty, and gets all workdirs and logs.
 """
@@ -50,6 +51,9 @@ _PARTIAL = re.compile(r'\.partial|orbax-checkpoint-tmp')
 _CLOCKS = (
   *('step_seconds', 'data_wait_seconds', 'videos_per_second_per_chip', 'mfu'),
 )
+_SECONDS = re.compile(rb'"seconds": [0-9.]+')
+# Folders whose files are not compared as they are.
+_APART = {'cache', 'checkpoints', 'tensorboard'}
 _NULL_TEXT = 'null_text.array_record'
 
 
@@ -79,7 +83,7 @@ class Stage:
 
 
 def stages(num_rounds: int) -> list[Stage]:
-  """The jobs of all rounds, in order."""
+  """The jobs of all rounds, in order, and the job that runs rounds."""
   found, model = [], str(weights.T2V)
   for number in range(1, num_rounds + 1):
     sample, score, prepare, align = (
@@ -132,7 +136,7 @@ def stages(num_rounds: int) -> list[Stage]:
       Stage(align, 'align', 'align_sample.py', settings),
     ]
     model = f'{align}/export'
-  return found
+  return [*found, Stage('rounds', 'rounds', 'rounds_cogvideox_2b.py', {})]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,18 +250,20 @@ def contents(workdir: pathlib.Path) -> dict[str, str]:
   found = {}
   for path in sorted(workdir.rglob('*')):
     name = path.relative_to(workdir)
-    is_apart = name.parts[0] in ('cache', 'checkpoints', 'tensorboard')
     if _PARTIAL.search(path.name):
       found[str(name)] = 'half written'
-    elif path.is_file() and not is_apart:
+    elif path.is_file() and not _APART.intersection(name.parts):
       found[str(name)] = _hash(_lasting(path))
-  cache, checkpoints = workdir / 'cache', workdir / 'checkpoints'
-  if cache.is_dir():
-    found |= _cached(cache)
-  if checkpoints.is_dir():
-    for folder in checkpoints.iterdir():
-      found |= _checkpoint(folder)
+    elif path.name == 'cache':
+      found |= _below(name, _cached(path))
+    elif path.name == 'checkpoints':
+      for folder in path.iterdir():
+        found |= _below(name / folder.name, _checkpoint(folder))
   return found
+
+
+def _below(name: pathlib.Path, hashes: Mapping[str, str]) -> dict[str, str]:
+  return {f'{name}/{key}': value for key, value in hashes.items()}
 
 
 def _hash(data: bytes) -> str:
@@ -268,7 +274,11 @@ def _lasting(path: pathlib.Path) -> bytes:
   """The content of a file without what tells the time."""
   drop = {'metrics.jsonl': _CLOCKS, 'ratings.jsonl': ('stamp',)}.get(path.name)
   if drop is None:
-    return path.read_bytes()
+    # What finished stages were made of, and how long they took.
+    is_marker = 'stages' in path.parts and path.suffix == '.json'
+    return (
+      _SECONDS.sub(b'', path.read_bytes()) if is_marker else (path.read_bytes())
+    )
   lines = map(json.loads, path.read_text(encoding='utf-8').splitlines())
   kept = [{k: v for k, v in line.items() if k not in drop} for line in lines]
   return json.dumps(kept).encode()
@@ -276,10 +286,10 @@ def _lasting(path: pathlib.Path) -> bytes:
 
 def _cached(cache: pathlib.Path) -> dict[str, str]:
   """Hashes of the encoded clips, and of the empty caption."""
-  found = {'cache/null_text': _record_hash(cache / _NULL_TEXT, 0)}
+  found = {'null_text': _record_hash(cache / _NULL_TEXT, 0)}
   index = json.loads((cache / 'index.json').read_text(encoding='utf-8'))
   for entry in index['records']:
-    found[f'cache/{entry["video"]}'] = _record_hash(
+    found[entry['video']] = _record_hash(
       cache / 'shards' / f'{entry["shard"]}.array_record', entry['position']
     )
   return found
@@ -302,9 +312,7 @@ def _checkpoint(folder: pathlib.Path) -> dict[str, str]:
       path, args=ocp.args.PyTreeRestore(restore_args=plain)
     )
   return {
-    f'checkpoints/{folder.name}{jax.tree_util.keystr(key)}': _hash(
-      np.ascontiguousarray(leaf).tobytes()
-    )
+    jax.tree_util.keystr(key): _hash(np.ascontiguousarray(leaf).tobytes())
     for key, leaf in jax.tree_util.tree_leaves_with_path(state)
   }
 

@@ -103,10 +103,21 @@ class ContentsTest(parameterized.TestCase):
       found.append(kills.contents(self.folder))
     self.assertEqual(found[0] == found[1], is_same)
 
+  @parameterized.parameters(
+    ('{"made_of": 1, "seconds": 1.5}', True), ('{"made_of": 2}', False)
+  )
+  def test_markers_of_stages(self, text, is_same):
+    path = self.folder / 'stages' / 'a.json'
+    path.parent.mkdir()
+    path.write_text('{"made_of": 1, "seconds": 20.25}')
+    before = kills.contents(self.folder)
+    path.write_text(text)
+    self.assertEqual(kills.contents(self.folder) == before, is_same)
+
   def test_rounds(self):
     """Each round begins with the model that the last one has exported."""
     stages = kills.stages(2)
-    self.assertLen(stages, 8)
-    self.assertLen({stage.folder for stage in stages}, 8)
+    self.assertLen(stages, 9)
+    self.assertLen({stage.folder for stage in stages}, 9)
     for stage in (stages[4], stages[6], stages[7]):
       self.assertEqual(stage.settings['model.path'], '1_align/export')
