@@ -102,30 +102,60 @@ def normalise(
 
 
 class PatchEmbedding(nnx.Conv):
-  """Patch tokens in row-major order: [B, height, width, 3] to [B, N, D]."""
+  """Patch tokens in row-major order: [B, height, width, 3] to [B, N, D].
 
-  def __init__(self, config: TowerConfig, dtype, param_dtype, rngs: nnx.Rngs):
+  Args:
+    config: sizes.
+    use_bias: whether there is a bias.
+    any_size: whether frames may have another size than the config states, for
+      towers that interpolate their positions.
+  """
+
+  def __init__(
+    self,
+    config: TowerConfig,
+    dtype,
+    param_dtype,
+    rngs: nnx.Rngs,
+    *,
+    use_bias: bool = True,
+    any_size: bool = False,
+  ):
     super().__init__(
       3,
       config.width,
       kernel_size=(config.patch_size,) * 2,
       strides=config.patch_size,
       padding='VALID',
+      use_bias=use_bias,
       dtype=dtype,
       param_dtype=param_dtype,
       rngs=rngs,
     )
     self.image_size = config.image_size
+    self.any_size = any_size
 
   def __call__(self, pixels_bhw3: jax.Array) -> jax.Array:
     size = self.image_size
-    if pixels_bhw3.ndim != 4 or pixels_bhw3.shape[1:] != (size, size, 3):
+    is_expected = pixels_bhw3.ndim == 4 and (
+      self.any_size or pixels_bhw3.shape[1:] == (size, size, 3)
+    )
+    if not is_expected:
       # Position embeddings are learned for this size.
       raise ValueError(
         f'expected frames [B, {size}, {size}, 3], got {list(pixels_bhw3.shape)}'
       )
     x_bhwd = super().__call__(pixels_bhw3)
     return x_bhwd.reshape(x_bhwd.shape[0], -1, x_bhwd.shape[-1])
+
+
+def with_class_token(x_bnd: jax.Array, class_token: jax.Array) -> jax.Array:
+  """Prepends a class token, [1, 1, D], to the tokens of each frame."""
+  batch, _, width = x_bnd.shape
+  class_b1d = jnp.broadcast_to(
+    class_token.astype(x_bnd.dtype), (batch, 1, width)
+  )
+  return jnp.concatenate([class_b1d, x_bnd], axis=1)
 
 
 class MLP(nnx.Module):
@@ -156,8 +186,10 @@ def multi_head(
   num_heads: int,
   backend: str,
   rotation: tuple[jax.Array, jax.Array] | None = None,
+  *,
+  is_causal: bool = False,
 ) -> jax.Array:
-  """Full attention among the tokens of a frame, [B, N, D].
+  """Attention among the tokens of a frame, [B, N, D], full unless causal.
 
   `rotation` turns queries and keys; see `rotary.rotary_tables`.
 
@@ -180,6 +212,7 @@ def multi_head(
     heads(q_bnd, rotation),
     heads(k_bnd, rotation),
     heads(v_bnd),
+    is_causal=is_causal,
     backend=backend,
   )
   return out_bnhk[:, :, :num_heads].reshape(batch, tokens, width)

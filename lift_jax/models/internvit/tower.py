@@ -165,11 +165,8 @@ class Tower(nnx.Module):
     Returns:
       One token per patch, in row-major order.
     """
-    x_bnd = self.patch_embedding(pixels_bhw3)
-    batch, _, width = x_bnd.shape
-    class_b1d = jnp.broadcast_to(
-      self.class_token[...].astype(self.dtype), (batch, 1, width)
+    x_bmd = vision.with_class_token(
+      self.patch_embedding(pixels_bhw3), self.class_token[...]
     )
-    x_bmd = jnp.concatenate([class_b1d, x_bnd], axis=1)
     x_bmd = x_bmd + self.positions[...].astype(self.dtype)
     return vision.run_blocks(self.blocks, x_bmd, self.remat)[:, 1:]

@@ -1,11 +1,8 @@
 """SigLIP vision transformer (arXiv 2303.15343), as VILA-1.5 uses it.
 
-  x <- x + Attention(norm(x))
-  x <- x + gelu(norm(x) W_up) W_down
-
-Biases everywhere, the tanh form of GELU, learned positions and no class token.
-VILA takes the hidden state after the second-to-last layer: the last layer, the
-final norm and the pooling head are neither loaded nor run.
+Blocks of `models.encoder_block` with the tanh form of GELU, learned positions
+and no class token. VILA takes the hidden state after the second-to-last layer:
+the last layer, the final norm and the pooling head are neither loaded nor run.
 
 Legend: B frames, N tokens, D width.
 """
@@ -17,72 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from lift_jax.models import vision
+from lift_jax.models.encoder_block import Block
 from lift_jax.models.functional import stack
-from lift_jax.models.linear import Linear
 from lift_jax.models.siglip.config import SiglipConfig
 
 
 def normalise(frames: jax.Array) -> jax.Array:
   """The tower's input, fp32 in [-1, 1], from uint8 frames [..., 3]."""
   return vision.normalise(frames, mean=(0.5,) * 3, std=(0.5,) * 3)
-
-
-class Attention(nnx.Module):
-  """Every token attends to all tokens of its frame."""
-
-  def __init__(
-    self, config: SiglipConfig, backend: str, dtype, param_dtype, rngs: nnx.Rngs
-  ):
-    linear = functools.partial(
-      Linear,
-      config.width,
-      config.width,
-      dtype=dtype,
-      param_dtype=param_dtype,
-      rngs=rngs,
-    )
-    self.to_q, self.to_k, self.to_v = linear(), linear(), linear()
-    self.to_out = linear()
-    self.num_heads = config.num_heads
-    self.backend = backend
-
-  def __call__(self, x_bnd: jax.Array) -> jax.Array:
-    out_bnd = vision.multi_head(
-      self.to_q(x_bnd),
-      self.to_k(x_bnd),
-      self.to_v(x_bnd),
-      self.num_heads,
-      self.backend,
-    )
-    return self.to_out(out_bnd)
-
-
-class Block(nnx.Module):
-  """Attention and feed-forward layer, each after a norm, each added."""
-
-  def __init__(
-    self, config: SiglipConfig, backend: str, dtype, param_dtype, rngs: nnx.Rngs
-  ):
-    norm = functools.partial(
-      nnx.LayerNorm,
-      config.width,
-      epsilon=config.norm_eps,
-      use_fast_variance=False,
-      dtype=dtype,
-      param_dtype=param_dtype,
-      rngs=rngs,
-    )
-    gelu = functools.partial(jax.nn.gelu, approximate=True)
-    self.attn_norm = norm()
-    self.attn = Attention(config, backend, dtype, param_dtype, rngs)
-    self.mlp_norm = norm()
-    self.mlp = vision.MLP(
-      config.width, config.mlp_width, gelu, dtype, param_dtype, rngs
-    )
-
-  def __call__(self, x_bnd: jax.Array) -> jax.Array:
-    x_bnd = x_bnd + self.attn(self.attn_norm(x_bnd))
-    return x_bnd + self.mlp(self.mlp_norm(x_bnd))
 
 
 class Tower(nnx.Module):
@@ -114,8 +53,11 @@ class Tower(nnx.Module):
     self.positions = nnx.Param(
       positions(rngs.params(), (config.num_patches, config.width), param_dtype)
     )
+    gelu = functools.partial(jax.nn.gelu, approximate=True)
     self.blocks = stack(
-      lambda rngs: Block(config, attention_backend, dtype, param_dtype, rngs),
+      lambda rngs: Block(
+        config, gelu, attention_backend, dtype, param_dtype, rngs
+      ),
       config.num_run_layers,
       rngs,
     )

@@ -1,0 +1,1 @@
+"""CLIP, which maps images and texts to one space."""

@@ -1,0 +1,1 @@
+"""DINO, a vision transformer whose features were learned without labels."""
