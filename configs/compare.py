@@ -21,8 +21,11 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
   config.models = {'names': (), 'folders': ()}
   config.suite = {'file': '', 'allow_missing': False}
-  # Folders of networks, by the names that metrics need them under.
-  config.metrics = {'weights': {}}
+  # Folders of networks, by the names that metrics need them under; '' for
+  # those that are not there. docs/compare.md lists the published ones.
+  config.metrics = {
+    'weights': {'dino_b16': '', 'clip_b32': '', 'clip_l14': '', 'aesthetic': ''}
+  }
   config.critic = {
     'files': (),
     'held_out': (),

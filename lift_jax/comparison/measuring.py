@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 import concurrent.futures
 import dataclasses
+import hashlib
 import itertools
 import pathlib
 from typing import Any
@@ -13,13 +14,15 @@ import numpy as np
 from lift_jax.comparison.clip_sets import ClipSet, Key, SampledClip
 from lift_jax.comparison.metrics import ClipMeasure
 from lift_jax.data import video
-from lift_jax.errors import UserError
+from lift_jax.data.suites import SuitePrompt
+from lift_jax.errors import UserError, listing
 from lift_jax.evaluation import diversity
 from lift_jax.runtime import distributed, storage
 from lift_jax.runtime.journal import Journal
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
 from lift_jax.sampling.clips import safe_name
+from lift_jax.weights import safetensors_files
 
 # Frames of which a clip's features for diversity are kept.
 _FEATURE_FRAMES = 4
@@ -32,29 +35,86 @@ class OpenedMeasure:
 
   Attributes:
     names: of its metrics.
-    compute: from frames to their values.
+    compute: from frames, and the text if there are texts, to their values.
+    prompts: names of those whose clips are measured; None for all.
+    texts: by name of the prompt; None for metrics of the frames alone.
+    weights: fingerprints of its networks.
   """
 
   names: tuple[str, ...]
-  compute: Callable[[np.ndarray], Sequence[float]]
+  compute: Callable[..., Sequence[float]]
+  prompts: frozenset[str] | None = None
+  texts: Mapping[str, str] | None = None
+  weights: tuple[str, ...] = ()
+
+  def is_about(self, prompt: str) -> bool:
+    return self.prompts is None or prompt in self.prompts
+
+  def inputs(self, prompt: str) -> tuple[str, ...]:
+    """What the function gets after the frames."""
+    return () if self.texts is None else (self.texts[prompt],)
 
 
 def open_measures(
-  measures: Sequence[ClipMeasure], weights: Mapping[str, pathlib.Path]
+  measures: Sequence[ClipMeasure],
+  weights: Mapping[str, pathlib.Path],
+  prompts: Sequence[SuitePrompt] | None = None,
 ) -> list[OpenedMeasure]:
-  """Loads the measures whose weights are given."""
-  return [
-    OpenedMeasure(measure.names, measure.open(weights))
-    for measure in measures
-    if set(measure.needs) <= weights.keys()
-  ]
+  """Loads the measures whose weights are given.
+
+  Args:
+    measures: all that there are.
+    weights: folders by name.
+    prompts: of the clips; None for clips of any prompts, of which measures that
+      need texts are left out.
+
+  Raises:
+    UserError: weights that no measure needs, or that cannot be used.
+  """
+  known = {name for measure in measures for name in measure.needs}
+  if unknown := weights.keys() - known:
+    raise UserError(
+      f'metrics.weights has {listing(unknown)}, which no metric needs; those '
+      f'that are needed are {listing(known, len(known))}'
+    )
+  opened = []
+  for measure in measures:
+    text = measure.text
+    if not set(measure.needs) <= weights.keys() or (text and prompts is None):
+      continue
+    about = texts = None
+    if prompts is not None:
+      measured = [prompt for prompt in prompts if measure.is_about(prompt)]
+      about = frozenset(prompt.name for prompt in measured)
+      if text is not None:
+        texts = {prompt.name: text(prompt) for prompt in measured}
+    opened.append(
+      OpenedMeasure(
+        measure.names,
+        measure.open(weights),
+        about,
+        texts,
+        tuple(_fingerprint(weights[name]) for name in measure.needs),
+      )
+    )
+  return opened
+
+
+def _fingerprint(weights: pathlib.Path) -> str:
+  """Identifies the weights in a folder or file."""
+  files = [weights] if weights.is_file() else weights.glob('*.safetensors')
+  digest = hashlib.sha256()
+  for file in sorted(files):
+    tensors = safetensors_files.open_tensors(file, '')
+    digest.update(safetensors_files.fingerprint(tensors).encode())
+  return digest.hexdigest()
 
 
 class ClipMeasurer:
   """Measures the clips of one model; results are kept in a journal.
 
-  A clip is measured again once its file, the decoder or the set of metrics has
-  changed. Each host measures its share.
+  A clip is measured again once its file, the decoder, the set of metrics, their
+  weights or texts have changed. Each host measures its share.
 
   Args:
     workdir: gets `metrics_MODEL.jsonl`.
@@ -73,12 +133,21 @@ class ClipMeasurer:
     self._journal = Journal(
       workdir / name, lambda line: line['video'], jax.process_index()
     )
-    names = [name for measure in measures for name in measure.names]
-    self._made_by = {'decoder': video.DECODER, 'metrics': names}
     devices = jax.local_devices()
     if devices[0].platform == 'cpu':  # they share cores, but no programs
       devices = devices[:1]
     self._devices = itertools.cycle(devices)
+
+  def _made_by(self, clip: SampledClip) -> dict[str, Any]:
+    """The fingerprint of what determines the values of a clip, but its file."""
+    prompt = clip.key[0]
+    made_by = [
+      entry
+      for measure in self._measures
+      if measure.is_about(prompt)
+      for entry in (*measure.names, *measure.weights, *measure.inputs(prompt))
+    ]
+    return {'decoder': video.DECODER, 'metrics': made_by}
 
   def gather(self) -> None:
     """Merges the lines of all hosts; only the primary host calls it."""
@@ -126,7 +195,7 @@ class ClipMeasurer:
     line = lines.get(clip.video)
     return (
       line is not None
-      and line['made_by'] == self._made_by
+      and line['made_by'] == self._made_by(clip)
       and tuple(line['stamp']) == storage.file_signature(clip.path)
     )
 
@@ -143,14 +212,17 @@ class ClipMeasurer:
       )
     values = {}
     for measure in self._measures:
-      numbers = map(float, measure.compute(frames))
+      if not measure.is_about(clip.key[0]):
+        continue
+      inputs = measure.inputs(clip.key[0])
+      numbers = map(float, measure.compute(frames, *inputs))
       values |= dict(zip(measure.names, numbers, strict=True))
     few = frames[_evenly_spaced(len(frames), _FEATURE_FRAMES)]
     features_d = diversity.grid_features(few)
     return {
       'video': clip.video,
       'stamp': list(stamp or ()),
-      'made_by': self._made_by,
+      'made_by': self._made_by(clip),
       'values': values,
       'features': np.rint(features_d * _LEVELS).astype(int).tolist(),
     }
@@ -161,13 +233,13 @@ class ClipMeasurer:
     """The values by metric and clip, and the features of each clip."""
     lines = self._journal.read()
     values: dict[str, dict[Key, float]] = {
-      name: {} for name in self._made_by['metrics']
+      name: {} for measure in self._measures for name in measure.names
     }
     features = {}
     for key, clip in self._found.clips.items():
       line = lines[clip.video]
-      for name in values:
-        values[name][key] = line['values'][name]
+      for name, value in line['values'].items():
+        values[name][key] = value
       features[key] = np.array(line['features']) / _LEVELS
     return values, features
 

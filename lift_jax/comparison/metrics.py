@@ -16,6 +16,7 @@ import pathlib
 import numpy as np
 
 from lift_jax.comparison import block_motion
+from lift_jax.data.suites import SuitePrompt
 from lift_jax.evaluation import motion
 
 HIGHER, LOWER, NEITHER = 1, -1, 0
@@ -41,10 +42,9 @@ class Metric:
 
 
 # From the folders of weights, by name, to a function from the frames of a clip,
-# uint8 [T, H, W, 3] with T > 1, to the value of each metric.
-Opener = Callable[
-  [Mapping[str, pathlib.Path]], Callable[[np.ndarray], Sequence[float]]
-]
+# uint8 [T, H, W, 3] with T > 1, to the value of each metric. A measure that has
+# a text gets it after the frames.
+Opener = Callable[[Mapping[str, pathlib.Path]], Callable[..., Sequence[float]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +57,28 @@ class ClipMeasure:
     needs: names of folders of weights in `metrics.weights` of the config.
     dimension: of VBench, whose prompts alone the metrics are about in suites
       that have dimensions; '' for all prompts.
+    text: of a prompt, what its clips are compared with; '' if the metrics are
+      not about this prompt. None for metrics of the frames alone.
   """
 
   metrics: tuple[Metric, ...]
   open: Opener
   needs: tuple[str, ...] = ()
   dimension: str = ''
+  text: Callable[[SuitePrompt], str] | None = None
 
   @property
   def names(self) -> tuple[str, ...]:
     return tuple(metric.name for metric in self.metrics)
+
+  def is_about(self, prompt: SuitePrompt) -> bool:
+    """Whether the clips of a prompt are measured."""
+    in_dimension = (
+      not self.dimension
+      or not prompt.dimensions
+      or self.dimension in prompt.dimensions
+    )
+    return in_dimension and (self.text is None or bool(self.text(prompt)))
 
 
 _MEASURES: list[ClipMeasure] = []

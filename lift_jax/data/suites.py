@@ -42,6 +42,7 @@ LONG_SECONDS = 5.0
 NUM_CLIPS = 5
 NUM_FLICKER_CLIPS = 25
 FLICKER = 'temporal_flickering'
+STYLE = 'appearance_style'
 
 # Keys of the text in VBench's full-info file, and in LiFT's rewritten one.
 _NAME_KEY, _REWRITTEN_KEY = 'prompt_en', 'prompt_opt'
@@ -58,12 +59,15 @@ class SuitePrompt:
     text: what the clips are generated from.
     num_clips: how many there should be.
     dimensions: of VBench; empty in other suites.
+    style: that VBench looks for in the clips, such as 'Van Gogh style'; ''
+      for none.
   """
 
   name: str
   text: str
   num_clips: int
   dimensions: tuple[str, ...] = ()
+  style: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,13 +144,15 @@ def _vbench_prompts(
       )
       text = ' '.join(text_field(item, key).split())
       dimensions = _dimensions(item)
+      style = _style(item)
     except RecordError as error:
       raise UserError(f'{location(str(file), place)}: {error}') from None
     if name in prompts:
       text = prompts[name].text
       dimensions = (*prompts[name].dimensions, *dimensions)
+      style = prompts[name].style or style
     raw = NUM_FLICKER_CLIPS if FLICKER in dimensions else NUM_CLIPS
-    prompts[name] = SuitePrompt(name, text, num_clips or raw, dimensions)
+    prompts[name] = SuitePrompt(name, text, num_clips or raw, dimensions, style)
   if not prompts:
     raise UserError(f'{file}: no prompt; give VBench_full_info.json')
   return tuple(prompts.values())
@@ -170,6 +176,15 @@ def _dimensions(
   return tuple(dimensions)
 
 
+def _style(item: dict[str, Any]) -> str:
+  """The style of an entry of a full-info file; '' for none."""
+  more = item.get('auxiliary_info')
+  inner = more.get(STYLE) if isinstance(more, dict) else None
+  if inner is None:
+    return ''
+  return text_field(as_object(inner, f'{{"{STYLE}"}}'), STYLE)
+
+
 def write_suite(path: pathlib.Path, suite: Suite, seed: int) -> None:
   """Writes a suite as prompts for `lift sample`.
 
@@ -187,6 +202,7 @@ def write_suite(path: pathlib.Path, suite: Suite, seed: int) -> None:
       'clips': prompt.num_clips,
       'base_seed': seed,
       'dimensions': list(prompt.dimensions),
+      **({'style': prompt.style} if prompt.style else {}),
     }
     for prompt in suite.prompts
   ]
@@ -215,6 +231,7 @@ def read_suite(path: pathlib.Path) -> Suite:
           text_field(item, 'prompt'),
           integer_field(item, 'clips', least=1),
           _dimensions(item, 'dimensions'),
+          text_field(item, 'style') if 'style' in item else '',
         )
       )
     except RecordError as error:

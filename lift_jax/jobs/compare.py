@@ -30,7 +30,11 @@ import pathlib
 import jax
 
 from lift_jax.cli import job_flags
-from lift_jax.comparison import measuring, metrics
+from lift_jax.comparison import (
+  measuring,
+  metrics,
+  network_metrics,  # noqa: F401, which registers its metrics
+)
 from lift_jax.comparison.clip_sets import (
   ClipSet,
   Key,
@@ -189,7 +193,7 @@ def _measure(
   """Measures all clips, of which each host measures its share."""
   weights = config.metrics.folders()
   registered = metrics.measures()
-  opened = measuring.open_measures(registered, weights)
+  opened = measuring.open_measures(registered, weights, suite.prompts)
   measurers = [measuring.ClipMeasurer(workdir, found, opened) for found in sets]
   total = sum(
     len(range(jax.process_index(), len(found.clips), jax.process_count()))
@@ -202,26 +206,8 @@ def _measure(
     logger.warning('compare: metrics are kept; run again to resume')
     raise Stopped
   results = [measurer.results() for measurer in measurers]
-  about = {
-    dimension: {
-      prompt.name
-      for prompt in suite.prompts
-      if not prompt.dimensions or dimension in prompt.dimensions
-    }
-    for dimension in DIMENSIONS
-  }
   measured = [
-    MetricValues(
-      metric,
-      tuple(
-        {
-          key: value
-          for key, value in values[metric.name].items()
-          if not measure.dimension or key[0] in about[measure.dimension]
-        }
-        for values, _ in results
-      ),
-    )
+    MetricValues(metric, tuple(values[metric.name] for values, _ in results))
     for measure in registered
     if set(measure.needs) <= weights.keys()
     for metric in measure.metrics
@@ -248,6 +234,10 @@ def _not_measured(
   }
   if not vbench:
     reasons['VBench'] = 'no results are given (vbench.folders)'
+    reasons['temporal style, overall consistency'] = (
+      'need ViCLIP, which is not part of lift; they are read from results of '
+      'VBench (vbench.folders)'
+    )
   else:
     names = {one.metric.name for one in measured}
     for name in DIMENSIONS:

@@ -1,5 +1,6 @@
 """Measuring of clips: what is kept, and what is measured again."""
 
+import dataclasses
 import logging
 import os
 
@@ -85,6 +86,41 @@ class MeasuringTest(parameterized.TestCase):
     self.run_all(measurer)
     self.assertLen(self.calls, 2)
     self.assertEqual(list(measurer.results()[0]), ['other'])
+
+  def test_prompts(self):
+    """Clips of other prompts than a measure's are not measured with it."""
+    self.sample()
+    found = read_clips('a/model', self.workdir / 'x')
+    only_a = dataclasses.replace(self.measure('of_a'), prompts=frozenset('a'))
+    measurer = ClipMeasurer(self.workdir, found, [self.measure(), only_a])
+    self.run_all(measurer)
+    self.assertLen(self.calls, 3)
+    values, _ = measurer.results()
+    self.assertEqual(list(values['mean']), [('a', 0), ('b', 0)])
+    self.assertEqual(list(values['of_a']), [('a', 0)])
+
+  def test_texts_and_weights(self):
+    """Clips are measured again with another text or other weights."""
+    self.sample()
+    found = read_clips('a/model', self.workdir / 'x')
+
+    def measure(texts, weights):
+      self.calls.clear()
+
+      def compute(frames_thw3, text):
+        self.calls.append(text)
+        return (float(frames_thw3.mean()),)
+
+      one = OpenedMeasure(
+        ('mean',), compute, None, dict(zip('ab', texts, strict=True)), weights
+      )
+      self.run_all(ClipMeasurer(self.workdir, found, [one]))
+      return sorted(self.calls)
+
+    self.assertEqual(measure('xy', ('w',)), ['x', 'y'])
+    self.assertEqual(measure('xy', ('w',)), [])
+    self.assertEqual(measure('xz', ('w',)), ['z'])
+    self.assertEqual(measure('xz', ('v',)), ['x', 'z'])
 
   def test_hosts(self):
     """Each measures its share, and all of them see all values."""

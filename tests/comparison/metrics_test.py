@@ -1,12 +1,14 @@
 """Metrics of clips, against their definitions."""
 
 import pathlib
+import tempfile
 
 from absl.testing import parameterized
 import numpy as np
 import pytest
 
 from lift_jax.comparison import block_motion, measuring, metrics
+from lift_jax.weights import safetensors_files
 from tests.comparison import sets
 
 pytestmark = pytest.mark.fast
@@ -94,7 +96,7 @@ class RegistryTest(parameterized.TestCase):
       return lambda frames: (float(len(frames)),)
 
     measure = metrics.ClipMeasure((metric,), opener, needs=('dino',))
-    free = metrics.measures()
+    free = [one for one in metrics.measures() if not one.needs]
     opened = measuring.open_measures((*free, measure), {})
     self.assertLen(opened, len(free))
     folders = {'dino': pathlib.Path('d')}
@@ -102,6 +104,29 @@ class RegistryTest(parameterized.TestCase):
     self.assertEqual(seen, [folders])
     self.assertEqual(opened[-1].names, ('x',))
     self.assertEqual(opened[-1].compute(sets.noise(4)), (4.0,))
+
+  def test_fingerprint(self):
+    """Of the weights, wherever they are."""
+    metric = metrics.Metric('x', 'x', 'g', metrics.HIGHER)
+    measure = metrics.ClipMeasure(
+      (metric,), lambda _: lambda frames: (0.0,), needs=('w',)
+    )
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+      root = pathlib.Path(temporary)
+      for number, value in enumerate((1, 1, 2)):
+        folder = root / str(number)
+        folder.mkdir()
+        path = folder / 'model.safetensors'
+        array = np.full(3, value, np.float32)
+        safetensors_files.write(
+          path, [('a', (3,), np.float32, lambda array=array: array)]
+        )
+        for weights in (folder, path):
+          (opened,) = measuring.open_measures([measure], {'w': weights})
+          found.append(opened.weights)
+    self.assertEqual(found, [found[0]] * 4 + [found[4]] * 2)
+    self.assertNotEqual(found[0], found[4])
 
   def test_names_are_distinct(self):
     names = [name for one in metrics.measures() for name in one.names]

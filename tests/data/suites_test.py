@@ -51,6 +51,28 @@ class SuitesTest(parameterized.TestCase):
     text = ' '.join(entries[0]['prompt_opt'].split())
     self.assertEqual(clips[0].prompt.text, text)
 
+  def test_style(self):
+    """Of the prompts about style, as VBench nests it."""
+    entry = {'prompt_en': 'a', 'dimension': ['appearance_style']}
+    style = {'appearance_style': {'appearance_style': 'oil painting'}}
+    other = {'color': {'color': 'red'}}
+    file = self.write([
+      entry | {'auxiliary_info': style},
+      {'prompt_en': 'b', 'dimension': ['color'], 'auxiliary_info': other},
+    ])  # fmt: skip
+    suite = suites.make_suite('vbench', file, '', None)
+    self.assertEqual(
+      [prompt.style for prompt in suite.prompts], ['oil painting', '']
+    )
+    path = self.folder / 'prompts.json'
+    suites.write_suite(path, suite, seed=0)
+    self.assertEqual(suites.read_suite(path), suite)
+    for wrong in ('oil', {'appearance_style': 3}):
+      more = {'appearance_style': wrong}
+      file = self.write([entry | {'auxiliary_info': more}])
+      with self.assertRaisesRegex(UserError, 'record 0: .*appearance_style'):
+        suites.make_suite('vbench', file, '', None)
+
   def test_both_entries_of_a_prompt(self):
     suite = suites.make_suite('vbench', OURS / FULL_INFO, '', None)
     (snail,) = (p for p in suite.prompts if p.name == 'a snail on a leaf')

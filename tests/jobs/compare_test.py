@@ -6,10 +6,12 @@ import re
 from absl.testing import parameterized
 import pytest
 
+from lift_jax.comparison import metrics, network_metrics
 from lift_jax.data.vbench_dimensions import PUBLISHED
 from tests import browser
-from tests.comparison import sets
+from tests.comparison import networks, sets
 from tests.jobs import jobs
+from tests.models.clip import tiny_clip
 
 CONFIG = jobs.REPOSITORY / 'configs' / 'compare.py'
 FULL_INFO = [
@@ -397,6 +399,56 @@ class CompareTest(parameterized.TestCase):
   def test_refused(self, settings, message):
     folders = self.sample('x'), self.sample('y')
     self.assert_refused(message, *folders, **settings)
+
+  def test_networks(self):
+    """Metrics whose networks are given; reasons for the others."""
+    clip = tiny_clip.write_clip(self.folder / 'clip')
+    suite = self.folder / 'prompts.json'
+    data = [
+      {'name': 'a', 'prompt': 'A long a.', 'clips': 1, 'style': 'oil',
+       'dimensions': ['appearance_style']},
+      {'name': 'b', 'prompt': 'A long b.', 'clips': 1,
+       'dimensions': ['background_consistency']},
+    ]  # fmt: skip
+    suite.write_text(json.dumps({'suite': 'mine', 'data': data}))
+    texts = {one['name']: one['prompt'] for one in data}
+    folders = [self.sample(name, texts=texts) for name in ('x', 'y')]
+    free = [one for one in metrics.measures() if not one.needs]
+    tiny = network_metrics.network_measures(networks.SIZES)
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(metrics, '_MEASURES', [*free, *tiny])
+      outcome, result = self.compare(
+        *folders, suite__file=suite, metrics__weights__clip_b32=clip
+      )
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    rows = {row['name']: row for row in result['comparisons'][0]['rows']}
+    self.assertEqual(
+      {name: rows[name]['num_clips'] for name in rows if 'own_' in name},
+      {'own_background_consistency': 1, 'own_appearance_style': 1},
+    )
+    self.assertEqual(rows['clip_text_alignment']['num_clips'], 2)
+    reasons = {one['name']: one['reason'] for one in result['not_measured']}
+    self.assertEqual(
+      reasons['aesthetic quality (LAION)'],
+      'needs a folder of weights: --config.metrics.weights.clip_l14, '
+      '--config.metrics.weights.aesthetic',
+    )
+    self.assertContainsSubset(
+      ['subject consistency (DINO)', 'temporal style, overall consistency'],
+      reasons,
+    )
+
+  @pytest.mark.fast
+  def test_another_network(self):
+    clip = tiny_clip.write_clip(self.folder / 'clip')
+    folders = self.sample('x'), self.sample('y')
+    for name, message in (
+      ('clip_b32', 'not openai/clip-vit-base-patch32'),
+      ('dino_b16', 'use the config of a DINO'),
+    ):
+      self.assert_refused(
+        message, *folders, **{f'metrics__weights__{name}': clip}
+      )
 
   @pytest.mark.fast
   def test_folders(self):

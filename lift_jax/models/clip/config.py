@@ -96,7 +96,8 @@ class ClipConfig:
       'architectures': ['CLIPModel'],
       **_PUBLISHED.write(self),
       'vision_config': _VISION.write(self.vision),
-      'text_config': _TEXT.write(self.text),
+      # As published: with 2, the largest id of a text is its last token.
+      'text_config': {**_TEXT.write(self.text), 'eos_token_id': 2},
     }
 
 

@@ -13,6 +13,7 @@ from lift_jax.models.clip.config import L14, ClipConfig
 from lift_jax.models.clip.model import Clip
 from lift_jax.models.functional import functional
 from tests.models.clip.tiny_clip import TINY
+from tests.random_weights import random_params
 from tests.torch_weights import scaled_error
 
 
@@ -34,7 +35,7 @@ class ShardingTest(parameterized.TestCase):
 
   def test_same_result_on_a_mesh(self):
     model = functional(lambda rngs: Clip(TINY, rngs=rngs))
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = random_params(model.abstract_params)
     rng = np.random.default_rng(0)
     pixels_bhw3 = rng.normal(size=(4, 30, 30, 3)).astype(np.float32)
     ids_bn = rng.integers(0, 514, (4, 12)).astype(np.int32)

@@ -3,8 +3,6 @@
 import json
 import pathlib
 
-import jax
-
 from lift_jax.models.clip.config import (
   ClipConfig,
   ClipTextConfig,
@@ -14,6 +12,7 @@ from lift_jax.models.clip.convert import CLIP_TABLE
 from lift_jax.models.clip.model import Clip
 from lift_jax.models.functional import functional
 from lift_jax.weights import conversion
+from tests.random_weights import random_params
 
 # Sizes that other sizes do not suggest, a rest of 2 pixels at the edges, and
 # large epsilons, so that a wrong one shows.
@@ -79,7 +78,7 @@ def write_clip(
 ) -> pathlib.Path:
   """Writes random weights, their config and a tokenizer; returns the folder."""
   model = functional(lambda rngs: Clip(config, rngs=rngs))
-  params = jax.jit(model.init)(jax.random.key(seed))
+  params = random_params(model.abstract_params, seed)
   conversion.save(CLIP_TABLE, params, folder, 'model')
   (folder / 'config.json').write_text(json.dumps(config.to_json()))
   write_tokenizer(folder)

@@ -11,6 +11,7 @@ from lift_jax.models.dino.config import DinoConfig
 from lift_jax.models.dino.tower import Tower
 from lift_jax.models.functional import functional
 from tests.models.dino.tiny_dino import TINY
+from tests.random_weights import random_params
 from tests.torch_weights import scaled_error
 
 
@@ -30,7 +31,7 @@ class ShardingTest(parameterized.TestCase):
 
   def test_same_result_on_a_mesh(self):
     model = functional(lambda rngs: Tower(TINY, rngs=rngs))
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = random_params(model.abstract_params)
     pixels_bhw3 = np.random.default_rng(0).normal(size=(4, 30, 45, 3))
     pixels_bhw3 = pixels_bhw3.astype(np.float32)
     expected = jax.jit(model)(params, pixels_bhw3)
