@@ -8,8 +8,9 @@ usage: lift compare --config=FILE.py[:variant] --workdir=DIR [--multihost]
        lift compare check --suite=PROMPTS.json --clips=DIR [--allow_missing]
 
 Says which of two or more models is better, by how much and how sure: measures
-flicker, motion and diversity of the clips that lift sample wrote, and adds
-critics' scores, results of VBench and pairs that people compared where given.
+flicker, motion and diversity of the clips that lift sample wrote, with DINO and
+CLIP their consistency, quality and style, and adds critics' scores, results of
+VBench and pairs that people compared where given.
 Writes DIR/comparison.json and DIR/report.html, a self-contained page. What is
 measured is kept, and the same command again resumes.
 

@@ -356,7 +356,19 @@ class OpenTest(parameterized.TestCase):
       lambda: self.open(dino_b16=self.folder),
     )
 
-  def test_missing_tensor(self):
+  def test_only_a_pickle(self):
+    tiny_dino.write_dino(self.folder)
+    (self.folder / 'model.safetensors').rename(
+      self.folder / 'pytorch_model.bin'
+    )
+    self.assert_refused(
+      'contains neither model.safetensors nor .* in safetensors format',
+      lambda: measuring.open_measures(
+        network_measures(networks.SIZES), {DINO: self.folder}, []
+      ),
+    )
+
+  def test_other_tensors(self):
     tiny_dino.write_dino(self.folder)
     (self.folder / 'model.safetensors').unlink()
     networks.write_head(self.folder / 'model.safetensors', 3)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from lift_jax.config_lib import resolve
-from lift_jax.models import tiny
+from lift_jax.models import encoder_block, tiny
+from lift_jax.models.clip.model import Clip
+from lift_jax.models.dino.tower import Tower as Dino
 from lift_jax.models.functional import functional
 from lift_jax.models.generators import NETWORKS, RandomModelConfig, from_sizes
 from lift_jax.models.internvit import tower as internvit
@@ -13,6 +15,8 @@ from lift_jax.models.internvit.config import InternViTConfig
 from lift_jax.models.siglip import tower as siglip
 from lift_jax.models.siglip.config import SiglipConfig
 from lift_jax.models.vila import projector
+from tests.models.clip import tiny_clip
+from tests.models.dino import tiny_dino
 
 TOWER = {
   'image_size': 14, 'patch_size': 7, 'width': 48, 'num_layers': 2,
@@ -25,9 +29,10 @@ def projector_norm(rngs):
   return projector.Projector(config, rngs=rngs).norm
 
 
-def siglip_norm(rngs):
-  block = siglip.Block(
-    SiglipConfig(**TOWER), 'auto', np.float32, np.float32, rngs
+def encoder_norm(rngs):
+  """Of SigLIP, CLIP and DINO."""
+  block = encoder_block.Block(
+    SiglipConfig(**TOWER), nnx.relu, 'auto', np.float32, np.float32, rngs
   )
   return block.mlp_norm
 
@@ -38,7 +43,9 @@ def internvit_norm(rngs):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize('build', [projector_norm, siglip_norm, internvit_norm])
+@pytest.mark.parametrize(
+  'build', [projector_norm, encoder_norm, internvit_norm]
+)
 def test_mean_of_a_hundred_deviations(build):
   x_nc = np.random.default_rng(0).normal(100, 1, (64, 48)).astype(np.float32)
   norm = build(nnx.Rngs(0))
@@ -58,6 +65,8 @@ def _networks():
     yield name, model.declare(name)
   for name, build in (
     ('siglip', lambda rngs: siglip.Tower(SiglipConfig(**TOWER), rngs=rngs)),
+    ('clip', lambda rngs: Clip(tiny_clip.TINY, rngs=rngs)),
+    ('dino', lambda rngs: Dino(tiny_dino.TINY, rngs=rngs)),
     (
       'internvit',
       lambda rngs: internvit.Tower(
