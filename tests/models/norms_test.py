@@ -92,4 +92,6 @@ def test_no_norm_has_the_fast_variance():
         assert not part.use_fast_variance, (name, path)
         seen.add(name)
   # The text encoder has RMS norms, without a mean to subtract.
-  assert seen == {'transformer', 'vae', 'siglip', 'internvit', 'projector'}
+  assert seen == {
+    'transformer', 'vae', 'siglip', 'clip', 'dino', 'internvit', 'projector',
+  }  # fmt: skip
