@@ -73,7 +73,7 @@ class CriticDataConfig(FeedbackConfig, ClipRules):
 
 
 class SelectedFrames(Protocol):
-  """The part of `models.critics.FrameSelection` that is read here."""
+  """The part of `models.critic_protocols.FrameSelection` that is read here."""
 
   @property
   def indices(self) -> tuple[int, ...]: ...
@@ -86,7 +86,7 @@ class SelectedFrames(Protocol):
 
 
 class FramePreprocessor(Protocol):
-  """The part of `models.critics.FrameProcessor` that is called here.
+  """The part of `models.critic_protocols.FrameProcessor` that is called here.
 
   It and the tokenizer take the selections that it makes.
   """
@@ -97,7 +97,7 @@ class FramePreprocessor(Protocol):
 
 
 class TrainingTokenizer(Protocol):
-  """The part of `models.critics.Tokenizer` that is used here."""
+  """The part of `models.critic_protocols.Tokenizer` that is used here."""
 
   pad_id: int
 

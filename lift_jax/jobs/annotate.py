@@ -50,7 +50,7 @@ from lift_jax.cli import job_flags
 from lift_jax.data.rubric import read_rubric
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
-from lift_jax.models.critics import questions_path
+from lift_jax.models.critic_tokens import questions_path
 from lift_jax.runtime import distributed, lock, storage
 from lift_jax.toyworld import dataset, feedback
 

@@ -27,7 +27,7 @@ from lift_jax.data.json_records import ReadResult
 from lift_jax.data.rubric import LABELS, Scale
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
-from lift_jax.models import critic_config, critics
+from lift_jax.models import critic_config, critic_tokens
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed, hub, storage
 from lift_jax.runtime.files import write_json
@@ -72,12 +72,12 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   folders = [*(adapter.folder for adapter in critic.adapters), critic.path]
   questions = config.prompts.questions
   if not questions and not config.model.path:  # a random critic has none
-    questions = str(critics.questions_path())
+    questions = str(critic_tokens.questions_path())
   prompts = critic_prompts.find_prompts(
     questions, folders, config.model.template
   )
   tokenizer = critic.open_tokenizer(config.model.template)
-  labels = critics.label_ids(tokenizer, prompts.labels)
+  labels = critic_tokens.label_ids(tokenizer, prompts.labels)
   scale = config.reward.reward_map().scale(prompts.rubric)
   checkpoint = critic.fingerprint  # reads the headers of all weights
   found = _read_videos(config, workdir, prompts)

@@ -25,7 +25,8 @@ from lift_jax.jobs.sample import SampleConfig
 from lift_jax.jobs.score import ScoreConfig
 from lift_jax.jobs.train_critic import TrainCriticConfig
 from lift_jax.models import critic_config, generator_config
-from lift_jax.models.critics import Critic, Frames
+from lift_jax.models.critic_protocols import Frames
+from lift_jax.models.critics import Critic
 from lift_jax.models.functional import functional
 from lift_jax.partitioning import BATCH_AXES
 from lift_jax.planning.report import Program

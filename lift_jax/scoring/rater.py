@@ -19,13 +19,13 @@ from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_examples import decode_selected
 from lift_jax.data.critic_prompts import CriticPrompts
 from lift_jax.errors import UserError
-from lift_jax.models.critics import (
+from lift_jax.models.critic_protocols import (
   FrameProcessor,
   Frames,
   FrameSelection,
   Tokenizer,
-  shared_prefix,
 )
+from lift_jax.models.critic_tokens import shared_prefix
 from lift_jax.rewards.answers import format_answer, split_answer
 from lift_jax.runtime import storage
 from lift_jax.runtime.batching import WorkBatch, fill_batches

@@ -21,7 +21,9 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from lift_jax import partitioning
-from lift_jax.models.critics import Critic, Frames, last_token
+from lift_jax.models.critic_protocols import Frames
+from lift_jax.models.critic_tokens import last_token
+from lift_jax.models.critics import Critic
 from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.partitioning import BATCH_AXES
 from lift_jax.rewards.soft import label_distribution

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lift_jax.models.critics import Frames
+from lift_jax.models.critic_protocols import Frames
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.training.batches import micro_batches
 from lift_jax.training.state import TrainState

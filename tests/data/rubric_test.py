@@ -7,7 +7,7 @@ import pytest
 
 from lift_jax.data import rubric
 from lift_jax.errors import UserError
-from lift_jax.models.critics import questions_path
+from lift_jax.models.critic_tokens import questions_path
 
 pytestmark = pytest.mark.fast
 

@@ -8,7 +8,7 @@ import pytest
 from lift_jax import config_lib
 from lift_jax.cli import job_flags
 from lift_jax.jobs.sample import SampleConfig
-from lift_jax.models import critics
+from lift_jax.models import critic_tokens
 from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.toyworld import weights
 from lift_jax.weights import safetensors_files
@@ -31,7 +31,7 @@ LISTS = {
     'critic_tiny.py', {'data.root': '.', 'data.hra': ('list.json',)}
   ),
 }  # fmt: skip
-QUESTIONS = critics.questions_path()
+QUESTIONS = critic_tokens.questions_path()
 CRITIC_JOBS = ('score', 'train_critic')
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lift_jax.data.hra import DIMENSIONS, conversation
-from lift_jax.models import critics
+from lift_jax.models import critic_tokens, critics
 from lift_jax.models.functional import functional
 from tests.data import clips
 from tests.jobs import jobs
@@ -42,7 +42,9 @@ def data(tmp_path_factory):
   """Clips of two shapes, which take 3 and 6 positions; one is short."""
   root = tmp_path_factory.mktemp('data')
   (root / 'videos').mkdir()
-  questions = json.loads(critics.questions_path().read_text())['questions']
+  questions = json.loads(critic_tokens.questions_path().read_text())[
+    'questions'
+  ]
   entries = []
   for index in range(NUM_CLIPS):
     name = f'videos/{index}.mp4'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lift_jax.data.hra import DIMENSIONS, conversation
-from lift_jax.models import critics
+from lift_jax.models import critic_tokens
 from tests.data import clips
 from tests.jobs import jobs
 
@@ -49,7 +49,9 @@ def lift(job, config, workdir, settings):
 def data(tmp_path_factory):
   """Wide and upright clips, which share batches; one has a single frame."""
   root = tmp_path_factory.mktemp('data')
-  questions = json.loads(critics.questions_path().read_text())['questions']
+  questions = json.loads(critic_tokens.questions_path().read_text())[
+    'questions'
+  ]
   entries = []
   for index in range(NUM_CLIPS):
     size = (64, 96) if index % 2 else (96, 64)

@@ -11,7 +11,7 @@ import numpy as np
 from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.hra import read_questions
 from lift_jax.data.video_write import write_mp4
-from lift_jax.models.critics import questions_path
+from lift_jax.models.critic_tokens import questions_path
 from lift_jax.scoring.output import PUBLISHED_KEYS
 from lift_jax.scoring.scorer import Scorer
 from tests.data import clips

@@ -7,7 +7,7 @@ import pytest
 
 from lift_jax.errors import UserError
 from lift_jax.models import critic_config, critics
-from lift_jax.models.critics import label_ids
+from lift_jax.models.critic_tokens import label_ids
 from lift_jax.models.vila.config import RandomVilaConfig
 from tests.models.vila import tiny_vila
 from tests.models.vila.critics import CONFIG, TOKENS_PER_FRAME

@@ -1,6 +1,6 @@
 """Frame selections for tokenizers that only count frames."""
 
-from lift_jax.models.critics import FrameSelection
+from lift_jax.models.critic_protocols import FrameSelection
 
 
 def first_frames(count: int) -> FrameSelection:

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from lift_jax.errors import UserError
-from lift_jax.models import critics, lora
+from lift_jax.models import critic_protocols, critic_tokens, critics, lora
 from lift_jax.models.adapter_names import PEFT_PREFIX
 from lift_jax.models.critic_config import RandomCriticConfig
 from lift_jax.models.linear import Linear
@@ -58,9 +58,11 @@ class RandomTinyConfig(RandomCriticConfig):
 
 
 def vocabulary() -> list[str]:
-  questions = json.loads(critics.questions_path().read_text())['questions']
+  questions = json.loads(critic_tokens.questions_path().read_text())[
+    'questions'
+  ]
   text = ' '.join(['It is so . , I saw', *questions.values()])
-  words = sorted({*critics.LABELS, *split(text)})
+  words = sorted({*critic_tokens.LABELS, *split(text)})
   return ['<pad>', '<stop>', '<square>', '<unknown>', *words]
 
 
@@ -105,11 +107,11 @@ class TinyTokenizer:
 class TinyFrames:
   """Patches and their positions in a clip: fp32 [P, 64] and int32 [P, 2]."""
 
-  def select(self, clip) -> critics.FrameSelection:
+  def select(self, clip) -> critic_protocols.FrameSelection:
     step = max(1, clip.num_frames // NUM_FRAMES)
     indices = tuple(range(0, clip.num_frames, step))[:NUM_FRAMES]
     num_columns = 2 if clip.width > clip.height else 1
-    return critics.FrameSelection(
+    return critic_protocols.FrameSelection(
       indices, NUM_FRAMES * num_columns, len(indices) < NUM_FRAMES
     )
 

@@ -21,7 +21,7 @@ from lift_jax.data.critic_prompts import CriticPrompts
 from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
-from lift_jax.models.critics import label_ids
+from lift_jax.models.critic_tokens import label_ids
 from lift_jax.models.frames import evenly_spaced_frames, resize_bicubic
 from lift_jax.models.vila import tiny_tokenizer
 from lift_jax.models.vila.backbone import VilaFrames

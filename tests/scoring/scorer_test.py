@@ -13,13 +13,12 @@ import pytest
 from lift_jax import partitioning
 from lift_jax.data.hra import DIMENSIONS, LABELS, read_questions
 from lift_jax.errors import UserError
-from lift_jax.models.critics import (
-  Critic,
+from lift_jax.models.critic_tokens import (
   label_ids,
-  open_critic,
   questions_path,
   shared_prefix,
 )
+from lift_jax.models.critics import Critic, open_critic
 from lift_jax.models.functional import functional
 from lift_jax.models.vila.tokenizer import IMAGE_TOKEN, PromptTokenizer
 from lift_jax.partitioning import MeshConfig

@@ -14,7 +14,7 @@ import pathlib
 import jax
 import numpy as np
 
-from lift_jax.models.critics import label_ids
+from lift_jax.models.critic_tokens import label_ids
 from lift_jax.models.functional import functional
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.siglip.config import SiglipConfig

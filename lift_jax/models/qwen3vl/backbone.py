@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 import dataclasses
-import functools
-import hashlib
 import pathlib
 from typing import Any
 
@@ -14,7 +12,7 @@ from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models import critics
 from lift_jax.models.functional import FunctionalModel, Params
-from lift_jax.models.llama import flops as llama
+from lift_jax.models.llama.critic import LlamaCritic, check_vocabulary
 from lift_jax.models.llama.sharding import check_heads
 from lift_jax.models.qwen3vl import flops, folder, prompt, sharding
 from lift_jax.models.qwen3vl.config import (
@@ -30,16 +28,12 @@ from lift_jax.models.qwen3vl.video import QwenFrames
 
 
 @dataclasses.dataclass(frozen=True)
-class Qwen3VLCritic(critics.Critic):
+class Qwen3VLCritic(LlamaCritic):
   """Qwen3-VL; adapters are those of the language model."""
 
   config: Qwen3VLConfig
 
   adapter_table = ADAPTER_TABLE
-  lora_targets = (
-    'llm/blocks/attn/to_(q|k|v|out)',
-    'llm/blocks/mlp/(gate|up|down)',
-  )
 
   def build(self, **options: Any) -> Callable[[nnx.Rngs], Qwen3VL]:
     return lambda rngs: Qwen3VL(self.config, rngs=rngs, **options)
@@ -60,11 +54,7 @@ class Qwen3VLCritic(critics.Critic):
     tokenizer = QwenTokenizer(
       self.path, prompt.TEMPLATES[template], llm.max_length
     )
-    if tokenizer.vocab_size > llm.vocab_size:
-      raise UserError(
-        f'{self.path}: the tokenizer has {tokenizer.vocab_size} tokens, the '
-        f'language model {llm.vocab_size}; use both from the same model'
-      )
+    check_vocabulary(self.path, tokenizer, llm)
     if tokenizer.video_id != self.config.video_token_id:
       raise UserError(
         f'{self.path}: {prompt.VIDEO} is token {tokenizer.video_id}, and '
@@ -79,17 +69,8 @@ class Qwen3VLCritic(critics.Critic):
       self.config.vision_tower, clips * pairs, num_patches
     )
 
-  def decoder_flops(self, num_tokens: int, num_logits: int) -> float:
-    return llama.decoder_flops(self.config.llm, num_tokens, num_logits)
-
-  def attention_flops(self, num_tokens: int) -> float:
-    return llama.attention_flops(self.config.llm, num_tokens)
-
-  @functools.cached_property
-  def fingerprint(self) -> str:
-    parts = [repr(self.config), *folder.file_hashes(self.path)]
-    parts += [adapter.fingerprint for adapter in self.adapters]
-    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
+  def file_hashes(self) -> list[str]:
+    return folder.file_hashes(self.path)
 
   def load_weights(
     self,

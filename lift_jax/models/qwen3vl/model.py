@@ -15,7 +15,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from lift_jax.models.critics import last_token
+from lift_jax.models.critic_tokens import last_token
 from lift_jax.models.llama.cache import KVCache
 from lift_jax.models.llama.decoder import Decoder
 from lift_jax.models.qwen3vl.config import MERGE_SIZE, Qwen3VLConfig
@@ -24,7 +24,7 @@ from lift_jax.models.qwen3vl.tower import Tower
 
 
 class Qwen3VL(nnx.Module):
-  """The network of a Qwen3-VL critic; see `critics.Network`.
+  """The network of a Qwen3-VL critic; see `critic_protocols.Network`.
 
   Args:
     config: sizes.

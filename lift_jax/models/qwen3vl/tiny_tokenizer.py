@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-from lift_jax.models.critics import LABELS, questions_path
+from lift_jax.models.critic_tokens import LABELS, questions_path
 from lift_jax.models.qwen3vl import prompt
 
 # Every byte is a token, so that any text can be encoded; the others are learned

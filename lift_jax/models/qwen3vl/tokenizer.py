@@ -22,7 +22,7 @@ TOKENIZER_FILES = (
 
 
 class QwenTokenizer:
-  """Tokenizes prompts and answers; see `critics.Tokenizer`.
+  """Tokenizes prompts and answers; see `critic_protocols.Tokenizer`.
 
   Args:
     folder: of the model.
@@ -71,7 +71,7 @@ class QwenTokenizer:
     space_before_caption: bool = False,
     where: str = '',
   ) -> list[int]:
-    """Token ids of a prompt; see `critics.Tokenizer.inference`.
+    """Token ids of a prompt; see `critic_protocols.Tokenizer`.
 
     `space_before_caption` is ignored: only released VILA critics differ in it.
     """
@@ -99,7 +99,7 @@ class QwenTokenizer:
     space_before_caption: bool = False,
     where: str = '',
   ) -> tuple[list[int], list[bool]]:
-    """Token ids of a prompt with its answer; see `critics.Tokenizer.training`.
+    """Token ids of a prompt with its answer; see `critic_protocols.Tokenizer`.
 
     Raises:
       UserError: as in `inference`, or the answer is empty or has white space

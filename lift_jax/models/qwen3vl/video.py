@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from lift_jax.errors import UserError
-from lift_jax.models.critics import ClipMetadata, FrameSelection
+from lift_jax.models.critic_protocols import ClipMetadata, FrameSelection
 from lift_jax.models.frames import resize_bicubic
 from lift_jax.models.qwen3vl.config import (
   MERGE_SIZE,
@@ -158,7 +158,7 @@ def to_patches(frames_thw3: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class QwenFrames:
-  """Frames as patches; see `critics.FrameProcessor`.
+  """Frames as patches; see `critic_protocols.FrameProcessor`.
 
   The arrays of a clip are 'patches', uint8 [P, N, X], and 'grid', int32 [2]:
   rows and columns of patches. Clips of equal shapes may have different grids.

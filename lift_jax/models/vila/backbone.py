@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 import dataclasses
-import functools
-import hashlib
 import math
 import pathlib
 from typing import Any
@@ -13,14 +11,13 @@ import jax
 import numpy as np
 
 from lift_jax import partitioning
-from lift_jax.errors import UserError
 from lift_jax.models import critics, lora
 from lift_jax.models.adapter_names import PEFT_PREFIX
-from lift_jax.models.critics import ClipMetadata, FrameSelection
+from lift_jax.models.critic_protocols import ClipMetadata, FrameSelection
 from lift_jax.models.frames import evenly_spaced_frames, resize_bicubic
 from lift_jax.models.functional import FunctionalModel, Params
-from lift_jax.models.llama import flops as llama
 from lift_jax.models.llama.convert import LLAMA_TABLE
+from lift_jax.models.llama.critic import LlamaCritic, check_vocabulary
 from lift_jax.models.vila import flops, folder, prompt, sharding
 from lift_jax.models.vila.config import (
   PUBLISHED,
@@ -79,16 +76,12 @@ class VilaFrames:
 
 
 @dataclasses.dataclass(frozen=True)
-class VilaCritic(critics.Critic):
+class VilaCritic(LlamaCritic):
   """VILA-1.5; adapters are those of the language model, as in LiFT."""
 
   config: VilaConfig
 
   adapter_table = ADAPTER_TABLE
-  lora_targets = (
-    'llm/blocks/attn/to_(q|k|v|out)',
-    'llm/blocks/mlp/(gate|up|down)',
-  )
 
   def build(self, **options: Any) -> Callable[[nnx.Rngs], Vila]:
     return lambda rngs: Vila(self.config, rngs=rngs, **options)
@@ -116,27 +109,14 @@ class VilaCritic(critics.Critic):
       self.config.tokens_per_frame,
       max_length=llm.max_length,
     )
-    if tokenizer.vocab_size > llm.vocab_size:
-      raise UserError(
-        f'{path}: the tokenizer has {tokenizer.vocab_size} tokens, the '
-        f'language model {llm.vocab_size}; use both from the same model'
-      )
+    check_vocabulary(path, tokenizer, llm)
     return tokenizer
 
   def vision_flops(self, frames: Any) -> float:
     return flops.vision_flops(self.config, math.prod(frames.shape[:2]))
 
-  def decoder_flops(self, num_tokens: int, num_logits: int) -> float:
-    return llama.decoder_flops(self.config.llm, num_tokens, num_logits)
-
-  def attention_flops(self, num_tokens: int) -> float:
-    return llama.attention_flops(self.config.llm, num_tokens)
-
-  @functools.cached_property
-  def fingerprint(self) -> str:
-    parts = [repr(self.config), *folder.file_hashes(self.path)]
-    parts += [adapter.fingerprint for adapter in self.adapters]
-    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
+  def file_hashes(self) -> list[str]:
+    return folder.file_hashes(self.path)
 
   def load_weights(
     self,

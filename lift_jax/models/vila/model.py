@@ -33,7 +33,7 @@ _TOWERS: dict[type, types.ModuleType] = {
 
 
 class Vila(nnx.Module):
-  """The network of a VILA critic; see `critics.Network`.
+  """The network of a VILA critic; see `critic_protocols.Network`.
 
   Args:
     config: sizes.

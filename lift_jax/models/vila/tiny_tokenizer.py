@@ -8,7 +8,7 @@ import re
 
 import sentencepiece
 
-from lift_jax.models.critics import LABELS, questions_path
+from lift_jax.models.critic_tokens import LABELS, questions_path
 from lift_jax.models.vila import prompt
 
 # Every byte is a token, so that any text can be encoded; the others are learned

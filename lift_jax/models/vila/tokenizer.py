@@ -24,7 +24,7 @@ import sentencepiece
 
 from lift_jax.errors import UserError, listing
 from lift_jax.models import sentencepiece_files
-from lift_jax.models.critics import FrameSelection
+from lift_jax.models.critic_protocols import FrameSelection
 from lift_jax.models.vila import prompt
 from lift_jax.runtime import storage
 
@@ -55,7 +55,7 @@ _NO_DUMMY_PREFIX = b'\x1a\x02\x18\x00'
 
 
 class PromptTokenizer:
-  """Tokenizes prompts and answers; see `critics.Tokenizer`.
+  """Tokenizes prompts and answers; see `critic_protocols.Tokenizer`.
 
   Attributes:
     template: prompt template.

@@ -30,8 +30,9 @@ import numpy as np
 
 from lift_jax.data.hra import DIMENSIONS, LABELS, read_questions
 from lift_jax.data.video import ClipInfo
-from lift_jax.models import critics
-from lift_jax.models.critics import Critic, FrameSelection
+from lift_jax.models import critic_protocols, critics
+from lift_jax.models.critic_protocols import FrameSelection
+from lift_jax.models.critics import Critic
 from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.models.llama.config import LlamaConfig
 from lift_jax.models.llama.decoder import INIT_STDDEV
@@ -242,7 +243,7 @@ class ExampleSampler:
     self,
     frames_cthw3: np.ndarray,
     truths: Sequence[Measured],
-    tokenizer: critics.Tokenizer,
+    tokenizer: critic_protocols.Tokenizer,
     selection: FrameSelection,
     config: CriticPretrainConfig,
   ):

@@ -31,8 +31,8 @@ import optax
 
 from lift_jax.data.hra import LABELS, read_questions
 from lift_jax.diffusion.sampler import SamplerConfig
-from lift_jax.models import critics
-from lift_jax.models.critics import FrameSelection
+from lift_jax.models import critic_protocols, critics
+from lift_jax.models.critic_protocols import FrameSelection
 from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.toyworld import checkers, feedback, flaws, scenes
 from lift_jax.toyworld.measures import Measured
@@ -312,7 +312,7 @@ class RatingSampler:
   def __init__(
     self,
     clips: Sequence[MeasuredClip],
-    tokenizer: critics.Tokenizer,
+    tokenizer: critic_protocols.Tokenizer,
     selection: FrameSelection,
     text_places: int,
     seed: int,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lift_jax.models import lora
-from lift_jax.models.critics import last_token
+from lift_jax.models.critic_tokens import last_token
 from lift_jax.models.functional import functional
 from lift_jax.models.llama import config as config_lib
 from lift_jax.models.llama import convert

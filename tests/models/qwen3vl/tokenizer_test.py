@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from lift_jax.errors import UserError
-from lift_jax.models import critics
+from lift_jax.models import critic_tokens
 from lift_jax.models.qwen3vl import prompt, tiny_tokenizer
 from lift_jax.models.qwen3vl.tokenizer import QwenTokenizer
 from lift_jax.models.qwen3vl.video import PatchSelection
@@ -87,9 +87,9 @@ def test_tokens_of_a_full_text_are_the_same(tokenizer):
 
 
 def test_labels(tokenizer):
-  tokens = critics.label_tokens(tokenizer)
+  tokens = critic_tokens.label_tokens(tokenizer)
   assert {len(ids) for ids in tokens.values()} == {1}
-  assert len(critics.label_ids(tokenizer)) == 3
+  assert len(critic_tokens.label_ids(tokenizer)) == 3
 
 
 def test_special_tokens_of_a_text_are_refused(tokenizer):

@@ -8,7 +8,7 @@ import pytest
 from lift_jax import errors
 from lift_jax.data import hra
 from lift_jax.data.questions import find_questions
-from lift_jax.models.critics import questions_path
+from lift_jax.models.critic_tokens import questions_path
 from lift_jax.models.vila import prompt
 from tests.published import OURS, THEIRS, require
 

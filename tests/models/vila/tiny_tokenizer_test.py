@@ -2,7 +2,7 @@
 
 import pytest
 
-from lift_jax.models.critics import label_ids, label_tokens
+from lift_jax.models.critic_tokens import label_ids, label_tokens
 from lift_jax.models.vila import prompt, tiny_tokenizer
 from lift_jax.models.vila.tokenizer import PromptTokenizer
 from tests.models.selections import first_frames

@@ -16,7 +16,7 @@ from transformers import tokenization_utils_sentencepiece
 
 from lift_jax import errors
 from lift_jax.data import hra
-from lift_jax.models import critics
+from lift_jax.models import critic_tokens
 from lift_jax.models.vila import prompt
 from lift_jax.models.vila.tokenizer import IMAGE_TOKEN, PromptTokenizer
 from tests.models.selections import first_frames
@@ -445,7 +445,7 @@ class DecodeTest(TokensTest):
 
 class LabelTest(TokensTest):
   def test_labels_are_those_of_the_feedback(self):
-    self.assertEqual(critics.LABELS, hra.LABELS)
+    self.assertEqual(critic_tokens.LABELS, hra.LABELS)
 
   def test_llama(self):
     """With the space before an answer."""
@@ -453,36 +453,38 @@ class LabelTest(TokensTest):
       label: self.pieces.piece_to_id('\u2581' + label) for label in hra.LABELS
     }
     self.assertNotIn(UNK, expected.values())
-    self.assertEqual(critics.label_ids(self.llama), expected)
+    self.assertEqual(critic_tokens.label_ids(self.llama), expected)
     self.assertEqual(
-      critics.label_tokens(self.llama),
+      critic_tokens.label_tokens(self.llama),
       {label: [index] for label, index in expected.items()},
     )
 
   def test_hermes(self):
     """Without it: after a newline."""
-    found = critics.label_tokens(self.yi)
+    found = critic_tokens.label_tokens(self.yi)
     for label, ids in found.items():
       pieces = [self.yi._pieces.id_to_piece(index) for index in ids]
       self.assertEqual(''.join(pieces), label)
-      self.assertEqual(critics.label_ids(self.yi)[label], ids[0])
+      self.assertEqual(critic_tokens.label_ids(self.yi)[label], ids[0])
 
   def test_same_first_token(self):
     """A character tokenizer: every answer begins with a space."""
     folder = self.root / f'letters{id(self)}'
     _train(folder, model_type='char')
     tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
-    lengths = [len(ids) for ids in critics.label_tokens(tokenizer).values()]
+    lengths = [
+      len(ids) for ids in critic_tokens.label_tokens(tokenizer).values()
+    ]
     self.assertEqual(lengths, [5, 7, 4])
     with self.assertRaisesRegex(errors.UserError, 'are not distinct'):
-      critics.label_ids(tokenizer)
+      critic_tokens.label_ids(tokenizer)
 
   def test_token_with_full_stop(self):
     folder = self.root / f'stop{id(self)}'
     _train(folder, user_defined_symbols='Bad.')
     tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
     with self.assertRaisesRegex(errors.UserError, "'Bad' and the start of"):
-      critics.label_ids(tokenizer)
+      critic_tokens.label_ids(tokenizer)
 
 
 class SharedPrefixTest(TokensTest):
@@ -495,14 +497,14 @@ class SharedPrefixTest(TokensTest):
     ([[7, 8, 9]], 2),
   )
   def test_prompts(self, prompts, expected):
-    self.assertEqual(critics.shared_prefix(prompts), expected)
+    self.assertEqual(critic_tokens.shared_prefix(prompts), expected)
 
   def test_questions_of_one_video(self):
-    questions = hra.read_questions(critics.questions_path()).values()
+    questions = hra.read_questions(critic_tokens.questions_path()).values()
     prompts = [
       self.llama.inference(CAPTION, text, first_frames(8)) for text in questions
     ]
-    shared = critics.shared_prefix(prompts)
+    shared = critic_tokens.shared_prefix(prompts)
     # All up to the question, which begins a word of its own.
     message = prompt.user_message(CAPTION, '', 8, space_before_caption=False)
     text = prompt.render(prompt.VICUNA_V1, message)

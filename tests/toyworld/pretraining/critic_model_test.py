@@ -15,7 +15,8 @@ import numpy as np
 from lift_jax import config_lib
 from lift_jax.data.hra import DIMENSIONS, LABELS, read_questions
 from lift_jax.models import critics
-from lift_jax.models.critics import FrameSelection, label_tokens
+from lift_jax.models.critic_protocols import FrameSelection
+from lift_jax.models.critic_tokens import label_tokens
 from lift_jax.models.functional import functional
 from lift_jax.models.vila import folder as folder_lib
 from lift_jax.models.vila.tokenizer import PromptTokenizer
