@@ -1,17 +1,15 @@
 """What a critic's scores say about tasks: the order of work, and conflicts."""
 
 from collections.abc import Sequence
-import math
-
-import numpy as np
 
 from lift_jax.annotation import settling, tables
 from lift_jax.annotation.entities import Settings
 from lift_jax.annotation.export import half_of
 from lift_jax.annotation.store import Store
-from lift_jax.data.rubric import Rubric
 from lift_jax.errors import UserError
 from lift_jax.evaluation.scores import ScoredRecord, read_scores
+from lift_jax.rewards import uncertainty
+from lift_jax.rewards.answers import rationale_of
 
 RANDOM, UNCERTAINTY, DISAGREEMENT = 'random', 'uncertainty', 'disagreement'
 ORDERS = (RANDOM, UNCERTAINTY, DISAGREEMENT)
@@ -24,9 +22,9 @@ def set_order(store: Store, order: str, files: Sequence[str]) -> None:
 
   Args:
     store: the project.
-    order: 'random'; 'uncertainty', clips of a critic's most uncertain answers
-      first; or 'disagreement', clips first whose labels by several critics
-      are furthest apart.
+    order: 'random'; 'uncertainty' or 'disagreement', clips first of which one
+      or more critics together are least certain, or on which they disagree
+      most; see `rewards.uncertainty`.
     files: of `lift score`, one for each critic.
 
   Raises:
@@ -43,14 +41,20 @@ def set_order(store: Store, order: str, files: Sequence[str]) -> None:
       f"order.by = '{order}' needs the scores of {needed} or more critics; set "
       'order.scores to files of lift score, or order.by to another order'
     )
-  measure = _disagreement if order == DISAGREEMENT else _uncertainty
-  keys = set.intersection(*map(set, critics))
+  if order == UNCERTAINTY:
+    measure = uncertainty.uncertainty
+    for critic in critics:
+      for record in critic.values():
+        _check_probabilities(record)
+  else:
+    measure = uncertainty.disagreement
+  scale = settings.rubric.scale
   store.set_priorities(
     {
       tables.task_id([tables.clip_id(*key)]): measure(
-        [critic[key] for critic in critics], settings.rubric
+        [critic[key].distributions(scale) for critic in critics], scale
       )
-      for key in keys
+      for key in set.intersection(*map(set, critics))
     }
   )
 
@@ -65,35 +69,12 @@ def _read(settings: Settings, file: str) -> dict[_Key, ScoredRecord]:
   return {(r.video, r.caption): r for r in records if r.answers}
 
 
-def _uncertainty(answers: Sequence[ScoredRecord], rubric: Rubric) -> float:
-  """Mean entropy of the label over dimensions and critics, in nats."""
-  del rubric
-  entropies = []
-  for record in answers:
-    for answer in record.answers.values():
-      if answer.probabilities is None:
-        raise UserError(
-          f'{record.where}: no "probabilities", which order.by = '
-          "'uncertainty' needs; score with lift score, or choose another order"
-        )
-      entropies.append(
-        -math.fsum(p * math.log(p) for p in answer.probabilities if p > 0)
-      )
-  return math.fsum(entropies) / len(entropies)
-
-
-def _disagreement(answers: Sequence[ScoredRecord], rubric: Rubric) -> float:
-  """Mean variance over critics of the rank of the label, over dimensions."""
-  return float(
-    np.mean(
-      [
-        np.var([record.answers[name].label for record in answers])
-        for name in rubric.dimensions
-        if all(name in record.answers for record in answers)
-      ]
-      or [0.0]
+def _check_probabilities(record: ScoredRecord) -> None:
+  if any(answer.probabilities is None for answer in record.answers.values()):
+    raise UserError(
+      f'{record.where}: no "probabilities", which order.by = '
+      "'uncertainty' needs; score with lift score, or choose another order"
     )
-  )
 
 
 def recheck(store: Store, file: str, half: int | None) -> tuple[int, int]:
@@ -146,11 +127,3 @@ def recheck(store: Store, file: str, half: int | None) -> tuple[int, int]:
       'settled ratings in this project; score the clips of its export'
     )
   return compared, conflicts
-
-
-def rationale_of(text: str, labels: Sequence[str]) -> str:
-  """A critic's answer without the label at its start."""
-  for label in labels:
-    if text.startswith((f'{label}.', f'{label},')):
-      return text[len(label) + 1 :].strip()
-  return text.strip()

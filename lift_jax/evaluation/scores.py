@@ -17,6 +17,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from lift_jax.data.clip_paths import ClipFolder
 from lift_jax.data.json_records import (
   BadRecords,
@@ -33,6 +35,7 @@ from lift_jax.data.json_records import (
 from lift_jax.data.rubric import LIFT, Scale
 from lift_jax.errors import UserError, listing
 from lift_jax.rewards.answers import split_answer
+from lift_jax.rewards.uncertainty import Distributions
 from lift_jax.scoring.output import answer_key
 
 # Of LiFT. A class is an index into the labels in ascending order.
@@ -57,6 +60,11 @@ class Answer:
   label: int
   text: str
   probabilities: tuple[float, ...] | None
+
+  def distribution(self, scale: Scale) -> dict[str, float]:
+    """Probabilities by label; all of it on its own label if it gave none."""
+    given = self.probabilities or np.eye(len(scale.classes))[self.label]
+    return dict(zip(scale.classes, map(float, given), strict=True))
 
   def score(self, scale: Scale) -> float:
     """The score of the label."""
@@ -99,6 +107,12 @@ class ScoredRecord:
   flags: tuple[str, ...]
   file: str
   place: str
+
+  def distributions(self, scale: Scale) -> Distributions:
+    """Of each answer; see `Answer.distribution`."""
+    return {
+      name: answer.distribution(scale) for name, answer in self.answers.items()
+    }
 
   @property
   def where(self) -> str:

@@ -33,10 +33,11 @@ class RoundLabels:
 
   def chosen(self) -> Records:
     """Video and caption of the clips to correct."""
-    votes = self._votes()
+    votes, scale = self._votes(), self.config.score.reward.reward_map().scale()
+    share = self.config.correction.share
     return [
       {key: votes[index][0][key] for key in ('video', 'caption')}
-      for index in corrections.choose(votes, self.config.correction.share)
+      for index in corrections.choose(votes, share, scale)
     ]
 
   def corrected(self, chosen: Records, root: pathlib.Path) -> Records:

@@ -23,8 +23,7 @@ def split_answer(text: str, labels: Sequence[str] = LABELS) -> tuple[str, str]:
     UserError: the answer does not begin with a label.
   """
   text = text.strip()
-  # Critics answer 'Good. No obvious problems.', sometimes with a comma.
-  begin = re.match(rf'({"|".join(map(re.escape, labels))})(?:[.,]|\Z)', text)
+  begin = _label_at_start(text, labels)
   if begin is None:
     start = text if len(text) < 40 else text[:40] + '...'
     raise UserError(
@@ -33,6 +32,18 @@ def split_answer(text: str, labels: Sequence[str] = LABELS) -> tuple[str, str]:
       'questions and the prompt template of its training'
     )
   return begin[1], text[begin.end() :].strip()
+
+
+def rationale_of(text: str, labels: Sequence[str] = LABELS) -> str:
+  """The rationale of an answer; all of a text that begins with no label."""
+  text = text.strip()
+  begin = _label_at_start(text, labels)
+  return text[begin.end() :].strip() if begin else text
+
+
+def _label_at_start(text: str, labels: Sequence[str]) -> re.Match[str] | None:
+  # Critics answer 'Good. No obvious problems.', sometimes with a comma.
+  return re.match(rf'({"|".join(map(re.escape, labels))})(?:[.,]|\Z)', text)
 
 
 def format_answer(

@@ -1,8 +1,9 @@
 """Labels of scored clips, corrected by people or by a vote of critics.
 
 A `Scored` is a record of `lift score`. Some clips of a round are corrected:
-those on which the critics disagree most, or, with a single critic, those of
-which it is least certain. A label of a person takes precedence over a vote.
+those on which the critics disagree most, or, where they agree or there is a
+single one, those of which they are least certain (`rewards.uncertainty`). A
+label of a person takes precedence over a vote.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lift_jax.data.hra import DIMENSIONS, LABELS, HRARecord
-from lift_jax.data.rubric import majority
+from lift_jax.data.rubric import Scale, majority
+from lift_jax.rewards import uncertainty
 from lift_jax.rewards.weights import video_reward
 from lift_jax.runtime.files import json_sha256
 from lift_jax.scoring.config import RewardConfig
@@ -21,6 +23,9 @@ Scored = Mapping[str, Any]
 Labels = dict[str, str]  # by dimension
 
 PEOPLE, VOTE = 'people', 'vote'
+
+# Smaller differences of rewards are rounding errors.
+_DIGITS = 9
 
 
 def key_of_record(record: Scored) -> str:
@@ -42,44 +47,41 @@ def vote(records: Sequence[Scored]) -> Labels:
   }
 
 
-def disagreement(records: Sequence[Scored]) -> float:
-  """Share of the critics' labels that are not the majority's, in [0, 1]."""
-  winners = vote(records)
-  labels = [
-    record['labels'][name] != winners[name]
-    for record in records
-    if 'labels' in record
-    for name in DIMENSIONS
-  ]
-  return float(np.mean(labels)) if labels else 1.0
-
-
-def uncertainty(record: Scored) -> float:
-  """1 - the probability of the likeliest label, mean over dimensions."""
-  if 'probabilities' not in record:
-    return 1.0
-  return 1 - float(
-    np.mean([max(p.values()) for p in record['probabilities'].values()])
-  )
-
-
-def choose(votes: Sequence[Sequence[Scored]], share: float) -> list[int]:
+def choose(
+  votes: Sequence[Sequence[Scored]], share: float, scale: Scale
+) -> list[int]:
   """Indices of the clips to correct, ascending.
+
+  Those that no critic answered come first.
 
   Args:
     votes: of each clip, the records of all critics, the training critic first.
     share: of the clips.
+    scale: the reward of each label.
   """
+
+  def order(index: int) -> tuple[Any, ...]:
+    key = key_of_record(votes[index][0])
+    found = [one for one in map(_distributions, votes[index]) if one]
+    if not found:
+      return False, 0.0, 0.0, key
+    # Equal up to rounding is agreement.
+    disagreement = round(uncertainty.disagreement(found, scale), _DIGITS)
+    return True, -disagreement, -uncertainty.uncertainty(found, scale), key
+
   count = round(share * len(votes))
-  order = sorted(
-    range(len(votes)),
-    key=lambda index: (
-      -disagreement(votes[index]),
-      -uncertainty(votes[index][0]),
-      key_of_record(votes[index][0]),
-    ),
-  )
-  return sorted(order[:count])
+  return sorted(sorted(range(len(votes)), key=order)[:count])
+
+
+def _distributions(record: Scored) -> uncertainty.Distributions:
+  """What a critic answered; empty for nothing."""
+  if 'probabilities' in record:
+    return record['probabilities']
+  labels = record.get('labels', {})
+  return {
+    name: {one: float(one == label) for one in LABELS}
+    for name, label in labels.items()
+  }
 
 
 def labels_of_people(records: Iterable[HRARecord]) -> dict[str, Labels]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lift_jax.data.rubric import LABELS, Scale
+from lift_jax.rewards.uncertainty import uncertainty
 from lift_jax.rewards.weights import video_reward
 from lift_jax.scoring.config import RewardConfig
 
@@ -57,6 +58,7 @@ def scored_record(
         }
     record['probabilities'] = line['probabilities']
     record['soft_reward'] = soft
+    record['uncertainty'] = uncertainty([line['probabilities']], scale)
     record['label_mass'] = line['label_mass']
     record['template'] = line['made_by']['template']
   record['critic'] = line['critic']

@@ -32,6 +32,10 @@ class SplitTest(parameterized.TestCase):
     self.assertEqual(found[0], label)
     if rationale is not None:
       self.assertEqual(found[1], rationale)
+      self.assertEqual(answers.rationale_of(text), rationale)
+
+  def test_rationale_without_label(self):
+    self.assertEqual(answers.rationale_of(' It is good. '), 'It is good.')
 
   @parameterized.parameters(
     '',

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from lift_jax.data.hra import DIMENSIONS, HRARecord
+from lift_jax.data.rubric import LIFT
 from lift_jax.scoring import corrections
 from lift_jax.scoring.config import RewardConfig
 
@@ -34,32 +35,35 @@ def failed(name: str) -> dict:
   return {'video': f'videos/{name}.mp4', 'caption': f'A {name}.', 'error': '?'}
 
 
-def test_disagreement():
-  """Of 3 critics and 3 dimensions, one label differs; then of 2 critics."""
-  same = scored('a', 'Good', 'Good', 'Bad')
-  other = scored('a', 'Good', 'Bad', 'Bad')
-  assert corrections.disagreement([same, same, same]) == 0
-  assert corrections.disagreement([same, other, same]) == pytest.approx(1 / 9)
-  assert corrections.disagreement([same, other, failed('a')]) == pytest.approx(
-    1 / 6
-  )
-  assert corrections.disagreement([failed('a'), failed('a')]) == 1
-
-
 def test_choose():
-  """Disagreement counts first, then how uncertain the training critic is."""
+  """No answer counts first, then disagreement, then uncertainty."""
   good = ('Good', 'Good', 'Good')
   votes = [
     [scored('sure', *good, confidence=0.9), scored('sure', *good)],
-    [scored('unsure', *good, confidence=0.4), scored('unsure', *good)],
+    [scored('unsure', *good, confidence=0.4)] * 2,
     [scored('split', *good), scored('split', 'Bad', 'Good', 'Good')],
     [failed('no'), failed('no')],
   ]
-  assert corrections.choose(votes, 0.0) == []
-  assert corrections.choose(votes, 0.25) == [3]
-  assert corrections.choose(votes, 0.5) == [2, 3]
-  assert corrections.choose(votes, 0.75) == [1, 2, 3]
-  assert corrections.choose(votes, 1.0) == [0, 1, 2, 3]
+  assert corrections.choose(votes, 0.0, LIFT) == []
+  assert corrections.choose(votes, 0.25, LIFT) == [3]
+  assert corrections.choose(votes, 0.5, LIFT) == [2, 3]
+  assert corrections.choose(votes, 0.75, LIFT) == [1, 2, 3]
+  assert corrections.choose(votes, 1.0, LIFT) == [0, 1, 2, 3]
+
+
+def test_choose_without_probabilities():
+  """One that failed counts neither for nor against the others."""
+  votes = [
+    [scored('a', *labels), scored('a', *others), failed('a')]
+    for labels, others in (
+      (('Good',) * 3, ('Good', 'Good', 'Normal')),
+      (('Good',) * 3, ('Good', 'Good', 'Bad')),
+    )
+  ]
+  for ballot in votes:
+    for record in ballot[:2]:
+      del record['probabilities']
+  assert corrections.choose(votes, 0.5, LIFT) == [1]
 
 
 def _of_person(name: str, dimension: str, label: str) -> HRARecord:

@@ -59,6 +59,10 @@ class RecordTest(parameterized.TestCase):
   def test_everything(self):
     record = scored_record(line(flags=['static']), rewards())
     self.assertAlmostEqual(record.pop('soft_reward'), SOFT)
+    # By hand: roots of .57525 - .675^2, .223125 - .3375^2, .0071875 - .06875^2.
+    self.assertAlmostEqual(
+      record.pop('uncertainty'), (0.34587 + 0.33049 + 0.04961) / 3, 5
+    )
     self.assertEqual(
       record,
       {
