@@ -8,22 +8,20 @@ A file is a list of objects, one for each time that somebody compared a pair:
    "rater": "ana", ...}
 
 "overall" and each of "dimensions" is "first", "second" or "same", after the
-order of "videos". "dimensions" (of any names) and "rater" may be left out; all
-other keys are kept as they are. `lift annotate` writes such files.
-
-A .csv file has the columns of VideoGen-RewardBench (arXiv 2501.13918) instead:
-path_A, path_B, prompt, Overall, and any of VQ, MQ and TA, with A, B or same.
-Other columns are ignored.
+order of "videos". "dimensions" (of any names) and "rater" may be left out, and
+so may "both", which says of a pair that is the "same" whether the clips are
+both "good" or both "bad". All other keys are kept as they are. `lift annotate`
+writes such files. Those of two public benchmarks are read, too; see
+`benchmark_pairs`.
 """
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-import csv
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-import io
 import pathlib
 from typing import Any
 
+from lift_jax.data import benchmark_pairs
 from lift_jax.data.clip_paths import ClipFolder
 from lift_jax.data.json_records import (
   BadRecords,
@@ -33,9 +31,7 @@ from lift_jax.data.json_records import (
   check_unicode,
   fetch_clips,
   find_files,
-  load_list,
   location,
-  read_text,
   text_field,
 )
 from lift_jax.data.splits import normalize_caption
@@ -44,13 +40,11 @@ from lift_jax.runtime.files import write_json
 
 PREFERENCES = ('first', 'same', 'second')
 
-# VideoGen-RewardBench: its dimensions by our names, and its preferences.
-BENCHMARK_DIMENSIONS = {'TA': 'semantic', 'MQ': 'motion', 'VQ': 'fidelity'}
-_BENCHMARK_PREFERENCES = {'A': 'first', 'B': 'second', 'same': 'same'}
-_BENCHMARK_COLUMNS = ('path_A', 'path_B', 'prompt', 'Overall')
+# What both clips of a tie are.
+TIES = ('good', 'bad')
 
 _WANTED = '{"caption", "videos", "overall"}'
-_KEYS = ('caption', 'videos', 'overall', 'dimensions', 'rater')
+_KEYS = ('caption', 'videos', 'overall', 'dimensions', 'rater', 'both')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +70,7 @@ class PairRecord:
     rater: who compared them; '' if unknown.
     other: the other keys of the object.
     where: for messages: 'pairs.json record 3 (videos/a.mp4, videos/b.mp4)'.
+    both: of a tie, one of `TIES`; '' if unknown.
   """
 
   caption: str
@@ -86,6 +81,12 @@ class PairRecord:
   rater: str
   other: Mapping[str, Any]
   where: str
+  both: str = ''
+
+  @property
+  def key(self) -> tuple[str, frozenset[str]]:
+    """Equal for all records about a pair, in either order."""
+    return normalize_caption(self.caption), frozenset(self.videos)
 
   @property
   def clips(self) -> list[PairClip]:
@@ -122,7 +123,7 @@ def read_pairs(
   clips = ClipFolder.open(root, follow_links)
   records, first_votes = [], {}
   for name, path in zip(files, find_files(clips.root, files), strict=True):
-    items = _load(str(name), path)
+    items = benchmark_pairs.load(str(name), path, f'objects with {_WANTED}')
     if require_files:
       fetch_clips(clips.root, [item for _, item in items])
     for place, item in items:
@@ -150,6 +151,8 @@ def to_json(record: PairRecord) -> dict[str, Any]:
   }
   if record.dimensions:
     item['dimensions'] = dict(record.dimensions)
+  if record.both:
+    item['both'] = record.both
   if record.rater:
     item['rater'] = record.rater
   return item | dict(record.other)
@@ -159,20 +162,16 @@ def settle(records: Iterable[PairRecord]) -> list[PairRecord]:
   """One record per pair, with what more than half of its votes prefer.
 
   Without such a majority the clips are the 'same'. A pair keeps the order of
-  its first record; `rater` and `other` are empty where several were settled.
+  its first record; `rater`, `other` and `both` are empty where several were
+  settled.
   """
   by_pair = {}
   for record in records:
-    by_pair.setdefault(_pair_key(record), []).append(record)
+    by_pair.setdefault(record.key, []).append(record)
   return [
     votes[0] if len(votes) == 1 else _settled(votes)
     for votes in by_pair.values()
   ]
-
-
-def _pair_key(record: PairRecord) -> tuple[Any, ...]:
-  """Equal for all records about a pair, in either order."""
-  return normalize_caption(record.caption), frozenset(record.videos)
 
 
 def _settled(votes: Sequence[PairRecord]) -> PairRecord:
@@ -190,6 +189,7 @@ def _settled(votes: Sequence[PairRecord]) -> PairRecord:
     dimensions={name: _majority(them) for name, them in by_dimension.items()},
     rater='',
     other={},
+    both='',
   )
 
 
@@ -216,7 +216,7 @@ def _check_one_vote(
   """Raises RecordError if a named rater has compared the pair before."""
   if not record.rater:
     return
-  key = (*_pair_key(record), record.rater)
+  key = (*record.key, record.rater)
   first = first_votes.setdefault(key, record)
   if first is not record:
     raise RecordError(
@@ -225,56 +225,13 @@ def _check_one_vote(
     )
 
 
-def _load(name: str, path: pathlib.Path) -> list[tuple[str, Any]]:
-  """(place, object) of each record; the rows of a CSV file become objects."""
-  if path.suffix.lower() != '.csv':
-    return load_list(name, path, f'objects with {_WANTED}')
-  rows = csv.DictReader(io.StringIO(read_text(name, path), newline=''))
-  missing = [
-    column
-    for column in _BENCHMARK_COLUMNS
-    if column not in (rows.fieldnames or ())
-  ]
-  if missing:
-    raise UserError(
-      f'{name}: no column {", ".join(missing)}; a .csv file has those of '
-      'VideoGen-RewardBench, other pairs are a list in .json'
-    )
-  try:
-    return list(_benchmark_items(rows))
-  except csv.Error as error:
-    raise UserError(
-      f'{name}: line {rows.line_num}: not CSV ({error}); save it as CSV in '
-      'UTF-8'
-    ) from None
-
-
-def _benchmark_items(rows: csv.DictReader) -> Iterator[tuple[str, Any]]:
-  for row in rows:
-    # Unknown values stay as they are, to be reported with their place.
-    preference = {
-      name: _BENCHMARK_PREFERENCES.get(text, text)
-      for name, text in row.items()
-      if name in ('Overall', *BENCHMARK_DIMENSIONS)
-    }
-    item = {
-      'caption': row['prompt'],
-      'videos': [row['path_A'], row['path_B']],
-      'overall': preference.pop('Overall'),
-      'dimensions': {
-        BENCHMARK_DIMENSIONS[name]: found for name, found in preference.items()
-      },
-    }
-    yield f'line {rows.line_num}', item
-
-
 def _record(
   clips: ClipFolder, item: Any, file: str, place: str, require_files: bool
 ) -> PairRecord:
   item = as_object(item, _WANTED)
   caption = text_field(item, 'caption')
   check_unicode(caption, 'the caption')
-  found = [clips.find(text, require_files) for text in _videos(item)]
+  found = [clips.find(text, require_files) for text in videos_of(item)]
   (first, first_path), (second, second_path) = found
   if first == second:
     raise RecordError(
@@ -283,6 +240,12 @@ def _record(
   if 'overall' not in item:
     raise RecordError(f'no "overall"; write one of {", ".join(PREFERENCES)}')
   _check_preference('"overall"', item['overall'])
+  both = item.get('both', '')
+  if 'both' in item and (both not in TIES or item['overall'] != 'same'):
+    raise RecordError(
+      f'"both" is {both!r} of a pair that is {item["overall"]!r}; of a tie '
+      f'write one of {", ".join(TIES)}, or delete it'
+    )
   return PairRecord(
     caption,
     (first, second),
@@ -292,10 +255,12 @@ def _record(
     text_field(item, 'rater') if 'rater' in item else '',
     {name: value for name, value in item.items() if name not in _KEYS},
     f'{location(file, place)} ({first}, {second})',
+    both,
   )
 
 
-def _videos(item: dict[str, Any]) -> list[str]:
+def videos_of(item: dict[str, Any]) -> list[str]:
+  """The names of the two clips of an object; RecordError if they are not."""
   if 'videos' not in item:
     raise RecordError('no "videos"; add the list of the two clips')
   videos = item['videos']

@@ -1,7 +1,9 @@
 """Readers for lists of videos to rate, with their captions.
 
 Lists of `{"video", "caption"}`, as LiFT publishes them; manifests of `lift
-sample`; or conversations (HRA), each clip of which is rated once.
+sample`; conversations (HRA); or pairs of clips, also those of benchmarks (see
+`data.pair_records`). A clip that is listed several times with the same caption
+is rated once.
 """
 
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from lift_jax.data import hra
+from lift_jax.data import benchmark_pairs, hra, pair_records
 from lift_jax.data.clip_paths import ClipFolder
 from lift_jax.data.json_records import (
   BadRecords,
@@ -20,7 +22,6 @@ from lift_jax.data.json_records import (
   fetch_clips,
   find_files,
   json_type,
-  load_list,
   location,
   text_field,
 )
@@ -97,16 +98,18 @@ def read_videos(
     raise UserError('videos.files is empty; list at least one file of videos')
   videos = {}
   for name, path in zip(files, find_files(clips.root, files), strict=True):
-    items = load_list(name, path, 'objects with "video" and "caption"')
+    items = benchmark_pairs.load(
+      name, path, 'objects with "video" and "caption"'
+    )
     fetch_clips(clips.root, [item for _, item in items])
     found = _find_questions([item for _, item in items])
     for place, item in items:
       try:
-        video = _video(clips, item, questions, found, name, place)
-        if category_key in item:
-          category = _category(item[category_key], category_key)
-          video = dataclasses.replace(video, category=category)
-        videos.setdefault(video.key, video)
+        for video in _videos(clips, item, questions, found, name, place):
+          if category_key in item:
+            category = _category(item[category_key], category_key)
+            video = dataclasses.replace(video, category=category)
+          videos.setdefault(video.key, video)
       except RecordError as fault:
         bad.add(name, place, fault)
   return bad.result(list(videos.values()), files)
@@ -124,17 +127,20 @@ def _find_questions(items: list[Any]) -> tuple[str, ...]:
   return find_questions(texts) if texts else ()
 
 
-def _video(
+def _videos(
   clips: ClipFolder,
   item: Any,
   questions: Sequence[str],
   found: Sequence[str],
   file: str,
   place: str,
-) -> CaptionedVideo:
+) -> list[CaptionedVideo]:
+  """The clip of a record, or both clips of a pair."""
   item = as_object(item, '{"video", "caption"}')
-  if 'conversations' in item:
-    name = text_field(item, 'video')
+  if 'videos' in item:
+    names, caption = pair_records.videos_of(item), text_field(item, 'caption')
+  elif 'conversations' in item:
+    names = [text_field(item, 'video')]
     text = hra.human_texts(item)[0]
     # Known questions first: the text that a few clips share may be longer.
     known = [one for one in questions if text.rstrip().endswith(one)]
@@ -144,12 +150,16 @@ def _video(
     names = [name for name in files if name.endswith('.mp4')]
     if len(names) != 1:
       raise RecordError('"files" must name one mp4 file; give a manifest')
-    name, caption = names[0], text_field(item, 'prompt')
+    caption = text_field(item, 'prompt')
   else:
-    name, caption = text_field(item, 'video'), text_field(item, 'caption')
+    names, caption = [text_field(item, 'video')], text_field(item, 'caption')
   check_unicode(caption, 'the caption')
-  video, path = clips.find(name, require_file=True)
-  return CaptionedVideo(video, path, caption.strip(), file, place)
+  return [
+    CaptionedVideo(
+      *clips.find(name, require_file=True), caption.strip(), file, place
+    )
+    for name in names
+  ]
 
 
 def _category(value: Any, key: str) -> str:

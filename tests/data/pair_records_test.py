@@ -75,6 +75,51 @@ def test_columns_of_the_benchmark(root):
   assert two.where == 'bench.csv line 3 (videos/b.mp4, videos/c.mp4)'
 
 
+_VOTE = {
+  'prompt': 'a crane',
+  'left_model': 'x',
+  'left_video': 'https://example.org/videos/a.mp4',
+  'right_video': 'videos/b.mp4',
+  'vote_type': 'leftvote',
+}
+
+
+@pytest.mark.parametrize(
+  'vote, overall, both',
+  [
+    ('leftvote', 'first', ''),
+    ('rightvote', 'second', ''),
+    ('tievote', 'same', 'good'),
+    ('bothbad_vote', 'same', 'bad'),
+  ],
+)
+def test_votes_of_the_benchmark(root, vote, overall, both):
+  """GenAI-Bench's votes as JSON and as CSV."""
+  item = _VOTE | {'vote_type': vote}
+  text = '\n'.join(','.join(line) for line in (item.keys(), item.values()))
+  for record in (
+    *read(root, [item]).records, *read(root, text, 'votes.csv').records
+  ):  # fmt: skip
+    assert record.videos == ('videos/a.mp4', 'videos/b.mp4')
+    assert (record.overall, record.both) == (overall, both)
+    assert record.caption == 'a crane'
+
+
+def test_bad_votes(root):
+  with pytest.raises(UserError, match="record 0: .*'neither'; write one of"):
+    read(root, [_VOTE | {'vote_type': 'neither'}])
+  with pytest.raises(UserError, match='no column left_video, right_video'):
+    read(root, 'prompt,vote_type\n', 'votes.csv')
+
+
+def test_both(root):
+  record = _PAIR | {'overall': 'same', 'both': 'good'}
+  (found,) = read(root, [record]).records
+  assert pair_records.to_json(found) == record
+  with pytest.raises(UserError, match='"both" is \'good\' of a pair that is'):
+    read(root, [_PAIR | {'both': 'good'}])
+
+
 @pytest.mark.parametrize(
   'changes, message',
   [

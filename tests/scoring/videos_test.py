@@ -65,6 +65,32 @@ def rated(name, caption='A cat.'):
   ]
 
 
+class PairsTest(_VideosTest):
+  def test_each_clip_once(self):
+    """Of benchmarks and of our own pairs; a clip is in many of them."""
+    table = (
+      'path_A,path_B,prompt,Overall\n'
+      'videos/a.mp4,videos/b.mp4,A cat.,A\n'
+      'videos/b.mp4,videos/c.mp4,A cat.,same\n'
+    )
+    own = {
+      'videos': ['videos/c.mp4', 'videos/d.mp4'],
+      'caption': 'A cat.',
+      'overall': 'first',
+    }
+    vote = {
+      'left_video': 'https://x.org/videos/d.mp4',
+      'right_video': 'https://x.org/videos/a.mp4',
+      'prompt': 'A cat.',
+      'vote_type': 'bothbad_vote',
+    }
+    self.write(table, 'bench.csv')
+    self.write([own], 'own.json')
+    self.write([vote], 'votes.jsonl')
+    found = self.pairs('bench.csv', 'own.json', 'votes.jsonl')
+    self.assertEqual(found, [(f'videos/{n}.mp4', 'A cat.') for n in 'abcd'])
+
+
 class ReadTest(_VideosTest):
   def test_list(self):
     self.write([item('a', ' A cat.\n', score=0.3), item('b', '猫 "é"')])
