@@ -18,7 +18,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
   config = config_dict.ConfigDict()
 
-  config.scores = {'files': ()}
+  config.scores = {'files': (), 'others': ()}
   config.labels = {
     'root': '',
     'files': (),
@@ -27,7 +27,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'follow_links': 'hub',
   }
   # Pairs that people compared, as `lift annotate export` writes them.
-  config.preferences = {'files': ()}
+  config.preferences = {'files': (), 'tuning': ()}
+  config.normalization = {'critics': (), 'files': ()}
   config.train = {'files': ()}
   config.calibration = {'files': (), 'fraction': 0.2, 'seed': 0}
   # As in LiFT (arXiv 2412.04814).

@@ -14,7 +14,8 @@ Pairs are evaluated as on VideoGen-RewardBench (J. Liu et al. 2025, arXiv
     (D. Deutsch et al. 2023, "Ties Matter", arXiv 2305.14324).
 
 The benchmark uses the epsilon that is best on the evaluated pairs, here
-`with_ties_fitted_here`; `with_ties` fits it on other clips.
+`with_ties_fitted_here`; `with_ties` fits it on other clips. `benchmarks` has
+its rule to the letter.
 
 D resamples, V videos, N clips, P pairs.
 """
@@ -306,6 +307,18 @@ def agreement(
   compared: Compared, threshold: float | None, config: BootstrapConfig
 ) -> dict[str, Estimate]:
   """The share of pairs in which both orders are the same; see `pairwise`."""
+  return bootstrap.estimates(
+    agreement_metrics(compared, threshold),
+    compared.num_videos,
+    len(compared.order_p),
+    config,
+  )
+
+
+def agreement_metrics(
+  compared: Compared, threshold: float | None
+) -> bootstrap.Metrics:
+  """What `agreement` computes, from the weights of videos."""
   order_p, difference_p = compared.order_p, compared.difference_p
   is_tie_p = order_p == 0
   predicted_p = np.sign(difference_p)
@@ -330,4 +343,4 @@ def agreement(
       'human_ties': ratio(ties_d, all_d),
     }
 
-  return bootstrap.estimates(metrics, compared.num_videos, len(order_p), config)
+  return metrics

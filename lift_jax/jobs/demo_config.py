@@ -266,7 +266,7 @@ def _score(is_smoke: bool) -> dict:
 def _evaluate(is_smoke: bool) -> dict:
   """Evaluation of the critic, on clips that it was not trained on."""
   return {
-    'scores': {'files': (FILLED,)},
+    'scores': {'files': (FILLED,), 'others': ()},
     'labels': {
       'root': FILLED,
       'files': (FILLED,),
@@ -274,7 +274,8 @@ def _evaluate(is_smoke: bool) -> dict:
       'on_bad_record': 'error',
       'follow_links': 'hub',
     },
-    'preferences': {'files': ()},
+    'preferences': {'files': (), 'tuning': ()},
+    'normalization': {'critics': (), 'files': ()},
     'train': {'files': (FILLED,)},
     'calibration': {
       'files': (),

@@ -6,152 +6,40 @@ usage: lift evaluate --config=FILE.py[:variant] --workdir=DIR
 Reads scored records, as lift score writes them, and human ratings (HRA), pairs
 that people compared, or both. Writes all metrics to DIR/evaluation.json and
 DIR/report.html, a self-contained page. A table of the main metrics is printed.
+With scores of several critics, another table compares them on the same ratings
+and pairs, and DIR/ensemble.json has the scores of all of them as one critic.
 
 example: lift evaluate --config=configs/eval_critic.py:smoke --workdir=runs/eval
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import json
 import logging
 import pathlib
 
-from lift_jax import config_lib
 from lift_jax.cli import job_flags
-from lift_jax.data.clip_paths import FOLLOW_LINKS
 from lift_jax.data.hra import HRARecord, read_hra
-from lift_jax.data.json_records import ON_BAD_RECORD, ReadResult
+from lift_jax.data.json_records import ReadResult
 from lift_jax.data.pair_records import PairRecord, read_pairs
 from lift_jax.data.rubric import Scale, read_rubric
 from lift_jax.data.splits import check_disjoint, split_records
-from lift_jax.errors import UserError
+from lift_jax.errors import UserError, listing
+from lift_jax.evaluation import ensemble, normalization
 from lift_jax.evaluation.comparison import Comparison, Rating, join
-from lift_jax.evaluation.critic_evaluation import (
-  MetricsConfig,
-  Tree,
-  evaluate,
-  worst,
-)
+from lift_jax.evaluation.critic_comparison import compare_critics
+from lift_jax.evaluation.critic_evaluation import Tree, evaluate, worst
+from lift_jax.evaluation.normalization import Normalization
 from lift_jax.evaluation.preferences import evaluate_preferences
 from lift_jax.evaluation.scores import ScoredRecord, read_scores
 from lift_jax.jobs import inputs
-from lift_jax.report import critic_table, preferences_table
-from lift_jax.report.critic_page import (
-  PageConfig,
-  critic_page,
-  preferences_page,
-)
-from lift_jax.rewards.weights import RewardMap
-from lift_jax.runtime import distributed, hub
+from lift_jax.jobs.evaluate_config import EvaluateConfig
+from lift_jax.report import critic_table, critics_table, preferences_table
+from lift_jax.report.critic_page import critic_page, preferences_page
+from lift_jax.runtime import distributed, hub, storage
 from lift_jax.runtime.files import write_json, write_text
 from lift_jax.toyworld import dataset, feedback
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoresConfig:
-  """The scores of the critic.
-
-  Attributes:
-    files: scored records; relative to the current folder.
-  """
-
-  files: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelsConfig:
-  """The ratings of annotators.
-
-  Attributes:
-    root: the folder of the videos, which need not exist, or the id of a data
-      set on the hub; '' is the current folder.
-    files: HRA files, relative to the root.
-    questions: a prompt JSON or rubric (`data.rubric`) with the questions,
-      labels and rewards of these files; '' detects the questions, of LiFT's
-      dimensions and labels.
-    on_bad_record: 'error' or 'skip'; applies to the scores too.
-    follow_links: links out of the root that may be followed; see
-      `clip_paths.ClipFolder`.
-  """
-
-  root: str
-  files: tuple[str, ...]
-  questions: str
-  on_bad_record: str
-  follow_links: str
-
-  def __post_init__(self):
-    config_lib.check_choice(
-      'labels.on_bad_record', self.on_bad_record, ON_BAD_RECORD
-    )
-    config_lib.check_choice(
-      'labels.follow_links', self.follow_links, FOLLOW_LINKS
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class PreferencesConfig:
-  """Pairs of clips that people compared.
-
-  Attributes:
-    files: see `data.pair_records`; relative to `labels.root`.
-  """
-
-  files: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedOnConfig:
-  """The training data of the critic.
-
-  Attributes:
-    files: HRA files; a video or caption that is in these and in the labels is
-      an error.
-  """
-
-  files: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class CalibrationConfig:
-  """The ratings that temperatures and thresholds are fitted on.
-
-  Attributes:
-    files: HRA files of ratings for this purpose only.
-    fraction: without files, the fraction of the labels' prompts, with all of
-      their videos, that is used; 0 fits nothing.
-    seed: of the choice of these prompts.
-  """
-
-  files: tuple[str, ...]
-  fraction: float
-  seed: int
-
-  def __post_init__(self):
-    if not 0 <= self.fraction < 1:
-      raise UserError(
-        f'calibration.fraction is {self.fraction:g}; it must be in [0, 1)'
-      )
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
-  """Sections of an evaluation.
-
-  If no files are given, `toy_clips` clips of the toy world are used, with
-  simulated ratings and scores.
-  """
-
-  scores: ScoresConfig
-  labels: LabelsConfig
-  preferences: PreferencesConfig
-  train: TrainedOnConfig
-  calibration: CalibrationConfig
-  reward: RewardMap
-  metrics: MetricsConfig
-  report: PageConfig
-  toy_clips: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +47,11 @@ class _Input:
   """All records of an evaluation."""
 
   scored: ReadResult[ScoredRecord]
+  others: dict[str, ReadResult[ScoredRecord]]  # by file
+  normalizations: dict[str, Normalization]  # by fingerprint of a critic
   labels: ReadResult[HRARecord]
   pairs: ReadResult[PairRecord]
+  tuning: ReadResult[PairRecord]
   calibration: ReadResult[HRARecord]
   train: ReadResult[HRARecord]
   scale: Scale
@@ -189,9 +80,10 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   job_flags.write_config(call, 'evaluate')
   result: Tree = {
     'synthetic': is_synthetic,
-    'critic': next((r.critic for r in records.scored.records if r.critic), ''),
+    'critic': _critic(records.scored.records),
     'settings': json.loads(call.source.to_json_best_effort()),
     'preferences': None,
+    'critics': None,
   }
   if records.pairs.records:
     result['preferences'] = evaluate_preferences(
@@ -199,7 +91,11 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
       records.scored.records,
       records.scale,
       config.metrics.bootstrap,
+      tuning=records.tuning.records,
+      normalization=records.normalizations.get(result['critic']),
     )
+  if records.others:
+    result['critics'] = _compare_critics(config, records, workdir)
   if records.labels.records:
     page = _evaluate_ratings(config, records, result, logger)
   else:
@@ -213,8 +109,43 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   if result['preferences']:
     for line in preferences_table.text_lines(result['preferences']):
       logger.info('%s', line)
+  if result['critics']:
+    for line in critics_table.text_lines(result['critics']):
+      logger.info('%s', line)
   _log_omitted(result, logger)
   logger.info('evaluate: full report in %s', workdir / 'report.html')
+
+
+def _critic(records: Sequence[ScoredRecord]) -> str:
+  """The fingerprint of the critic, or ''."""
+  return next((record.critic for record in records if record.critic), '')
+
+
+def _compare_critics(
+  config: EvaluateConfig, records: _Input, workdir: pathlib.Path
+) -> Tree:
+  """The table of several critics and of their ensemble, which is written."""
+  scale = records.scale
+  critics = {
+    ', '.join(config.scores.files): records.scored.records,
+    **{name: other.records for name, other in records.others.items()},
+  }
+  normalizations = {
+    name: found
+    for name, own in critics.items()
+    if (found := records.normalizations.get(_critic(own)))
+  }
+  scored = list(critics.values())
+  write_json(workdir / f'{ensemble.NAME}.json', ensemble.to_json(scored, scale))
+  critics[ensemble.NAME] = ensemble.make_ensemble(scored, scale)
+  return compare_critics(
+    critics,
+    records.labels.records,
+    records.pairs.records,
+    scale,
+    config.metrics.bootstrap,
+    normalizations,
+  )
 
 
 def _evaluate_ratings(
@@ -252,7 +183,9 @@ def _with_toy_clips(
   )
   return dataclasses.replace(
     config,
-    scores=ScoresConfig((str(folder / dataset.SCORES),)),
+    scores=dataclasses.replace(
+      config.scores, files=(str(folder / dataset.SCORES),)
+    ),
     labels=dataclasses.replace(
       config.labels,
       root=str(folder),
@@ -268,6 +201,7 @@ def _with_local_root(config: EvaluateConfig) -> EvaluateConfig:
   files = (
     *labels.files,
     *config.preferences.files,
+    *config.preferences.tuning,
     *config.calibration.files,
     *config.train.files,
   )
@@ -302,16 +236,19 @@ def _read(config: EvaluateConfig) -> _Input:
       labels=scale.labels,
     )
 
+  def scores(files: Sequence[str]) -> ReadResult[ScoredRecord]:
+    return read_scores(
+      labels.root, files, labels.on_bad_record, labels.follow_links, scale
+    )
+
+  scored = scores(config.scores.files)
   records = _Input(
-    scored=read_scores(
-      labels.root,
-      config.scores.files,
-      labels.on_bad_record,
-      labels.follow_links,
-      scale,
-    ),
+    scored=scored,
+    others={file: scores([file]) for file in config.scores.others},
+    normalizations=_normalizations(config, scored, scores, scale),
     labels=ratings(labels.files),
-    pairs=_read_pairs(config),
+    pairs=_read_pairs(config, config.preferences.files),
+    tuning=_read_pairs(config, config.preferences.tuning),
     calibration=ratings(config.calibration.files),
     train=ratings(config.train.files),
     scale=scale,
@@ -327,12 +264,36 @@ def _read(config: EvaluateConfig) -> _Input:
   return records
 
 
-def _read_pairs(config: EvaluateConfig) -> ReadResult[PairRecord]:
-  if not config.preferences.files:
+def _normalizations(
+  config: EvaluateConfig,
+  scored: ReadResult[ScoredRecord],
+  scores: Callable[[Sequence[str]], ReadResult[ScoredRecord]],
+  scale: Scale,
+) -> dict[str, Normalization]:
+  """The normalizations of critics by their fingerprint; makes missing ones."""
+  folders = [storage.to_path(one) for one in config.normalization.critics]
+  for folder, file in zip(folders, config.normalization.files, strict=False):
+    found = normalization.fit(scores([file]).records, scale)
+    normalization.write(folder, found)
+  read = [normalization.read(folder, scale) for folder in folders]
+  by_critic = {one.critic: one for one in read}
+  critic = _critic(scored.records)
+  if by_critic and critic not in by_critic:
+    raise UserError(
+      f'{", ".join(config.scores.files)}: scores of the critic {critic!r}, but '
+      f'normalization.critics are of {listing(by_critic)}; give its folder too'
+    )
+  return by_critic
+
+
+def _read_pairs(
+  config: EvaluateConfig, files: Sequence[str]
+) -> ReadResult[PairRecord]:
+  if not files:
     return ReadResult([], [])
   return read_pairs(
     config.labels.root or '.',
-    config.preferences.files,
+    files,
     config.labels.on_bad_record,
     require_files=False,
     follow_links=config.labels.follow_links,
@@ -410,8 +371,10 @@ def _skipped(records: _Input) -> list[list[str]]:
     list(item)
     for part in (
       records.scored,
+      *records.others.values(),
       records.labels,
       records.pairs,
+      records.tuning,
       records.calibration,
       records.train,
     )

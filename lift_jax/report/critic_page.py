@@ -16,7 +16,13 @@ from lift_jax.evaluation.bootstrap import Estimate
 from lift_jax.evaluation.comparison import Rating
 from lift_jax.evaluation.critic_evaluation import Tree
 from lift_jax.models.frames import evenly_spaced_frames
-from lift_jax.report import critic_table, html, plots, preferences_table
+from lift_jax.report import (
+  critic_table,
+  critics_table,
+  html,
+  plots,
+  preferences_table,
+)
 from lift_jax.report.colours import BLUE, VERMILION
 from lift_jax.report.critic_findings import findings
 from lift_jax.report.formatting import Row, cell, decimal, percent, percentage
@@ -87,6 +93,7 @@ def critic_page(
     ],
     coverage=_coverage(result),
     preferences=_preferences(result),
+    critics=_critics(result),
     confusions={
       name: _confusion(name, section, result['classes'])
       for name, section in sections.items()
@@ -110,6 +117,7 @@ def preferences_page(result: Tree) -> str:
     result=result,
     coverage=_coverage(result),
     preferences=_preferences(result),
+    critics=_critics(result),
     settings=json.dumps(result['settings'], indent=1),
   )
 
@@ -128,6 +136,20 @@ def _preferences(result: Tree) -> dict[str, Any] | None:
     'rows': preferences_table.rows(preferences),
     'pairs': preferences['pairs'],
     'not_scored': len(preferences['not_scored']),
+    'tuning': preferences['tuning'],
+    'votes': preferences['votes']
+    and preferences_table.votes_line(preferences['votes']),
+  }
+
+
+def _critics(result: Tree) -> dict[str, Any] | None:
+  """The table of several critics; None for one."""
+  critics = result['critics']
+  if critics is None:
+    return None
+  return {
+    'columns': critics_table.columns(critics),
+    'rows': critics_table.rows(critics),
   }
 
 

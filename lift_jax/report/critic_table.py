@@ -4,10 +4,8 @@ There is one column per dimension and one for all. In the rows about the order
 of clips, the last column is about videos ranked by their reward.
 """
 
-from typing import Any
-
 from lift_jax.evaluation.critic_evaluation import Tree
-from lift_jax.report.formatting import Row, cell, decimal, percent
+from lift_jax.report.formatting import Row, at, cell, decimal, percent
 
 # Title, path of the number within a section, and its format; or a heading.
 _ROWS = (
@@ -57,18 +55,10 @@ def rows(result: Tree) -> list[Row]:
     Row(title)
     if path is None or write is None
     else Row(
-      title, tuple(cell(_at(section, path), write) for section in sections)
+      title, tuple(cell(at(section, path), write) for section in sections)
     )
     for title, path, write in _ROWS
   ]
-
-
-def _at(section: Tree, path: str) -> Any:
-  """The value at a path such as 'ranking.pairs'; None if it is missing."""
-  value = section
-  for key in path.split('.'):
-    value = value.get(key) if value else None
-  return value
 
 
 def text_lines(result: Tree) -> list[str]:

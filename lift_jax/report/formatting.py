@@ -1,6 +1,6 @@
 """Formats numbers and estimates for reports."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -41,6 +41,36 @@ def cell(number: Any, write: Format) -> Cell:
     interval = f'[{write(number["low"])}, {write(number["high"])}]'
     return Cell(write(number['value']), interval)
   return Cell('-' if number is None else write(number))
+
+
+def at(section: Any, path: str) -> Any:
+  """The value at a path such as 'ranking.pairs'; None if it is missing."""
+  for key in path.split('.'):
+    section = section.get(key) if section else None
+  return section
+
+
+def text_table(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+  """A table for a terminal, after a blank line.
+
+  Args:
+    columns: their names, that of the titles first.
+    rows: with as many cells as there are other columns.
+  """
+  table = [
+    list(columns),
+    *(
+      [row.title, *(f'{c.value:>5} {c.interval}'.rstrip() for c in row.cells)]
+      for row in rows
+    ),
+  ]
+  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+  return ['', *(
+    '  '.join(
+      text.ljust(width) for text, width in zip(line, widths, strict=True)
+    ).rstrip()
+    for line in table
+  )]  # fmt: skip
 
 
 def percent(value: float) -> str:

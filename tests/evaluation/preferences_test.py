@@ -11,7 +11,12 @@ from lift_jax.data.rubric import DIMENSIONS, LIFT
 from lift_jax.errors import UserError
 from lift_jax.evaluation import ranking
 from lift_jax.evaluation.bootstrap import BootstrapConfig
-from lift_jax.evaluation.preferences import OVERALL, evaluate_preferences
+from lift_jax.evaluation.normalization import Normalization
+from lift_jax.evaluation.preferences import (
+  NORMALIZED,
+  OVERALL,
+  evaluate_preferences,
+)
 from lift_jax.evaluation.ranking import Compared
 from lift_jax.evaluation.scores import Answer, ScoredRecord
 
@@ -20,10 +25,10 @@ pytestmark = pytest.mark.fast
 CONFIG = BootstrapConfig(draws=50, coverage=0.9, seed=0)
 
 
-def pair(first, second, overall, rater='', **dimensions):
+def pair(first, second, overall, rater='', both='', **dimensions):
   return PairRecord(
     'A cat.', (first, second), (pathlib.Path(first), pathlib.Path(second)),
-    overall, dimensions, rater, {}, f'pairs.json ({first}, {second})',
+    overall, dimensions, rater, {}, f'pairs.json ({first}, {second})', both,
   )  # fmt: skip
 
 
@@ -72,6 +77,61 @@ class PreferencesTest(parameterized.TestCase):
     )  # fmt: skip
     self.assertEqual(result['dimensions'][OVERALL]['count'], 1)
     self.assertEqual(result['dimensions'][OVERALL]['with_ties']['value'], 1.0)
+
+  def test_benchmark_counts_votes(self):
+    """Three votes about one pair, of which two are right."""
+    result = self.measure(
+      pair('a', 'b', 'first', 'ana'), pair('b', 'a', 'second', 'ben'),
+      pair('a', 'b', 'second', 'cem'),
+    )  # fmt: skip
+    found = result['dimensions'][OVERALL]['benchmark']
+    self.assertEqual(found['votes'], 3)
+    self.assertAlmostEqual(found['without_ties'], 2 / 3)
+    result = self.measure(pair('a', 'b', 'same'))
+    self.assertIsNone(
+      result['dimensions'][OVERALL]['benchmark']['without_ties']
+    )
+
+  def test_tuning(self):
+    """The threshold of ties is fitted on other pairs only."""
+    scored = [*SCORED, score('e', 2, 2, 2), score('f', 1, 2, 2)]
+    pairs = pair('a', 'b', 'first'), pair('b', 'c', 'first')
+    tuning = [pair('e', 'f', 'same'), pair('b', 'a', 'same')]
+    result = evaluate_preferences(pairs, scored, LIFT, CONFIG, tuning=tuning)
+    self.assertEqual(result['tuning'], 1)
+    found = result['dimensions'][OVERALL]
+    self.assertAlmostEqual(found['threshold'], (0.9 - 0.2) / 3)
+    self.assertEqual(found['with_ties']['value'], 1.0)
+    self.assertIsNone(result['votes'])
+
+  def test_four_votes(self):
+    tuning = [
+      pair('a', 'c', 'first'), pair('a', 'e', 'same', both='good'),
+      pair('c', 'f', 'same', both='bad'),
+    ]  # fmt: skip
+    scored = [*SCORED, score('e', 2, 2, 2), score('f', 1, 1, 1)]
+    votes = [
+      pair('a', 'b', 'first'), pair('e', 'a', 'second'),
+      pair('b', 'e', 'second'), pair('f', 'b', 'same', both='bad'),
+    ]  # fmt: skip
+    result = evaluate_preferences(votes, scored, LIFT, CONFIG, tuning=tuning)
+    found = result['votes']
+    # The vote for one of two equal clips is wrong, and so is the last tie.
+    self.assertEqual((found['votes'], found['accuracy']), (4, 0.5))
+    self.assertEqual((found['fitted_on'], found['width']), (2, 0.0))
+    self.assertIsNone(self.measure(*votes)['votes'])
+
+  def test_normalised(self):
+    mean = dict.fromkeys(DIMENSIONS, 0.5)
+    found = Normalization('c', {}, mean, {'semantic': 1, 'motion': 1,
+                                          'fidelity': 1e-3})  # fmt: skip
+    scored = [score('a', 2, 2, 0), score('b', 0, 0, 1)]
+    result = evaluate_preferences(
+      [pair('a', 'b', 'first')], scored, LIFT, CONFIG, normalization=found
+    )
+    dimensions = result['dimensions']
+    self.assertEqual(dimensions[OVERALL]['without_ties']['value'], 1.0)
+    self.assertEqual(dimensions[NORMALIZED]['without_ties']['value'], 0.0)
 
   def test_no_answer_is_wrong(self):
     result = self.measure(pair('a', 'd', 'first'), pair('a', 'b', 'first'))

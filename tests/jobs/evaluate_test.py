@@ -175,6 +175,57 @@ class FilesTest(parameterized.TestCase):
     self.assertIn('<h2>Pairs that people compared</h2>', page)
     self.assertEqual('<h2>Confusion matrices</h2>' in page, has_ratings)
 
+  def test_several_critics(self):
+    """Another critic, which is always right, on ratings and a benchmark."""
+    human, scores = self.clips()
+    other = []
+    for index, item in enumerate(scores):
+      labels = tuple(_LABELS[(index + step) % 3] for step in range(3))
+      name = 'abcdefghij'[index]
+      other.append(scored(name, item['caption'], labels, critic='other'))
+    caption = scores[0]['caption']
+    for items in (scores, other):
+      items[1]['caption'] = caption
+    self.write('labels.json', human)
+    self.write('scores.jsonl', scores)
+    path = self.write('other.jsonl', other)
+    (self.root / 'bench.csv').write_text(
+      'path_A,path_B,prompt,VQ,MQ,TA,Overall\n'
+      f'videos/a.mp4,videos/b.mp4,{caption},B,A,A,A\n'
+    )
+    folders = [self.root / name for name in ('critic', 'other_critic')]
+    for folder in folders:
+      folder.mkdir()
+    settings = {
+      'scores__others': f"('{path}',)",
+      'preferences__files': "('bench.csv',)",
+      'normalization__critics': tuple(map(str, folders)),
+    }
+    own = str(self.root / 'scores.jsonl')
+    outcome, result = self.evaluate(
+      normalization__files=(own, str(path)), **settings
+    )
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    accuracy = result['critics']['ratings']['metrics']['accuracy']
+    self.assertEqual(
+      list(accuracy), [own, str(path), 'ensemble']
+    )
+    self.assertEqual(accuracy[str(path)]['value'], 1.0)
+    self.assertGreater(accuracy[str(path)]['minus_first']['low'], 0)
+    found = result['preferences']['dimensions']
+    self.assertIn('overall, normalised', found)
+    self.assertEqual(found['fidelity']['benchmark']['votes'], 1)
+    self.assertTrue(outcome.has_logged('Critics'))
+    page = (self.workdir / 'report.html').read_text()
+    self.assertIn('<h2>Critics compared</h2>', page)
+    ensemble = json.loads((self.workdir / 'ensemble.json').read_text())
+    self.assertLen(ensemble, 10)
+    # The normalizations are in the folders now, but only of these critics.
+    self.assertEqual(self.evaluate(**settings)[0].status, 0)
+    settings['normalization__critics'] = (str(folders[1]),)
+    outcome, _ = self.evaluate(**settings)
+    self.assertIn('critics are of other; give its folder too', outcome.stderr)
+
   def test_labels_of_the_hub(self):
     human, scores = self.clips()
     path = self.write('labels.json', human)
@@ -268,6 +319,7 @@ class FilesTest(parameterized.TestCase):
     ({'metrics__temperature': 'some'}, 'metrics.temperature'),
     ({'reward__good': 0.1}, 'a worse label a higher score'),
     ({'labels__on_bad_record': 'stop'}, 'on_bad_record'),
+    ({'normalization__files': "('a', 'b')"}, '2 normalization.files for 0'),
   )
   def test_refused(self, settings, message):
     human, scores = self.clips()

@@ -19,6 +19,7 @@ def result_of(evaluated, aside=(), **more):
     'settings': {'metrics': dataclasses.asdict(metrics)},
     'counts': {'ratings_aside': len(aside)},
     'preferences': None,
+    'critics': None,
     **critic_evaluation.evaluate(evaluated, aside, Scale(), metrics),
     'left_out': {
       'rated_not_scored': [], 'scored_not_rated': [], 'errors': [],
