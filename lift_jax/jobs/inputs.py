@@ -6,9 +6,11 @@ import pathlib
 
 import jax
 
-from lift_jax.data import clip_flags
+from lift_jax.data import clip_flags, critic_prompts
 from lift_jax.errors import UserError
 from lift_jax.models.adapters import Adapter
+from lift_jax.models.critic_config import CriticModelConfig, choose_template
+from lift_jax.models.critics import Critic
 from lift_jax.runtime import distributed, storage
 from lift_jax.runtime.files import parse_json, write_json
 from lift_jax.toyworld import dataset
@@ -46,6 +48,14 @@ def log_adapters(adapters: Sequence[Adapter], logger: logging.Logger) -> None:
   """Logs each adapter of a model, with its rank, alpha and scale."""
   for adapter in adapters:
     logger.info('adapter %s', adapter.describe())
+
+
+def critic_template(config: CriticModelConfig, critic: Critic) -> str:
+  """The prompt template of a critic: of the config, or of its training."""
+  folders = [*(adapter.folder for adapter in critic.adapters), critic.path]
+  return choose_template(
+    config, critic, critic_prompts.trained_template(folders)
+  )
 
 
 def report_skipped(

@@ -35,7 +35,7 @@ from lift_jax.data.prompts import Prompt, read_prompts
 from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
 from lift_jax.evaluation import guarded_clips, guards
-from lift_jax.jobs import align, sample, score, train_critic
+from lift_jax.jobs import align, inputs, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.rounds_config import RoundsConfig
 from lift_jax.jobs.rounds_labels import RoundLabels, read_list
@@ -335,10 +335,8 @@ class Rounds(StagedJob):
   def _questions(self) -> Mapping[str, str]:
     """The questions of the training critic."""
     folders = [*(a.folder for a in self._critic.adapters), self._critic.path]
-    model = self.config.score.model
-    return critic_prompts.find_prompts(
-      self.config.score.prompts.questions, folders, model.template
-    ).questions
+    given = self.config.score.prompts.questions
+    return critic_prompts.find_prompts(given, folders).questions
 
   def train_critic(
     self, number: int, state: State, people: pathlib.Path | None
@@ -360,7 +358,9 @@ class Rounds(StagedJob):
       questions = dict(self._questions())
       if distributed.is_primary():
         folder.mkdir(parents=True, exist_ok=True)
-        template = self.config.train_critic.model.template
+        template = inputs.critic_template(
+          self.config.train_critic.model, self._critic
+        )
         critic_prompts.write_prompts(folder, questions, template)
       labels = RoundLabels(self.workdir / name, self.config, people)
       feedback = labels.feedback(questions, self.config.seed + number)

@@ -27,7 +27,7 @@ from lift_jax.data.json_records import ReadResult
 from lift_jax.data.rubric import LABELS, Scale
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
-from lift_jax.models import critic_config, critic_tokens
+from lift_jax.models import critic_config, critic_tokens, quantization
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed, hub, storage
 from lift_jax.runtime.files import write_json
@@ -56,6 +56,7 @@ class ScoreConfig:
   reward: config_of.RewardConfig
   mesh: MeshConfig
   run: config_of.ScoringRunConfig
+  frames: config_of.FramesConfig = config_of.FramesConfig()
 
 
 def main(argv: list[str]) -> int:
@@ -67,16 +68,24 @@ def main(argv: list[str]) -> int:
 def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   """Runs the job."""
   config, workdir = call.config, call.workdir
-  critic = critic_config.open_chosen(config.model, workdir)
+  quantization.check_installed(config.run.quantize)
+  critic = config.frames.of(critic_config.open_chosen(config.model, workdir))
   inputs.log_adapters(critic.adapters, logger)
   folders = [*(adapter.folder for adapter in critic.adapters), critic.path]
   questions = config.prompts.questions
   if not questions and not config.model.path:  # a random critic has none
     questions = str(critic_tokens.questions_path())
-  prompts = critic_prompts.find_prompts(
-    questions, folders, config.model.template
+  prompts = critic_prompts.find_prompts(questions, folders)
+  template = critic_config.choose_template(
+    config.model, critic, prompts.template
   )
-  tokenizer = critic.open_tokenizer(config.model.template)
+  if prompts.template not in (None, template):
+    logger.warning(
+      'score: model.template is %s, but this critic was trained with %s',
+      template,
+      prompts.template,
+    )
+  tokenizer = critic.open_tokenizer(template)
   labels = critic_tokens.label_ids(tokenizer, prompts.labels)
   scale = config.reward.reward_map().scale(prompts.rubric)
   checkpoint = critic.fingerprint  # reads the headers of all weights
@@ -90,7 +99,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     'critic': checkpoint,
     'made_by': {
       'compute_dtype': config.model.compute_dtype,
-      'template': config.model.template,
+      'template': template,
       'questions': dict(prompts.questions),
       'space_before_caption': prompts.space_before_caption,
       'max_answer_tokens': config.prompts.max_answer_tokens,
@@ -98,6 +107,10 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   }
   if prompts.labels != LABELS:
     fingerprint['made_by']['labels'] = list(prompts.labels)
+  if config.frames.given:
+    fingerprint['made_by']['frames'] = config.frames.given
+  if config.run.quantize != quantization.NONE:
+    fingerprint['made_by']['quantize'] = config.run.quantize
   journal = Journal(workdir / 'ratings.jsonl', _key, jax.process_index())
   keys = [video.key for video in found.records]
   if distributed.is_primary():
@@ -118,6 +131,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
       mesh,
       config.model.compute_dtype,
       config.model.attention,
+      quantize=config.run.quantize,
       label_ids=labels,
       stop_ids=tokenizer.stop_ids,
       pad_id=tokenizer.pad_id,

@@ -119,7 +119,8 @@ class CriticTraining(training_main.Task):
     )
     self._critic = open_chosen(config.model, call.workdir)
     inputs.log_adapters(self._critic.adapters, logger)
-    self._tokenizer = self._critic.open_tokenizer(config.model.template)
+    self._template = inputs.critic_template(config.model, self._critic)
+    self._tokenizer = self._critic.open_tokenizer(self._template)
     self.setup = critic_lib.make_setup(
       self._critic, config.model, config.train, config.lora, mesh
     )
@@ -151,7 +152,7 @@ class CriticTraining(training_main.Task):
     )
     self.fingerprint = critic_lib.fingerprint(
       self._critic,
-      config.model,
+      dataclasses.replace(config.model, template=self._template),
       config.train,
       config.lora,
       self._examples,
@@ -264,9 +265,7 @@ class CriticTraining(training_main.Task):
     if distributed.is_primary():
       records = [example.record for example in self._examples]
       questions = {record.dimension: record.question for record in records}
-      write_prompts(
-        target, questions, config.model.template, self._records.rubric
-      )
+      write_prompts(target, questions, self._template, self._records.rubric)
 
 
 def _max_targets(examples: list[Example]) -> int:

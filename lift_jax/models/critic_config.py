@@ -53,9 +53,11 @@ class CriticModelConfig(AdaptersConfig):
       `lift train_critic` wrote, or the id of either on the hub,
       ORG/NAME[@REVISION]; '' makes a random one in the workdir.
     random: sizes of a random critic; used only if `path` is ''.
-    template: prompt template, one of `Backbone.templates`. Of VILA: 'vicuna_v1'
-      for 13b and 3b, 'hermes-2' for 40b. Of Qwen3-VL: 'qwen3-vl', or
-      'qwen3-vl-nested' for critics trained with transformers 5.10 or later.
+    template: prompt template, one of `Backbone.templates`; '' is that of the
+      critic's training, if its folder says, or the usual one of the backbone.
+      Of VILA: 'vicuna_v1' for 13b and 3b, 'hermes-2' for 40b. Of Qwen3-VL:
+      'qwen3-vl', or 'qwen3-vl-nested' for critics trained with transformers
+      5.10 or later.
     compute_dtype: of the computation.
     attention: see `models.attention`.
     published: name of the critic that the config is meant for, from which `lift
@@ -95,11 +97,37 @@ def open_chosen(config: CriticModelConfig, workdir: pathlib.Path) -> Critic:
       'model.path is empty: give the folder of a Qwen3-VL or VILA-1.5 model, '
       'as --config.model.path=FOLDER'
     )
-  config_lib.check_choice('model.template', config.template, backbone.templates)
+  if config.template:
+    config_lib.check_choice(
+      'model.template', config.template, backbone.templates
+    )
   if config.random is not None and not config.path:
     path = workdir / 'model'
     make_random(path, backbone, config.random.sizes, config.random.seed)
   return critics.open_critic(path, config.all_adapters)
+
+
+def choose_template(
+  config: CriticModelConfig, critic: Critic, trained_with: str | None
+) -> str:
+  """The prompt template of an opened critic.
+
+  Args:
+    config: of the job, which takes precedence.
+    critic: the critic.
+    trained_with: template of its training; None if unknown.
+
+  Raises:
+    UserError: the backbone does not have the template.
+  """
+  backbone = critics.backbone_of_folder(critic.path)
+  template = config.template or trained_with
+  if template:
+    config_lib.check_choice('model.template', template, backbone.templates)
+    return template
+  if backbone.default_template is None:
+    return backbone.templates[0]
+  return backbone.default_template(critic.path)
 
 
 def declare_chosen(config: CriticModelConfig) -> Critic:

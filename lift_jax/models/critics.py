@@ -13,11 +13,10 @@ the interfaces of a critic's parts; `docs/extending.md` shows how to add one.
 import abc
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import functools
 import importlib
 import os
 import pathlib
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from flax import nnx
 import jax
@@ -43,7 +42,8 @@ class Critic(abc.ABC):
     config: sizes of its networks, a frozen dataclass of the backbone.
     adapters: LoRA adapters to merge into the weights.
     adapter_table: conversion table of adapters with PEFT's names.
-    lora_targets: the usual `LoRAConfig.targets` of the family.
+    lora_targets: the usual `LoRAConfig.targets` of the family, which are also
+      the layers that can be int8.
   """
 
   path: pathlib.Path
@@ -61,6 +61,19 @@ class Critic(abc.ABC):
       **options: `dtype` of the computation, `param_dtype`, `remat` (see
         `models.remat`), `attention_backend` (see `models.attention`).
     """
+
+  def with_frames(self, **settings: Any) -> Self:
+    """The critic with other settings of its frames.
+
+    Args:
+      **settings: those of `scoring.config.FramesConfig` that are given.
+
+    Raises:
+      UserError: the backbone does not have such a setting.
+    """
+    raise UserError(
+      f'frames.{next(iter(settings))}: the frames of this critic cannot be set'
+    )
 
   @property
   @abc.abstractmethod
@@ -139,7 +152,11 @@ class Critic(abc.ABC):
     """Copies all files but the weights, whose type in `target` is `dtype`."""
 
   def load(
-    self, model: FunctionalModel, shardings: Params, dtype: Any
+    self,
+    model: FunctionalModel,
+    shardings: Params,
+    dtype: Any,
+    convert: Callable[[str, jax.Array], Any] | None = None,
   ) -> Params:
     """Loads weights into sharded arrays and merges the adapters.
 
@@ -147,13 +164,19 @@ class Critic(abc.ABC):
       model: the network, without adapters.
       shardings: nested dict like its parameters.
       dtype: of all parameters.
+      convert: `convert(name, array)` is kept in place of each, before the next
+        one is read; such as `quantization.quantizer`.
 
     Raises:
       UserError: unexpected or missing tensors.
     """
     if not self.adapters:
-      return self.load_weights(model, shardings, dtype, None)
-    update = functools.partial(merged, self.adapters, dtype)
+      return self.load_weights(model, shardings, dtype, convert)
+
+    def update(name: str, leaf: jax.Array) -> Any:
+      leaf = merged(self.adapters, dtype, name, leaf)
+      return leaf if convert is None else convert(name, leaf)
+
     return self.load_weights(model, shardings, None, update)
 
   def write(self, target: pathlib.Path, params: Params, dtype: str) -> None:
@@ -195,6 +218,8 @@ class Backbone:
     name: value of `model.random.backbone` in configs.
     model_types: values of `model_type` in config.json.
     templates: prompt templates, the choices of `model.template`.
+    default_template: of a folder that names none; the first of `templates` if
+      it is None.
     random_config: dataclass of the section `model.random`; a subclass of
       `critic_config.RandomCriticConfig`.
     published: sizes of published models by name, for plans without a folder.
@@ -216,6 +241,7 @@ class Backbone:
   declare: Callable[[Any], Critic]
   write_draft: Callable[[pathlib.Path, Any, int], None]
   folders: tuple[str, ...] = ('',)
+  default_template: Callable[[pathlib.Path], str] | None = None
 
 
 RANDOM_SEED = '_random_seed'

@@ -24,7 +24,7 @@ from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.sample import SampleConfig
 from lift_jax.jobs.score import ScoreConfig
 from lift_jax.jobs.train_critic import TrainCriticConfig
-from lift_jax.models import critic_config, generator_config
+from lift_jax.models import critic_config, generator_config, quantization
 from lift_jax.models.critic_protocols import Frames
 from lift_jax.models.critics import Critic
 from lift_jax.models.functional import functional
@@ -42,6 +42,7 @@ from lift_jax.training.optimizer import make_optimizer
 from lift_jax.training.setup import Setup
 from lift_jax.training.state import TrainState
 from lift_jax.training.step import LatentBatch
+from lift_jax.weights import param_paths
 
 # Only shapes of a step depend on what a run is, not on how long it is.
 _NUM_STEPS = 1000
@@ -242,7 +243,7 @@ def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
 def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
   """What rates videos in `lift score`: all questions about each."""
   mesh = partitioning.make_mesh(config.mesh, devices)
-  critic = critic_config.declare_chosen(config.model)
+  critic = config.frames.of(critic_config.declare_chosen(config.model))
   critic.check_mesh(mesh)
   dtype = jnp.dtype(config.model.compute_dtype)
   model = functional(
@@ -251,6 +252,11 @@ def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
   shardings = partitioning.param_shardings(
     critic.rules, model.abstract_params, mesh
   )
+  params = _arrays(model.abstract_params, shardings, dtype)
+  if config.run.quantize != quantization.NONE:
+    quantization.check_installed(config.run.quantize)
+    convert = quantization.quantizer(critic.lora_targets)
+    params = param_paths.map_named(convert, params)
   batch_size = config.run.batch_per_shard * partitioning.batch_shards(mesh)
   num_questions = len(DIMENSIONS)
   batch_sharding = NamedSharding(mesh, P(BATCH_AXES))
@@ -268,7 +274,7 @@ def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
     mesh,
     scorer.rate,
     model,
-    _arrays(model.abstract_params, shardings, dtype),
+    params,
     frames,
     prompts,
     # Which tokens they are does not matter to the program.
@@ -381,6 +387,8 @@ def knobs(job: str, config: Any, mesh: jax.sharding.Mesh) -> list[str]:
       f'run.batch_per_shard={config.run.batch_per_shard // 2}: it is '
       f'{config.run.batch_per_shard}'
     )
+  if job == 'score' and config.run.quantize == quantization.NONE:
+    found.append('run.quantize=int8: kernels take half as much')
   if job == 'sample' and not config.video.tiling:
     found.append('video.tiling=True: the decoder works on parts of a frame')
   if mesh.shape['data'] > 1:

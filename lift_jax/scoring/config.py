@@ -7,6 +7,8 @@ from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.clip_paths import FOLLOW_LINKS
 from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.errors import UserError
+from lift_jax.models import quantization
+from lift_jax.models.critics import Critic
 from lift_jax.rewards.weights import RewardMap
 
 KINDS = ('labels', 'soft')
@@ -39,6 +41,47 @@ class VideosConfig(ClipRules):
     config_lib.check_choice(
       'videos.follow_links', self.follow_links, FOLLOW_LINKS
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class FramesConfig:
+  """The frames that a critic reads; None keeps the setting of its folder.
+
+  Every setting makes it another critic: it has another fingerprint, and scores
+  that are best compared with those of its training.
+
+  Attributes:
+    num_frames: of a clip, at most.
+    fps: frames per second, in place of `num_frames`; not of VILA.
+    min_pixels: of all frames of a clip together at least; smaller frames are
+      made larger. Not of VILA.
+    max_pixels: likewise at most.
+  """
+
+  num_frames: int | None = None
+  fps: float | None = None
+  min_pixels: int | None = None
+  max_pixels: int | None = None
+
+  def __post_init__(self):
+    for name, value in self.given.items():
+      if value <= 0:
+        raise UserError(f'frames.{name} is {value:g}; it must be above 0')
+    if self.num_frames is not None and self.fps is not None:
+      raise UserError('frames.num_frames and frames.fps: give one of them')
+
+  @property
+  def given(self) -> dict[str, int | float]:
+    """The settings that are not None."""
+    return {
+      name: value
+      for name, value in dataclasses.asdict(self).items()
+      if value is not None
+    }
+
+  def of(self, critic: Critic) -> Critic:
+    """The critic with these settings."""
+    return critic.with_frames(**self.given) if self.given else critic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,20 +145,26 @@ class RewardConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ScoringRunConfig:
-  """How the work is divided; affects ratings only through rounding.
+  """How the work is divided and computed.
+
+  All but `quantize` affect ratings only through rounding.
 
   Attributes:
     batch_per_shard: videos that are rated together on each shard of the batch
       (the mesh has data x fsdp shards).
     num_readers: threads that decode videos.
     read_ahead: batches that are decoded before they are needed.
+    quantize: 'int8' keeps the kernels of the language model as int8, which
+      takes half the memory of bfloat16 (see `models.quantization`); or 'none'.
   """
 
   batch_per_shard: int
   num_readers: int
   read_ahead: int
+  quantize: str = quantization.NONE
 
   def __post_init__(self):
+    config_lib.check_choice('run.quantize', self.quantize, quantization.KINDS)
     for name in ('batch_per_shard', 'num_readers', 'read_ahead'):
       if getattr(self, name) < 1:
         raise UserError(f'run.{name} must be above 0')

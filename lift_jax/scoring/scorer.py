@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from lift_jax import partitioning
+from lift_jax.models import quantization
 from lift_jax.models.critic_protocols import Frames
 from lift_jax.models.critic_tokens import last_token
 from lift_jax.models.critics import Critic
@@ -174,6 +175,7 @@ class Scorer:
     mesh: of the devices.
     dtype: of the computation and of the parameters.
     attention: see `models.attention`.
+    quantize: see `scoring.config.ScoringRunConfig`.
     label_ids: first token of each label.
     stop_ids: tokens that end an answer.
     pad_id: token for padding.
@@ -190,6 +192,7 @@ class Scorer:
     dtype: str,
     attention: str,
     *,
+    quantize: str = quantization.NONE,
     label_ids: Mapping[str, int],
     stop_ids: tuple[int, ...],
     pad_id: int,
@@ -205,7 +208,12 @@ class Scorer:
     shardings = partitioning.param_shardings(
       critic.rules, self._model.abstract_params, mesh
     )
-    self._params = critic.load(self._model, shardings, jnp.dtype(dtype))
+    convert = None
+    if quantize != quantization.NONE:
+      convert = quantization.quantizer(critic.lora_targets)
+    self._params = critic.load(
+      self._model, shardings, jnp.dtype(dtype), convert
+    )
     self._batch_sharding = NamedSharding(mesh, P(BATCH_AXES))
 
   def __call__(

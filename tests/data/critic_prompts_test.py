@@ -10,6 +10,7 @@ from lift_jax.data.critic_prompts import (
   NAME,
   CriticPrompts,
   find_prompts,
+  trained_template,
   write_prompts,
 )
 from lift_jax.data.hra import DIMENSIONS
@@ -28,8 +29,8 @@ class CriticPromptsTest(parameterized.TestCase):
     for folder in (self.critic, self.adapter):
       folder.mkdir()
 
-  def find(self, given='', template='vicuna_v1') -> CriticPrompts:
-    return find_prompts(str(given), [self.adapter, self.critic], template)
+  def find(self, given='') -> CriticPrompts:
+    return find_prompts(str(given), [self.adapter, self.critic])
 
   def write(self, value, name='given.json') -> pathlib.Path:
     path = self.root / name
@@ -50,7 +51,9 @@ class CriticPromptsTest(parameterized.TestCase):
     backwards = dict(reversed(QUESTIONS.items()))
     write_prompts(getattr(self, name), backwards, 'vicuna_v1')
     prompts = self.find()
-    self.assertEqual(prompts, CriticPrompts(QUESTIONS, True))
+    self.assertEqual(
+      prompts, CriticPrompts(QUESTIONS, True, template='vicuna_v1')
+    )
     self.assertEqual(tuple(prompts.questions), DIMENSIONS)
 
   def test_adapter_first(self):
@@ -58,11 +61,18 @@ class CriticPromptsTest(parameterized.TestCase):
     write_prompts(self.critic, OTHERS, 'hermes-2')
     write_prompts(self.adapter, QUESTIONS, 'vicuna_v1')
     self.assertEqual(self.find().questions, QUESTIONS)
+    self.assertEqual(self.find().template, 'vicuna_v1')
+    folders = [self.adapter, self.critic]
+    self.assertEqual(trained_template(folders), 'vicuna_v1')
+    self.assertIsNone(trained_template([self.root]))
 
   def test_given_first(self):
     write_prompts(self.adapter, QUESTIONS, 'hermes-2')
     path = self.write({'questions': OTHERS})
-    self.assertEqual(self.find(path).questions, OTHERS)
+    prompts = self.find(path)
+    # The template is that of the critic all the same.
+    self.assertEqual(prompts.questions, OTHERS)
+    self.assertEqual(prompts.template, 'hermes-2')
 
   def test_given_as_published(self):
     """Other names, no template: a critic that is asked without the space."""
@@ -72,20 +82,14 @@ class CriticPromptsTest(parameterized.TestCase):
         'image_token': '<image>',
       }
     )
-    for template in ('vicuna_v1', 'hermes-2'):
-      self.assertEqual(self.find(path, template), CriticPrompts(OTHERS, False))
+    self.assertEqual(self.find(path), CriticPrompts(OTHERS, False))
 
   def test_given_as_trained(self):
     """By its path: the critic is still asked as it was trained."""
     write_prompts(self.adapter, QUESTIONS, 'vicuna_v1')
     moved = (self.adapter / NAME).rename(self.root / 'moved.json')
-    self.assertEqual(self.find(moved), CriticPrompts(QUESTIONS, True))
-    self.assert_refused(moved, "'vicuna_v1'", given=moved, template='hermes-2')
-
-  def test_other_template(self):
-    write_prompts(self.adapter, QUESTIONS, 'hermes-2')
-    self.assert_refused(
-      self.adapter / NAME, "template 'hermes-2'", 'set model.template'
+    self.assertEqual(
+      self.find(moved), CriticPrompts(QUESTIONS, True, template='vicuna_v1')
     )
 
   def test_none(self):

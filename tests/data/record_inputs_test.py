@@ -228,9 +228,9 @@ def _disagreement(inputs: Inputs) -> None:
 def _half_prompts(inputs: Inputs) -> None:
   for half in ({'template': 'x'}, {'space_before_caption': True}):
     inputs.write({'questions': feedback.QUESTIONS} | half, 'prompts.json')
-    _refused(lambda: find_prompts('', [inputs.root], 'x'), 'alone; give both')
+    _refused(lambda: find_prompts('', [inputs.root]), 'alone; give both')
   inputs.write({'questions': feedback.QUESTIONS}, 'prompts.json')
-  assert not find_prompts('', [inputs.root], 'x').space_before_caption
+  assert not find_prompts('', [inputs.root]).space_before_caption
 
 
 def _score_range(inputs: Inputs) -> None:

@@ -93,7 +93,6 @@ def test_scores(trained, data, tmp_path):
     | {
       'model.path': trained / 'model',
       'model.adapter': trained / 'export',
-      'model.template': 'qwen3-vl',
       'videos.root': data,
       'videos.files': ('hra.json',),
       'run.batch_per_shard': 1,
@@ -121,6 +120,7 @@ def test_template_of_another_backbone(trained, data, tmp_path):
     f'--config={CONFIGS / "score.py"}:smoke',
     f'--workdir={tmp_path}',
     f'--config.model.path={trained / "model"}',
+    '--config.model.template=vicuna_v1',
   )
   assert outcome.status == 2
   assert (

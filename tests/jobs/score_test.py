@@ -557,10 +557,25 @@ class PromptsTest(_ScoreTest):
       self.assertNotEqual(line['probabilities'], there['probabilities'])
 
   def test_other_template(self):
+    """That of the training is taken; the config takes precedence over it."""
     adapter = self.write_adapter(QUESTIONS, 'hermes-2')
     self.assert_refused(
-      self.score(model__adapter=adapter), adapter / NAME, "'hermes-2'"
+      self.score(model__adapter=adapter), 'no token <|im_end|>'
     )
+    settings = LESS | {'videos__files': ('one.json',)}
+    (self.world.root / 'one.json').write_text(
+      json.dumps([{'video': 'videos/a.mp4', 'caption': 'A red fox.'}])
+    )
+    outcome = self.score(
+      model__adapter=adapter, model__template='vicuna_v1', **settings
+    )
+    self.assertTrue(
+      outcome.has_logged(
+        'model.template is vicuna_v1, but this critic was trained with hermes-2'
+      )
+    )
+    (record,) = scores_of(self.workdir)
+    self.assertEqual(record['template'], 'vicuna_v1')
 
   def test_none(self):
     critic = self.folder / 'critic'
@@ -594,7 +609,7 @@ class RefuseTest(_ScoreTest):
     ({'run__num_readers': 0}, 'run.num_readers must be above 0'),
     ({'mesh__data': 3}, 'mesh of data 3', '8 devices'),
     ({'mesh__data': 1, 'mesh__fsdp': 1, 'mesh__tensor': 8}, 'mesh.tensor'),
-    ({'model__template': 'hermes-2'}, NAME, "'vicuna_v1'"),
+    ({'model__template': 'hermes-2'}, 'no token <|im_end|>, <|im_start|>'),
     ({'model__template': 'vicuna'}, 'model.template', 'hermes-2'),
   )  # fmt: skip
   def test_settings(self, settings, *words):

@@ -206,7 +206,7 @@ class WholeTest(_CriticTest):
     self.assertNotEqual(
       critic.fingerprint, critics.open_critic(base).fingerprint
     )
-    prompts = critic_prompts.find_prompts('', folders, 'vicuna_v1')
+    prompts = critic_prompts.find_prompts('', folders)
     self.assertEqual(prompts.questions, critic_jobs.QUESTIONS)
     self.assertTrue(prompts.space_before_caption)
     critic.open_tokenizer('vicuna_v1')
@@ -672,7 +672,7 @@ class ToyClipsTest(_CriticTest):
     )
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     export = self.workdir / 'export'
-    prompts = critic_prompts.find_prompts('', [export], 'vicuna_v1')
+    prompts = critic_prompts.find_prompts('', [export])
     # A part may be too small for the questions to be found in it.
     parts = [
       read_hra(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, Self
 
 from flax import nnx
 import jax
@@ -19,6 +19,7 @@ from lift_jax.models.qwen3vl.config import (
   MODEL_TYPE,
   PUBLISHED,
   Qwen3VLConfig,
+  QwenVideoConfig,
   RandomQwen3VLConfig,
 )
 from lift_jax.models.qwen3vl.convert import ADAPTER_TABLE
@@ -37,6 +38,16 @@ class Qwen3VLCritic(LlamaCritic):
 
   def build(self, **options: Any) -> Callable[[nnx.Rngs], Qwen3VL]:
     return lambda rngs: Qwen3VL(self.config, rngs=rngs, **options)
+
+  def with_frames(self, **settings: Any) -> Self:
+    values: dict[str, Any] = {**dataclasses.asdict(self.config.video)}
+    if 'num_frames' in settings or 'fps' in settings:
+      values.update(num_frames=None, fps=None)
+    values.update(settings)
+    video = QwenVideoConfig(**values)
+    return dataclasses.replace(
+      self, config=dataclasses.replace(self.config, video=video)
+    )
 
   @property
   def rules(self) -> partitioning.Rules:

@@ -4,13 +4,14 @@ from collections.abc import Callable
 import dataclasses
 import math
 import pathlib
-from typing import Any
+from typing import Any, Self
 
 from flax import nnx
 import jax
 import numpy as np
 
 from lift_jax import partitioning
+from lift_jax.errors import UserError
 from lift_jax.models import critics, lora
 from lift_jax.models.adapter_names import PEFT_PREFIX
 from lift_jax.models.critic_protocols import ClipMetadata, FrameSelection
@@ -25,7 +26,7 @@ from lift_jax.models.vila.config import (
   VilaConfig,
 )
 from lift_jax.models.vila.model import Vila
-from lift_jax.models.vila.tokenizer import PromptTokenizer
+from lift_jax.models.vila.tokenizer import PromptTokenizer, default_template
 
 # Adapters of the language model, with our names within the full critic.
 ADAPTER_TABLE = lora.adapter_table(
@@ -85,6 +86,16 @@ class VilaCritic(LlamaCritic):
 
   def build(self, **options: Any) -> Callable[[nnx.Rngs], Vila]:
     return lambda rngs: Vila(self.config, rngs=rngs, **options)
+
+  def with_frames(self, **settings: Any) -> Self:
+    if others := settings.keys() - {'num_frames'}:
+      raise UserError(
+        f'frames.{min(others)}: VILA takes evenly spaced frames of one size; '
+        'only frames.num_frames can be set'
+      )
+    return dataclasses.replace(
+      self, config=dataclasses.replace(self.config, **settings)
+    )
 
   @property
   def rules(self) -> partitioning.Rules:
@@ -148,4 +159,5 @@ BACKBONE = critics.Backbone(
   declare=lambda config: VilaCritic(pathlib.Path(), config),
   write_draft=folder.write_draft,
   folders=tuple(folder.PARTS),
+  default_template=lambda path: default_template(path / folder.LLM),
 )

@@ -282,6 +282,26 @@ class PromptTokenizer:
       )
 
 
+def default_template(folder: pathlib.Path) -> str:
+  """The template whose special tokens the tokenizer has.
+
+  Only Yi-34B, the language model of 40b, has those of `HERMES_2`.
+
+  Args:
+    folder: of the language model.
+
+  Raises:
+    UserError: as `PromptTokenizer`.
+  """
+  pieces = _load_pieces(folder / _MODEL, legacy=True)
+  added = _special_ids(folder, _read_config(folder), pieces, ())
+  has_all = all(
+    name in added or pieces.id_to_piece(pieces.piece_to_id(name)) == name
+    for name in prompt.HERMES_2.special_tokens
+  )
+  return (prompt.HERMES_2 if has_all else prompt.VICUNA_V1).name
+
+
 def _quote(caption: str) -> str:
   start = caption if len(caption) < 60 else caption[:60] + '...'
   return f'caption {start!r}'

@@ -18,7 +18,11 @@ from lift_jax import errors
 from lift_jax.data import hra
 from lift_jax.models import critic_tokens
 from lift_jax.models.vila import prompt
-from lift_jax.models.vila.tokenizer import IMAGE_TOKEN, PromptTokenizer
+from lift_jax.models.vila.tokenizer import (
+  IMAGE_TOKEN,
+  PromptTokenizer,
+  default_template,
+)
 from tests.models.selections import first_frames
 
 CORPUS = [
@@ -485,6 +489,12 @@ class LabelTest(TokensTest):
     tokenizer = PromptTokenizer(folder, 'vicuna_v1', 4)
     with self.assertRaisesRegex(errors.UserError, "'Bad' and the start of"):
       critic_tokens.label_ids(tokenizer)
+
+
+class DefaultTemplateTest(TokensTest):
+  def test_special_tokens_decide(self):
+    self.assertEqual(default_template(self.llama_folder), 'vicuna_v1')
+    self.assertEqual(default_template(self.yi_folder), 'hermes-2')
 
 
 class SharedPrefixTest(TokensTest):
