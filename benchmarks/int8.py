@@ -62,6 +62,7 @@ def _scores(workdir: pathlib.Path, kind: str, num_clips: int) -> list[dict]:
     'model.path': weights.CRITIC,
     'toy_clips': num_clips,
     'run.quantize': kind,
+    'prompts.text_buckets': (192,),
     'prompts.questions': feedback.questions_path(),
   }
   subprocess.run(

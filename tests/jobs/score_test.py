@@ -607,6 +607,8 @@ class RefuseTest(_ScoreTest):
     ({'reward__good': 0.1}, 'gives a worse label a higher score'),
     ({'reward__bad': -0.1}, 'bad = -0.1'),
     ({'run__num_readers': 0}, 'run.num_readers must be above 0'),
+    ({'run__quantize': 'int4'}, 'run.quantize', 'int8'),
+    ({'frames__fps': 2.0}, 'frames.fps: VILA takes evenly spaced frames'),
     ({'mesh__data': 3}, 'mesh of data 3', '8 devices'),
     ({'mesh__data': 1, 'mesh__fsdp': 1, 'mesh__tensor': 8}, 'mesh.tensor'),
     ({'model__template': 'hermes-2'}, 'no token <|im_end|>, <|im_start|>'),

@@ -53,13 +53,16 @@ class World:
       self.frames[row, num_frames:] = 0
 
   @functools.cache  # noqa: B019
-  def scorer(self, dtype: str = 'float32', **mesh: int) -> Scorer:
+  def scorer(
+    self, dtype: str = 'float32', quantize: str = 'none', **mesh: int
+  ) -> Scorer:
     count = int(np.prod(list(mesh.values())))
     return Scorer(
       self.critic,
       partitioning.make_mesh(MeshConfig(**mesh), jax.devices()[:count]),
       dtype,
       'auto',
+      quantize=quantize,
       label_ids=label_ids(self.tokenizer),
       stop_ids=self.tokenizer.stop_ids,
       pad_id=self.tokenizer.pad_id,
@@ -292,6 +295,23 @@ class SameScoreTest(_ScorerTest):
     """The same but for the few digits of the type."""
     ratings = self.world.rate(dtype='bfloat16', **ONE)
     self.assertEqual(ratings.probabilities_bql.dtype, np.float32)
+    expected = self.world.rated().probabilities_bql
+    error = np.abs(ratings.probabilities_bql - expected)
+    self.assertBetween(error.max(), 1e-5, 0.1)
+    self.assertLess(error.mean(), 0.02)
+
+
+  def test_int8(self):
+    """On a mesh, whose devices have parts of the int8 kernels."""
+    pytest.importorskip('qwix')
+    ratings = self.world.rate(quantize='int8', **MESH)
+    kernel = self.world.scorer(quantize='int8', **MESH)._params['llm'][
+      'blocks'
+    ]['mlp']['gate']['kernel']
+    self.assertEqual(kernel.qvalue.dtype, jnp.int8)
+    self.assertEqual(
+      kernel.qvalue.sharding.shard_shape(kernel.shape), (2, 16, 24)
+    )
     expected = self.world.rated().probabilities_bql
     error = np.abs(ratings.probabilities_bql - expected)
     self.assertBetween(error.max(), 1e-5, 0.1)
