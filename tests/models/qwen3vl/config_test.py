@@ -131,6 +131,10 @@ def test_rope_in_either_form():
       'mrope_interleaved=False',
     ),
     (changed('text_config', num_experts=8), r'num_experts \(unknown\)'),
+    (
+      changed('text_config', model_type='qwen3_vl_moe_text'),
+      "model_type='qwen3_vl_moe_text' .only 'qwen3_vl_text'",
+    ),
     (changed('text_config', hidden_size=48), 'tokens of width 40, .* has 48'),
     (changed('vision_config', patch_size=14), 'patch_size=14'),
     (

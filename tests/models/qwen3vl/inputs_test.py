@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests import doc_tables
-from tests.models.qwen3vl import config_test, folder_test
+from tests.models.qwen3vl import config_test, folder_test, video_test
 
 pytestmark = pytest.mark.fast
 
@@ -20,6 +20,10 @@ TESTS = {
   'another patch size, mean or filter in it, both `fps` and `num_frames`, or '
   'neither': config_test.test_other_processors,
   'Qwen2-VL, Qwen3-VL-MoE, a text-only Qwen3': _BAD.test_other_models,
+  'a Qwen3-VL with a shard missing': _BAD.test_missing_shard,
+  'a clip with fewer frames than Qwen3-VL joins to a patch': (
+    video_test.test_fewer_frames_than_patches_take
+  ),
   '`lm_head.weight` of a Qwen3-VL with a tied head': (
     _BAD.test_tied_head_in_the_file
   ),
