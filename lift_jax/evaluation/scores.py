@@ -171,7 +171,8 @@ def read_scores(
   if len(critics) > 1:
     raise UserError(
       f'{", ".join(names)}: scores of {len(critics)} critics '
-      f'({listing(critics)}); evaluate one critic at a time'
+      f'({listing(critics)}); give those of one critic, and for lift evaluate '
+      'those of others as --config.scores.others=FILE'
     )
   _check_all_or_none(records)
   return result

@@ -119,7 +119,7 @@ class ReadScoresTest(parameterized.TestCase):
 
   def test_two_critics(self):
     path = self.write([scored('a', 'x'), scored('b', 'x', critic='other')])
-    with self.assertRaisesRegex(UserError, '2 critics .*one critic at a time'):
+    with self.assertRaisesRegex(UserError, '2 critics .*scores.others=FILE'):
       self.read(path)
 
   def test_probabilities_of_some(self):
