@@ -28,6 +28,7 @@ from lift_jax.data.rubric import LABELS, Scale
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
 from lift_jax.models import critic_config, critic_tokens, quantization
+from lift_jax.models.critics import Critic
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed, hub, storage
 from lift_jax.runtime.files import write_json
@@ -71,11 +72,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   quantization.check_installed(config.run.quantize)
   critic = config.frames.of(critic_config.open_chosen(config.model, workdir))
   inputs.log_adapters(critic.adapters, logger)
-  folders = [*(adapter.folder for adapter in critic.adapters), critic.path]
-  questions = config.prompts.questions
-  if not questions and not config.model.path:  # a random critic has none
-    questions = str(critic_tokens.questions_path())
-  prompts = critic_prompts.find_prompts(questions, folders)
+  prompts = read_prompts(config, critic)
   template = critic_config.choose_template(
     config.model, critic, prompts.template
   )
@@ -158,6 +155,21 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     _write_scores(config, workdir, journal, found.records, scale, logger)
   if not is_done:
     raise Stopped
+
+
+def read_prompts(
+  config: ScoreConfig, critic: Critic
+) -> critic_prompts.CriticPrompts:
+  """The questions of the config, or else those of the critic's training.
+
+  Raises:
+    UserError: there are none, or they are bad.
+  """
+  questions = config.prompts.questions
+  if not questions and not config.model.path:  # a random critic has none
+    questions = str(critic_tokens.questions_path())
+  folders = [*(adapter.folder for adapter in critic.adapters), critic.path]
+  return critic_prompts.find_prompts(questions, folders)
 
 
 def _key(line) -> str:
