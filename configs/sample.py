@@ -11,6 +11,9 @@ For VBench, `lift compare prompts` writes the prompts, with the number of clips
 and the seed of each; it finds clips by the short form of their prompt:
 
     --config.prompts.file=PROMPTS.json --config.output.name='{prompt}-{index}'
+
+`lift calibrate` with the same settings measures which steps may be skipped, for
+sampler.cache.
 """
 
 import pathlib
@@ -63,6 +66,12 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'dynamic_guidance': 'timestep',
     'reference': False,
     'carry_dtype': 'float32',
+    'guidance_range': (),
+    'cache': 'none',
+    'cache_curve': '',
+    'cache_threshold': 0.06,
+    'cache_max_skips': 3,
+    'cache_retention': 0.2,
   }
   # Of the devices of each host.
   config.mesh = {'data': -1, 'fsdp': 1, 'context': 1, 'tensor': 1}

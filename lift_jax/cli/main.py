@@ -14,6 +14,7 @@ from lift_jax.runtime import shutdown
 JOBS = {
   'demo': 'nothing -> the whole pipeline at toy size, with a report',
   'sample': 'text-to-video model + prompts -> mp4 files',
+  'calibrate': 'text-to-video model + prompts -> steps that may be skipped',
   'annotate': 'videos -> human ratings, from a page that people open',
   'train_critic': 'videos + human ratings -> LiFT-Critic',
   'score': 'LiFT-Critic + videos -> a reward for each, with rationales',

@@ -20,6 +20,7 @@ B clips  S text tokens  D width
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,36 +67,38 @@ def guide(velocity_pairs: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def guided(
-  network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  network: Callable[..., tuple[jax.Array, Any]],
   text_bsd: jax.Array,
   negative_text_sd: jax.Array | None,
-) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+) -> Callable[[jax.Array, Any, Any], tuple[jax.Array, Any]]:
   """Makes a function that computes the guided velocity.
 
   Args:
-    network: `network(x_b, text_bsd, t_b)` predicts a velocity like x_b.
+    network: `network(x_b, text_bsd, t_b, step, cache)` predicts a velocity like
+      x_b, and returns the cache for the next step.
     text_bsd: text of each clip [B, S, D].
     negative_text_sd: the negative text [S, D]; None for no guidance: the
       network is then called on B clips instead of 2 B.
 
   Returns:
-    `velocity(x_b, t, scale)` in fp32, with t and scale of rank 0.
+    `velocity(x_b, step, cache)`, as `sampler.Phase` takes it.
   """
   if negative_text_sd is None:
 
-    def plain(x_b, t, scale):
-      del scale
-      t_b = jnp.broadcast_to(t, x_b.shape[:1])
-      return network(x_b, text_bsd, t_b).astype(jnp.float32)
+    def plain(x_b, step, cache):
+      t_b = jnp.broadcast_to(step.timestep, x_b.shape[:1])
+      v_b, cache = network(x_b, text_bsd, t_b, step, cache)
+      return v_b.astype(jnp.float32), cache
 
     return plain
 
   negative_bsd = jnp.broadcast_to(negative_text_sd[None], text_bsd.shape)
   text_pairs = interleave(negative_bsd.astype(text_bsd.dtype), text_bsd)
 
-  def velocity(x_b, t, scale):
+  def velocity(x_b, step, cache):
     x_pairs = interleave(x_b, x_b)
-    t_pairs = jnp.broadcast_to(t, x_pairs.shape[:1])
-    return guide(network(x_pairs, text_pairs, t_pairs), scale)
+    t_pairs = jnp.broadcast_to(step.timestep, x_pairs.shape[:1])
+    v_pairs, cache = network(x_pairs, text_pairs, t_pairs, step, cache)
+    return guide(v_pairs, step.guidance), cache
 
   return velocity

@@ -30,7 +30,7 @@ B clips  N steps
 
 from collections.abc import Callable, Sequence
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ from lift_jax.errors import UserError
 
 SAMPLERS = ('ddim', 'dpm')
 SPACINGS = ('linspace', 'leading', 'trailing')
+CACHES = ('none', 'magcache', 'teacache')
 CARRY_DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -60,6 +61,15 @@ class SamplerConfig:
       noise may remain after the last step.
     carry_dtype: type that latents are rounded to after each step; the published
       pipelines round to the type of the network.
+    guidance_range: (first, end): only steps first <= i < end are guided, the
+      others cost half; () for all.
+    cache: 'magcache' or 'teacache' skips the transformer's blocks in some
+      steps, see `step_cache`; 'none' in none.
+    cache_curve: file of `lift calibrate` that decides which.
+    cache_threshold: the error that skipped steps may add up to.
+    cache_max_skips: of 'magcache': steps that may be skipped in a row.
+    cache_retention: of 'magcache': share of the steps, at the start, that are
+      never skipped.
   """
 
   name: str = 'ddim'
@@ -68,12 +78,19 @@ class SamplerConfig:
   dynamic_guidance: str = 'none'
   reference: bool = False
   carry_dtype: str = 'float32'
+  guidance_range: tuple[int, ...] = ()
+  cache: str = 'none'
+  cache_curve: str = ''
+  cache_threshold: float = 0.06
+  cache_max_skips: int = 3
+  cache_retention: float = 0.2
 
   def __post_init__(self):
     for field, choices in (
       ('name', SAMPLERS),
       ('dynamic_guidance', guidance.DYNAMICS),
       ('carry_dtype', CARRY_DTYPES),
+      ('cache', CACHES),
       ('reference', (False, True)),
     ):
       value = getattr(self, field)
@@ -92,11 +109,88 @@ class SamplerConfig:
         f'sampler: guidance_scale is {scale!r}; give a finite number of at '
         'least 1 (no guidance)'
       )
+    if self.guidance_range:
+      self._check_range()
+    if self.cache != 'none':
+      self._check_cache()
+
+  def _check_range(self) -> None:
+    where = f'sampler: guidance_range is {self.guidance_range}'
+    if not self.is_guided:
+      raise UserError(f'{where}; guidance_scale must then be above 1')
+    match self.guidance_range:
+      case int(first), int(end) if 0 <= first < end <= self.num_steps:
+        return
+    raise UserError(
+      f'{where}; give the first guided step and the one after the last, from 0 '
+      f'to {self.num_steps}'
+    )
+
+  def _check_cache(self) -> None:
+    if not self.cache_curve:
+      raise UserError(
+        f'sampler: cache is {self.cache!r}; name the file that lift calibrate '
+        'wrote for this model in cache_curve'
+      )
+    for name, is_valid, wanted in (
+      ('cache_threshold', self.cache_threshold > 0, 'a number above 0'),
+      ('cache_max_skips', self.cache_max_skips > 0, 'a positive integer'),
+      ('cache_retention', 0 <= self.cache_retention <= 1, 'a share of 0 to 1'),
+    ):
+      if not is_valid:
+        raise UserError(
+          f'sampler: {name} is {getattr(self, name)!r}; give {wanted}'
+        )
+
+  def check_uncached(self, where: str) -> None:
+    """Raises UserError if a job that samples from several models has a cache.
+
+    Args:
+      where: name of the section in messages.
+    """
+    if self.cache != 'none':
+      raise UserError(
+        f'{where}.cache is {self.cache!r}, but this job samples from several '
+        f"models, and a curve is of one; set {where}.cache = 'none'"
+      )
+
+  @property
+  def uncached(self) -> 'SamplerConfig':
+    """The same sampler without a cache."""
+    defaults = {
+      field.name: field.default
+      for field in dataclasses.fields(self)
+      if field.name.startswith('cache')
+    }
+    return dataclasses.replace(self, **defaults)
 
   @property
   def is_guided(self) -> bool:
     """Whether classifier-free guidance is used."""
     return self.guidance_scale > 1
+
+  def phases(self, num_steps: int) -> list[tuple[slice, bool]]:
+    """Ranges of steps, in order, and whether each is guided.
+
+    Args:
+      num_steps: of the sampler, with the extra one of `reference`.
+    """
+    first, end = 0, num_steps if self.is_guided else 0
+    if self.guidance_range:
+      first, end = self.guidance_range
+    ranges = [
+      (slice(0, first), False),
+      (slice(first, end), True),
+      (slice(end, num_steps), False),
+    ]
+    return [(part, guided) for part, guided in ranges if part.start < part.stop]
+
+  def passes(self, is_computed_n: np.ndarray) -> int:
+    """Passes of the network for one clip, if only these steps are computed."""
+    return sum(
+      int(is_computed_n[part].sum()) * (2 if guided else 1)
+      for part, guided in self.phases(len(is_computed_n))
+    )
 
   @property
   def is_stochastic(self) -> bool:
@@ -118,6 +212,8 @@ class Steps(NamedTuple):
     from_x0: see `from_x`.
     from_previous: see `from_x`.
     from_noise: see `from_x`.
+    is_computed: whether the network's blocks run; else a cache replaces them.
+      None without a cache.
   """
 
   index: np.ndarray
@@ -129,6 +225,22 @@ class Steps(NamedTuple):
   from_x0: np.ndarray
   from_previous: np.ndarray
   from_noise: np.ndarray
+  is_computed: np.ndarray | jax.Array | None = None
+
+
+class Phase(NamedTuple):
+  """Consecutive steps of a sampler that share a velocity.
+
+  Attributes:
+    velocity: `velocity(x_b, step, cache)`, the network's prediction with
+      guidance applied, in fp32, and the cache for the next step.
+    steps: their coefficients.
+    cache: what the first step gets; any tree of arrays.
+  """
+
+  velocity: Callable[[jax.Array, Steps, Any], tuple[jax.Array, Any]]
+  steps: Steps
+  cache: Any = None
 
 
 def spaced_timesteps(
@@ -276,38 +388,41 @@ def clip_noise(
 
 
 def sample(
-  velocity: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-  steps: Steps,
+  phases: Sequence[Phase],
   x_b: jax.Array,
   draw: Callable[[jax.Array], jax.Array] | None = None,
   carry_dtype=jnp.float32,
-) -> jax.Array:
-  """Runs all sampler steps in one scan.
+) -> tuple[jax.Array, list[Any]]:
+  """Runs all sampler steps, with one scan for each phase.
 
   Args:
-    velocity: `velocity(x_b, timestep, guidance)`, the network's prediction
-      with guidance applied, in fp32.
-    steps: coefficients of the sampler.
+    phases: in order.
     x_b: initial noise [B, ...].
     draw: `draw(index)`, the noise [B, ...] of a step; None for a deterministic
       sampler.
     carry_dtype: type that latents are rounded to after each step.
 
   Returns:
-    Clean latents [B, ...] in fp32.
+    Clean latents [B, ...] in fp32, and the cache at the end of each phase.
   """
+  previous_b = jnp.zeros(x_b.shape, jnp.float32)
+  x_b = x_b.astype(carry_dtype)
+  caches = []
+  for velocity, steps, cache in phases:
 
-  def body(carry, step):
-    x_b, previous_b = carry
-    v_b = velocity(x_b, step.timestep, step.guidance)
-    x_b = x_b.astype(jnp.float32)
-    x0_b = step.signal * x_b - step.noise * v_b
-    x_b = step.from_x * x_b + step.from_x0 * x0_b
-    if draw is not None:
-      noise_b = draw(step.index).astype(jnp.float32)
-      x_b = x_b + step.from_previous * previous_b + step.from_noise * noise_b
-    return (x_b.astype(carry_dtype), x0_b), None
+    def body(carry, step, velocity=velocity):
+      x_b, previous_b, cache = carry
+      v_b, cache = velocity(x_b, step, cache)
+      x_b = x_b.astype(jnp.float32)
+      x0_b = step.signal * x_b - step.noise * v_b
+      x_b = step.from_x * x_b + step.from_x0 * x0_b
+      if draw is not None:
+        noise_b = draw(step.index).astype(jnp.float32)
+        x_b = x_b + step.from_previous * previous_b + step.from_noise * noise_b
+      return (x_b.astype(carry_dtype), x0_b, cache), None
 
-  start = (x_b.astype(carry_dtype), jnp.zeros(x_b.shape, jnp.float32))
-  (x_b, _), _ = jax.lax.scan(body, start, jax.tree.map(jnp.asarray, steps))
-  return x_b.astype(jnp.float32)
+    (x_b, previous_b, cache), _ = jax.lax.scan(
+      body, (x_b, previous_b, cache), jax.tree.map(jnp.asarray, steps)
+    )
+    caches.append(cache)
+  return x_b.astype(jnp.float32), caches

@@ -179,6 +179,7 @@ class RoundsConfig:
   align: AlignConfig
 
   def __post_init__(self):
+    self.sample.sampler.check_uncached('sample.sampler')
     if not self.align.train.export:
       raise UserError('align.train.export must be True: rounds go on from it')
     if self.critic_training.enabled:

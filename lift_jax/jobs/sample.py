@@ -41,7 +41,8 @@ from lift_jax.sampling.config import (
   SamplingRunConfig,
   VideoConfig,
 )
-from lift_jax.sampling.generator import Generator, clip_fingerprint
+from lift_jax.sampling.fingerprints import clip_fingerprint
+from lift_jax.sampling.generator import Generator
 from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
 
 
@@ -69,7 +70,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   config, workdir = call.config, call.workdir
   model = open_chosen(config.model, workdir)
   inputs.log_adapters(model.adapters, logger)
-  clips = _read_clips(config, logger)
+  clips = read_clips(config, logger)
   mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
   logger.info('sample: %s', partitioning.describe(mesh))
   generator = Generator(
@@ -105,7 +106,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     raise Stopped
 
 
-def _read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
+def read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
   """All clips of the config, of all hosts."""
   root = hub.data_folder(config.prompts.root, (config.prompts.file,))
   prompts, num_duplicates = read_prompts(

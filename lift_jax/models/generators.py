@@ -214,6 +214,8 @@ class VideoModel(abc.ABC):
     random_config: subclass of `RandomModelConfig`.
     published: sizes of published models by name, for `lift plan`.
     random_index: model_index.json of a random model.
+    can_cache: whether the transformer has the methods of a step cache:
+      `cached`, `no_residual` and `embed_time`, as that of CogVideoX.
 
   Attributes:
     path: of the folder.
@@ -230,6 +232,7 @@ class VideoModel(abc.ABC):
   random_config: ClassVar[type[RandomModelConfig]]
   published: ClassVar[Mapping[str, RandomModelConfig]]
   random_index: ClassVar[Mapping[str, Any]]
+  can_cache: ClassVar[bool] = False
 
   path: pathlib.Path
   index: Mapping[str, Any]

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+import numpy as np
 
 from lift_jax import partitioning
 from lift_jax.data.hra import DIMENSIONS, LABELS
@@ -184,7 +185,11 @@ def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
   negative = None
   if config.sampler.is_guided:
     negative = _array(text_shape, dtype, NamedSharding(mesh, P()))
-  passes = config.sampler.num_steps * (2 if config.sampler.is_guided else 1)
+  # A plan knows no curve: with a cache it is that of computing every step.
+  is_computed = np.ones(
+    len(model.schedule.make_steps(config.sampler).index), bool
+  )
+  passes = config.sampler.passes(is_computed)
   flops = model.flops(model.num_tokens(*latents[:3]))
   return [
     Program(
@@ -210,11 +215,12 @@ def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
         transformer,
         transformer_params,
         model.schedule,
-        config.sampler,
+        config.sampler.uncached,
         rows((batch_size, *text_shape), dtype),
         negative,
         latent_shape=latents,
         keys_b2=rows((batch_size, 2), jnp.uint32),
+        is_computed=None if config.sampler.cache == 'none' else is_computed,
       ),
       batch_size,
       batch_size * passes * flops.forward,

@@ -5,12 +5,9 @@ and width in latents  C channels  T H W frames, height and width of videos
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-import dataclasses
 import functools
-import hashlib
 import itertools
-import json
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 from jax.sharding import NamedSharding
@@ -21,10 +18,10 @@ from lift_jax import partitioning
 from lift_jax.diffusion import sampler as sampler_lib
 from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.models.generator_config import ModelConfig
-from lift_jax.models.generators import NETWORKS, TOKENIZER, VideoModel
+from lift_jax.models.generators import VideoModel
 from lift_jax.models.offloading import OffloadedNetwork
 from lift_jax.partitioning import BATCH
-from lift_jax.sampling import programs, sizes
+from lift_jax.sampling import cache_curve, programs, sizes
 from lift_jax.sampling.config import VideoConfig
 
 T = TypeVar('T')
@@ -46,10 +43,12 @@ class Generator:
     num_shards: number of shards of a batch.
     latent_shape: (F, h, w, C) of a clip.
     num_frames: of a decoded clip, see `sizes.decoded_frames`.
+    is_computed: which steps run the transformer's blocks, bool [N]; None
+      without a cache, for all.
 
   Raises:
     UserError: the model cannot generate such clips, or the mesh does not divide
-      it.
+      it; or the sampler's cache has no curve that was measured for it.
   """
 
   def __init__(
@@ -68,7 +67,8 @@ class Generator:
     self.latent_shape = sizes.latent_shape(model, video)
     self._model, self._sampler, self._tiling = model, sampler, video.tiling
     model.check_mesh(mesh)
-    model.schedule.make_steps(sampler)  # raises if unsupported
+    self._num_steps = len(model.schedule.make_steps(sampler).index)
+    self.is_computed = cache_curve.computed_steps(model, video, sampler)
     open_network = functools.partial(
       OffloadedNetwork,
       model,
@@ -89,9 +89,12 @@ class Generator:
     self._replicated = NamedSharding(mesh, P())
 
   def flops(self) -> float:
-    """FLOPs of the transformer for one clip, over all sampling steps."""
+    """FLOPs of the transformer for one clip, over all computed steps."""
     num_tokens = self._model.num_tokens(*self.latent_shape[:3])
-    passes = self._sampler.num_steps * (2 if self._sampler.is_guided else 1)
+    is_computed = self.is_computed
+    if is_computed is None:
+      is_computed = np.ones(self._num_steps, bool)
+    passes = self._sampler.passes(is_computed)
     return passes * self._model.flops(num_tokens).forward
 
   def too_long(self, texts: Sequence[str]) -> list[bool]:
@@ -140,15 +143,37 @@ class Generator:
           self._transformer.network,
           params,
           self._model.schedule,
-          self._sampler,
+          self._sampler.uncached,
           put(text_bsd),
           negative if self._sampler.is_guided else None,
           latent_shape=self.latent_shape,
           keys_b2=put(sampler_lib.clip_keys(seeds)),
           initial_noise=None if noise is None else put(noise),
+          is_computed=self.is_computed,
         )
 
       yield from self._one_ahead(run, batches)
+
+  def measure_steps(
+    self, batches: Iterable[tuple[np.ndarray, Sequence[int]]]
+  ) -> Iterator[programs.StepChanges]:
+    """What a step cache needs to know of batches: embeddings and seeds."""
+    with self._transformer.params() as params:
+      negative = jax.device_put(self._negative_text, self._replicated)
+      put = functools.partial(jax.device_put, device=self._batch_sharding)
+      for text_bsd, seeds in batches:
+        with jax.set_mesh(self.mesh):
+          changes = programs.measure_steps(
+            self._transformer.network,
+            params,
+            self._model.schedule,
+            self._sampler.uncached,
+            put(text_bsd),
+            negative if self._sampler.is_guided else None,
+            latent_shape=self.latent_shape,
+            keys_b2=put(sampler_lib.clip_keys(seeds)),
+          )
+        yield jax.device_get(changes)
 
   def decode(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Videos uint8 [B, T, H, W, 3] of batches of scaled latents."""
@@ -178,27 +203,3 @@ class Generator:
       pending = result
     if pending is not None:
       yield jax.device_get(pending)
-
-
-def model_fingerprint(model: VideoModel) -> str:
-  """Hash (16 hex digits) of the weights and configs of a model."""
-  parts = [model.fingerprint(part) for part in (*NETWORKS, TOKENIZER)]
-  parts.append(json.dumps(model.schedule.to_json(), sort_keys=True))
-  return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
-
-
-def clip_fingerprint(
-  model: VideoModel,
-  config: ModelConfig,
-  video: VideoConfig,
-  sampler: SamplerConfig,
-  **others: Any,
-) -> dict[str, Any]:
-  """Everything that determines a clip besides its prompt and seed."""
-  return {
-    'checkpoint': model_fingerprint(model),
-    'compute_dtype': config.compute_dtype,
-    'video': dataclasses.asdict(video),
-    'sampler': dataclasses.asdict(sampler),
-    **others,
-  }

@@ -61,6 +61,7 @@ class ValidationConfig:
   def __post_init__(self):
     if self.every_steps < 0:
       raise UserError('validation.every_steps must not be below 0')
+    self.sampler.check_uncached('validation.sampler')
     if self.every_steps and not all(text.strip() for text in self.prompts):
       raise UserError('validation.prompts has a blank prompt; remove it')
     if self.every_steps and not self.prompts:

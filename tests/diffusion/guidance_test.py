@@ -1,6 +1,7 @@
 """Guidance scales, and the combination of the two branches."""
 
 import math
+from types import SimpleNamespace
 
 from absl.testing import parameterized
 import jax.numpy as jnp
@@ -72,9 +73,20 @@ class GuidedTest(parameterized.TestCase):
     self.assertEqual(t_b.shape, (len(x_b),))
     return x_b * text_bsd[:, 0] + text_bsd[:, 1] * t_b[:, None]
 
+  def guided(self, negative, timestep, scale):
+    """The guided velocity; the network counts its calls in the cache."""
+
+    def network(x_b, text_bsd, t_b, step, cache):
+      return self.network(x_b, text_bsd, t_b), (*cache, step)
+
+    step = SimpleNamespace(timestep=timestep, guidance=scale)
+    velocity = guidance.guided(network, self.text, negative)
+    out, cache = velocity(self.x, step, ())
+    self.assertEqual(cache, (step,))
+    return out
+
   def test_both_branches_in_one_batch(self):
-    velocity = guidance.guided(self.network, self.text, self.negative)
-    out = velocity(self.x, jnp.int32(7), jnp.float32(2.5))
+    out = self.guided(self.negative, jnp.int32(7), jnp.float32(2.5))
     self.assertEqual(self.batches, [6])
     t_b = jnp.full(3, 7)
     positive = self.network(self.x, self.text, t_b)
@@ -84,8 +96,7 @@ class GuidedTest(parameterized.TestCase):
     np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)
 
   def test_no_guidance_is_one_branch(self):
-    velocity = guidance.guided(self.network, self.text, None)
-    out = velocity(self.x, jnp.int32(7), jnp.float32(1.0))
+    out = self.guided(None, jnp.int32(7), jnp.float32(1.0))
     self.assertEqual(self.batches, [3])
     expected = self.network(self.x, self.text, jnp.full(3, 7))
     np.testing.assert_array_equal(out, expected)

@@ -1,5 +1,6 @@
 """Samplers compared with diffusers' schedulers and exact solutions."""
 
+import dataclasses
 import warnings
 
 from absl.testing import parameterized
@@ -67,13 +68,23 @@ def run_diffusers(schedule, name, num_steps, start, noises, monkeypatch):
   return timesteps.numpy(), x.numpy()
 
 
+def sample(velocity, steps, *args):
+  """Latents of one phase without a cache."""
+
+  def with_cache(x_b, step, cache):
+    return velocity(x_b, step.timestep, step.guidance), cache
+
+  latents, _ = sampler.sample([sampler.Phase(with_cache, steps)], *args)
+  return latents
+
+
 def run_ours(steps, start, noises, velocity=None):
   velocity = velocity or (lambda x, t, _: some_velocity(x, t, jnp))
 
   @jax.jit
   def run(start, noises):
     draw = None if noises is None else lambda index: noises[index]
-    return sampler.sample(velocity, steps, start, draw)
+    return sample(velocity, steps, start, draw)
 
   return run(start, noises)
 
@@ -164,7 +175,7 @@ class TablesTest(parameterized.TestCase):
       for num_steps in (*range(1, 130), 499, 997, 999, 1000):
         config = SamplerConfig(name, num_steps, reference=reference)
         steps = SCHEDULES[schedule].make_steps(config)
-        for table in steps:
+        for table in jax.tree.leaves(steps):
           self.assertTrue(np.isfinite(table).all(), num_steps)
         if not reference:
           self.assertLen(steps.timestep, num_steps)
@@ -260,7 +271,7 @@ class KnownAnswerTest(parameterized.TestCase):
         seen.append(x.dtype)
         return some_velocity(x.astype(jnp.float32), t, jnp)
 
-      return sampler.sample(
+      return sample(
         velocity, steps, start, lambda i: jnp.asarray(noises)[i], dtype
       )
 
@@ -331,7 +342,7 @@ class NoiseTest(parameterized.TestCase):
     )
 
     def run(keys):
-      return sampler.sample(
+      return sample(
         lambda x, t, _: some_velocity(x, t, jnp),
         steps,
         sampler.clip_noise(keys, 0, self.shape),
@@ -367,6 +378,9 @@ class NoiseTest(parameterized.TestCase):
       sampler.clip_keys([seed])
 
 
+CURVE = {'cache': 'magcache', 'cache_curve': 'curve.json'}
+
+
 class ConfigTest(parameterized.TestCase):
   @parameterized.parameters(
     ({'name': 'euler'}, "name is 'euler'; give one of ddim, dpm"),
@@ -379,10 +393,43 @@ class ConfigTest(parameterized.TestCase):
     ({'dynamic_guidance': True}, 'dynamic_guidance is True; give one of none'),
     ({'reference': 'yes'}, "reference is 'yes'"),
     ({'carry_dtype': 'fp16'}, "carry_dtype is 'fp16'"),
+    ({'guidance_range': (3,)}, r'guidance_range is \(3,\); give the first'),
+    ({'guidance_range': (3, 3)}, r'guidance_range is \(3, 3\)'),
+    ({'guidance_range': (0, 51)}, 'from 0 to 50'),
+    (
+      {'guidance_range': (0, 9), 'guidance_scale': 1.0},
+      'guidance_scale must then be above 1',
+    ),
+    ({'cache': 'fora'}, "cache is 'fora'; give one of none, magcache"),
+    ({'cache': 'magcache'}, 'name the file that lift calibrate wrote'),
+    (CURVE | {'cache_threshold': 0.0}, 'cache_threshold is 0.0'),
+    (CURVE | {'cache_max_skips': 0}, 'cache_max_skips is 0'),
+    (CURVE | {'cache_retention': 1.5}, 'cache_retention is 1.5'),
   )
   def test_bad_values(self, change, message):
     with pytest.raises(UserError, match=message):
       SamplerConfig(**change)
+
+  def test_uncached(self):
+    config = SamplerConfig('dpm', 9, guidance_range=(1, 4))
+    cached = dataclasses.replace(config, **CURVE, cache_threshold=0.5)
+    self.assertNotEqual(cached, config)
+    self.assertEqual(cached.uncached, config)
+    config.check_uncached('sample.sampler')
+    with pytest.raises(UserError, match="set sample.sampler.cache = 'none'"):
+      cached.check_uncached('sample.sampler')
+
+  def test_passes(self):
+    """Two of a guided step that is computed, one of another."""
+    is_computed = np.array([1, 1, 0, 1, 1, 0], bool)
+    for change, passes in (
+      ({}, 8),
+      ({'guidance_scale': 1.0}, 4),
+      ({'guidance_range': (1, 4)}, 6),
+      ({'guidance_range': (0, 6)}, 8),
+    ):
+      config = SamplerConfig('ddim', 6, **change)
+      self.assertEqual(config.passes(is_computed), passes)
 
   def test_offset_beyond_the_last_timestep(self):
     schedule = ScheduleConfig(timestep_spacing='leading', steps_offset=21)

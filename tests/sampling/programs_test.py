@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lift_jax import partitioning
-from lift_jax.diffusion import sampler
+from lift_jax.diffusion import sampler, step_cache
 from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.models.cogvideox.config import TransformerConfig
@@ -25,7 +25,7 @@ from lift_jax.models.cogvideox.vae_convert import VAE_TABLE
 from lift_jax.models.functional import functional
 from lift_jax.models.generators import LatentScale
 from lift_jax.partitioning import BATCH
-from lift_jax.sampling.programs import decode_latents, denoise
+from lift_jax.sampling.programs import decode_latents, denoise, measure_steps
 from tests.models.cogvideox.reference import reference
 from tests.optional import diffusers, torch
 from tests.torch_weights import params_from_torch, scaled_error
@@ -234,6 +234,92 @@ class PipelineTest(parameterized.TestCase):
     self.assertLess(scaled_error(latents, expected), 1e-3)
 
 
+# Of a pipeline of 8 steps; a curve that is not smooth, so that the steps that
+# are skipped are no pattern.
+CURVE = (1.0, 1.03, 0.97, 1.2, 0.99, 1.02, 0.98, 1.01)
+
+
+class CacheTest(parameterized.TestCase):
+  """MagCache of diffusers, and of ours."""
+
+  shape = (3, 4, 6, 16)
+
+  @pytest.fixture(autouse=True)
+  def _setting(self, monkeypatch, capsys):
+    self.monkeypatch, self.capsys = monkeypatch, capsys
+
+  def run_diffusers(self, rotary, config, **settings):
+    """As above; and which steps ran the blocks."""
+    transformer = pipeline(rotary).transformer
+    blocks_of_steps = []
+
+    def begin(*_):
+      blocks_of_steps.append(0)
+
+    def count(*_):
+      blocks_of_steps[-1] += 1
+
+    hooks = [
+      transformer.register_forward_pre_hook(begin),
+      *(
+        block.attn1.register_forward_hook(count)
+        for block in transformer.transformer_blocks
+      ),
+    ]
+    transformer.enable_cache(
+      diffusers.MagCacheConfig(num_inference_steps=config.num_steps, **settings)
+    )
+    try:
+      results = run_diffusers(rotary, config, self.shape, 2, self.monkeypatch)
+    finally:
+      transformer.disable_cache()
+      for hook in hooks:
+        hook.remove()
+    return *results, np.array(blocks_of_steps) > 0
+
+  @parameterized.parameters(
+    (False, SamplerConfig('ddim', 8), 0.06, 3, 0.2),
+    (True, SamplerConfig('dpm', 8, dynamic_guidance='timestep'), 0.3, 2, 0.0),
+  )
+  def test_is_that_of_diffusers(self, rotary, config, threshold, skips, start):
+    noise, noises, expected, is_computed = self.run_diffusers(
+      rotary,
+      config,
+      mag_ratios=list(CURVE),
+      threshold=threshold,
+      max_skip_steps=skips,
+      retention_ratio=start,
+    )
+    curve = np.array([CURVE, CURVE])
+    ours = step_cache.magcache_steps(curve, threshold, skips, start)
+    np.testing.assert_array_equal(ours, is_computed)
+    self.assertBetween(ours.sum(), 3, 5)
+    latents = run_ours(
+      rotary, config, self.shape, 2, initial_noise=noise, step_noise=noises,
+      is_computed=ours,
+    )  # fmt: skip
+    self.assertLess(scaled_error(latents, expected), 1e-5)
+
+  def test_curve_is_that_of_diffusers(self):
+    config = SamplerConfig('ddim', 4)
+    self.run_diffusers(False, config, calibrate=True)
+    printed = self.capsys.readouterr().out
+    expected = json.loads(
+      printed[printed.index('[1') : printed.rindex(']') + 1]
+    )
+    model, params = networks(False)[0]
+    arguments = (model, params, ScheduleConfig(), config, *texts(2))
+    changes = measure_steps(
+      *arguments, latent_shape=self.shape,
+      initial_noise=noise_of(self.shape, 2),
+    )  # fmt: skip
+    self.assertEqual(changes.residual_kn.shape, (2, 4))
+    self.assertGreater(np.ptp(changes.residual_kn, axis=0).max(), 1e-3)
+    np.testing.assert_allclose(
+      changes.residual_kn.mean(axis=0), expected, rtol=1e-5
+    )
+
+
 def place(mesh, batch):
   """Parameters and inputs of a batch on a mesh, as a job lays them out."""
   model, params = networks(False)[0]
@@ -255,7 +341,7 @@ class LayoutTest(parameterized.TestCase):
   shape = (3, 4, 6, 16)
   config = DPM
 
-  def alone(self, chosen):
+  def alone(self, chosen, **options):
     """Latents of clips sampled one by one on one device."""
     model, params = networks(False)[0]
     text, negative = texts(8)
@@ -270,6 +356,7 @@ class LayoutTest(parameterized.TestCase):
           negative,
           latent_shape=self.shape,
           keys_b2=sampler.clip_keys([i]),
+          **options,
         )
         for i in chosen
       ]
@@ -314,6 +401,29 @@ class LayoutTest(parameterized.TestCase):
         keys_b2=keys,
       )
     self.assertLess(scaled_error(ours, self.alone(range(8))), 1e-5)
+
+  def test_mesh_with_skipped_steps(self):
+    mesh = partitioning.make_mesh(
+      partitioning.MeshConfig(data=2, fsdp=1, context=2, tensor=2)
+    )
+    model = networks(False)[0][0]
+    params, text, negative, keys = place(mesh, 8)
+    skips = {'is_computed': np.arange(50) % 3 != 1}
+    with jax.set_mesh(mesh):
+      ours = denoise(
+        model,
+        params,
+        ScheduleConfig(),
+        self.config,
+        text,
+        negative,
+        latent_shape=self.shape,
+        keys_b2=keys,
+        **skips,
+      )
+    expected = self.alone([0, 7], **skips)
+    self.assertLess(scaled_error(ours[np.array([0, 7])], expected), 1e-5)
+    self.assertGreater(scaled_error(self.alone([0, 7]), expected), 1e-3)
 
   def test_decode(self):
     """Clips spread over all devices, and over the batch axes alone."""
@@ -379,6 +489,50 @@ class ProgramTest(parameterized.TestCase):
         second = run(5)
     self.assertGreater(scaled_error(first, second), 0.1)
 
+  def test_one_program_for_all_schedules(self):
+    """Skipping is a branch of it: all blocks or none."""
+    config = SamplerConfig('dpm', 4)
+    args, kwargs = self.arguments(config, 0)
+    program = denoise.lower(*args, **kwargs, is_computed=np.ones(4, bool))
+    self.assertIn(' conditional(', program.compile().as_text())
+
+    def run(is_computed):
+      return np.array(denoise(*args, **kwargs, is_computed=is_computed))
+
+    every = run(np.ones(4, bool))
+    with jax.log_compiles(), self.assertNoLogs('jax', 'WARNING'):
+      some = run(np.array([True, True, False, True]))
+    self.assertGreater(scaled_error(some, every), 1e-3)
+    self.assertLess(scaled_error(every, denoise(*args, **kwargs)), 1e-6)
+
+  def test_guidance_range(self):
+    """Steps outside of it take half of the batch, and no guidance."""
+    config = SamplerConfig('ddim', 4, guidance_range=(1, 3))
+    args, kwargs = self.arguments(config, 0)
+    model, params, schedule, _, text, negative = args
+    x = np.asarray(noise_of(self.shape, 2))
+    batches = []
+
+    class Spy:
+      def __call__(self, params, x, text, t):
+        batches.append(len(x))
+        return model(params, x, text, t)
+
+    run = functools.partial(
+      denoise, Spy(), *args[1:], latent_shape=self.shape, initial_noise=x
+    )
+    ours = run()
+    self.assertEqual(batches, [2, 4, 2])
+    steps = schedule.make_steps(config)
+    for i, t in enumerate(steps.timestep):
+      v = model(params, x, text, np.full(2, t))
+      if i in (1, 2):
+        away = model(params, x, np.stack([negative] * 2), np.full(2, t))
+        v = away + 6.0 * (v - away)
+      x0 = steps.signal[i] * x - steps.noise[i] * v
+      x = steps.from_x[i] * x + steps.from_x0[i] * x0
+    self.assertLess(scaled_error(ours, x), 1e-5)
+
   def test_scan_is_independent_of_the_number_of_steps(self):
     """The program contains the network once."""
 
@@ -436,6 +590,7 @@ class ProgramTest(parameterized.TestCase):
     ({'negative_text_sd': None}, 'guidance needs the embeddings'),
     ({'initial_noise': (2, 2, 2, 2, 3)}, r'initial_noise has shape \(2, 2, 2'),
     ({'step_noise': (2, 2, 2, 2, 2, 16)}, 'step_noise has shape'),
+    ({'is_computed': (2,)}, r'is_computed has shape \(2,\), not \(3,\)'),
   )
   def test_missing_or_misshapen(self, change, message):
     args, kwargs = self.arguments(SamplerConfig('dpm', 3), 0)

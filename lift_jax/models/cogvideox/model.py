@@ -54,6 +54,7 @@ class CogVideoX(VideoModel):
   family = 'cogvideox'
   pipeline = 'CogVideoXPipeline'
   random_config = CogVideoXSizes
+  can_cache = True
   # As in the config files of THUDM/CogVideoX-2b and -5b.
   published = {
     'CogVideoX-2b': CogVideoXSizes(

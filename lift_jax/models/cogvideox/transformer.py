@@ -222,6 +222,48 @@ class Transformer(nnx.Module):
       text_bsd: text embeddings [B, max_text_length, text_embed_dim].
       t_b: timesteps in [0, 1000), integer or float [B].
     """
+    velocity, _ = self._forward(
+      latents_bfhwc, text_bsd, t_b, lambda blocks, x_bnd: (blocks(x_bnd), None)
+    )
+    return velocity
+
+  def cached(self, latents_bfhwc, text_bsd, t_b, is_computed, residual_bnd):
+    """The velocity, and what the blocks add to the tokens.
+
+    Args:
+      latents_bfhwc: as of `__call__`, like the next two.
+      text_bsd: text embeddings.
+      t_b: timesteps.
+      is_computed: bool []; whether the blocks run. If not, `residual_bnd` is
+        added in their place.
+      residual_bnd: of an earlier step, or `no_residual`.
+    """
+
+    def apply(blocks, x_bnd):
+      def compute():
+        end_bnd = blocks(x_bnd)
+        return end_bnd, constrain(end_bnd - x_bnd, TOKENS)
+
+      def reuse():
+        return constrain(x_bnd + residual_bnd, TOKENS), residual_bnd
+
+      return jax.lax.cond(is_computed, compute, reuse)
+
+    return self._forward(latents_bfhwc, text_bsd, t_b, apply)
+
+  def no_residual(self, latents_shape):
+    """Zeros [B, N, D] like the residual of latents [B, F, h, w, C]."""
+    batch, *grid, _ = latents_shape
+    shape = (batch, self.config.num_tokens(*grid), self.config.width)
+    return constrain(jnp.zeros(shape, self.dtype), TOKENS)
+
+  def embed_time(self, t_b):
+    """Time embedding [B, T] of timesteps."""
+    sinusoids = timestep_embedding(t_b, self.config.width)
+    return self.time(sinusoids.astype(self.dtype))
+
+  def _forward(self, latents_bfhwc, text_bsd, t_b, apply):
+    """The velocity; `apply(blocks, x_bnd)` returns (tokens, anything else)."""
     config = self.config
     batch, frames, height, width, _ = latents_bfhwc.shape
     if text_bsd.shape[1] != config.max_text_length:
@@ -232,20 +274,20 @@ class Transformer(nnx.Module):
     rows, columns = height // config.patch_size, width // config.patch_size
     table, rotation, is_text_n = self._positions(frames, rows, columns)
 
-    sinusoids = timestep_embedding(t_b, config.width).astype(self.dtype)
-    time_bt = self.time(sinusoids)
+    time_bt = self.embed_time(t_b)
     patches = self.patch(latents_bfhwc.reshape(-1, *latents_bfhwc.shape[2:]))
     video_bnd = patches.reshape(batch, -1, config.width)
     if table is not None:
       video_bnd = video_bnd + table.astype(self.dtype)[None]
     x_bnd = jnp.concatenate([self.text_proj(text_bsd), video_bnd], axis=1)
-    x_bnd = self._run_blocks(
-      constrain(x_bnd, TOKENS), time_bt, is_text_n, rotation
-    )
 
+    def blocks(x_bnd):
+      return self._run_blocks(x_bnd, time_bt, is_text_n, rotation)
+
+    x_bnd, rest = apply(blocks, constrain(x_bnd, TOKENS))
     x_bnd = self.norm_final(x_bnd[:, config.max_text_length :])
     patches = self.proj_out(self.norm_out(x_bnd, time_bt))
-    return self._unpatchify(patches, frames, rows, columns)
+    return self._unpatchify(patches, frames, rows, columns), rest
 
   def _positions(self, frames: int, rows: int, columns: int):
     """Sin-cos table or rotations, and which tokens are text."""
