@@ -118,9 +118,6 @@ class DemoConfig:
   shown_prompts: int
   pretrain: pretraining_config.PretrainingConfig
 
-  def __post_init__(self):
-    self.sample.sampler.check_uncached('sample.sampler')
-
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   """`:smoke` runs every stage on a few clips; its results mean nothing."""

@@ -183,6 +183,26 @@ class OutputTest(parameterized.TestCase):
         ratio = program['done_flops'] / program['model_flops']
         self.assertBetween(ratio, 0.8, 2.5, program['name'])
 
+  def test_sampling_with_a_cache(self):
+    """Needs no curve: as if every step were computed, with its residual."""
+    flags = (
+      f'--config={jobs.REPOSITORY}/configs/sample.py:smoke',
+      '--topology=cpu:2', '--job=sample', '--config.sampler.guidance_scale=1.0',
+    )  # fmt: skip
+    plain, cached = (
+      _planned(*flags, *more)['programs'][1]
+      for more in (
+        (),
+        (
+          '--config.sampler.cache=magcache',
+          '--config.sampler.cache_curve=curve.json',
+        ),
+      )
+    )
+    self.assertEqual(cached['model_flops'], plain['model_flops'])
+    self.assertAlmostEqual(cached['done_flops'] / plain['done_flops'], 1, 2)
+    self.assertGreater(cached['memory']['peak'], plain['memory']['peak'])
+
   @parameterized.parameters(
     (('--topology=cpu:8',), '--config=FILE.py is missing'),
     ((_SMOKE[0],), '--topology=TOPOLOGY is missing'),

@@ -307,6 +307,13 @@ class TestPeople:
     ({'critic_training__agreement': 'votes'}, 'choose one of'),
     ({'real__root': 'clips'}, 'go together'),
     ({'align__train__export': False}, 'export must be True'),
+    (
+      {
+        'sample__sampler__cache': 'magcache',
+        'sample__sampler__cache_curve': 'curve.json',
+      },
+      'from several models, and a curve is of one; set sample.sampler.cache = ',
+    ),
   ],
 )
 def test_refused(tmp_path, settings, message):

@@ -164,6 +164,10 @@ class ValidationTest(parameterized.TestCase):
     ({'every_steps': -1}, 'every_steps must not be below 0'),
     ({'prompts': ()}, 'validation.prompts is empty'),
     ({'prompts': ('a', ' ')}, 'has a blank prompt'),
+    (
+      {'sampler': SamplerConfig(cache='teacache', cache_curve='curve.json')},
+      "a curve is of one; set validation.sampler.cache = 'none'",
+    ),
   )
   def test_bad_config(self, change, message):
     with self.assertRaisesRegex(UserError, message):
