@@ -18,8 +18,8 @@ class _Terminal(io.StringIO):
 
 class ProgressTest(parameterized.TestCase):
   def test_lines(self):
-    """One every 30 s and one at the end; the rate is of this run alone."""
-    times = iter([0.0, 10.0, 40.0, 50.0])
+    """One every 30 s and one at the end; the rate is since the first update."""
+    times = iter([0.0, 31.0, 70.0, 80.0])
     with (
       mock.patch('time.monotonic', lambda: next(times)),
       mock.patch('sys.stderr', io.StringIO()),
@@ -32,8 +32,9 @@ class ProgressTest(parameterized.TestCase):
     self.assertEqual(
       [record.getMessage() for record in logs.records],
       [
-        '40/100 videos, 0.5 videos/s, 120 s left',
-        '100/100 videos, 1.6 videos/s, 0 s left',
+        '30/100 videos',
+        '40/100 videos, 0.256 videos/s, 234 s left',
+        '100/100 videos, 1.43 videos/s, 0 s left',
       ],
     )
 
@@ -46,6 +47,20 @@ class ProgressTest(parameterized.TestCase):
         bar.update(2, note='loss 0.5')
       self.assertIn('2/2', stderr.getvalue())
       self.assertIn('loss 0.5', stderr.getvalue())
+
+  def test_rate_of_a_bar(self):
+    """It does not count the hour before the first update."""
+    with (
+      mock.patch('sys.stderr', _Terminal()),
+      progress.Progress(30, 'video', logger=_LOGGER) as bar,
+    ):
+      bar._bar.start_t -= 3600
+      bar._bar.last_print_t -= 3600
+      bar.update(10)
+      bar.update(10)
+      shown = bar._bar.format_dict
+    self.assertEqual((shown['n'], shown['initial']), (20, 10))
+    self.assertLess(shown['elapsed'], 600)
 
   def test_silent(self):
     with (
