@@ -55,7 +55,7 @@ from lift_jax.runtime.files import write_json
 from lift_jax.sampling import cache_curve, programs
 from lift_jax.sampling.config import VideoConfig
 from lift_jax.sampling.generator import Generator
-from lift_jax.toyworld import judge, scenes, weights
+from lift_jax.toyworld import feedback, judge, scenes, weights
 
 NUM_STEPS = 50
 SEED = 7
@@ -239,12 +239,14 @@ def measure_toy(
   latents, rows = timed(run, settings, rounds)
   videos = list(generator.decode(latents))
   write_clips(folder, settings, videos, captions)
-  judged = judgements(folder, settings, captions)
-  for row, video_bthw3, rewards in zip(rows, videos, judged, strict=True):
+  for row, video_bthw3 in zip(rows, videos, strict=True):
     row |= {
       'psnr': psnr(videos[0], video_bthw3),
       'ssim': ssim(videos[0], video_bthw3),
     }
+  write_json(folder / 'unjudged.json', rows)
+  judged = judgements(folder, settings, captions)
+  for row, rewards in zip(rows, judged, strict=True):
     for who, (reward_b, labels) in rewards.items():
       reference_b, usual = judged[0][who]
       row[f'{who}_reward'] = float(np.mean(reward_b))
@@ -290,6 +292,7 @@ def judgements(
     folder / 'scores',
     {
       'model.path': str(weights.CRITIC),
+      'prompts.questions': str(feedback.questions_path()),
       'videos.root': str(folder),
       'videos.files': ('clips.json',),
     },

@@ -69,7 +69,7 @@ def magcache_steps(
 
 def teacache_steps(
   changes_n: np.ndarray,
-  coefficients: Sequence[float],
+  coefficients: np.ndarray | Sequence[float],
   threshold: float,
   starts: Collection[int] = (0,),
 ) -> np.ndarray:

@@ -19,13 +19,16 @@ def sampler_settings(sampler: SamplerConfig) -> dict[str, Any]:
   What is off is omitted, as it was before it existed: so clips that were made
   then have the same settings.
   """
-  settings = dataclasses.asdict(sampler)
-  if not sampler.guidance_range:
-    del settings['guidance_range']
-  if sampler.cache == 'none':
-    return {k: v for k, v in settings.items() if not k.startswith('cache')}
-  path = storage.to_path(sampler.cache_curve)
-  return settings | {'cache_curve': file_sha256(path)}
+  settings = {
+    name: value
+    for name, value in dataclasses.asdict(sampler).items()
+    if (sampler.guidance_range or name != 'guidance_range')
+    and (sampler.cache != 'none' or not name.startswith('cache'))
+  }
+  if sampler.cache != 'none':
+    curve = storage.to_path(sampler.cache_curve)
+    settings['cache_curve'] = file_sha256(curve)
+  return settings
 
 
 def model_fingerprint(model: VideoModel) -> str:

@@ -1,0 +1,64 @@
+"""The benchmark of step caches, at a size that says nothing about speed."""
+
+import importlib.util
+import pathlib
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from lift_jax.sampling.programs import StepChanges
+
+_FILE = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'cached_sampling.py'
+
+
+def _load():
+  spec = importlib.util.spec_from_file_location('cached_sampling', _FILE)
+  module = importlib.util.module_from_spec(spec)
+  # Its dataclass looks itself up there.
+  with mock.patch.dict(sys.modules, cached_sampling=module):
+    spec.loader.exec_module(module)
+  return module
+
+
+cached_sampling = _load()
+STEPS = cached_sampling.NUM_STEPS
+
+
+@pytest.mark.fast
+def test_settings():
+  """From nothing to more than three times saved, by both methods."""
+  changes_n = np.linspace(0.1, 1, STEPS) / 10
+  settings = cached_sampling.settings_of(
+    StepChanges(np.full((1, STEPS), 0.96), changes_n, changes_n)
+  )
+  assert settings[0].num_computed == STEPS
+  for kind in ('magcache', 'teacache'):
+    computed = [s.num_computed for s in settings if s.name.startswith(kind)]
+    assert computed == sorted(computed, reverse=True)
+    assert computed[-1] <= STEPS / 3 < computed[0]
+
+
+@pytest.mark.fast
+def test_similarity():
+  """Known values: equal, one level off, and unrelated noise."""
+  rng = np.random.default_rng(0)
+  video = rng.integers(0, 255, (2, 3, 16, 16, 3), np.uint8)
+  assert cached_sampling.psnr(video, video) == np.inf
+  assert cached_sampling.ssim(video, video) == 1
+  assert cached_sampling.psnr(video, video + 1) == pytest.approx(
+    48.13, abs=0.01
+  )
+  assert cached_sampling.ssim(video, video + 1) > 0.999
+  assert abs(cached_sampling.ssim(video, rng.permuted(video, axis=3))) < 0.1
+
+
+def test_middle():
+  rows = cached_sampling.measure_middle(rounds=1, tiny=True)
+  computed = [row['computed'] for row in rows]
+  assert computed[0] == STEPS > computed[1] > computed[2]
+  assert rows[0]['process_ratio'] == 1
+  lines = cached_sampling.table('middle', rows)
+  assert lines[0].startswith('| middle | steps computed | CPU seconds |')
+  assert len(lines) == 5
