@@ -533,6 +533,22 @@ class ProgramTest(parameterized.TestCase):
       x = steps.from_x[i] * x + steps.from_x0[i] * x0
     self.assertLess(scaled_error(ours, x), 1e-5)
 
+  def test_measured_phases(self):
+    """Nothing is compared across the ends of the guided range."""
+    args, kwargs = self.arguments(
+      SamplerConfig('ddim', 5, guidance_range=(2, 4)), 0
+    )
+    changes = measure_steps(*args, **kwargs)
+    is_start = np.array([True, False, True, False, True])
+    np.testing.assert_array_equal(changes.residual_kn[0] == 1, is_start)
+    np.testing.assert_array_equal(changes.output_n == 0, is_start)
+    self.assertTrue(np.isfinite(changes.residual_kn).all())
+    # Without guidance there is one branch, which counts for both.
+    negative, positive = changes.residual_kn
+    np.testing.assert_array_equal(
+      negative == positive, [True, True, True, False, True]
+    )
+
   def test_scan_is_independent_of_the_number_of_steps(self):
     """The program contains the network once."""
 
