@@ -66,6 +66,17 @@ def test_sample(sampled):
   assert [line['prompt'] for line in lines] == list(sample_jobs.PROMPTS)
 
 
+def test_calibrate(aligned, tmp_path):
+  settings = {f'mesh__{axis}': 1 for axis in ('context', 'tensor')}
+  _, *flags = sample_jobs.arguments(
+    tmp_path / 'run', aligned / 'export', tmp_path,
+    mesh__data=8, sampler__num_steps=2, **settings,
+  )  # fmt: skip
+  run('calibrate', *flags)
+  curve = json.loads((tmp_path / 'run' / 'cache_curve.json').read_text())
+  assert len(curve['residual_ratios']['positive']) == 2
+
+
 def test_compare(sampled, tmp_path):
   again = shutil.copytree(sampled, tmp_path / 'again')
   run(
