@@ -6,9 +6,9 @@
 Measures, at full size and with random weights:
 
   kernels  each kind of attention in bfloat16 against fp32, with gradients
-  train    the step of `lift align`, CogVideoX-2B: batches, what is kept
+  train    the step of `lift align`, CogVideoX-2B: batches, what is kept, DPO
   sample   50 guided steps and decoding of `lift sample`
-  score    three questions of `lift score`, a critic of 13B
+  score    three questions of `lift score`: VILA 13B, Qwen3-VL 4B and 8B
   torch    training step and passes of diffusers, prefill of transformers,
            where those packages are there
 
@@ -19,9 +19,11 @@ the GPU is a result; one that fails for another reason makes the exit status 1,
 and the others go on.
 
 DIR gets results.json, written anew after every row, and logs. Times are medians
-of runs after a first one, compilation apart. --tiny does the same at toy sizes,
-on a CPU if there is no GPU. Only the first GPU is measured: hide the others
-from JAX with CUDA_VISIBLE_DEVICES, as it takes memory of all that it sees.
+of runs after a first one, compilation apart. Next to each are the bounds that
+`lift plan` computes from the same compiled program. --tiny does the same at toy
+sizes, on a CPU if there is no GPU. Only the first GPU is measured: hide the
+others from JAX with CUDA_VISIBLE_DEVICES, as it takes memory of all that it
+sees.
 """
 
 import argparse
@@ -97,7 +99,7 @@ def _run(rows: list[Row], flags: argparse.Namespace) -> dict[str, Any]:
     found['wall_seconds'] = time.monotonic() - start
     results['rows'][row.name] = found
     _write_json(flags.workdir / 'results.json', results)
-    print(f'{row.name}: {table.said(row, found)}', flush=True)
+    print(f'{row.name}: {table.progress(row, found)}', flush=True)
   return results
 
 

@@ -180,12 +180,18 @@ CHIPS = {
 }
 
 
-def peak_flops(device_kind: str) -> float | None:
-  """Dense bf16 peak in FLOP/s; None for CPUs and unknown devices."""
+def of_kind(device_kind: str) -> Chip | None:
+  """The chip that JAX or CUDA calls by this name; None if it is unknown."""
   for chip in CHIPS.values():
     if device_kind in chip.device_kinds:
-      return chip.flops
+      return chip
   return None
+
+
+def peak_flops(device_kind: str) -> float | None:
+  """Dense bf16 peak in FLOP/s; None for CPUs and unknown devices."""
+  chip = of_kind(device_kind)
+  return chip and chip.flops
 
 
 def ring_links(chip: Chip, sides: Sequence[tuple[int, int]]) -> int:

@@ -43,6 +43,10 @@ class Row:
     return 'torch' if self.library == 'torch' else self.job
 
 
+# DPO trains adapters: the reference is the same network without them.
+_DPO = {'file': 'align_cogvideox_2b_lora', 'objective': 'dpo'}
+
+
 def _train(batch: int, remat: str, **options) -> Row:
   return Row(
     f'train-b{batch}-{remat}',
@@ -58,11 +62,22 @@ def _train(batch: int, remat: str, **options) -> Row:
 def _score(batch: int, **options) -> Row:
   return Row(
     f'score-b{batch}',
-    f'critic, three questions, batch {batch}',
+    f'critic VILA 13B, three questions, batch {batch}',
     'score',
     seconds=40,
     settings={'batch': batch},
     target='≥ 5 videos/s',
+    **options,
+  )
+
+
+def _score_qwen(size: str, batch: int, **options) -> Row:
+  return Row(
+    f'score-qwen3vl-{size.lower()}',
+    f'critic Qwen3-VL {size}, three questions, batch {batch}',
+    'score',
+    seconds=45,
+    settings={'batch': batch, 'critic': f'Qwen3-VL-{size}'},
     **options,
   )
 
@@ -120,6 +135,16 @@ ROWS = (
     needs=('torch', 'diffusers'),
     is_tiny=True,
   ),
+  Row(
+    'train-dpo',
+    'training step of DPO, one pair, adapters, remat save_attention',
+    'train',
+    seconds=50,
+    settings={'batch': 2, 'remat': 'save_attention'} | _DPO,
+    is_tiny=True,
+  ),
+  _score_qwen('4B', 8, is_tiny=True),
+  _score_qwen('8B', 8),
   _train(1, 'none'),
   _train(1, 'offload'),
   _train(2, 'full'),

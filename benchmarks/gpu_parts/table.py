@@ -22,9 +22,9 @@ def markdown(results: Mapping[str, Any]) -> list[str]:
   if timed:
     lines += [
       '',
-      '| measured | of | result | target | MFU | peak memory | compiled in '
-      '| runs |',
-      '|---|---|---|---|---|---|---|---|',
+      '| measured | of | result | target | MFU | bounds of `lift plan` '
+      '| peak memory | compiled in | runs |',
+      '|---|---|---|---|---|---|---|---|---|',
     ]
     lines += [
       _timed(row, rows[row.name], results['tiny'])
@@ -61,6 +61,25 @@ def said(row: Row, found: Mapping[str, Any]) -> str:
   return f'{found["seconds_per_video"]:.3g} s/video'
 
 
+def progress(row: Row, found: Mapping[str, Any]) -> str:
+  """The same with the bounds, for the log."""
+  planned = _bounds(row, found)
+  return said(row, found) + (f'; lift plan: {planned}' if planned else '')
+
+
+def _bounds(row: Row, found: Mapping[str, Any]) -> str:
+  """What `lift plan` says of the program, the worst first; '' if nothing."""
+  planned = found.get('bounds', {})
+  if 'seconds_per_video' not in planned:
+    return ''
+  fast, slow = planned['seconds_per_video']
+  best, worst = planned['mfu']
+  speed = f'{slow:.3g} to {fast:.3g} s/video'
+  if row.job == 'score':
+    speed = f'{1 / slow:.3g} to {1 / fast:.3g} videos/s'
+  return f'{speed}, MFU {100 * worst:.0f} to {100 * best:.0f}%'
+
+
 def _timed(row: Row, found: Mapping[str, Any], tiny: bool) -> str:
   result = said(row, found)
   if found['status'] not in ('ok', 'failed'):
@@ -71,6 +90,7 @@ def _timed(row: Row, found: Mapping[str, Any], tiny: bool) -> str:
     result.replace('|', '/'),
     _NONE if tiny else row.target or _NONE,
     _number(found.get('mfu'), 100, '.0f', '%'),
+    _bounds(row, found) or _NONE,
     _number(found.get('peak_bytes'), 2.0**-30, '.1f', ' GiB'),
     _number(found.get('compile_seconds'), 1, '.0f', ' s'),
     str(len(found.get('run_seconds', ())) or _NONE),

@@ -13,7 +13,7 @@ import re
 import time
 from typing import Any
 
-from gpu_parts import clock, configs, devices
+from gpu_parts import bounds, clock, configs, devices
 from gpu_parts.kernels import kernels as kernels
 import jax
 import jax.numpy as jnp
@@ -22,17 +22,21 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from lift_jax import chips
+from lift_jax.models import critic_config
+from lift_jax.models.critics import Critic
+from lift_jax.models.qwen3vl.config import Qwen3VLConfig
 from lift_jax.models.vila.tokenizer import IMAGE_TOKEN
+from lift_jax.planning import job_programs
 from lift_jax.planning.job_programs import Program
 from lift_jax.planning.memory import Memory
 from lift_jax.training.step import LatentBatch
 from lift_jax.weights import param_paths
 
 
-def train(tiny: bool, batch: int, remat: str) -> dict[str, Any]:
+def train(tiny: bool, **settings: Any) -> dict[str, Any]:
   """The step of `lift align` on a batch of encoded videos."""
   devices.check(tiny)
-  config = configs.train(tiny, batch, remat)
+  config = configs.train(tiny, **settings)
   (program,) = configs.programs('align', config).values()
   step, (info, _), seconds = _compile(program)
   state, *rest = _training_arguments(_Maker(program), info)
@@ -50,6 +54,10 @@ def train(tiny: bool, batch: int, remat: str) -> dict[str, Any]:
   }
 
 
+# What objectives read of each video.
+_COLUMNS = {'reward': 0.9, 'is_real': False, 'optimality': 0.5}
+
+
 def _training_arguments(put: '_Maker', info):
   """State, frozen parameters, batch, empty caption, key and reference."""
   state, frozen, batch, null_text, _, reference = info
@@ -58,14 +66,13 @@ def _training_arguments(put: '_Maker', info):
     put.zeros(dataclasses.replace(state, trainable={})),
     trainable=put.network(state.trainable),
   )
-  num_videos = batch.mean.shape[:1]
   videos = LatentBatch(
     mean=put.noise(batch.mean),
     logvar=put.noise(batch.logvar),
     text=put.noise(batch.text),
     columns={
-      'reward': put.array(np.full(num_videos, 0.9, np.float32)),
-      'is_real': put.array(np.zeros(num_videos, bool)),
+      name: put.array(np.full(leaf.shape, _COLUMNS[name], leaf.dtype))
+      for name, leaf in batch.columns.items()
     },
   )
   key = put.array(jax.random.key(0))
@@ -93,6 +100,7 @@ def sample(tiny: bool) -> dict[str, Any]:
     'decode_run_seconds': decoded['run_seconds'],
     'peak_bytes': decoded['peak_bytes'],  # of all that this process has done
     'program_bytes': max(denoised['program_bytes'], decoded['program_bytes']),
+    'bounds': bounds.in_sequence(denoised['bounds'], decoded['bounds']),
     'compile_seconds': denoised['compile_seconds'] + decoded['compile_seconds'],
   }
 
@@ -127,17 +135,17 @@ def _decode(program: Program, latents: jax.Array, tiny: bool) -> dict[str, Any]:
   return _speed(program, decode, runs, seconds)
 
 
-def score(tiny: bool, batch: int) -> dict[str, Any]:
+def score(tiny: bool, **settings: Any) -> dict[str, Any]:
   """What `lift score` does for a batch: labels of all questions."""
   devices.check(tiny)
-  config = configs.score(tiny, batch)
+  config = configs.score(tiny, **settings)
+  critic = critic_config.declare_chosen(config.model)
   (program,) = configs.programs('score', config).values()
   rate, ((params, frames, prompts), _), seconds = _compile(program)
   put = _Maker(program)
   params = put.network(params)
-  generator = np.random.default_rng(0)
-  frames = put.array(generator.integers(0, 256, frames.shape, np.uint8))
-  rows = _filled_prompts(put, prompts, max(config.prompts.text_buckets))
+  frames = jax.tree.map(put.array, _frames(critic, prompts.prefix_bn.shape[0]))
+  rows = _filled_prompts(put, critic, prompts, max(config.prompts.text_buckets))
   found = None
 
   def run():
@@ -157,10 +165,24 @@ def score(tiny: bool, batch: int) -> dict[str, Any]:
   }
 
 
-def _filled_prompts(put: '_Maker', prompts, num_text: int):
+def _frames(critic: Critic, batch: int) -> Any:
+  """Frames of a batch, of the clip that `lift plan` assumes, with noise."""
+  clip = job_programs.CLIP
+  selection = critic.frames.select(clip)
+  shape = (len(selection.indices), clip.height, clip.width, 3)
+  noise_thw3 = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+  return jax.tree.map(
+    lambda leaf: np.repeat(leaf[None], batch, axis=0),
+    critic.frames.preprocess(noise_thw3, selection),
+  )
+
+
+def _filled_prompts(put: '_Maker', critic: Critic, prompts, num_text: int):
   """Frames and then text, every place taken; which text does not matter."""
+  config = critic.config
+  is_qwen = isinstance(config, Qwen3VLConfig)
   prefix_bn = np.ones(prompts.prefix_bn.shape, np.int32)
-  prefix_bn[:, :-num_text] = IMAGE_TOKEN
+  prefix_bn[:, :-num_text] = config.video_token_id if is_qwen else IMAGE_TOKEN
   question_bqm = np.ones(prompts.question_bqm.shape, np.int32)
   rows = type(prompts)(
     prefix_bn,
@@ -206,7 +228,7 @@ class _Maker:
       last = name.split('/')[-1]
       if last == 'scale':
         return jnp.ones(leaf.shape, leaf.dtype, device=self._place)
-      if last == 'bias':
+      if last in ('bias', 'lora_b'):
         return self.zeros(leaf)
       # One over the number of inputs; the first axis of stacked blocks is that
       # of the layers.
@@ -246,4 +268,5 @@ def _speed(
     'mfu': flops / (seconds * peak) if flops and peak else None,
     'compile_seconds': compile_seconds,
     'program_bytes': Memory.of(compiled).total,
+    'bounds': bounds.of(program, compiled),
   }

@@ -49,7 +49,7 @@ from lift_jax.weights import param_paths
 _NUM_STEPS = 1000
 
 # Clips that critics see: those of CogVideoX.
-_CLIP = ClipInfo(num_frames=49, fps=8.0, height=480, width=720)
+CLIP = ClipInfo(num_frames=49, fps=8.0, height=480, width=720)
 
 # Tokens of a question and its label behind the caption, and answer tokens that
 # an example has at most: what LiFT's questions and reasons take, rounded up.
@@ -113,6 +113,7 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
       _kernel_flops(
         batch_size * model.flops(model.num_tokens(*latents[:3])).attention,
         config.train.remat,
+        reference=objective.needs_reference,
       ),
     )
   ]
@@ -309,7 +310,7 @@ def _clips(
   sharding: jax.sharding.Sharding,
 ) -> tuple[Frames, int]:
   """Frames of a batch of clips, and the tokens of the longest prompt."""
-  selection = critic.frames.select(_CLIP)
+  selection = critic.frames.select(CLIP)
   frames = jax.tree.map(
     lambda leaf: _array((batch_size, *leaf.shape), leaf.dtype, sharding),
     critic.frames.shapes(selection),
@@ -317,13 +318,13 @@ def _clips(
   return frames, selection.num_positions + max(text_buckets)
 
 
-def _kernel_flops(forward: float, remat: str) -> float:
+def _kernel_flops(forward: float, remat: str, reference: bool = False) -> float:
   """FLOPs of attention in a training step, as a kernel does it.
 
   Its backward pass has five products in place of two, as the weights are
-  computed again.
+  computed again. A reference has a forward pass of its own.
   """
-  return forward * ((2 if remat == 'full' else 1) + 2.5)
+  return forward * ((2 if remat == 'full' else 1) + 2.5 + reference)
 
 
 def _array(shape, dtype, sharding) -> Any:

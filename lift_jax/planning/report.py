@@ -94,7 +94,16 @@ def make(program: Program, topology: Topology) -> Report:
     seconds = time.monotonic() - start
     needed, available = amounts
     return Report(program.name, program.num_videos, seconds, available, needed)
-  seconds = time.monotonic() - start
+  return describe(program, compiled, time.monotonic() - start, topology)
+
+
+def describe(
+  program: Program,
+  compiled: jax.stages.Compiled,
+  compile_seconds: float,
+  topology: Topology,
+) -> Report:
+  """The costs of a compiled program, which runs on devices of `topology`."""
   mesh, chip = program.mesh, topology.chip
   memory = Memory.of(compiled)
   module = hlo.parse(compiled.as_text())
@@ -122,7 +131,7 @@ def make(program: Program, topology: Topology) -> Report:
   return Report(
     name=program.name,
     num_videos=program.num_videos,
-    compile_seconds=seconds,
+    compile_seconds=compile_seconds,
     available=chip.hbm_bytes,
     needed=memory.total,
     memory=memory,

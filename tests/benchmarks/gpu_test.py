@@ -21,6 +21,7 @@ sys.path.insert(0, str(BENCHMARKS))  # as Python does for a script there
 
 import gpu  # noqa: E402
 from gpu_parts import (  # noqa: E402
+  bounds,
   configs,
   kernels,
   rows,
@@ -28,6 +29,10 @@ from gpu_parts import (  # noqa: E402
   with_jax,
   with_torch,
 )
+
+from lift_jax import chips  # noqa: E402
+from lift_jax.models import critic_config  # noqa: E402
+from lift_jax.planning.job_programs import Program  # noqa: E402
 
 # Writes what stands in its first argument to the file of the second.
 _WRITE = 'import sys; open(sys.argv[2], "w").write(sys.argv[1])'
@@ -109,7 +114,11 @@ class CommandTest(_Test):
     """What does not fit is a result; what fails is told by the status."""
 
     def command(row, flags):
-      found = {'status': 'ok', 'videos_per_second': 2.0}
+      found = {
+        'status': 'ok',
+        'videos_per_second': 2.0,
+        'seconds_per_video': 0.5,
+      }
       if row.name == 'train-b1-full':
         found = {'status': status, 'reason': 'it is too small'}
       path = gpu._result_file(flags.workdir, row)
@@ -186,13 +195,16 @@ class MeasureTest(_Test):
 class RowsTest(_Test):
   @parameterized.parameters(
     (with_jax.train, {'batch': 2, 'remat': 'save_attention'}),
+    (with_jax.train, rows.by_name('train-dpo').settings),
     (with_jax.sample, {}),
-    (with_jax.score, {'batch': 2}),
+    (with_jax.score, {'batch': 2}, 8 * 4),
+    # Four pairs of frames, of 12 tokens each and 10 for its time.
+    (with_jax.score, {'batch': 2, 'critic': 'Qwen3-VL-4B'}, 4 * 22 + 2),
     (with_torch.train, {'batch': 2}),
     (with_torch.sample, {}),
-    (with_torch.score, {'batch': 2}),
+    (with_torch.score, {'batch': 2}, 8 * 4),
   )
-  def test_tiny(self, job, settings):
+  def test_tiny(self, job, settings, frame_tokens=0):
     found = job(tiny=True, **settings)
     self.assert_measured(found)
     self.assertEqual(found['device'], 'cpu')
@@ -200,7 +212,9 @@ class RowsTest(_Test):
       self.assertGreater(found['loss'], 0.0)
     if job.__name__ == 'score':
       places = configs.score(True, 2).prompts.text_buckets[0]
-      self.assertEqual(found['tokens_per_video'], 8 * 4 + places + 3 * 64)
+      self.assertEqual(
+        found['tokens_per_video'], frame_tokens + places + 3 * 64
+      )
 
   def test_full_size(self):
     """Arguments are what the programs take; nothing is allocated."""
@@ -215,13 +229,14 @@ class RowsTest(_Test):
     self.assertEqual(made[2].mean.shape, (2, 13, 60, 90, 16))
 
     config = configs.score(False, 4)
+    critic = critic_config.declare_chosen(config.model)
     (program,) = configs.programs('score', config).values()
     params, _, prompts = program.lower().args_info[0]
     put = with_jax._Maker(program)
     made = jax.eval_shape(
       lambda: (
         put.network(params),
-        with_jax._filled_prompts(put, prompts, 192),
+        with_jax._filled_prompts(put, critic, prompts, 192),
       )
     )
     self._assert_same(made, (params, prompts))
@@ -240,6 +255,49 @@ class RowsTest(_Test):
     for job in (with_jax.sample, with_torch.sample, kernels.kernels):
       with self.assertRaisesRegex(Exception, 'the CPU alone, which is for'):
         job(tiny=False)
+
+
+class BoundsTest(_Test):
+  def setUp(self):
+    super().setUp()
+    mesh = jax.make_mesh((1,), ('data',), devices=jax.devices()[:1])
+    x = jnp.ones((64, 64), jnp.bfloat16)
+    self.flops = 2 * 64**3
+    self.program = Program(
+      'product', mesh, lambda: jax.jit(jnp.matmul).lower(x, x), 4, None, 0.0
+    )
+    self.compiled = self.program.lower().compile()
+
+  def test_known_device(self):
+    self.monkeypatch.setattr(chips, 'of_kind', lambda kind: chips.CHIPS['h100'])
+    found = bounds.of(self.program, self.compiled)
+    fast, slow = found['seconds_per_video']
+    # Three arrays of 64 x 64, at least; computing takes less.
+    self.assertGreaterEqual(fast, 3 * 64 * 64 * 2 / 3352e9 / 4)
+    self.assertAlmostEqual(slow - fast, self.flops / 989e12 / 4, delta=1e-15)
+    for seconds, mfu in zip((fast, slow), found['mfu'], strict=True):
+      self.assertAlmostEqual(mfu, self.flops / 989e12 / 4 / seconds)
+    self.assertEqual(found['limited_by'], 'hbm')
+
+    both = bounds.in_sequence(found, found)
+    self.assertEqual(both['seconds_per_video'], [2 * fast, 2 * slow])
+    line = table.progress(
+      rows.by_name('sample'),
+      {'status': 'ok', 'seconds_per_video': 3.0, 'bounds': both},
+    )
+    self.assertRegex(
+      line, r'^3 s/video; lift plan: [\d.e-]+ to [\d.e-]+ s/video'
+    )
+
+  def test_unknown(self):
+    """Neither a device nor a program that is unknown stops a measurement."""
+    found = bounds.of(self.program, self.compiled)
+    self.assertEqual(found, {'reason': 'peak rates of cpu are unknown'})
+    self.monkeypatch.setattr(chips, 'of_kind', lambda kind: chips.CHIPS['h100'])
+    with contextlib.redirect_stderr(io.StringIO()):
+      broken = bounds.of(self.program, None)
+    self.assertIn('AttributeError', broken['reason'])
+    self.assertEqual(bounds.in_sequence(found, broken), found)
 
 
 class KernelsTest(_Test):
