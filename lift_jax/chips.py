@@ -191,7 +191,7 @@ def of_kind(device_kind: str) -> Chip | None:
 def peak_flops(device_kind: str) -> float | None:
   """Dense bf16 peak in FLOP/s; None for CPUs and unknown devices."""
   chip = of_kind(device_kind)
-  return chip and chip.flops
+  return chip.flops if chip else None
 
 
 def ring_links(chip: Chip, sides: Sequence[tuple[int, int]]) -> int:

@@ -99,7 +99,7 @@ def make(program: Program, topology: Topology) -> Report:
 
 def describe(
   program: Program,
-  compiled: jax.stages.Compiled,
+  compiled: Any,
   compile_seconds: float,
   topology: Topology,
 ) -> Report:
