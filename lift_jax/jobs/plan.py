@@ -13,7 +13,8 @@ time of a step. Nothing is measured.
 
 TPUs need libtpu (pip install 'lift_jax[tpu]'), GPUs JAX's CUDA plugin
 (pip install 'lift_jax[cuda]'). lift sample and lift score run on each host
-separately, so they are planned for one host.
+separately, so they are planned for one host. What the compilers print is in
+lift_plan_*.log of the temporary folder.
 
 example: lift plan --config=configs/align_sample.py:smoke --topology=cpu:8
 """
@@ -27,6 +28,7 @@ from absl import flags
 
 from lift_jax.cli import job_flags
 from lift_jax.errors import UserError
+from lift_jax.planning import compiler_log
 from lift_jax.planning import topology as topology_lib
 
 JOBS = ('align', 'train_critic', 'sample', 'score')
@@ -47,7 +49,8 @@ def main(argv: list[str]) -> int:
   if job in _ON_ONE_HOST:
     topology = topology.one_host
   topology_lib.prepare(topology)  # before JAX initialises its backends
-  found = plan(job, values.config, overrides, topology)
+  with compiler_log.redirected():
+    found = plan(job, values.config, overrides, topology)
   if values.json:
     print(json.dumps(found.to_json(), indent=1))
   else:

@@ -105,6 +105,10 @@ class Critic(abc.ABC):
     """FLOPs of `encode_frames` on a batch; only its shapes are used."""
 
   @abc.abstractmethod
+  def vision_attention_flops(self, frames: Frames) -> float:
+    """The attention part of `vision_flops`."""
+
+  @abc.abstractmethod
   def decoder_flops(self, num_tokens: int, num_logits: int) -> float:
     """FLOPs of a sequence, with logits for `num_logits` of its tokens."""
 

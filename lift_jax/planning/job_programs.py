@@ -19,11 +19,10 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from lift_jax import partitioning
-from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.data.video import ClipInfo
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.sample import SampleConfig
-from lift_jax.jobs.score import ScoreConfig
+from lift_jax.jobs.score import ScoreConfig, read_prompts
 from lift_jax.jobs.train_critic import TrainCriticConfig
 from lift_jax.models import critic_config, generator_config, quantization
 from lift_jax.models.critic_protocols import Frames
@@ -145,6 +144,10 @@ def train_critic(
   tx = make_optimizer(config.optimizer, _NUM_STEPS)
   state, frozen = _state(setup, tx, config.train, config.model.compute_dtype)
   step = critic_lib.make_step(setup, config.train, tx, _MAX_TARGETS)
+  remat = config.train.remat
+  vision_kernels = critic.vision_attention_flops(frames)
+  if config.train.trainable == 'all':
+    vision_kernels = _kernel_flops(vision_kernels, remat)
   return [
     Program(
       'training step',
@@ -154,9 +157,8 @@ def train_critic(
       critic_lib.step_flops(
         critic, config.train.trainable, batch, _MAX_TARGETS
       ),
-      _kernel_flops(
-        batch_size * critic.attention_flops(length), config.train.remat
-      ),
+      _kernel_flops(batch_size * critic.attention_flops(length), remat)
+      + vision_kernels,
     )
   ]
 
@@ -265,7 +267,8 @@ def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
     convert = quantization.quantizer(critic.lora_targets)
     params = param_paths.map_named(convert, params)
   batch_size = config.run.batch_per_shard * partitioning.batch_shards(mesh)
-  num_questions = len(DIMENSIONS)
+  rubric = read_prompts(config, critic).rubric
+  num_questions = len(rubric.dimensions)
   batch_sharding = NamedSharding(mesh, P(BATCH_AXES))
   frames, prefix = _clips(
     critic, batch_size, config.prompts.text_buckets, batch_sharding
@@ -285,7 +288,9 @@ def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
     frames,
     prompts,
     # Which tokens they are does not matter to the program.
-    label_ids=tuple((label, number) for number, label in enumerate(LABELS)),
+    label_ids=tuple(
+      (label, number) for number, label in enumerate(rubric.labels)
+    ),
     max_length=prefix + _QUESTION_LENGTH + config.prompts.max_answer_tokens,
   )
   text_flops = critic.decoder_flops(prefix, 0)
@@ -298,7 +303,8 @@ def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
       batch_size,
       critic.vision_flops(frames) + batch_size * text_flops,
       # Questions are read with `mask_bnm`, which no kernel does.
-      batch_size * critic.attention_flops(prefix),
+      batch_size * critic.attention_flops(prefix)
+      + critic.vision_attention_flops(frames),
     )
   ]
 

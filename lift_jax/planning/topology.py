@@ -126,9 +126,17 @@ def prepare(topology: Topology) -> None:
     # Otherwise libtpu queries Google's metadata server for minutes.
     os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   elif 'xla_gpu_autotune_level' not in os.environ.get('XLA_FLAGS', ''):
-    # Autotuning needs a GPU.
-    flags = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_autotune_level=0'
-    os.environ['XLA_FLAGS'] = flags.strip()
+    flags = [os.environ.get('XLA_FLAGS', ''), *_gpu_flags(jax.__version_info__)]
+    os.environ['XLA_FLAGS'] = ' '.join(flags).strip()
+
+
+def _gpu_flags(jax_version: tuple[int, ...]) -> tuple[str, ...]:
+  """Flags of XLA for compiling without a GPU, which autotuning needs."""
+  no_autotuning = '--xla_gpu_autotune_level=0'
+  if jax_version < (0, 11):
+    return (no_autotuning,)
+  # Products in Triton have no default settings there, and do not compile.
+  return no_autotuning, '--xla_gpu_enable_triton_gemm=false'
 
 
 def devices(topology: Topology) -> list[jax.Device]:

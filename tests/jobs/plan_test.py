@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import tempfile
 from unittest import mock
 
 from absl.testing import parameterized
@@ -9,7 +11,10 @@ import jax
 import pytest
 
 from lift_jax import chips
-from lift_jax.planning import report
+from lift_jax.cli import job_flags
+from lift_jax.jobs.score import ScoreConfig
+from lift_jax.models import critic_config
+from lift_jax.planning import job_programs, report
 from lift_jax.training import loop
 from tests.jobs import jobs
 
@@ -91,6 +96,11 @@ class SameProgramTest(parameterized.TestCase):
 
 
 class OutputTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path, monkeypatch, capfd):
+    self.temporary, self.capfd = tmp_path, capfd
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+
   def test_lines(self):
     outcome = _plan(*_SMOKE)
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
@@ -141,6 +151,47 @@ class OutputTest(parameterized.TestCase):
     self.assertLen(asked, 2)
     attention = outcome.stdout.splitlines()[1]
     self.assertStartsWith(attention, 'attention: xla in place of cudnn')
+
+  def test_compilers_print_to_a_log(self):
+    """What C++ writes to standard error is in a file, and nothing else is."""
+    make = report.make
+
+    def make_loudly(program, topology):
+      os.write(2, b'WARNING: no hosts')
+      return make(program, topology)
+
+    with mock.patch.object(report, 'make', make_loudly):
+      outcome = _plan(*_SMOKE)
+    self.assertEqual((outcome.status, self.capfd.readouterr().err), (0, ''))
+    (log,) = self.temporary.glob('lift_plan_*.log')
+    self.assertEqual(log.read_text(), 'WARNING: no hosts')
+    self.assertEqual(_plan(*_SMOKE).status, 0)
+    self.assertEqual(list(self.temporary.glob('lift_plan_*')), [log])
+
+  def test_questions_of_the_rubric(self):
+    """Scoring is planned for as many questions as there are."""
+
+    questions = {f'dimension {n}': f' Question {n}?' for n in range(7)}
+    file = self.temporary / 'rubric.json'
+    file.write_text(
+      json.dumps(
+        {
+          'questions': questions,
+          'labels': ['A', 'B'],
+          'rewards': {'A': 1.0, 'B': 0.0},
+        }
+      )
+    )
+    found = []
+    for settings in ([], [f'--config.prompts.questions={file}']):
+      config, _ = job_flags.read_config(
+        f'{jobs.REPOSITORY}/configs/score.py:smoke', settings, ScoreConfig
+      )
+      (program,) = job_programs.score(config, jax.devices()[:1])
+      found.append(program.model_flops)
+    critic = critic_config.declare_chosen(config.model)
+    of_four = 4 * program.num_videos * critic.decoder_flops(64, 1)
+    self.assertAlmostEqual(found[1] - found[0], of_four)
 
   def test_other_faults(self):
     """What the compiler refuses is the user's; anything else is ours."""

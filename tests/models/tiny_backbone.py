@@ -219,6 +219,9 @@ class TinyCritic(critics.Critic):
     num_squares = frames['squares'].shape[0] * frames['squares'].shape[1]
     return 2.0 * num_squares * (SIDE**2 + 2) * self.config.width
 
+  def vision_attention_flops(self, frames):
+    return 0.0 * len(frames)
+
   def decoder_flops(self, num_tokens, num_logits):
     words = num_logits * self.config.vocab_size
     return 2.0 * self.config.width * (num_tokens * self.config.width + words)

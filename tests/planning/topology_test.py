@@ -127,12 +127,18 @@ class PrepareTest(parameterized.TestCase):
       self.assertEqual(os.environ['TPU_SKIP_MDS_QUERY'], '1')
 
   def test_gpu_flags_are_kept(self):
-    with mock.patch.dict(os.environ, {'XLA_FLAGS': '--xla_one=1'}):
-      for _ in range(2):
-        topology.prepare(topology.parse('h100:1x8'))
-      self.assertEqual(
-        os.environ['XLA_FLAGS'], '--xla_one=1 --xla_gpu_autotune_level=0'
-      )
+    no_autotuning = '--xla_one=1 --xla_gpu_autotune_level=0'
+    for version, expected in (
+      ((0, 10, 2), no_autotuning),
+      ((0, 11, 0), f'{no_autotuning} --xla_gpu_enable_triton_gemm=false'),
+    ):
+      with (
+        mock.patch.object(jax, '__version_info__', version),
+        mock.patch.dict(os.environ, {'XLA_FLAGS': '--xla_one=1'}),
+      ):
+        for _ in range(2):
+          topology.prepare(topology.parse('h100:1x8'))
+        self.assertEqual(os.environ['XLA_FLAGS'], expected)
 
 
 def fake_mesh(coords, slices=None, **sizes) -> types.SimpleNamespace:

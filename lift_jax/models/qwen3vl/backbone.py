@@ -83,6 +83,12 @@ class Qwen3VLCritic(LlamaCritic):
   def file_hashes(self) -> list[str]:
     return folder.file_hashes(self.path)
 
+  def vision_attention_flops(self, frames: Any) -> float:
+    clips, pairs, num_patches, _ = frames['patches'].shape
+    return flops.tower_attention_flops(
+      self.config.vision_tower, clips * pairs, num_patches
+    )
+
   def load_weights(
     self,
     model: FunctionalModel,

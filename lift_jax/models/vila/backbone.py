@@ -129,6 +129,11 @@ class VilaCritic(LlamaCritic):
   def file_hashes(self) -> list[str]:
     return folder.file_hashes(self.path)
 
+  def vision_attention_flops(self, frames: Any) -> float:
+    return flops.vision_attention_flops(
+      self.config, math.prod(frames.shape[:2])
+    )
+
   def load_weights(
     self,
     model: FunctionalModel,

@@ -27,6 +27,8 @@ def test_tower_of_13b():
   # Kernels, attention, projector.
   assert found == pytest.approx(0.577e12 + 0.064e12 + 0.020e12, rel=0.002)
   assert flops.vision_flops(VILA_1_5_13B, 8) == 8 * found
+  attention = flops.vision_attention_flops(VILA_1_5_13B, 2)
+  assert attention == 2 * 26 * 4 * 729**2 * 1152
 
 
 def test_decoder_of_13b():
