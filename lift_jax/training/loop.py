@@ -82,6 +82,18 @@ class CompiledSteps:
     return self._compiled[shapes](state, frozen, batch, *rest)
 
 
+# On TPUs XLA may multiply by the parts of a gathered kernel as they arrive, and
+# then reads and writes the activations once for each part. With kernels in 16
+# parts that doubles the traffic of the memory (`docs/pods.md`), and sending
+# them takes little time.
+_COMPILER_OPTIONS = {
+  'tpu': {
+    'xla_tpu_enable_windowed_einsum_for_all_gather': False,
+    'xla_tpu_enable_windowed_einsum_for_reduce_scatter': False,
+  }
+}
+
+
 def jit_step(
   step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
   state: TrainState,
@@ -93,7 +105,13 @@ def jit_step(
     state: before the first step, or its shapes and shardings.
   """
   shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+  device = next(iter(jax.tree.leaves(shardings)[0].device_set))
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    out_shardings=(shardings, None),
+    compiler_options=_COMPILER_OPTIONS.get(device.platform),
+  )
 
 
 def _memory(compiled) -> str:
