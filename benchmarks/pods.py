@@ -35,10 +35,19 @@ SLICES = (
   *('v6e:2x4', 'v6e:8x8', 'v6e:16x16'),
   *('h100:1x1', 'h100:1x8', 'h100:8x8'),
 )
+# Of the main job also the slices between, and 1,024 chips as one slice and two.
+ALIGN_SLICES = (
+  *SLICES,
+  *('v6e:4x4', 'v6e:4x8', 'v6e:8x16'),
+  *('v5p:8x8x16', '2*v5p:8x8x8'),
+)
+# Critics of a few billion parameters fit on the smallest ones.
+SMALL_SLICES = ('v5e:2x4', 'v5p:2x2x1', 'v6e:2x4', 'h100:1x1')
 # These jobs work on each host by itself.
 HOSTS = ('v5e:2x2', 'v5p:2x2x1', 'v6e:2x2', 'h100:1x1', 'h100:1x8')
+SMALL_HOSTS = ('v5e:2x2', 'v5p:2x2x1', 'v6e:2x2', 'h100:1x1')
 JOBS = {
-  'align 2B': ('align', 'align_cogvideox_2b.py', SLICES, ()),
+  'align 2B': ('align', 'align_cogvideox_2b.py', ALIGN_SLICES, ()),
   'align 5B': ('align', 'align_cogvideox_5b.py', SLICES, ()),
   'train_critic 13B': ('train_critic', 'critic_vila_13b.py', SLICES, ()),
   'sample 2B': ('sample', 'sample.py', HOSTS, ()),
@@ -47,6 +56,13 @@ JOBS = {
     ('--config.model.published=CogVideoX-5b',),
   ),
   'score 13B': ('score', 'score.py', HOSTS, ()),
+  'train_critic Qwen3-VL 4B': (
+    *('train_critic', 'critic_qwen3vl_4b.py', SMALL_SLICES, ()),
+  ),
+  'score Qwen3-VL 4B': (
+    *('score', 'score.py', SMALL_HOSTS),
+    ('--config.model.published=Qwen3-VL-4B',),
+  ),
 }
 # Where the config's own layout does not fit, or memory allows a faster one: by
 # the job's name and by the chip, or the topology, which goes before.
@@ -85,7 +101,10 @@ LAYOUTS = {
   ('train_critic 13B', 'h100'): ('--config.train.grad_accum=1',),
 }
 # More than 64 parts do not go into every axis of every parameter.
-LARGE = ('v5e:16x16', 'v5p:8x8x8', 'v6e:16x16')
+LARGE = (
+  *('v5e:16x16', 'v5p:8x8x8', 'v5p:8x8x16', '2*v5p:8x8x8'),
+  *('v6e:8x16', 'v6e:16x16'),
+)
 MESH_OF_LARGE = ('--config.mesh.fsdp=64', '--config.mesh.data=-1')
 
 

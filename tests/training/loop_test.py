@@ -5,6 +5,8 @@ import logging
 import math
 import os
 import signal
+import types
+from unittest import mock
 
 from absl.testing import parameterized
 import jax
@@ -203,3 +205,18 @@ class CompiledStepsTest(parameterized.TestCase):
     self.assertEqual(float(state), 10.0)
     self.assertEqual(traced, [(2, 1), (3, 1)])
     self.assertGreater(steps.seconds, 0)
+
+
+class JitStepTest(parameterized.TestCase):
+  @parameterized.parameters(('tpu', True), ('gpu', False), ('cpu', False))
+  def test_compiler_options(self, platform, has_options):
+    """TPUs do without windowed products; others do not know the options."""
+    device = types.SimpleNamespace(platform=platform)
+    sharding = types.SimpleNamespace(device_set=[device])
+    state = {'kernel': types.SimpleNamespace(sharding=sharding)}
+    with mock.patch.object(jax, 'jit') as jit:
+      loop.jit_step(lambda state: state, state)
+    options = jit.call_args.kwargs['compiler_options']
+    self.assertEqual(options is not None, has_options)
+    if has_options:
+      self.assertEqual(set(options.values()), {False})
