@@ -26,6 +26,7 @@ from lift_jax.data.critic_examples import (
   FramePreprocessor,
   decode_selected,
 )
+from lift_jax.data.critic_records import PairQuestion
 from lift_jax.data.hra import HRARecord
 from lift_jax.errors import UserError
 from lift_jax.runtime import distributed, storage
@@ -78,7 +79,9 @@ class ClipChecks:
     lines = self._lines.values()
     return [failure for line in lines for failure in line.get('failures', [])]
 
-  def probe(self, records: Sequence[HRARecord]) -> dict[str, Finding]:
+  def probe(
+    self, records: Sequence[HRARecord | PairQuestion]
+  ) -> dict[str, Finding]:
     """What each clip states of itself, by name; nothing is decoded."""
     settled = self.settled
     new = [record for record in records if record.video not in settled]
@@ -212,14 +215,16 @@ class ClipChecks:
 
 
 def probe_clips(
-  records: Sequence[HRARecord], num_threads: int, max_undecodable: float
+  records: Sequence[HRARecord | PairQuestion],
+  num_threads: int,
+  max_undecodable: float,
 ) -> dict[str, Finding]:
   """What the clips of records state of themselves, by name."""
   first = {}
   for record in records:
     first.setdefault(record.video, record)
 
-  def probe(record: HRARecord) -> Finding:
+  def probe(record: HRARecord | PairQuestion) -> Finding:
     try:
       with storage.local_file(record.path) as path:
         return video.probe(

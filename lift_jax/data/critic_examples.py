@@ -15,13 +15,20 @@ import numpy as np
 from lift_jax import config_lib
 from lift_jax.data import video
 from lift_jax.data.clip_flags import ClipRules
-from lift_jax.data.critic_records import CriticRecords, FeedbackConfig
+from lift_jax.data.critic_records import (
+  CriticRecords,
+  FeedbackConfig,
+  PairQuestion,
+)
 from lift_jax.data.hra import HRARecord
 from lift_jax.data.json_records import ReadResult
 from lift_jax.errors import UserError
 from lift_jax.runtime import storage
 
 LABEL_WEIGHTS = ('none', 'balanced')
+
+# In place of an answer that is not known; it is cut off again.
+_ANY_ANSWER = 'A.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +50,8 @@ class CriticDataConfig(FeedbackConfig, ClipRules):
       frames. Each sequence takes the smallest that fits; one program is
       compiled for each.
     num_threads: threads that decode.
+    rated_pairs: whether two rated clips of one prompt are a pair too, for the
+      loss of pairs.
   """
 
   real_share: float | None
@@ -50,6 +59,7 @@ class CriticDataConfig(FeedbackConfig, ClipRules):
   label_weight: str
   text_buckets: tuple[int, ...]
   num_threads: int
+  rated_pairs: bool = dataclasses.field(default=True, kw_only=True)
 
   def __post_init__(self):
     FeedbackConfig.__post_init__(self)
@@ -122,11 +132,12 @@ class Example:
     clip: metadata of the file.
     selection: the frames of the clip that the critic sees.
     tokens: int32, with placeholders for the frames.
-    is_target: bool, of the same length: the tokens of the answer.
+    is_target: bool, of the same length: the tokens of the answer; without a
+      rating there is none.
     length: number of tokens after padding.
   """
 
-  record: HRARecord
+  record: HRARecord | PairQuestion
   is_real: bool
   clip: video.ClipInfo
   selection: SelectedFrames
@@ -138,6 +149,24 @@ class Example:
   def path(self) -> pathlib.Path:
     """The file of the clip."""
     return self.record.path
+
+  @property
+  def label(self) -> str | None:
+    """Of the rating; None without one."""
+    return self.record.label if isinstance(self.record, HRARecord) else None
+
+  @property
+  def votes(self) -> Mapping[str, int]:
+    """How many people chose each label; empty without a rating."""
+    if not isinstance(self.record, HRARecord):
+      return {}
+    return self.record.votes or {self.record.label: 1}
+
+  @property
+  def rating_position(self) -> int:
+    """Position of the token that predicts the label."""
+    answer = np.flatnonzero(self.is_target)
+    return int(answer[0] if answer.size else len(self.tokens)) - 1
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -152,7 +181,7 @@ def answer_of(record: HRARecord, with_rationale: bool) -> str:
 
 
 def make_examples(
-  records: Sequence[HRARecord],
+  records: Sequence[HRARecord | PairQuestion],
   source: CriticRecords,
   clip_of: Mapping[str, video.ClipInfo | str],
   tokenizer: TrainingTokenizer,
@@ -223,7 +252,7 @@ def _checked(
 
 
 def _example(
-  record: HRARecord,
+  record: HRARecord | PairQuestion,
   source: CriticRecords,
   clip: video.ClipInfo | str,
   tokenizer: TrainingTokenizer,
@@ -233,13 +262,17 @@ def _example(
   if isinstance(clip, str):
     raise UserError(f'{record.where}: {clip}')
   selection = frames.select(clip)
+  is_rated = isinstance(record, HRARecord)
   tokens, is_target = tokenizer.training(
     record.caption,
     record.question,
     selection,
-    answer_of(record, config.with_rationale),
+    answer_of(record, config.with_rationale) if is_rated else _ANY_ANSWER,
     where=record.where,
   )
+  if not is_rated:
+    prompt = is_target.index(True)
+    tokens, is_target = tokens[:prompt], is_target[:prompt]
   lengths = [selection.num_positions + n for n in sorted(config.text_buckets)]
   length = next((n for n in lengths if n >= len(tokens)), None)
   if length is None:

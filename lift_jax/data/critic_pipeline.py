@@ -23,6 +23,7 @@ from lift_jax.data.critic_examples import (
   Example,
   TrainingTokenizer,
 )
+from lift_jax.data.critic_units import Unit, shape_of, single_units
 from lift_jax.data.example_reader import ExampleReader
 from lift_jax.data.global_batch import READ_AHEAD, local_indices
 from lift_jax.errors import UserError
@@ -30,11 +31,11 @@ from lift_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class _Stream:
-  """Examples that are sampled without replacement within an epoch.
+  """Units that are sampled without replacement within an epoch.
 
   Attributes:
-    indices: into the list of examples.
-    share: fraction of all sampled examples that come from this stream.
+    indices: into the list of units.
+    share: fraction of all sampled units that come from this stream.
   """
 
   indices: tuple[int, ...]
@@ -60,19 +61,20 @@ def check_real_share(
 
 
 def _streams(
-  examples: Sequence[Example], real_share: float | None
+  units: Sequence[Unit], examples: Sequence[Example], real_share: float | None
 ) -> dict[tuple[int, ...], list[_Stream]]:
-  """The streams of each shape of examples."""
-  count = check_real_share(examples, real_share)
+  """The streams of each shape of units."""
+  first = [examples[unit.members[0]] for unit in units]
+  count = check_real_share(first, real_share)
   groups = collections.defaultdict(list)
-  for index, example in enumerate(examples):
+  for index, (unit, example) in enumerate(zip(units, first, strict=True)):
     # Without a given share, real and generated examples form one stream.
     is_separate = real_share is not None and example.is_real
-    groups[example.shape, is_separate].append(index)
+    groups[shape_of(unit, examples), is_separate].append(index)
   streams = collections.defaultdict(list)
   for (shape, is_real), indices in sorted(groups.items()):
     if real_share is None:
-      share = len(indices) / len(examples)
+      share = len(indices) / len(units)
     else:
       of_kind = real_share if is_real else 1 - real_share
       share = of_kind * len(indices) / count[is_real]
@@ -81,7 +83,10 @@ def _streams(
 
 
 def label_weights(
-  examples: Sequence[Example], real_share: float | None, label_weight: str
+  units: Sequence[Unit],
+  examples: Sequence[Example],
+  real_share: float | None,
+  label_weight: str,
 ) -> np.ndarray:
   """Loss weight of each example, float32; 1 on average over sampled examples.
 
@@ -91,14 +96,20 @@ def label_weights(
   if label_weight == 'none':
     return np.ones(len(examples), np.float32)
   share_of_label = collections.defaultdict(float)
-  for streams in _streams(examples, real_share).values():
+  for streams in _streams(units, examples, real_share).values():
     for stream in streams:
       for index in stream.indices:
-        label = examples[index].record.label
-        share_of_label[label] += stream.share / len(stream.indices)
+        members = units[index].members
+        for member in members:
+          label = examples[member].label
+          if label is not None:
+            share = stream.share / len(stream.indices) / len(members)
+            share_of_label[label] += share
   return np.array(
     [
-      1 / (len(share_of_label) * share_of_label[example.record.label])
+      1.0
+      if example.label is None
+      else 1 / (len(share_of_label) * share_of_label[example.label])
       for example in examples
     ],
     np.float32,
@@ -106,28 +117,62 @@ def label_weights(
 
 
 class _ReadLocalExamples(grain.transforms.Map):
-  """Example indices of a batch to the arrays of the examples of this host."""
+  """Unit indices of a batch to the arrays of the examples of this host."""
 
   def __init__(
     self,
+    units: Sequence[Unit],
     examples: Sequence[Example],
     weights: np.ndarray,
     local: np.ndarray,
     reader: ExampleReader,
     pad_id: int,
+    labels: Sequence[str] | None,
   ):
+    self._units = units
     self._examples = examples
     self._weights = weights
     self._local = local
     self._reader = reader
     self._pad_id = pad_id
+    self._labels = labels
 
   def map(self, element: np.ndarray) -> dict[str, Any]:
-    read = self._reader.read(element[self._local].tolist())
+    units = [self._units[index] for index in element]
+    length = shape_of(units[0], self._examples)[-1]
+    slots = [(index, unit) for unit in units for index in unit.members]
+    wanted = [slots[slot] for slot in self._local]
+    read = self._reader.read([index for index, _ in wanted])
     indices, frames = zip(*read, strict=True)
     chosen = [self._examples[index] for index in indices]
     weights = self._weights[list(indices)]
-    return _arrays_of(chosen, frames, weights, self._pad_id)
+    arrays = _arrays_of(chosen, frames, weights, self._pad_id, length)
+    if self._labels is not None:
+      is_own_b = np.array(indices) == [index for index, _ in wanted]
+      preference_b3 = np.array([unit.preference for _, unit in wanted])
+      arrays['ratings'] = {
+        'position': np.array([e.rating_position for e in chosen], np.int32),
+        'shares': np.stack([_shares(e, self._labels) for e in chosen]),
+        'preference': _without_substitutes(
+          preference_b3, is_own_b, len(units[0].members)
+        ),
+      }
+    return arrays
+
+
+def _without_substitutes(
+  preference_b3: np.ndarray, is_own_b: np.ndarray, unit_size: int
+) -> np.ndarray:
+  """The preferences of units none of whose examples has been replaced."""
+  is_whole_u = is_own_b.reshape(-1, unit_size).all(axis=1)
+  is_whole_b = np.repeat(is_whole_u, unit_size)
+  return (preference_b3 * is_whole_b[:, None]).astype(np.float32)
+
+
+def _shares(example: Example, labels: Sequence[str]) -> np.ndarray:
+  """Of each label among the votes; all 0 without a rating."""
+  counts = np.array([example.votes.get(name, 0) for name in labels], np.float32)
+  return counts / max(counts.sum(), 1)
 
 
 def _arrays_of(
@@ -135,9 +180,10 @@ def _arrays_of(
   frames: Sequence[Any],
   weights: np.ndarray,
   pad_id: int,
+  length: int,
 ) -> dict[str, Any]:
   """The arrays of examples of one shape, given those of their frames."""
-  shape = len(chosen), chosen[0].length
+  shape = len(chosen), length
   tokens_bn = np.full(shape, pad_id, np.int32)
   is_target_bn = np.zeros(shape, bool)
   segment_ids_bn = np.zeros(shape, np.int32)
@@ -178,7 +224,9 @@ def validation_batches(
       indices, frames = zip(*reader.read(wanted), strict=True)
       chosen = [examples[index] for index in indices]
       weights = np.ones(len(local), np.float32)
-      arrays = _arrays_of(chosen, frames, weights, tokenizer.pad_id)
+      arrays = _arrays_of(
+        chosen, frames, weights, tokenizer.pad_id, chosen[0].length
+      )
       is_used = (places < len(same)) & (np.array(indices) == wanted)
       arrays['is_target'] &= is_used[:, None]
       yield arrays
@@ -192,6 +240,8 @@ def make_iterator(
   sharding: jax.sharding.Sharding,
   seed: int,
   config: CriticDataConfig,
+  units: Sequence[Unit] | None = None,
+  labels: Sequence[str] | None = None,
 ) -> grain.DatasetIterator:
   """Endless batches of one shape each, shapes in proportion to their examples.
 
@@ -202,7 +252,8 @@ def make_iterator(
 
   A batch is a dict: frames, the arrays of `FramePreprocessor.preprocess` with a
   batch axis; tokens int32 [B, N], padded on the right; is_target bool [B, N];
-  segment_ids int32 [B, N], 1 for tokens and 0 for padding; weight float32 [B].
+  segment_ids int32 [B, N], 1 for tokens and 0 for padding; weight float32 [B];
+  and with `labels` ratings, those of `critic_step.Ratings` as a dict.
 
   Args:
     examples: to train on.
@@ -212,21 +263,28 @@ def make_iterator(
     sharding: of a batch along its first axis.
     seed: of the order.
     config: how examples are sampled and weighted.
+    units: what is sampled, all of one size, which divides the batch of each
+      device; by default each example alone.
+    labels: those that votes are shared among, if they are learnt from.
 
   Raises:
     UserError: `real_share` needs examples of a kind that is missing. Later,
       from `next`: a clip cannot be decoded, nor replaced.
   """
+  units = single_units(examples) if units is None else units
   read_examples = _ReadLocalExamples(
+    units,
     examples,
-    label_weights(examples, config.real_share, config.label_weight),
+    label_weights(units, examples, config.real_share, config.label_weight),
     local_indices(sharding, batch_size),
     reader,
     tokenizer.pad_id,
+    labels,
   )
+  units_per_batch = batch_size // len(units[0].members)
   seeds = itertools.count(seed)  # one per stream
   batches, shares = [], []
-  for streams in _streams(examples, config.real_share).values():
+  for streams in _streams(units, examples, config.real_share).values():
     datasets = [
       grain.MapDataset.source(stream.indices).shuffle(seed=next(seeds)).repeat()
       for stream in streams
@@ -234,7 +292,7 @@ def make_iterator(
     mixed = _mix(datasets, [stream.share for stream in streams])
     # Nothing is dropped, see `pipeline.make_iterator`.
     batches.append(
-      mixed.batch(batch_size, drop_remainder=True).map(read_examples)
+      mixed.batch(units_per_batch, drop_remainder=True).map(read_examples)
     )
     shares.append(sum(stream.share for stream in streams))
   return iter(

@@ -1,15 +1,25 @@
 """Training, validation and test records of the critic."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 
 from lift_jax import config_lib
 from lift_jax.data.clip_paths import FOLLOW_LINKS
 from lift_jax.data.hra import HRARecord, read_hra
-from lift_jax.data.json_records import ON_BAD_RECORD
+from lift_jax.data.json_records import ON_BAD_RECORD, ReadResult
+from lift_jax.data.pair_records import (
+  PairClip,
+  PairRecord,
+  read_pairs,
+  settle,
+)
 from lift_jax.data.rubric import LABELS, Rubric, read_rubric
-from lift_jax.data.splits import check_disjoint, split_records
+from lift_jax.data.splits import (
+  check_disjoint,
+  normalize_caption,
+  split_records,
+)
 from lift_jax.errors import UserError
 from lift_jax.runtime import hub, storage
 
@@ -66,6 +76,8 @@ class FeedbackConfig:
     follow_links: links out of the root that may be followed; see
       `clip_paths.ClipFolder`.
     split: how `hra` and `real` are split.
+    pairs: files of pairs (`data.pair_records`) in dimensions of the ratings. A
+      pair of a caption that is not trained on is ignored.
   """
 
   root: str
@@ -76,6 +88,7 @@ class FeedbackConfig:
   on_bad_record: str
   follow_links: str
   split: SplitConfig
+  pairs: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
   def __post_init__(self):
     config_lib.check_choice(
@@ -89,6 +102,18 @@ class FeedbackConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PairQuestion:
+  """A question about a clip of a pair that is not rated; see `HRARecord`."""
+
+  video: str
+  path: pathlib.Path
+  caption: str
+  question: str
+  dimension: str
+  where: str
+
+
+@dataclasses.dataclass(frozen=True)
 class CriticRecords:
   """Records by split.
 
@@ -99,6 +124,9 @@ class CriticRecords:
     real_files: names of the files of real clips.
     skipped: (where, reason and remedy) of each skipped record.
     rubric: of the ratings; None if the questions were found in the files.
+    pairs: what people prefer, one record for each pair to train on.
+    pair_questions: one for each dimension of a clip of `pairs` that has no
+      rating there.
   """
 
   splits: Mapping[str, list[HRARecord]]
@@ -106,9 +134,15 @@ class CriticRecords:
   real_files: frozenset[str]
   skipped: list[tuple[str, str]]
   rubric: Rubric | None = None
+  pairs: Sequence[PairRecord] = ()
+  pair_questions: Sequence[PairQuestion] = ()
 
-  def is_real(self, record: HRARecord) -> bool:
-    return record.file in self.real_files
+  @property
+  def to_train(self) -> list[HRARecord | PairQuestion]:
+    return [*self.splits['train'], *self.pair_questions]
+
+  def is_real(self, record: HRARecord | PairQuestion) -> bool:
+    return isinstance(record, HRARecord) and record.file in self.real_files
 
 
 def read_critic_records(
@@ -144,13 +178,75 @@ def read_critic_records(
       raise UserError(
         f'{name}: no usable record; add one, or remove the file from the list'
       )
-  to_split = [r for r in found.records if r.file not in config.held_out]
+  to_split: list[HRARecord | PairClip] = [
+    r for r in found.records if r.file not in config.held_out
+  ]
+  pairs = ReadResult[PairRecord]([], [])
+  if config.pairs:
+    pairs = read_pairs(
+      root, config.pairs, config.on_bad_record, follow_links=config.follow_links
+    )
+  settled = settle(pairs.records)
+  for record in settled:
+    to_split += record.clips
   same_clip = {'by_file': True, 'by_content': config.split.by_content}
-  splits = split_records(
+  parts = split_records(
     to_split, config.split.fractions, config.split.seed, **same_clip
   )
-  splits['test'] += [r for r in found.records if r.file in config.held_out]
-  check_disjoint(splits, **same_clip)
-  return CriticRecords(
-    splits, root, frozenset(config.real), found.skipped, rubric
+  parts['test'] += [r for r in found.records if r.file in config.held_out]
+  check_disjoint(parts, **same_clip)
+  splits = {
+    name: [record for record in part if isinstance(record, HRARecord)]
+    for name, part in parts.items()
+  }
+  trained = {clip for clip in parts['train'] if isinstance(clip, PairClip)}
+  settled = [record for record in settled if trained.issuperset(record.clips)]
+  questions = (
+    rubric.questions
+    if rubric
+    else {record.dimension: record.question for record in found.records}
   )
+  return CriticRecords(
+    splits,
+    root,
+    frozenset(config.real),
+    found.skipped + pairs.skipped,
+    rubric,
+    settled,
+    list(_pair_questions(settled, splits['train'], questions)),
+  )
+
+
+def _pair_questions(
+  pairs: Sequence[PairRecord],
+  rated: Sequence[HRARecord],
+  questions: Mapping[str, str],
+) -> Iterator[PairQuestion]:
+  """The questions about clips of pairs that no record in `rated` answers.
+
+  Raises:
+    UserError: no pair has a preference in a dimension with a question.
+  """
+  if pairs and not any(set(r.dimensions) & set(questions) for r in pairs):
+    raise UserError(
+      f'{pairs[0].where}: neither this pair nor another has a preference in '
+      f'{", ".join(questions)}; add "dimensions" with these names'
+    )
+  known = {
+    (record.path, normalize_caption(record.caption), record.dimension)
+    for record in rated
+  }
+  for pair in pairs:
+    for dimension in filter(questions.__contains__, pair.dimensions):
+      for clip in pair.clips:
+        key = clip.path, normalize_caption(clip.caption), dimension
+        if key not in known:
+          known.add(key)
+          yield PairQuestion(
+            clip.video,
+            clip.path,
+            clip.caption,
+            questions[dimension],
+            dimension,
+            clip.where,
+          )

@@ -10,6 +10,11 @@ is a list with one entry per clip and dimension:
 An entry may also have several such pairs about its clip, and all but the first
 may leave out "<video>\\n CAPTION".
 
+Where several people rated, the gpt turn may say how many chose each label, of
+which that of the answer is the most frequent:
+
+  {"from": "gpt", "value": "Good. WHY", "votes": {"Good": 2, "Bad": 1}}
+
 Nothing separates the caption from the question. As a file asks the same few
 questions about all its clips, `find_questions` finds them as the endings that
 its human turns have in common; `read_questions` reads them from a prompt file
@@ -50,6 +55,7 @@ from lift_jax.errors import UserError
 OF_CLIP = ('motion', 'fidelity')
 
 _VIDEO = '<video>'
+_VOTES = 'votes'
 _SPEAKERS = ('human', 'gpt')
 _PROMPT_FILE = 'give the questions in a prompt JSON'
 
@@ -69,6 +75,7 @@ class HRARecord:
     file: the JSON file, as the caller named it.
     place: in that file: 'record 3', or 'line 4' of JSON lines; with ' pair 2',
       if the entry has several.
+    votes: how many people chose each label; empty if the file does not say.
   """
 
   video: str
@@ -80,6 +87,7 @@ class HRARecord:
   rationale: str
   file: str
   place: str
+  votes: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)
 
   @property
   def where(self) -> str:
@@ -104,6 +112,7 @@ class _Pair:
   text: str
   label: str
   rationale: str
+  votes: Mapping[str, int]
 
 
 def read_hra(
@@ -181,15 +190,23 @@ def read_hra(
 
 
 def conversation(
-  video: str, caption: str, question: str, label: str, rationale: str
+  video: str,
+  caption: str,
+  question: str,
+  label: str,
+  rationale: str,
+  votes: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-  """An entry in the published schema."""
+  """An entry in the published schema; with votes if there are any."""
   answer = f'{label}. {rationale}' if rationale else f'{label}.'
+  turn: dict[str, Any] = {'from': 'gpt', 'value': answer}
+  if votes:
+    turn[_VOTES] = dict(votes)
   return {
     'video': video,
     'conversations': [
       {'from': 'human', 'value': f'{_VIDEO}\n {caption}{question}'},
-      {'from': 'gpt', 'value': answer},
+      turn,
     ],
   }
 
@@ -207,7 +224,7 @@ def human_texts(item: dict[str, Any]) -> list[str]:
   Raises:
     RecordError: missing or malformed turns.
   """
-  return [human for human, _ in _turns(item)]
+  return [human for human, _, _ in _turns(item)]
 
 
 def split_text(
@@ -263,16 +280,19 @@ def _pairs(
   video, path = clips.find(text_field(item, 'video'), require_files)
   turns = _turns(item)
   pairs = []
-  for number, (human, answer) in enumerate(turns, start=1):
+  for number, (human, answer, gpt) in enumerate(turns, start=1):
     own_place = f'{place} pair {number}' if len(turns) > 1 else place
     try:
       label, rationale = _split_answer(answer, labels)
+      votes = _read_votes(gpt, label, labels)
     except RecordError as error:
       bad.add(file, own_place, error)
     else:
       first = turns[0][0]
       pairs.append(
-        _Pair(file, own_place, video, path, first, human, label, rationale)
+        _Pair(
+          file, own_place, video, path, first, human, label, rationale, votes
+        )
       )
   return pairs
 
@@ -289,8 +309,35 @@ def _split_answer(answer: str, labels: Sequence[str]) -> tuple[str, str]:
   return begin[1], answer[begin.end() :].strip()
 
 
-def _turns(item: dict[str, Any]) -> list[tuple[str, str]]:
-  """(human text, answer) of each pair of turns; see `human_texts`."""
+def _read_votes(
+  turn: Mapping[str, Any], label: str, labels: Sequence[str]
+) -> dict[str, int]:
+  """The votes of a gpt turn whose answer has this label; empty without any."""
+  if _VOTES not in turn:
+    return {}
+  votes = as_object(turn[_VOTES], f'"{_VOTES}" as {{LABEL: NUMBER}}')
+  for name, count in votes.items():
+    if name not in labels:
+      raise RecordError(
+        f'"{_VOTES}": {name!r} is none of {", ".join(labels)}; correct it'
+      )
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+      raise RecordError(
+        f'"{_VOTES}" of {name} is {count!r}; write a whole number from 0 on'
+      )
+  most = max(votes.values(), default=0)
+  if not most or votes.get(label, 0) < most:
+    raise RecordError(
+      f'the answer is {label}, which has not the most "{_VOTES}", {votes}; '
+      'correct one of the two'
+    )
+  return {name: votes[name] for name in labels if votes.get(name)}
+
+
+def _turns(
+  item: dict[str, Any],
+) -> list[tuple[str, str, Mapping[str, Any]]]:
+  """(human text, answer, gpt turn) of each pair of turns; see `human_texts`."""
   if 'conversations' not in item:
     raise RecordError('no "conversations"; add it')
   turns = item['conversations']
@@ -334,7 +381,7 @@ def _turns(item: dict[str, Any]) -> list[tuple[str, str]]:
     text.removeprefix(_VIDEO) if text.startswith(_VIDEO) else f' {text.strip()}'
     for text in texts
   ]
-  return list(zip(texts, map(_turn_text, answers), strict=True))
+  return list(zip(texts, map(_turn_text, answers), answers, strict=True))
 
 
 def _turn_text(turn: dict[str, Any]) -> str:
@@ -362,6 +409,7 @@ def _record(
     rationale=pair.rationale,
     file=pair.file,
     place=pair.place,
+    votes=pair.votes,
   )
 
 

@@ -59,6 +59,7 @@ from lift_jax.runtime.files import (
   write_text,
 )
 from lift_jax.sampling import manifest
+from lift_jax.training import critic_parts
 
 
 class Rounds(StagedJob):
@@ -391,7 +392,7 @@ class Rounds(StagedJob):
       work,
     )
     made_of = self._fingerprints(f'{name}/train_critic')
-    if self.config.train_critic.train.trainable == 'lora':
+    if critic_parts.only_adapters(self.config.train_critic.trained):
       return state.critic.with_adapters(
         folder / 'export', fingerprint=made_of, keep=True
       )

@@ -15,7 +15,7 @@ SIGTERM saves a checkpoint and exits with status 143.
 example: lift train_critic --config=configs/critic_tiny.py:smoke --workdir=DIR
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 import dataclasses
 import functools
 import logging
@@ -26,24 +26,37 @@ import jax
 
 from lift_jax import partitioning
 from lift_jax.cli import job_flags
-from lift_jax.data import clip_checks, critic_examples, critic_pipeline
+from lift_jax.data import (
+  clip_checks,
+  critic_examples,
+  critic_pipeline,
+  critic_units,
+)
 from lift_jax.data.critic_examples import CriticDataConfig, Example
 from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.critic_records import CriticRecords, read_critic_records
+from lift_jax.data.critic_units import Unit
 from lift_jax.data.example_reader import ExampleReader
 from lift_jax.data.hra import HRARecord, conversation
 from lift_jax.data.json_records import ReadResult
+from lift_jax.data.rubric import LIFT, Scale
+from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
+from lift_jax.models import adapters
 from lift_jax.models.critic_config import CriticModelConfig, open_chosen
-from lift_jax.models.lora import LoRAConfig
+from lift_jax.models.critics import Tokenizer, label_ids
+from lift_jax.models.lora import CriticLoRAConfig
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json
 from lift_jax.toyworld import feedback
 from lift_jax.training import critic as critic_lib
+from lift_jax.training import critic_parts
 from lift_jax.training import main as training_main
 from lift_jax.training.config import TrainConfig
-from lift_jax.training.critic_step import CriticBatch
+from lift_jax.training.critic_losses import ANSWERS, LabelScale, LossConfig
+from lift_jax.training.critic_parts import LIFT_PARTS, PartsConfig
+from lift_jax.training.critic_step import CriticBatch, Ratings
 from lift_jax.training.critic_validation import (
   CriticValidation,
   CriticValidationConfig,
@@ -69,10 +82,24 @@ class TrainCriticConfig:
   toy_clips: int
   mesh: MeshConfig
   train: TrainConfig
-  lora: LoRAConfig
+  lora: CriticLoRAConfig
   optimizer: OptimizerConfig
   checkpoint: CheckpointConfig
   validation: CriticValidationConfig
+  parts: PartsConfig = LIFT_PARTS
+  losses: LossConfig = ANSWERS
+
+  def __post_init__(self):
+    if self.data.pairs and not self.losses.pair:
+      raise UserError(
+        'data.pairs is given, but losses.pair is 0; give that loss a weight, '
+        'or remove the files'
+      )
+
+  @property
+  def trained(self) -> PartsConfig:
+    """What is trained of the critic."""
+    return critic_parts.chosen(self.train, self.parts)
 
 
 def main(argv: list[str]) -> int:
@@ -122,8 +149,12 @@ class CriticTraining(training_main.Task):
     self._template = inputs.critic_template(config.model, self._critic)
     self._tokenizer = self._critic.open_tokenizer(self._template)
     self.setup = critic_lib.make_setup(
-      self._critic, config.model, config.train, config.lora, mesh
+      self._critic, config.model, config.train, config.lora, mesh, config.parts
     )
+    self.peak_of = critic_parts.peak_rates(
+      self._critic, config.trained, config.optimizer.learning_rate
+    )
+    _check_units(config, batch_size, mesh)
     self._records = _read_records(config, call.workdir, self._checks.settled)
     used = ['train']
     if config.validation.every_steps and self._records.splits['validation']:
@@ -139,8 +170,12 @@ class CriticTraining(training_main.Task):
     self._validation_examples = found[1].records if found[1:] else []
     self._replaced_lock = threading.Lock()
     self._max_targets = _max_targets(self._examples)
-    _describe(self._records, self._examples, logger)
-    self.num_examples = len(self._examples)
+    rubric = self._records.rubric
+    scale = rubric.scale if rubric else LIFT
+    units = _make_units(config, self._examples, self._records, scale.labels)
+    _describe(self._records, self._examples, units, logger)
+    self.num_examples = sum(len(unit.members) for unit in units)
+    self._scale = _label_scale(config.losses, self._tokenizer, scale)
     self.iterator = critic_pipeline.make_iterator(
       self._examples,
       self._tokenizer,
@@ -149,6 +184,8 @@ class CriticTraining(training_main.Task):
       self.setup.batch_sharding,
       config.train.seed,
       data,
+      units,
+      scale.labels if config.losses.needs_ratings else None,
     )
     self.fingerprint = critic_lib.fingerprint(
       self._critic,
@@ -158,6 +195,9 @@ class CriticTraining(training_main.Task):
       self._examples,
       config.data,
       batch_size,
+      config.parts,
+      config.losses,
+      units if config.losses.pair else (),
     )
 
   def _make_examples(self, used: list[str]) -> list[ReadResult[Example]]:
@@ -166,7 +206,10 @@ class CriticTraining(training_main.Task):
     All that takes less time is checked before.
     """
     data, frames = self._call.config.data, self._critic.frames
-    parts = [self._records.splits[name] for name in used]
+    parts = [
+      self._records.to_train if name == 'train' else self._records.splits[name]
+      for name in used
+    ]
     probed = self._checks.probe(sum(parts, []))
     found = [
       critic_examples.make_examples(
@@ -232,25 +275,35 @@ class CriticTraining(training_main.Task):
     return critic_lib.load_base(self.setup, self._critic, compute_dtype, key)
 
   def make_step(self, tx, trainable):
-    train = self._call.config.train
-    return critic_lib.make_step(self.setup, train, tx, self._max_targets), ()
+    config = self._call.config
+    step = critic_lib.make_step(
+      self.setup,
+      config.train,
+      tx,
+      self._max_targets,
+      config.losses,
+      self._scale,
+      config.lora.dropout,
+    )
+    return step, ()
 
   def to_batch(self, arrays) -> CriticBatch:
-    return CriticBatch(**arrays)
+    batch = CriticBatch(**arrays)
+    if batch.ratings is None:
+      return batch
+    return batch._replace(ratings=Ratings(**arrays['ratings']))
 
   def describe_batch(self, batch: CriticBatch):
     return 'tokens ' + 'x'.join(map(str, batch.tokens.shape))
 
   def step_flops(self, batch: CriticBatch):
-    trainable = self._call.config.train.trainable
-    return critic_lib.step_flops(
-      self._critic, trainable, batch, self._max_targets
-    )
+    parts = self._call.config.trained
+    return critic_lib.step_flops(self._critic, parts, batch, self._max_targets)
 
   def export(self, trained, frozen):
     """Writes adapters or the full critic, with its questions."""
     config, target = self._call.config, self._call.workdir / 'export'
-    if config.train.trainable == 'lora':
+    if critic_parts.only_adapters(config.trained):
       self._critic.write_adapter(
         target, trained, config.lora, config.train.export_dtype
       )
@@ -258,7 +311,9 @@ class CriticTraining(training_main.Task):
     else:
       self._critic.write(
         target,
-        param_paths.merge(trained, frozen),
+        adapters.merged_trained(
+          param_paths.merge(trained, frozen), config.lora.scale
+        ),
         config.train.export_dtype,
       )
       self._logger.info('train_critic: done; critic: %s', target)
@@ -270,6 +325,58 @@ class CriticTraining(training_main.Task):
 
 def _max_targets(examples: list[Example]) -> int:
   return max(int(example.is_target.sum()) for example in examples)
+
+
+def _check_units(
+  config: TrainCriticConfig, batch_size: int, mesh: jax.sharding.Mesh
+) -> None:
+  """Raises UserError if a device cannot have both clips of each pair."""
+  parts = partitioning.batch_shards(mesh) * config.train.grad_accum
+  if config.losses.pair and batch_size // parts % 2:
+    raise UserError(
+      f'a device works on {batch_size // parts} examples at a time, which '
+      'losses.pair needs to be an even number; change train.batch_size or '
+      'train.grad_accum'
+    )
+
+
+def _make_units(
+  config: TrainCriticConfig,
+  examples: list[Example],
+  records: CriticRecords,
+  labels: Sequence[str],
+) -> list[Unit]:
+  """The units of batches.
+
+  Raises:
+    UserError: there is no pair for the loss of pairs.
+  """
+  if not config.losses.pair:
+    return critic_units.single_units(examples)
+  units = critic_units.pair_units(
+    examples,
+    records.pairs,
+    labels,
+    config.data.rated_pairs,
+    config.train.seed,
+  )
+  if not any(unit.is_pair for unit in units):
+    raise UserError(
+      f'losses.pair is {config.losses.pair:g}, but there is no pair to train '
+      'on: no two clips of one caption and shape are rated in one dimension or '
+      'compared in data.pairs; set losses.pair to 0'
+    )
+  return units
+
+
+def _label_scale(
+  losses: LossConfig, tokenizer: Tokenizer, scale: Scale
+) -> LabelScale | None:
+  """The labels of losses that need them."""
+  if not losses.needs_ratings:
+    return None
+  ids = label_ids(tokenizer, scale.labels)
+  return LabelScale(tuple(ids[label] for label in scale.labels), scale.rewards)
 
 
 def _read_records(
@@ -309,14 +416,19 @@ def _write_splits(workdir: pathlib.Path, records: CriticRecords) -> None:
   folder.mkdir(exist_ok=True)
   for name, split in records.splits.items():
     entries = [
-      conversation(r.video, r.caption, r.question, r.label, r.rationale)
+      conversation(
+        r.video, r.caption, r.question, r.label, r.rationale, r.votes
+      )
       for r in split
     ]
     write_json(folder / f'{name}.json', entries)
 
 
 def _describe(
-  records: CriticRecords, examples: list[Example], logger: logging.Logger
+  records: CriticRecords,
+  examples: list[Example],
+  units: list[Unit],
+  logger: logging.Logger,
 ) -> None:
   parts = [
     f'{name} {len(split)} answers on {_num_videos(split)} videos'
@@ -326,6 +438,16 @@ def _describe(
   for length in sorted({example.length for example in examples}):
     count = sum(example.length == length for example in examples)
     logger.info('train_critic: %d sequences of %d tokens', count, length)
+  logger.info(
+    'train_critic: %.1f%% of the tokens are padding',
+    100 * critic_units.padding_share(units, examples),
+  )
+  if num_pairs := sum(unit.is_pair for unit in units):
+    logger.info(
+      'train_critic: %d pairs, %d examples in none of them',
+      num_pairs,
+      2 * (len(units) - num_pairs),
+    )
 
 
 def _num_videos(records: list[HRARecord]) -> int:

@@ -21,7 +21,7 @@ from lift_jax.models import adapter_names, lora
 from lift_jax.models.functional import Params
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import json_sha256, write_json
-from lift_jax.weights import conversion, safetensors_files
+from lift_jax.weights import conversion, param_paths, safetensors_files
 from lift_jax.weights.safetensors_files import LazyTensor
 
 
@@ -241,6 +241,28 @@ def _added(leaf: jax.Array, factors: Sequence[Any], dtype: Any) -> jax.Array:
 
   start = leaf if is_in_place else jnp.zeros(leaf.shape, dtype)
   return jax.lax.fori_loop(0, leaf.shape[0], add_layer, start)
+
+
+def merged_trained(params: Params, scale: float) -> Params:
+  """Parameters of a network without its trained adapters: W + scale A B.
+
+  Args:
+    params: of the network with adapters; they are kept.
+    scale: `LoRAConfig.scale`.
+  """
+  trained, base = param_paths.partition(params, lora.is_adapter)
+  halves = param_paths.flatten(trained)
+
+  def add(name: str, leaf: jax.Array) -> jax.Array:
+    layer = name.removesuffix('/kernel')
+    if layer == name or f'{layer}/lora_a' not in halves:
+      return leaf
+    scales = np.full(leaf.shape[:-2], scale, np.float32)
+    factors = [(halves[f'{layer}/lora_a'], halves[f'{layer}/lora_b'], scales)]
+    sum_of = jax.jit(_added, static_argnums=2, out_shardings=leaf.sharding)
+    return sum_of(leaf, factors, leaf.dtype)
+
+  return param_paths.map_named(add, base)
 
 
 def write_peft(

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 
 from lift_jax import config_lib, partitioning
 from lift_jax.errors import UserError
@@ -41,17 +42,26 @@ class Critic(abc.ABC):
     path: of its folder; unused for a critic without one.
     config: sizes of its networks, a frozen dataclass of the backbone.
     adapters: LoRA adapters to merge into the weights.
-    adapter_table: conversion table of adapters with PEFT's names.
     lora_targets: the usual `LoRAConfig.targets` of the family, which are also
       the layers that can be int8.
+    tower_targets: the same for its vision tower; empty if `adapter_table` does
+      not cover it.
+    projector: beginnings of the names of parameters that map features of the
+      vision tower to tokens.
   """
 
   path: pathlib.Path
   config: Any
   adapters: tuple[Adapter, ...] = ()
 
-  adapter_table: ClassVar[conversion.Table]
   lora_targets: ClassVar[tuple[str, ...]]
+  tower_targets: ClassVar[tuple[str, ...]] = ()
+  projector: ClassVar[tuple[str, ...]] = ()
+
+  @property
+  @abc.abstractmethod
+  def adapter_table(self) -> conversion.Table:
+    """Conversion table of adapters with PEFT's names."""
 
   @abc.abstractmethod
   def build(self, **options: Any) -> Callable[[nnx.Rngs], nnx.Module]:
@@ -161,24 +171,27 @@ class Critic(abc.ABC):
     shardings: Params,
     dtype: Any,
     convert: Callable[[str, jax.Array], Any] | None = None,
+    is_fp32: Callable[[str], bool] | None = None,
   ) -> Params:
     """Loads weights into sharded arrays and merges the adapters.
 
     Args:
       model: the network, without adapters.
       shardings: nested dict like its parameters.
-      dtype: of all parameters.
+      dtype: of the parameters.
       convert: `convert(name, array)` is kept in place of each, before the next
         one is read; such as `quantization.quantizer`.
+      is_fp32: of which parameters, by name, the dtype is float32 instead.
 
     Raises:
       UserError: unexpected or missing tensors.
     """
-    if not self.adapters:
+    if not self.adapters and is_fp32 is None:
       return self.load_weights(model, shardings, dtype, convert)
 
     def update(name: str, leaf: jax.Array) -> Any:
-      leaf = merged(self.adapters, dtype, name, leaf)
+      wanted = jnp.float32 if is_fp32 is not None and is_fp32(name) else dtype
+      leaf = merged(self.adapters, wanted, name, leaf)
       return leaf if convert is None else convert(name, leaf)
 
     return self.load_weights(model, shardings, None, update)

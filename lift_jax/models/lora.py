@@ -1,7 +1,8 @@
-"""Low-rank adapters: y = x W + b + (alpha / rank) (x A) B.
+"""Low-rank adapters: y = x W + b + (alpha / rank) (dropout(x) A) B.
 
 Only A and B of an adapted network are trained. B is initialised to zero, so an
-untrained adapter changes nothing (Hu et al., arXiv 2106.09685).
+untrained adapter changes nothing (Hu et al., arXiv 2106.09685). Dropout is part
+of the network that `with_dropout` builds, for training, and of no other.
 """
 
 from collections.abc import Callable
@@ -63,6 +64,40 @@ class LoRAConfig:
     return self.alpha / self.rank
 
 
+@dataclasses.dataclass(frozen=True)
+class CriticLoRAConfig(LoRAConfig):
+  """Adapters of a critic.
+
+  Attributes:
+    dropout: share of an adapter's inputs that a training step leaves out.
+  """
+
+  dropout: float = 0.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0 <= self.dropout < 1:
+      raise UserError(
+        f'lora.dropout is {self.dropout:g}; give a share from 0 to below 1'
+      )
+
+
+class Dropout(nnx.Module):
+  """Sets elements to 0 with probability `rate`, and scales the others.
+
+  Its key is a parameter, which the caller gives in each step: see
+  `dropout_keys`. A stacked layer has a key for each of its layers.
+  """
+
+  def __init__(self, rate: float, stacked: tuple[int, ...]):
+    self.key = nnx.Variable(_keys(jax.random.key(0), stacked))
+    self.rate = rate
+
+  def __call__(self, x):
+    is_kept = jax.random.bernoulli(self.key[...], 1 - self.rate, x.shape)
+    return jnp.where(is_kept, x / (1 - self.rate), 0)
+
+
 class LoRALinear(nnx.Module):
   """A linear layer with an adapter; kernel and bias keep their paths."""
 
@@ -83,6 +118,7 @@ class LoRALinear(nnx.Module):
     self.lora_b = nnx.Param(jnp.zeros((*lead, config.rank, outputs)))
     self.scale = config.scale
     self.dtype = base.dtype
+    self.dropout = None
 
   def __call__(self, x):
     x, kernel, a, b = (
@@ -94,7 +130,8 @@ class LoRALinear(nnx.Module):
         self.lora_b[...],
       )
     )
-    y = x @ kernel + self.scale * ((x @ a) @ b)
+    x_kept = x if self.dropout is None else self.dropout(x)
+    y = x @ kernel + self.scale * ((x_kept @ a) @ b)
     if self.bias is None:
       return y
     bias = jnp.asarray(self.bias[...], self.dtype)
@@ -131,6 +168,46 @@ def adapted(
     return module
 
   return build_adapted
+
+
+def with_dropout(
+  build: Callable[[nnx.Rngs], nnx.Module], rate: float
+) -> Callable[[nnx.Rngs], nnx.Module]:
+  """`build` with dropout before every adapter, for training."""
+
+  def build_with_dropout(rngs: nnx.Rngs) -> nnx.Module:
+    module = build(rngs)
+    for _, node in nnx.iter_graph(module):
+      if isinstance(node, LoRALinear):
+        *stacked, _, _ = node.kernel[...].shape
+        node.dropout = Dropout(rate, tuple(stacked))
+    return module
+
+  return build_with_dropout
+
+
+def dropout_keys(abstract_params: Params, key: jax.Array) -> Params:
+  """The keys of a network that `with_dropout` built, different in every layer.
+
+  Args:
+    abstract_params: of the network; all its other parameters are omitted.
+    key: of this step.
+  """
+  keys, _ = param_paths.partition(
+    abstract_params, lambda name: name.endswith('/dropout/key')
+  )
+  leaves, structure = jax.tree.flatten(keys)
+  return jax.tree.unflatten(
+    structure,
+    [
+      _keys(jax.random.fold_in(key, index), leaf.shape)
+      for index, leaf in enumerate(leaves)
+    ],
+  )
+
+
+def _keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  return jax.random.split(key, shape) if shape else key
 
 
 def adapter_table(

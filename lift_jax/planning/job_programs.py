@@ -34,7 +34,7 @@ from lift_jax.sampling import programs
 from lift_jax.sampling.config import VideoConfig
 from lift_jax.sampling.sizes import latent_shape
 from lift_jax.scoring import scorer
-from lift_jax.training import alignment, loop
+from lift_jax.training import alignment, critic_parts, loop
 from lift_jax.training import critic as critic_lib
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.critic_step import CriticBatch
@@ -125,7 +125,7 @@ def train_critic(
   mesh = partitioning.make_mesh(config.mesh, devices)
   critic = critic_config.declare_chosen(config.model)
   setup = critic_lib.make_setup(
-    critic, config.model, config.train, config.lora, mesh
+    critic, config.model, config.train, config.lora, mesh, config.parts
   )
   batch_size = config.train.global_batch(
     mesh.size, partitioning.batch_shards(mesh)
@@ -146,7 +146,7 @@ def train_critic(
   step = critic_lib.make_step(setup, config.train, tx, _MAX_TARGETS)
   remat = config.train.remat
   vision_kernels = critic.vision_attention_flops(frames)
-  if config.train.trainable == 'all':
+  if config.trained.vision_tower.training != critic_parts.FROZEN:
     vision_kernels = _kernel_flops(vision_kernels, remat)
   return [
     Program(
@@ -154,9 +154,7 @@ def train_critic(
       mesh,
       _lowering(mesh, loop.jit_step(step, state), state, frozen, batch),
       batch_size,
-      critic_lib.step_flops(
-        critic, config.train.trainable, batch, _MAX_TARGETS
-      ),
+      critic_lib.step_flops(critic, config.trained, batch, _MAX_TARGETS),
       _kernel_flops(batch_size * critic.attention_flops(length), remat)
       + vision_kernels,
     )

@@ -212,7 +212,7 @@ class Scorer:
     if quantize != quantization.NONE:
       convert = quantization.quantizer(critic.lora_targets)
     self._params = critic.load(
-      self._model, shardings, jnp.dtype(dtype), convert
+      self._model, shardings, jnp.dtype(dtype), convert=convert
     )
     self._batch_sharding = NamedSharding(mesh, P(BATCH_AXES))
 

@@ -7,7 +7,7 @@ from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.models.remat import REMAT_POLICIES
 from lift_jax.training import profiling
-from lift_jax.training.setup import IS_TRAINABLE
+from lift_jax.training.setup import IS_TRAINABLE, PARTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TrainConfig:
     grad_accum: micro-batches per optimizer step.
     seed: of everything random.
     trainable: 'blocks' (every parameter of the transformer blocks, as LiFT),
-      'all', or 'lora'.
+      'all', 'lora', or of a critic 'parts', those of the section `parts`.
     remat: what is saved for the backward pass, see `models.remat`.
     ema_decay: of a moving average of the parameters; 0 keeps none.
     log_every: optimizer steps between two entries of the metrics.
@@ -52,7 +52,9 @@ class TrainConfig:
   export_dtype: str
 
   def __post_init__(self):
-    config_lib.check_choice('train.trainable', self.trainable, IS_TRAINABLE)
+    config_lib.check_choice(
+      'train.trainable', self.trainable, (*IS_TRAINABLE, PARTS)
+    )
     config_lib.check_choice('train.remat', self.remat, REMAT_POLICIES)
     config_lib.check_choice(
       'train.export_dtype',
@@ -114,6 +116,7 @@ class AlignTrainConfig(TrainConfig):
   num_threads: int
 
   def __post_init__(self):
+    config_lib.check_choice('train.trainable', self.trainable, IS_TRAINABLE)
     super().__post_init__()
     if not 0.0 <= self.caption_dropout < 1.0:
       raise UserError('train.caption_dropout must be in [0, 1)')

@@ -48,12 +48,14 @@ class Task(abc.ABC):
     iterator: endless batches, each with the examples that this host holds.
     fingerprint: what a run must share with a checkpoint to resume from it;
       JSON values.
+    peak_of: see `optimizer.make_optimizer`.
   """
 
   setup: Setup
   num_examples: int
   iterator: grain.DatasetIterator
   fingerprint: dict[str, Any]
+  peak_of: Callable[[str], float] | None = None
 
   @abc.abstractmethod
   def on_start(self) -> None:
@@ -145,7 +147,7 @@ def run(
   _describe(job, setup, train, batch_size, num_steps, logger)
 
   # Checkpoints: whether there is one to resume from.
-  tx = make_optimizer(config.optimizer, num_steps)
+  tx = make_optimizer(config.optimizer, num_steps, task.peak_of)
   with TrainCheckpoints(
     workdir / 'checkpoints', config.checkpoint, task.fingerprint
   ) as checkpoints:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from lift_jax.errors import UserError
+from lift_jax.weights import param_paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +63,19 @@ def learning_rate_schedule(
 
 
 def make_optimizer(
-  config: OptimizerConfig, num_steps: int
+  config: OptimizerConfig,
+  num_steps: int,
+  peak_of: Callable[[str], float] | None = None,
 ) -> optax.GradientTransformation:
-  """The optimizer of a run of `num_steps` steps."""
-  return optax.chain(
+  """The optimizer of a run of `num_steps` steps.
+
+  Args:
+    config: its settings.
+    num_steps: of the run.
+    peak_of: the peak learning rate of a parameter, by its name; None takes that
+      of the config for all.
+  """
+  steps = [
     optax.clip_by_global_norm(config.clip_norm),
     optax.adamw(
       learning_rate_schedule(config, num_steps),
@@ -74,4 +84,18 @@ def make_optimizer(
       eps=config.eps,
       weight_decay=config.weight_decay,
     ),
+  ]
+  if peak_of is not None:
+    steps.append(_rescaled(lambda name: peak_of(name) / config.learning_rate))
+  return optax.chain(*steps)
+
+
+def _rescaled(
+  factor_of: Callable[[str], float],
+) -> optax.GradientTransformation:
+  """Multiplies the update of each parameter, decay included."""
+  return optax.stateless(
+    lambda updates, _: param_paths.map_named(
+      lambda name, update: factor_of(name) * update, updates
+    )
   )

@@ -24,6 +24,9 @@ IS_TRAINABLE: dict[str, Callable[[str], bool]] = {
   'lora': lora.is_adapter,
 }
 
+# In place of a key: the parts that a config section chooses.
+PARTS = 'parts'
+
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
@@ -33,13 +36,15 @@ class Setup:
     model: the network, with adapters if those are trained.
     mesh: all devices.
     shardings: of every parameter.
-    trainable: a key of `IS_TRAINABLE`.
+    trainable: a key of `IS_TRAINABLE`, or `PARTS`.
+    is_trainable: whether a parameter is trained, by its name.
   """
 
   model: FunctionalModel
   mesh: jax.sharding.Mesh
   shardings: Params
   trainable: str
+  is_trainable: Callable[[str], bool]
 
   @property
   def batch_sharding(self) -> NamedSharding:
@@ -50,16 +55,18 @@ class Setup:
     return NamedSharding(self.mesh, P())
 
   def base_dtype(self, compute_dtype: str) -> jax.numpy.dtype:
-    """The dtype of the network without adapters: fp32 where it is trained.
+    """The dtype of parameters that are not trained.
 
-    With adapters it is the dtype of the computation, which saves memory.
+    With adapters, or if only some parts of the network are trained, it is the
+    dtype of the computation, which saves memory.
     """
-    name = compute_dtype if self.trainable == 'lora' else 'float32'
+    is_partial = self.trainable in ('lora', PARTS)
+    name = compute_dtype if is_partial else 'float32'
     return jax.numpy.dtype(name)
 
   def split(self, tree: Params) -> tuple[Params, Params]:
     """(trainable, frozen) of a tree with an entry for every parameter."""
-    return param_paths.partition(tree, IS_TRAINABLE[self.trainable])
+    return param_paths.partition(tree, self.is_trainable)
 
 
 def make_setup(
@@ -67,14 +74,17 @@ def make_setup(
   rules: partitioning.Rules,
   trainable: str,
   mesh: jax.sharding.Mesh,
+  is_trainable: Callable[[str], bool] | None = None,
 ) -> Setup:
   """Assigns shardings to the parameters of a network; allocates nothing.
 
   Args:
     model: the network, with adapters or without.
     rules: for the parameters without adapters; all must match.
-    trainable: a key of `IS_TRAINABLE`.
+    trainable: a key of `IS_TRAINABLE`, or `PARTS`.
     mesh: all devices.
+    is_trainable: whether a parameter is trained, by its name; by default as
+      `trainable` says.
 
   Raises:
     UserError: the mesh does not divide a parameter.
@@ -83,7 +93,9 @@ def make_setup(
   shardings = partitioning.param_shardings(rules, base, mesh)
   if adapters:
     shardings = param_paths.merge(shardings, lora.shardings(adapters, mesh))
-  return Setup(model, mesh, shardings, trainable)
+  return Setup(
+    model, mesh, shardings, trainable, is_trainable or IS_TRAINABLE[trainable]
+  )
 
 
 def load(

@@ -130,6 +130,13 @@ def conv(published: str, ours: str, transform: Transform) -> Table:
   )
 
 
+def within(part: str, table: Table) -> Table:
+  """The table of a part, with our names in the complete network."""
+  return tuple(
+    dataclasses.replace(rule, ours=f'{part}/{rule.ours}') for rule in table
+  )
+
+
 def _placeholders(pattern: str) -> list[str]:
   return re.findall(r'\{(\w+)\}', pattern)
 

@@ -26,15 +26,21 @@ from lift_jax.models.qwen3vl.convert import ADAPTER_TABLE
 from lift_jax.models.qwen3vl.model import Qwen3VL
 from lift_jax.models.qwen3vl.tokenizer import QwenTokenizer
 from lift_jax.models.qwen3vl.video import QwenFrames
+from lift_jax.weights import conversion
 
 
 @dataclasses.dataclass(frozen=True)
 class Qwen3VLCritic(LlamaCritic):
-  """Qwen3-VL; adapters are those of the language model."""
+  """Qwen3-VL; adapters are those of the language model and of the tower."""
 
   config: Qwen3VLConfig
 
-  adapter_table = ADAPTER_TABLE
+  tower_targets = ('vision_tower/blocks/(attn|mlp)/[^/]+',)
+  projector = ('vision_tower/merger/', 'vision_tower/deepstack_mergers/')
+
+  @property
+  def adapter_table(self) -> conversion.Table:
+    return ADAPTER_TABLE
 
   def build(self, **options: Any) -> Callable[[nnx.Rngs], Qwen3VL]:
     return lambda rngs: Qwen3VL(self.config, rngs=rngs, **options)

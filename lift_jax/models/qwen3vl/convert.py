@@ -1,11 +1,10 @@
 """Conversion table of Qwen3VLForConditionalGeneration weights."""
 
-import dataclasses
-
 from lift_jax.models import lora
 from lift_jax.models.adapter_names import PEFT_PREFIX
 from lift_jax.models.llama.convert import HEAD_TABLE, decoder_table
 from lift_jax.weights import conversion
+from lift_jax.weights.conversion import within
 
 _LLM = 'model.language_model.'
 _HEAD = 'lm_head.weight'
@@ -39,14 +38,7 @@ def _merger_table(published: str, ours: str) -> conversion.Table:
   )
 
 
-def _within(part: str, table: conversion.Table) -> conversion.Table:
-  """The table with our names in the complete network."""
-  return tuple(
-    dataclasses.replace(rule, ours=f'{part}/{rule.ours}') for rule in table
-  )
-
-
-_LLM_TABLE = _within(
+_LLM_TABLE = within(
   'llm',
   (
     *decoder_table(_LLM),
@@ -63,13 +55,12 @@ _LLM_TABLE = _within(
 )
 
 TIED_TABLE = (
-  *_within('vision_tower', _tower_table('model.visual.')),
+  *within('vision_tower', _tower_table('model.visual.')),
   *_LLM_TABLE,
 )
-UNTIED_TABLE = (*TIED_TABLE, *_within('llm', HEAD_TABLE))
+UNTIED_TABLE = (*TIED_TABLE, *within('llm', HEAD_TABLE))
 
 # Files may have a tied head nevertheless.
 TIED_ALIASES = ((_HEAD, _EMBEDDING),)
 
-# Adapters of the language model.
-ADAPTER_TABLE = lora.adapter_table(_LLM_TABLE, prefix=PEFT_PREFIX)
+ADAPTER_TABLE = lora.adapter_table(TIED_TABLE, prefix=PEFT_PREFIX)

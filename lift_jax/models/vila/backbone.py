@@ -27,14 +27,15 @@ from lift_jax.models.vila.config import (
 )
 from lift_jax.models.vila.model import Vila
 from lift_jax.models.vila.tokenizer import PromptTokenizer, default_template
+from lift_jax.weights import conversion
+from lift_jax.weights.conversion import within
 
 # Adapters of the language model, with our names within the full critic.
 ADAPTER_TABLE = lora.adapter_table(
-  tuple(
-    dataclasses.replace(rule, ours=f'llm/{rule.ours}') for rule in LLAMA_TABLE
-  ),
-  prefix=f'{PEFT_PREFIX}llm.',
+  within('llm', LLAMA_TABLE), prefix=f'{PEFT_PREFIX}llm.'
 )
+# The tower in VILA's code, a module within a module.
+_TOWER_MODULE = 'vision_tower.vision_tower.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +79,24 @@ class VilaFrames:
 
 @dataclasses.dataclass(frozen=True)
 class VilaCritic(LlamaCritic):
-  """VILA-1.5; adapters are those of the language model, as in LiFT."""
+  """VILA-1.5; adapters are those of the language model, as in LiFT, or of the
+  vision tower.
+  """
 
   config: VilaConfig
 
-  adapter_table = ADAPTER_TABLE
+  tower_targets = ('vision_tower/blocks/(attn|mlp)/[^/]+',)
+  projector = ('projector/',)
+
+  @property
+  def adapter_table(self) -> conversion.Table:
+    tower = folder.tower_table(self.config.vision_tower)
+    return (
+      *ADAPTER_TABLE,
+      *lora.adapter_table(
+        within('vision_tower', tower), prefix=f'{PEFT_PREFIX}{_TOWER_MODULE}'
+      ),
+    )
 
   def build(self, **options: Any) -> Callable[[nnx.Rngs], Vila]:
     return lambda rngs: Vila(self.config, rngs=rngs, **options)

@@ -202,9 +202,14 @@ def _table(
   if name == PROJECTOR:
     return PROJECTOR_TABLE, ()
   tower = config.vision_tower
-  if isinstance(tower, SiglipConfig):
-    return SIGLIP_TABLE, siglip_ignored(tower)
-  return INTERNVIT_TABLE, internvit_ignored(tower)
+  is_siglip = isinstance(tower, SiglipConfig)
+  ignored = siglip_ignored(tower) if is_siglip else internvit_ignored(tower)
+  return tower_table(tower), ignored
+
+
+def tower_table(tower: SiglipConfig | InternViTConfig) -> conversion.Table:
+  """Conversion table of a vision tower."""
+  return SIGLIP_TABLE if isinstance(tower, SiglipConfig) else INTERNVIT_TABLE
 
 
 def _tensors(path: pathlib.Path, name: str):

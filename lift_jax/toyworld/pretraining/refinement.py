@@ -419,11 +419,9 @@ def refine_ratings(
 
   def loss_fn(trained, frames, tokens_bn, is_target_bn, value_bm, weight_bm, _):
     params = frozen | {'llm': trained['llm']}
+    batch = critic_model.make_batch(frames, tokens_bn, is_target_bn)
     hidden_bkd, target_bk, is_token_bk = answer_states(
-      model,
-      params,
-      critic_model.make_batch(frames, tokens_bn, is_target_bn),
-      _MAX_ANSWER,
+      model(params, batch.frames, batch.tokens), batch, _MAX_ANSWER
     )
     logits_bkv = model(params, hidden_bkd, method='logits')
     loss_bk = optax.softmax_cross_entropy_with_integer_labels(
