@@ -112,6 +112,7 @@ def _settled_clip(
 ) -> Iterator[dict[str, Any]]:
   """The HRA entries of a clip: its settled label in each dimension."""
   (clip,) = _clips(db, task)
+  votes = settling.counts(db, task.id)
   for dimension, (label, reason) in settling.settled(db, task).items():
     yield conversation(
       clip['video'],
@@ -119,6 +120,7 @@ def _settled_clip(
       settings.rubric.questions[dimension],
       label,
       reason,
+      votes.get(dimension),
     )
 
 

@@ -1,5 +1,6 @@
 """Settled ratings: a lead's decision, or else the majority of the votes."""
 
+import collections
 from collections.abc import Iterator, Sequence
 import sqlite3
 
@@ -84,6 +85,22 @@ def decisions(db: sqlite3.Connection, task: str) -> dict[str, tuple[str, str]]:
     'SELECT dimension, label, reason FROM decisions WHERE task = ?', (task,)
   )
   return {dimension: (label, reason) for dimension, label, reason in rows}
+
+
+def counts(db: sqlite3.Connection, task: str) -> dict[str, dict[str, int]]:
+  """How many people chose each label, by dimension.
+
+  Dimensions that a lead settled, and those with one vote, are omitted.
+  """
+  decided, labels = decisions(db, task), collections.defaultdict(list)
+  for dimension, vote in votes(db, task):
+    if vote.rater != CRITIC and dimension not in decided:
+      labels[dimension].append(vote.label)
+  return {
+    dimension: dict(collections.Counter(chosen))
+    for dimension, chosen in labels.items()
+    if len(chosen) > 1
+  }
 
 
 def settled(db: sqlite3.Connection, task: Task) -> dict[str, tuple[str, str]]:

@@ -180,7 +180,7 @@ def with_dropout(
     for _, node in nnx.iter_graph(module):
       if isinstance(node, LoRALinear):
         *stacked, _, _ = node.kernel[...].shape
-        node.dropout = Dropout(rate, tuple(stacked))
+        node.dropout = nnx.data(Dropout(rate, tuple(stacked)))
     return module
 
   return build_with_dropout

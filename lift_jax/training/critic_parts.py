@@ -33,6 +33,9 @@ class PartConfig:
   training: str
   learning_rate: float | None = None
 
+  def peak(self, default: float) -> float:
+    return default if self.learning_rate is None else self.learning_rate
+
 
 @dataclasses.dataclass(frozen=True)
 class PartsConfig:
@@ -67,8 +70,9 @@ class PartsConfig:
   @property
   def named(self) -> dict[str, PartConfig]:
     return {
-      field.name: getattr(self, field.name)
-      for field in dataclasses.fields(self)
+      'decoder': self.decoder,
+      'projector': self.projector,
+      'vision_tower': self.vision_tower,
     }
 
 
@@ -141,7 +145,7 @@ def peak_rates(
 ) -> Callable[[str], float] | None:
   """The peak learning rate of a parameter; None if all have the default."""
   rates = {
-    name: default if part.learning_rate is None else part.learning_rate
+    name: part.peak(default)
     for name, part in parts.named.items()
     if part.training != FROZEN
   }

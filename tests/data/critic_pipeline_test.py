@@ -1,6 +1,7 @@
 """Contents and frequencies of training batches of a critic, and resuming."""
 
 import collections
+import dataclasses
 import json
 from unittest import mock
 
@@ -9,6 +10,9 @@ import jax
 import numpy as np
 
 from lift_jax.data import critic_pipeline, global_batch
+from lift_jax.data.critic_units import pair_units, single_units
+from lift_jax.data.pair_records import PairRecord
+from lift_jax.data.rubric import LABELS
 from tests.data import clips, critic_clips
 
 
@@ -173,7 +177,9 @@ class LabelWeightTest(critic_clips.PipelineTest):
       self.assertAlmostEqual(total[label] / num_examples, 1 / 3, delta=0.02)
 
   def test_values(self):
-    weights = critic_pipeline.label_weights(self.examples, None, 'balanced')
+    weights = critic_pipeline.label_weights(
+      single_units(self.examples), self.examples, None, 'balanced'
+    )
     count = collections.Counter(e.record.label for e in self.examples)
     self.assertEqual(count, {'Good': 9, 'Bad': 9, 'Normal': 4})
     for example, weight in zip(self.examples, weights, strict=True):
@@ -183,7 +189,83 @@ class LabelWeightTest(critic_clips.PipelineTest):
   def test_label_that_is_absent(self):
     good = [e for e in self.examples if e.record.label == 'Good']
     np.testing.assert_array_equal(
-      critic_pipeline.label_weights(good, None, 'balanced'), np.ones(9)
+      critic_pipeline.label_weights(single_units(good), good, None, 'balanced'),
+      np.ones(9),
+    )
+
+
+class PairTest(critic_clips.PipelineTest):
+  def batches(self, count, reader=None):
+    records = PairRecord(
+      'This is c.',
+      ('c', 'd'),
+      tuple(self.example(name).path for name in 'cd'),
+      'same',
+      {'motion': 'first'},
+      '',
+      {},
+      '',
+    )
+    # The caption of one is the caption of both.
+    examples = [
+      dataclasses.replace(
+        example,
+        record=dataclasses.replace(example.record, caption='This is c.'),
+      )
+      if example.path.stem == 'd'
+      else example
+      for example in self.examples
+    ]
+    units = pair_units(examples, [records], LABELS, False, seed=0)
+    iterator = critic_pipeline.make_iterator(
+      examples,
+      critic_clips.Tokenizer(),
+      reader or self.reader(),
+      critic_clips.BATCH,
+      jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+      0,
+      self.config(),
+      units,
+      LABELS,
+    )
+    return examples, units, [next(iterator) for _ in range(count)]
+
+  def example(self, name):
+    return next(e for e in self.examples if e.path.stem == name)
+
+  def test_side_by_side(self):
+    examples, units, batches = self.batches(12)
+    self.assertEqual(sum(unit.is_pair for unit in units), 1)
+    num_pairs = 0
+    for batch in batches:
+      ratings = batch['ratings']
+      for row, number in enumerate(self.numbers(batch)):
+        example = examples[number]
+        answer = np.flatnonzero(batch['is_target'][row])[0]
+        self.assertEqual(ratings['position'][row], answer - 1)
+        np.testing.assert_array_equal(
+          ratings['shares'][row],
+          [float(example.label == label) for label in LABELS],
+        )
+      preference = ratings['preference']
+      np.testing.assert_array_equal(preference[::2], preference[1::2])
+      for row in np.flatnonzero(preference[::2].any(axis=1)):
+        first, second = (
+          examples[self.numbers(batch)[2 * row + k]] for k in range(2)
+        )
+        self.assertEqual((first.path.stem, second.path.stem), ('c', 'd'))
+        self.assertEqual(first.record.dimension, 'motion')
+        self.assertEqual(list(preference[2 * row]), [1, 0, 0])
+        num_pairs += 1
+    self.assertGreater(num_pairs, 0)
+
+  def test_substitutes_are_no_pair(self):
+    preference = np.array([[1, 0, 0]] * 2 + [[0, 1, 0]] * 2)
+    np.testing.assert_array_equal(
+      critic_pipeline._without_substitutes(
+        preference, np.array([True, False, True, True]), 2
+      ),
+      [[0, 0, 0]] * 2 + [[0, 1, 0]] * 2,
     )
 
 

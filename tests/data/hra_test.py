@@ -108,6 +108,41 @@ class ReadTest(_FolderTest):
     record = self.read(questions=QUESTIONS).records[-1]
     self.assertEqual((record.label, record.rationale), (label, rationale))
 
+  @parameterized.parameters(
+    ({'Good': 2, 'Bad': 1}, {'Good': 2, 'Bad': 1}),
+    ({'Bad': 1, 'Normal': 0, 'Good': 1}, {'Good': 1, 'Bad': 1}),
+    (None, {}),
+  )
+  def test_votes(self, votes, expected):
+    entry = _entry(answer='Good. Fine.', video='videos/d.mp4')
+    if votes is not None:
+      entry['conversations'][1]['votes'] = votes
+    self.write([*_entries()[:6], entry])
+    record = self.read(questions=QUESTIONS).records[-1]
+    self.assertEqual(record.votes, expected)
+    again = hra.conversation(
+      record.video, '', '', record.label, '', record.votes
+    )
+    self.assertEqual(again['conversations'][1].get('votes', {}), expected)
+
+  @parameterized.parameters(
+    ({'Good': 1, 'Bad': 2}, 'the answer is Good, which has not the most'),
+    ({'Bad': 2}, 'the answer is Good, which has not the most'),
+    ({}, 'the answer is Good, which has not the most'),
+    ({'Good': 2, 'good': 1}, "'good' is none of Good, Normal, Bad"),
+    ({'Good': 1.5}, 'is 1.5; write a whole number'),
+    ({'Good': True}, 'is True; write a whole number'),
+    ({'Good': 2, 'Bad': -1}, 'is -1; write a whole number'),
+    ([2, 1], 'votes'),
+  )
+  def test_bad_votes(self, votes, *words):
+    entry = _entry(answer='Good. Fine.')
+    entry['conversations'][1]['votes'] = votes
+    self.write([*_entries()[3:6], entry])
+    self.assert_error(
+      lambda: self.read(questions=QUESTIONS), 'hra.json record 3', *words
+    )
+
   def test_caption_kept(self):
     caption = 'Zwei  Kraniche\nim "Schilf", ü <video>'
     self.write([*_entries(), _entry(f' {caption}\t', video='videos/b.mp4')])

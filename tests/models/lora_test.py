@@ -62,6 +62,35 @@ class LoRATest(parameterized.TestCase):
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
     assert np.abs(ours - self.plain(base, x)).max() > 1
 
+  def test_dropout(self):
+    """Of the adapter's input alone; another mask in each layer and step."""
+    model = functional(
+      lora.with_dropout(lora.adapted(Network, CONFIG), rate=0.25)
+    )
+    params = param_paths.merge(
+      random_like(self.base_shapes, 1), random_like(self.adapter_shapes, 2)
+    )
+    x = inputs()
+
+    def run(seed):
+      keys = lora.dropout_keys(model.abstract_params, jax.random.key(seed))
+      return model(param_paths.merge(params, keys), x)
+
+    np.testing.assert_array_equal(run(0), run(0))
+    assert np.abs(run(0) - run(1)).max() > 0.1
+    keys = lora.dropout_keys(model.abstract_params, jax.random.key(0))
+    flat = [
+      bytes(np.asarray(jax.random.key_data(key)).data)
+      for leaf in jax.tree.leaves(keys)
+      for key in leaf.reshape(-1)
+    ]
+    assert len(set(flat)) == len(flat) == 2 * LAYERS + 1
+
+    dropout = lora.Dropout(0.25, ())
+    y = np.asarray(dropout(jnp.ones((100, 100))))
+    np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
+    assert abs(np.mean(y == 0) - 0.25) < 0.02
+
   def test_base_parameters_keep_their_paths(self):
     shapes = lambda tree: {  # noqa: E731
       name: leaf.shape for name, leaf in param_paths.flatten(tree).items()

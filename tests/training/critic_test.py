@@ -10,6 +10,7 @@ import pytest
 from lift_jax import partitioning
 from lift_jax.data.critic_examples import CriticDataConfig, Example
 from lift_jax.data.critic_records import SplitConfig
+from lift_jax.data.critic_units import Unit
 from lift_jax.data.hra import HRARecord
 from lift_jax.data.video import ClipInfo
 from lift_jax.errors import UserError
@@ -20,9 +21,11 @@ from lift_jax.models.llama.flops import decoder_flops
 from lift_jax.models.lora import LoRAConfig, is_adapter
 from lift_jax.models.vila import flops
 from lift_jax.models.vila.backbone import VilaCritic
-from lift_jax.training import critic
+from lift_jax.training import critic, critic_parts
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.config import TrainConfig
+from lift_jax.training.critic_losses import LossConfig
+from lift_jax.training.critic_parts import LIFT_PARTS, PartConfig, PartsConfig
 from lift_jax.training.critic_step import CriticBatch
 from lift_jax.weights import param_paths
 from tests.models.selections import first_frames
@@ -113,7 +116,7 @@ def test_layout_of_adapters():
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'trainable': 'blocks'}, r"one of \['lora', 'all'\]"),
+    ({'trainable': 'blocks'}, r"one of \['lora', 'all', 'parts'\]"),
     ({'fsdp': 2, 'tensor': 4}, 'mesh.tensor is 4'),
     (
       {'lora': LoRAConfig(targets=('llm/blocks/attn/query',))},
@@ -156,8 +159,10 @@ def test_step_flops():
   )
   vila = VilaCritic(pathlib.Path(), VILA_1_5_13B)
 
-  def training(trainable):
-    return critic.step_flops(vila, trainable, batch, num_answer) / 2
+  def training(trainable, parts=LIFT_PARTS):
+    train = dataclasses.replace(TRAIN, trainable=trainable)
+    chosen = critic_parts.chosen(train, parts)
+    return critic.step_flops(vila, chosen, batch, num_answer) / 2
 
   assert training('all') == pytest.approx(3 * (vision + decoder))
   # Nothing goes back through the tower; frozen kernels have no gradient, but
@@ -165,12 +170,38 @@ def test_step_flops():
   assert training('lora') == pytest.approx(
     vision + 2 * (decoder - attention) + 3 * attention
   )
+  # Back through a tower with adapters, but none of its kernels.
+  full, adapted = PartConfig('full'), PartConfig('lora')
+  assert training('parts', PartsConfig(full, full, adapted)) == pytest.approx(
+    2 * vision + 3 * decoder
+  )
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('vila') / 'vila'
   return critics.open_critic(tiny_vila.write(path, tiny_vila.shared()))
+
+
+def test_first_parameters_of_parts(folder):
+  """What is trained is fp32, and the rest has the compute dtype."""
+  mesh = partitioning.make_mesh(partitioning.MeshConfig())
+  train = dataclasses.replace(TRAIN, trainable='parts')
+  full, adapted = PartConfig('full'), PartConfig('lora')
+  parts = PartsConfig(adapted, full, adapted)
+  setup = critic.make_setup(folder, MODEL, train, LORA, mesh, parts)
+  trained, frozen = critic.load_base(
+    setup, folder, 'bfloat16', jax.random.key(0)
+  )
+  merged = param_paths.merge(trained, frozen)
+  assert jax.tree.map(lambda leaf: leaf.sharding, merged) == setup.shardings
+  names = param_paths.flatten(trained)
+  assert {name for name in names if not is_adapter(name)} == {
+    f'projector/{name}' for name in param_paths.flatten(merged['projector'])
+  }
+  assert 'vision_tower/blocks/mlp/up/lora_b' in names
+  assert {leaf.dtype.name for leaf in names.values()} == {'float32'}
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(frozen)} == {'bfloat16'}
 
 
 @pytest.mark.parametrize('trainable', ['lora', 'all'])
@@ -245,6 +276,16 @@ def test_fingerprint_of_a_run(folder):
   ):
     other = fingerprint(folder, [example(), example('b.mp4')], **changes)
     assert {key for key in one if one[key] != other[key]} == keys
+  losses = LossConfig(pair=1.0)
+  units = [Unit((0, 1), (1.0, 0.0, 0.0))]
+  paired = critic.fingerprint(
+    folder, MODEL, TRAIN, LORA, [example(), example('b.mp4')], DATA, 8,
+    losses=losses, units=units,
+  )  # fmt: skip
+  assert {key for key in paired if one.get(key) != paired[key]} == {
+    'data',
+    'losses',
+  }
   # Settings of adapters that are not trained do not count.
   whole = dataclasses.replace(TRAIN, trainable='all')
   assert fingerprint(folder, [example()], train=whole) == fingerprint(

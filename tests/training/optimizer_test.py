@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from lift_jax.errors import UserError
 from lift_jax.training.optimizer import (
   OptimizerConfig,
   learning_rate_schedule,
+  make_optimizer,
 )
 from tests.optional import Package, torch
 
@@ -43,6 +45,27 @@ def test_cosine_with_hard_restarts(cycles, warmup, num_steps):
     rtol=1e-4,
     atol=1e-12,
   )
+
+
+@pytest.mark.fast
+def test_rates_of_parts():
+  """A part moves as with an optimizer of its own at its rate.
+
+  The gradients are clipped together.
+  """
+  params = {'a': {'x': jnp.ones(3)}, 'b': jnp.full(2, 2.0)}
+  grads = {'a': {'x': jnp.array([0.1, -0.2, 0.3])}, 'b': jnp.array([0.4, -9])}
+  config = dataclasses.replace(LIFT, warmup_steps=0, weight_decay=0.1)
+
+  def updates(config, *peak_of):
+    tx = make_optimizer(config, 10, *peak_of)
+    return tx.update(grads, tx.init(params), params)[0]
+
+  mixed = updates(config, lambda name: 2e-5 if name == 'b' else 1e-5)
+  same = updates(config)
+  np.testing.assert_array_equal(mixed['a']['x'], same['a']['x'])
+  double = updates(dataclasses.replace(config, learning_rate=2e-5))
+  np.testing.assert_allclose(mixed['b'], double['b'], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
