@@ -38,6 +38,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'hra': ('hra.json',),
     'real': (),
     'held_out': (),
+    'pairs': (),
+    'rated_pairs': True,
     'questions': '',
     'on_bad_record': 'error',
     'follow_links': 'hub',
@@ -74,6 +76,28 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'export': True,
     'export_dtype': 'float32',
   }
+  # Read if train.trainable is 'parts'.
+  config.parts = {
+    'decoder': {
+      'training': 'lora',
+      'learning_rate': config_dict.placeholder(float),
+    },
+    'projector': {
+      'training': 'frozen',
+      'learning_rate': config_dict.placeholder(float),
+    },
+    'vision_tower': {
+      'training': 'frozen',
+      'learning_rate': config_dict.placeholder(float),
+    },
+  }
+  config.losses = {
+    'answer': 1.0,
+    'label': 0.0,
+    'pair': 0.0,
+    'theta': 5.0,
+    'pair_scale': 10.0,
+  }
   config.lora = {
     'rank': 8,
     'alpha': 16.0,
@@ -81,6 +105,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
       'llm/blocks/attn/to_(q|k|v|out)',
       'llm/blocks/mlp/(gate|up|down)',
     ),
+    'dropout': 0.0,
   }
   config.optimizer = {
     'learning_rate': 1e-3,

@@ -4,9 +4,9 @@ Settings of the released training script (LiFT-Critic/train) and of the paper
 (arXiv 2412.04814): rank 128, alpha 256 on every linear layer of the decoder but
 the head, vision tower and projector frozen, 8 frames, AdamW at 1e-5 with a
 cosine schedule after 3% of warm-up, no weight decay, 16 examples per chip, 20
-epochs. The script differs from this in two ways: it has 25 epochs, and 5%
-dropout on the input of adapters. Set warmup_steps to 3% of the number of steps,
-which is logged at the start.
+epochs. The script differs from this in two ways: it has 25 epochs, and
+lora.dropout is 0.05. Set warmup_steps to 3% of the number of steps, which is
+logged at the start.
 
   lift train_critic --config=configs/critic_vila_13b.py --workdir=DIR \
     --config.model.path=VILA1.5-13b --config.data.root=FOLDER
@@ -43,6 +43,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'hra': ('LiFT-HRA/LiFT-HRA-data.json',),
     'real': ('VIDGEN/vidgen-data.json',),
     'held_out': (),
+    'pairs': (),
+    'rated_pairs': True,
     'questions': '',
     'on_bad_record': 'error',
     'follow_links': 'hub',
@@ -81,6 +83,28 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'export': True,
     'export_dtype': 'bfloat16',
   }
+  # Read if train.trainable is 'parts'.
+  config.parts = {
+    'decoder': {
+      'training': 'lora',
+      'learning_rate': config_dict.placeholder(float),
+    },
+    'projector': {
+      'training': 'frozen',
+      'learning_rate': config_dict.placeholder(float),
+    },
+    'vision_tower': {
+      'training': 'frozen',
+      'learning_rate': config_dict.placeholder(float),
+    },
+  }
+  config.losses = {
+    'answer': 1.0,
+    'label': 0.0,
+    'pair': 0.0,
+    'theta': 5.0,
+    'pair_scale': 10.0,
+  }
   config.lora = {
     'rank': 128,
     'alpha': 256.0,
@@ -88,6 +112,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
       'llm/blocks/attn/to_(q|k|v|out)',
       'llm/blocks/mlp/(gate|up|down)',
     ),
+    'dropout': 0.0,
   }
   config.optimizer = {
     'learning_rate': 1e-5,

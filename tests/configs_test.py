@@ -165,7 +165,17 @@ class BasedTest(parameterized.TestCase):
     )
     self.assertEqual(
       difference('critic_qwen3vl_4b', 'critic_vila_13b'),
-      {'model.published': 'Qwen3-VL-4B', 'model.template': 'qwen3-vl'},
+      {
+        'model.published': 'Qwen3-VL-4B',
+        'model.template': 'qwen3-vl',
+        'train.trainable': 'parts',
+        'parts.projector.training': 'full',
+        'parts.vision_tower.training': 'lora',
+        'parts.vision_tower.learning_rate': 2e-6,
+        'losses.label': 1.0,
+        'losses.pair': 1.0,
+        'lora.dropout': 0.05,
+      },
     )
 
   def test_qwen_variant_of_the_tiny_critic(self):

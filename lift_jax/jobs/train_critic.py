@@ -312,7 +312,9 @@ class CriticTraining(training_main.Task):
       self._critic.write(
         target,
         adapters.merged_trained(
-          param_paths.merge(trained, frozen), config.lora.scale
+          param_paths.merge(trained, frozen),
+          config.lora.scale,
+          config.train.export_dtype,
         ),
         config.train.export_dtype,
       )
@@ -385,7 +387,10 @@ def _read_records(
   """The feedback of the config, or that of the toy world if it has no data."""
   data = config.data
   if not data.root:
-    clips = inputs.toy_clips(workdir, config.toy_clips)
+    per_prompt = 2 if config.losses.pair else 1
+    clips = inputs.toy_clips(
+      workdir, config.toy_clips, clips_per_prompt=per_prompt
+    )
     questions = str(feedback.questions_path())
     data = dataclasses.replace(data, root=str(clips), questions=questions)
   return read_critic_records(data, optional)

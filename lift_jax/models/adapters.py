@@ -243,12 +243,13 @@ def _added(leaf: jax.Array, factors: Sequence[Any], dtype: Any) -> jax.Array:
   return jax.lax.fori_loop(0, leaf.shape[0], add_layer, start)
 
 
-def merged_trained(params: Params, scale: float) -> Params:
+def merged_trained(params: Params, scale: float, dtype: Any) -> Params:
   """Parameters of a network without its trained adapters: W + scale A B.
 
   Args:
     params: of the network with adapters; they are kept.
     scale: `LoRAConfig.scale`.
+    dtype: of the sums, which are fp32 and rounded once.
   """
   trained, base = param_paths.partition(params, lora.is_adapter)
   halves = param_paths.flatten(trained)
@@ -260,7 +261,7 @@ def merged_trained(params: Params, scale: float) -> Params:
     scales = np.full(leaf.shape[:-2], scale, np.float32)
     factors = [(halves[f'{layer}/lora_a'], halves[f'{layer}/lora_b'], scales)]
     sum_of = jax.jit(_added, static_argnums=2, out_shardings=leaf.sharding)
-    return sum_of(leaf, factors, leaf.dtype)
+    return sum_of(leaf, factors, jnp.dtype(dtype))
 
   return param_paths.map_named(add, base)
 

@@ -1,4 +1,7 @@
-"""Qwen3-VL through training and scoring, on a mesh, at the smallest size."""
+"""Qwen3-VL through training and scoring, on a mesh, at the smallest size.
+
+All parts are trained, with all losses.
+"""
 
 import json
 
@@ -7,6 +10,7 @@ import pytest
 
 from lift_jax.data.hra import DIMENSIONS, conversation
 from lift_jax.models import critic_tokens
+from lift_jax.weights import safetensors_files
 from tests.data import clips
 from tests.jobs import jobs
 
@@ -27,7 +31,9 @@ SIZES = {
   'model.random.rope_sections': (2, 1, 1),
   'model.random.video.num_frames': 4,
   'model.random.video.min_pixels': 4096,
+  'model.compute_dtype': 'float32',
   'data.text_buckets': (256,),
+  'train.export_dtype': 'float32',
   'train.steps': 2,
   'train.log_every': 1,
   'validation.every_steps': 0,
@@ -47,7 +53,10 @@ def lift(job, config, workdir, settings):
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """Wide and upright clips, which share batches; one has a single frame."""
+  """Wide and upright clips, which share batches; one has a single frame.
+
+  There are two of each caption, of which the first is better.
+  """
   root = tmp_path_factory.mktemp('data')
   questions = json.loads(critic_tokens.questions_path().read_text())[
     'questions'
@@ -57,8 +66,10 @@ def data(tmp_path_factory):
     size = (64, 96) if index % 2 else (96, 64)
     num_frames = 1 if index == 4 else 4 + index
     clips.write_clip(root / f'{index}.mp4', num_frames, *size, seed=index)
+    label, votes = ('Bad', {'Bad': 2, 'Good': 1}) if index % 2 else ('Good', {})
+    caption = f'square {index // 2}'
     entries += [
-      conversation(f'{index}.mp4', f'square {index}', text, 'Good', 'I saw it.')
+      conversation(f'{index}.mp4', caption, text, label, 'I saw it.', votes)
       for text in questions.values()
     ]
   (root / 'hra.json').write_text(json.dumps(entries))
@@ -68,20 +79,73 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def trained(data, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('critic')
-  lift(
+  outcome = lift(
     'train_critic',
     'critic_qwen3vl_4b.py',
     workdir,
     SIZES | MESH | {'data.root': data},
   )
+  assert outcome.has_logged('% of the tokens are padding')
+  assert outcome.has_logged(' pairs, ')
   return workdir
 
 
 def test_training(trained):
-  losses = [one['loss'] for one in jobs.metrics_of(trained) if 'loss' in one]
-  assert len(losses) == 2
-  assert np.isfinite(losses).all()
-  (trained / 'export' / 'adapter_model.safetensors').stat()
+  lines = [one for one in jobs.metrics_of(trained) if 'loss' in one]
+  assert len(lines) == 2
+  for line in lines:
+    parts = line['soft_label_loss'], line['pair_loss'], line['pair_accuracy']
+    assert np.isfinite([line['loss'], *parts]).all()
+  # Votes are kept for `lift score` and others.
+  records = json.loads((trained / 'splits' / 'train.json').read_text())
+  assert any('votes' in one['conversations'][1] for one in records)
+
+
+def test_what_is_trained(trained):
+  """Each chosen part, and none of the others."""
+  base, export = (
+    safetensors_files.open_tensors(trained / name, 'model')
+    for name in ('model', 'export')
+  )
+  changed = {
+    name
+    for name, tensor in base.items()
+    if not np.array_equal(tensor[...], export[name][...])
+  }
+  assert base.keys() == export.keys()
+  expected = {
+    'model.visual.merger.linear_fc1.weight': True,
+    'model.visual.blocks.0.attn.qkv.weight': True,
+    'model.visual.blocks.0.attn.qkv.bias': False,
+    'model.visual.pos_embed.weight': False,
+    'model.language_model.layers.0.mlp.down_proj.weight': True,
+    'model.language_model.embed_tokens.weight': False,
+  }
+  assert {name: name in changed for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+  ('settings', 'words'),
+  [
+    ({'data.rated_pairs': False}, 'losses.pair is 1, but there is no pair'),
+    ({'losses.pair': 0.0, 'data.pairs': ('p.json',)}, 'data.pairs is given'),
+    ({'train.grad_accum': 2}, 'works on 1 examples at a time'),
+  ],
+)
+def test_refused(settings, words, trained, data, tmp_path):
+  settings = {'data.root': data, 'model.path': trained / 'model'} | settings
+  outcome = jobs.lift(
+    'train_critic',
+    f'--config={CONFIGS / "critic_qwen3vl_4b.py"}:smoke',
+    f'--workdir={tmp_path}',
+    *(
+      f'--config.{key}={value}'
+      for key, value in (SIZES | MESH | settings).items()
+    ),
+  )
+  assert outcome.status == 2
+  assert len(outcome.stderr.splitlines()) == 1
+  assert words in outcome.stderr
 
 
 def test_scores(trained, data, tmp_path):
@@ -91,8 +155,7 @@ def test_scores(trained, data, tmp_path):
     tmp_path,
     MESH
     | {
-      'model.path': trained / 'model',
-      'model.adapter': trained / 'export',
+      'model.path': trained / 'export',
       'videos.root': data,
       'videos.files': ('hra.json',),
       'run.batch_per_shard': 1,

@@ -14,6 +14,7 @@ import pytest
 
 from lift_jax import partitioning
 from lift_jax.models import lora
+from lift_jax.models.functional import functional
 from lift_jax.models.llama.convert import LLAMA_TABLE
 from lift_jax.models.siglip.convert import SIGLIP_TABLE
 from lift_jax.models.vila import sharding
@@ -21,7 +22,12 @@ from lift_jax.models.vila.backbone import ADAPTER_TABLE
 from lift_jax.models.vila.projector import PROJECTOR_TABLE
 from lift_jax.training import critic_step
 from lift_jax.training import setup as setup_lib
-from lift_jax.training.critic_step import CriticBatch, CriticStepConfig
+from lift_jax.training.critic_losses import LabelScale, LossConfig
+from lift_jax.training.critic_step import (
+  CriticBatch,
+  CriticStepConfig,
+  Ratings,
+)
 from lift_jax.training.state import TrainState
 from lift_jax.weights import param_paths
 from tests.models.vila.critics import (
@@ -40,6 +46,30 @@ from tests.training.critic_pair import (
 
 STEP = CriticStepConfig(max_targets=6, grad_accum=1, ema_decay=0.0)
 
+# All losses together. Slots 0 and 1 are a pair, and so on; the second is none.
+SCALE = LabelScale(ids=(7, 11, 30), rewards=(0.9, 0.2, 0.05))
+LOSSES = LossConfig(answer=0.5, label=1.0, pair=2.0, theta=5.0, pair_scale=10.0)
+RATED_STEP = dataclasses.replace(STEP, losses=LOSSES, scale=SCALE)
+RATED = BATCH._replace(
+  ratings=Ratings(
+    position=np.where(
+      BATCH.is_target.any(1),
+      BATCH.is_target.argmax(1) - 1,
+      BATCH.segment_ids.sum(1) - 1,
+    ).astype(np.int32),
+    shares=np.array(
+      [
+        [1, 0, 0], [0.5, 0.25, 0.25], [0, 0, 0], [0, 0, 1],
+        [0, 2 / 3, 1 / 3], [0, 0, 1], [1, 0, 0], [0, 1, 0],
+      ],
+      np.float32,
+    ),
+    preference=np.repeat(
+      np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32), 2, 0
+    ),
+  )
+)  # fmt: skip
+
 # Plain descent that keeps the gradient, so that it can be looked at.
 RATE = 0.1
 DESCENT = optax.GradientTransformation(
@@ -49,7 +79,14 @@ DESCENT = optax.GradientTransformation(
 
 
 def run_step(
-  trainable, config=STEP, batch=BATCH, mesh=None, tx=DESCENT, steps=1, **options
+  trainable,
+  config=STEP,
+  batch=BATCH,
+  mesh=None,
+  tx=DESCENT,
+  steps=1,
+  dropout=0.0,
+  **options,
 ):
   """(state, metrics, frozen) after some steps, everything on one device unless
   there is a mesh."""
@@ -60,6 +97,8 @@ def run_step(
   setup = setup_lib.make_setup(model, sharding.rules(CONFIG), trainable, mesh)
   params = jax.device_put(params_of(trainable), setup.shardings)
   first, frozen = setup.split(params)
+  if dropout:
+    model = functional(lora.with_dropout(model.build, dropout))
   step = jax.jit(critic_step.make_critic_step(model, tx, config))
   with jax.set_mesh(mesh):
     state = TrainState.create(first, tx, config.ema_decay > 0)
@@ -96,9 +135,7 @@ def assert_same(ours, theirs, tolerance):
       assert error <= max(tolerance * np.abs(leaf).max(), floor), name
 
 
-class TorchTest(parameterized.TestCase):
-  """The full batch at once, all logits, and autograd."""
-
+class _AgainstTorch(parameterized.TestCase):
   def reference(self, trainable):
     """Losses [B, N - 1] and right predictions of the tokens from the second."""
     _, logits = torch_critic(trainable)(BATCH.frames, BATCH.tokens)
@@ -107,6 +144,39 @@ class TorchTest(parameterized.TestCase):
       logits[:, :-1].transpose(1, 2), targets, reduction='none'
     )
     return losses, logits[:, :-1].argmax(-1) == targets
+
+  def gradients(self, trainable):
+    """By published name; None of the layers after the tower's feature."""
+    critic = torch_critic(trainable)
+    if trainable == 'lora':
+      return {
+        name.replace('.default.', '.'): tensor.grad.numpy()
+        for name, tensor in critic.named_parameters()
+        if 'lora_' in name
+      }
+    found = {}
+    for prefix, module in (
+      ('', critic.llm),
+      ('vision_model.', critic.tower),
+      ('', critic.mm_projector),
+    ):
+      for name, tensor in module.named_parameters():
+        if tensor.grad is not None:
+          found[prefix + name] = tensor.grad.numpy()
+    return found
+
+  def published(self, trainable, grads):
+    if trainable == 'lora':
+      return to_torch_names(ADAPTER_TABLE, grads)
+    return {
+      **to_torch_names(LLAMA_TABLE, grads['llm']),
+      **to_torch_names(SIGLIP_TABLE, grads['vision_tower']),
+      **to_torch_names(PROJECTOR_TABLE, grads['projector']),
+    }
+
+
+class TorchTest(_AgainstTorch):
+  """The full batch at once, all logits, and autograd."""
 
   @parameterized.parameters('all', 'lora')
   def test_loss_gradients_and_metrics(self, trainable):
@@ -147,35 +217,6 @@ class TorchTest(parameterized.TestCase):
       np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
       self.assertGreater(value, 0 if trainable == 'all' else -1)
 
-  def gradients(self, trainable):
-    """By published name; None of the layers after the tower's feature."""
-    critic = torch_critic(trainable)
-    if trainable == 'lora':
-      return {
-        name.replace('.default.', '.'): tensor.grad.numpy()
-        for name, tensor in critic.named_parameters()
-        if 'lora_' in name
-      }
-    found = {}
-    for prefix, module in (
-      ('', critic.llm),
-      ('vision_model.', critic.tower),
-      ('', critic.mm_projector),
-    ):
-      for name, tensor in module.named_parameters():
-        if tensor.grad is not None:
-          found[prefix + name] = tensor.grad.numpy()
-    return found
-
-  def published(self, trainable, grads):
-    if trainable == 'lora':
-      return to_torch_names(ADAPTER_TABLE, grads)
-    return {
-      **to_torch_names(LLAMA_TABLE, grads['llm']),
-      **to_torch_names(SIGLIP_TABLE, grads['vision_tower']),
-      **to_torch_names(PROJECTOR_TABLE, grads['projector']),
-    }
-
   def test_token_losses(self):
     """Each answer token at its index, whatever `max_targets` is."""
     losses, is_right = self.reference('all')
@@ -195,6 +236,98 @@ class TorchTest(parameterized.TestCase):
           is_there[row], np.arange(max_targets) < count
         )
         self.assertFalse(right[row, count:].any())
+
+
+@functools.cache
+def expected_rated_step():
+  state, metrics, _ = run_step('lora', RATED_STEP, RATED)
+  return jax.device_get(state), metrics
+
+
+class RatingsTest(_AgainstTorch):
+  """The losses of labels and pairs, together with that of answers."""
+
+  def test_against_torch(self):
+    critic = torch_critic('lora')
+    critic.zero_grad()
+    _, logits = critic(RATED.frames, RATED.tokens)
+    losses, _ = self.reference('lora')
+    is_target = torch.tensor(RATED.is_target[:, 1:])
+    weight = torch.tensor(RATED.weight)
+    token_weight = weight[:, None] * is_target
+    answer = (losses * token_weight).sum() / token_weight.sum()
+
+    ratings = jax.tree.map(torch.tensor, RATED.ratings)
+    logits = logits[range(8), ratings.position.long()]
+    shares = ratings.shares
+    log_p = logits.log_softmax(-1)[:, list(SCALE.ids)]
+    label = -(weight[:, None] * shares * log_p).sum()
+    label /= (weight * shares.sum(1)).sum()
+
+    p = logits[:, list(SCALE.ids)].softmax(-1)
+    reward = p @ torch.tensor(SCALE.rewards)
+    e = torch.exp(10 * (reward[::2] - reward[1::2]))
+    theta = 5.0
+    outcome = torch.stack(
+      [
+        e / (e + theta),
+        (theta**2 - 1) * e / ((e + theta) * (theta * e + 1)),
+        1 / (1 + theta * e),
+      ],
+      1,
+    )
+    # Of three pairs.
+    pair = -(ratings.preference[::2] * outcome.log()).sum() / 3
+
+    loss = 0.5 * answer + label + 2 * pair
+    loss.backward()
+    state, metrics = expected_rated_step()
+    np.testing.assert_allclose(metrics['loss'], loss.item(), rtol=1e-5)
+    np.testing.assert_allclose(
+      metrics['soft_label_loss'], label.item(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+      metrics['sum/pair_loss'] / metrics['count/pair_loss'],
+      pair.item(),
+      rtol=1e-5,
+    )
+    expected = self.gradients('lora')
+    grads = self.published('lora', state.opt_state)
+    for name, grad in expected.items():
+      error = np.abs(grads[name] - grad).max()
+      self.assertLess(error, 5e-5 * np.abs(grad).max(), name)
+
+  @parameterized.parameters(
+    (2, {'fsdp': 1}),
+    (1, {'data': 2, 'fsdp': 2, 'tensor': 2}),
+    (2, {'data': 2, 'context': 2, 'tensor': 2}),
+  )
+  def test_batches_and_meshes(self, parts, axes):
+    devices = jax.devices()[: math.prod(axes.values())]
+    mesh = partitioning.make_mesh(
+      partitioning.MeshConfig(**{'fsdp': 1} | axes), devices
+    )
+    config = dataclasses.replace(RATED_STEP, grad_accum=parts)
+    state, metrics, _ = run_step('lora', config, RATED, mesh)
+    assert_same((state, metrics), expected_rated_step(), 1e-5)
+
+  def test_dropout(self):
+    """The same on every mesh, and another in every step and with every seed."""
+    one, _, _ = run_step('lora', dropout=0.5)
+    mesh = partitioning.make_mesh(
+      partitioning.MeshConfig(data=2, fsdp=2, tensor=2)
+    )
+    config = dataclasses.replace(STEP, dropout_seed=0)
+    state, metrics, _ = run_step('lora', config, mesh=mesh, dropout=0.5)
+    other, others, _ = run_step('lora', dropout=0.5)
+    assert_same((state, metrics), (jax.device_get(other), others), 1e-5)
+    plain, _ = expected_step('lora')
+    first = 'llm', 'blocks', 'mlp', 'up', 'lora_a'
+
+    def gradient(state):
+      return np.asarray(functools.reduce(dict.get, first, state.opt_state))
+
+    self.assertGreater(np.abs(gradient(one) - gradient(plain)).max(), 1e-3)
 
 
 class BatchTest(parameterized.TestCase):

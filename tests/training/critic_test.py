@@ -14,9 +14,11 @@ from lift_jax.data.critic_units import Unit
 from lift_jax.data.hra import HRARecord
 from lift_jax.data.video import ClipInfo
 from lift_jax.errors import UserError
-from lift_jax.models import critics
+from lift_jax.models import adapters, critics
+from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.adapters import Adapter
 from lift_jax.models.critic_config import CriticModelConfig
+from lift_jax.models.functional import functional
 from lift_jax.models.llama.flops import decoder_flops
 from lift_jax.models.lora import LoRAConfig, is_adapter
 from lift_jax.models.vila import flops
@@ -202,6 +204,44 @@ def test_first_parameters_of_parts(folder):
   assert 'vision_tower/blocks/mlp/up/lora_b' in names
   assert {leaf.dtype.name for leaf in names.values()} == {'float32'}
   assert {leaf.dtype.name for leaf in jax.tree.leaves(frozen)} == {'bfloat16'}
+
+
+def test_adapters_of_decoder_and_tower(folder, tmp_path):
+  """As written and read again, they are what was trained."""
+  mesh = partitioning.make_mesh(partitioning.MeshConfig(), jax.devices()[:1])
+  train = dataclasses.replace(TRAIN, trainable='parts')
+  adapted = PartConfig('lora')
+  parts = PartsConfig(adapted, vision_tower=adapted)
+  setup = critic.make_setup(folder, MODEL, train, LORA, mesh, parts)
+  trained, frozen = critic.load_base(
+    setup, folder, 'float32', jax.random.key(0)
+  )
+  rng = np.random.default_rng(0)
+  trained = jax.tree.map(
+    lambda x: jax.numpy.asarray(rng.normal(size=x.shape), x.dtype), trained
+  )
+  folder.write_adapter(tmp_path / 'export', trained, LORA, 'float32')
+  again = critics.open_critic(
+    folder.path, [AdapterConfig(str(tmp_path / 'export'))]
+  )
+  plain = functional(folder.build())
+  shardings = partitioning.param_shardings(
+    folder.rules, plain.abstract_params, mesh
+  )
+  found = again.load(plain, shardings, np.float32)
+  expected = adapters.merged_trained(
+    param_paths.merge(trained, frozen), LORA.scale, 'float32'
+  )
+  base = folder.load(plain, shardings, np.float32)
+  changed = set()
+  for name, leaf in param_paths.flatten(found).items():
+    wanted = param_paths.flatten(expected)[name]
+    np.testing.assert_allclose(leaf, wanted, rtol=1e-5, atol=1e-5)
+    if not np.array_equal(leaf, param_paths.flatten(base)[name]):
+      changed.add(name)
+  assert 'vision_tower/blocks/attn/to_k/kernel' in changed
+  assert 'llm/blocks/mlp/down/kernel' in changed
+  assert not any(name.startswith('projector/') for name in changed)
 
 
 @pytest.mark.parametrize('trainable', ['lora', 'all'])
