@@ -38,7 +38,7 @@ class LossConfig:
     pair: of the mean loss of pairs of clips of one prompt.
     theta: above 1; the larger, the more pairs are expected to be ties.
     pair_scale: what differences of rewards, which are at most 1, are multiplied
-      by. Pairs are ties up to about log(theta) / `pair_scale`.
+      by. Up to about log(theta) / `pair_scale`, a tie is the most probable.
   """
 
   answer: float = 1.0

@@ -181,9 +181,11 @@ def _rating_losses(model, params, hidden_bnd, batch, totals, config):
     reward_p2 = reward_b.reshape(-1, 2)
     preference_p3 = ratings.preference[::2]
     difference_p = losses.pair_scale * (reward_p2[:, 0] - reward_p2[:, 1])
-    log_p_p3 = critic_losses.outcomes(difference_p, losses.theta)
-    pair = -jnp.sum(preference_p3 * log_p_p3)
+    pair = jnp.sum(
+      critic_losses.pair_losses(difference_p, preference_p3, losses.theta)
+    )
     loss += losses.pair * pair / totals.pair
+    log_p_p3 = critic_losses.outcomes(difference_p, losses.theta)
     best_p3 = jax.nn.one_hot(jnp.argmax(log_p_p3, axis=1), 3)
     sums |= {
       'sum/pair_loss': pair,

@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 
 from lift_jax.data import critic_pipeline
+from lift_jax.data.critic_units import single_units
 from tests.data import critic_clips
 
 
@@ -121,7 +122,9 @@ class BatchesTest(critic_clips.PipelineTest):
     resumed.set_state(state)
     self.assert_same(batches[4:], self.take(6, resumed))
     # Only the slots of bad clips are others, with the weight of what is there.
-    weights = critic_pipeline.label_weights(self.examples, None, 'balanced')
+    weights = critic_pipeline.label_weights(
+      single_units(self.examples), self.examples, None, 'balanced'
+    )
     num_replaced = 0
     for batch, wanted in zip(batches, numbers, strict=True):
       for slot, number in enumerate(self.numbers(batch)):

@@ -25,19 +25,35 @@ def run(*argv: str) -> jobs.Outcome:
 
 
 def test_from_people_to_scores(tmp_path):
-  """What is exported trains a critic, whose prompts `lift score` reads."""
+  """What is exported trains a critic, whose prompts `lift score` reads.
+
+  It is trained with all losses: on pairs of rated clips too, and on one that
+  people compared, of a clip that nobody rated.
+  """
   root = tmp_path / 'data'
-  critic_jobs.make_clips(root, 10)
+  critic_jobs.make_clips(root, 11)
+  (root / 'pairs.json').write_text(
+    json.dumps(
+      [
+        {
+          'caption': 'take 0',
+          'videos': [critic_jobs.name_of(0), critic_jobs.name_of(10)],
+          'overall': 'same',
+          'dimensions': {'speed': 'second', 'taste': 'first'},
+        }
+      ]
+    )
+  )
   with stores.create(root, RUBRIC, raters_per_clip=1) as store:
     tasks = store.add_tasks(
-      [([(critic_jobs.name_of(n), f'take {n}')], '') for n in range(10)]
+      [([(critic_jobs.name_of(n), f'take {n // 2}')], '') for n in range(10)]
     )
     (ann, _), _ = stores.add_people(store)
     for number, task in enumerate(tasks):
       label = RUBRIC.labels[number % 2]
       stores.rate(store, ann, task, label, 'I saw it.')
     export.write_export(store, tmp_path / 'export')
-  run(
+  outcome = run(
     *critic_jobs.arguments(
       tmp_path / 'critic',
       data__root=root,
@@ -45,9 +61,19 @@ def test_from_people_to_scores(tmp_path):
       data__questions=tmp_path / 'export' / 'questions.json',
       data__split__validation=0.0,
       data__split__test=0.0,
+      data__pairs=('pairs.json',),
       train__steps=1,
+      train__batch_size=16,
+      train__trainable='parts',
+      parts__vision_tower__training='full',
+      losses__label=1.0,
+      losses__pair=1.0,
     )
   )
+  # Five captions in two dimensions, and one of people; no rating is left.
+  assert outcome.has_logged('11 pairs, 0 examples in none of them')
+  (line,) = jobs.metrics_of(tmp_path / 'critic')
+  assert line['loss'] > line['soft_label_loss'] > 0
   prompts = read_rubric(tmp_path / 'critic' / 'export' / NAME)
   assert prompts.scale == RUBRIC.scale
   (root / 'test.json').write_text(

@@ -47,7 +47,11 @@ def whole(clips, tmp_path_factory) -> dict[str, pathlib.Path]:
   workdirs = {}
   for trainable in ('all', 'lora'):
     workdir = tmp_path_factory.mktemp('critic') / trainable
-    settings = {'data__root': clips, 'train__trainable': trainable}
+    settings = {
+      'data__root': clips,
+      'train__trainable': trainable,
+      'lora__dropout': 0.1,
+    }
     if workdirs:
       settings['model__path'] = workdirs['all'] / 'model'
     outcome = jobs.lift(*critic_jobs.arguments(workdir, **settings))
@@ -275,13 +279,13 @@ class ResumeTest(_CriticTest):
   def test_sigterm(self, trainable):
     previous = signal.getsignal(signal.SIGTERM)
     with runs.after_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
-      outcome = self.train(train__trainable=trainable)
+      outcome = self.train(train__trainable=trainable, lora__dropout=0.1)
     self.assertEqual((outcome.status, outcome.stderr), (143, ''))
     self.assertTrue(outcome.has_logged('SIGTERM: saving step 3'))
     self.assertEqual(jobs.checkpoints_of(self.workdir), ['2', '3'])
     self.assertIs(signal.getsignal(signal.SIGTERM), previous)
     self.assertFalse((self.workdir / 'export').exists())
-    outcome = self.train(train__trainable=trainable)
+    outcome = self.train(train__trainable=trainable, lora__dropout=0.1)
     self.assertTrue(outcome.has_logged('resumed at step 3'))
     self.assert_ended(outcome)
     runs.assert_same(jobs.state_of(self.workdir, 6), self.state(trainable))
@@ -310,7 +314,9 @@ class ResumeTest(_CriticTest):
 
   def test_other_adapters(self):
     shutil.copytree(self.whole['lora'], self.workdir)
-    outcome = self.train(train__trainable='lora', lora__rank=4)
+    outcome = self.train(
+      train__trainable='lora', lora__rank=4, lora__dropout=0.1
+    )
     self.assert_refused(
       outcome, 'checkpoints/6', '--workdir', 'lora is', "'rank': 4"
     )
@@ -462,7 +468,10 @@ class RefuseTest(_CriticTest):
     )  # fmt: skip
 
   @parameterized.parameters(
-    ({'train__trainable': 'blocks'}, 'train.trainable', "['lora', 'all']"),
+    (
+      {'train__trainable': 'blocks'},
+      'train.trainable', "['lora', 'all', 'parts']",
+    ),
     (
       {'mesh__tensor': 8},
       'mesh.tensor is 8', 'the 2 query heads', 'choose another mesh',
