@@ -178,3 +178,73 @@ class ConfigTest(_FolderTest):
     self.assert_error(
       lambda: feedback.split(validation=validation, test=test), 'data.split'
     )
+
+
+class PairTest(_FolderTest):
+  @pytest.fixture(autouse=True)
+  def _files(self, _folder):
+    self.write('hra.json', [f'cat {number}' for number in range(12)])
+
+  def write_pairs(self, *pairs):
+    """Of clips of the prompts that these numbers name."""
+    items = []
+    for number, dimensions in pairs:
+      other = f'videos/other {number}.mp4'
+      (self.root / other).write_bytes(other.encode())
+      items.append(
+        {
+          'caption': f'A cat {number}.',
+          'videos': [f'videos/cat {number}.mp4', other],
+          'overall': 'first',
+          'dimensions': dimensions,
+        }
+      )
+    (self.root / 'pairs.json').write_text(json.dumps(items))
+
+  def test_parts(self):
+    """Pairs follow their captions; those of held-out parts are left out."""
+    split = {'validation': 0.3, 'test': 0.3, 'seed': 0, 'by_content': False}
+    settings = {'split': critic_records.SplitConfig(**split)}
+    plain = self.read(**settings)
+    self.write_pairs(*((number, {'motion': 'same'}) for number in range(12)))
+    found = self.read(pairs=('pairs.json',), **settings)
+    self.assertEqual(found.splits, plain.splits)
+    trained = {record.caption for record in found.splits['train']}
+    self.assertEqual({pair.caption for pair in found.pairs}, trained)
+    self.assertLess(len(trained), 12)
+    # Only the other clip of each pair is not rated yet.
+    self.assertEqual(
+      {
+        (one.video, one.dimension, one.question) for one in found.pair_questions
+      },
+      {
+        (pair.videos[1], 'motion', feedback.QUESTIONS['motion'])
+        for pair in found.pairs
+      },
+    )
+    self.assertEqual(
+      len(found.to_train),
+      len(found.splits['train']) + len(found.pair_questions),
+    )
+    self.assertFalse(any(map(found.is_real, found.pair_questions)))
+
+  def test_dimensions_without_a_question(self):
+    self.write_pairs((0, {'taste': 'first', 'motion': 'first'}))
+    questions = self.read(pairs=('pairs.json',)).pair_questions
+    self.assertEqual([one.dimension for one in questions], ['motion'])
+    self.write_pairs((0, {'taste': 'first'}), (1, {}))
+    self.assert_error(
+      lambda: self.read(pairs=('pairs.json',)),
+      'pairs.json record 0', 'semantic, motion, fidelity', 'add "dimensions"',
+    )  # fmt: skip
+
+  def test_caption_of_the_test_set(self):
+    self.write('test.json', ['dog'])
+    self.write_pairs((0, {'motion': 'first'}))
+    (item,) = json.loads((self.root / 'pairs.json').read_text())
+    item['caption'] = 'A dog.'
+    (self.root / 'pairs.json').write_text(json.dumps([item]))
+    self.assert_error(
+      lambda: self.read(pairs=('pairs.json',), held_out=('test.json',)),
+      'test.json record 0', 'in test', 'in train', 'pairs.json record 0',
+    )  # fmt: skip
