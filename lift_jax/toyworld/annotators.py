@@ -7,6 +7,7 @@ human feedback have one label per clip and dimension (`data.hra.read_hra`
 rejects two that disagree), so a majority decides.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 import dataclasses
 import itertools
@@ -173,7 +174,7 @@ def all_entries(
 def settled_entries(
   rated: Sequence[Rated], questions: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-  """One entry for each clip and dimension, with the majority label.
+  """One entry for each clip and dimension, with the majority label and votes.
 
   The rationale is that of the first annotator who gave this label and named
   something wrong, or else of the first who gave it.
@@ -182,10 +183,12 @@ def settled_entries(
   for item in rated:
     for dimension in DIMENSIONS:
       verdicts = [rating[dimension] for rating in item.ratings]
-      label = settle([verdict.label for verdict in verdicts])
+      labels = [verdict.label for verdict in verdicts]
+      label = settle(labels)
       agreeing = [verdict for verdict in verdicts if verdict.label == label]
       chosen = max(agreeing, key=lambda verdict: bool(verdict.kinds))
-      entries.append(_entry(item, dimension, questions, chosen))
+      votes = collections.Counter(labels)
+      entries.append(_entry(item, dimension, questions, chosen, votes))
   return entries
 
 
@@ -194,6 +197,7 @@ def _entry(
   dimension: str,
   questions: Mapping[str, str],
   verdict: Verdict,
+  votes: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
   return conversation(
     item.video,
@@ -201,6 +205,7 @@ def _entry(
     questions[dimension],
     verdict.label,
     verdict.rationale,
+    votes,
   )
 
 

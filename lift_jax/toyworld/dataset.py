@@ -54,7 +54,7 @@ SCORES = 'scores.jsonl'
 _NUM_REAL = 2  # clips without flaws in a dataset of `write_clips`
 
 _RECIPE = 'recipe.json'
-_FORMAT = 2  # increment if the same arguments give other files
+_FORMAT = 3  # increment if the same arguments give other files
 # Nearly lossless, as real clips should look at least as good as generated ones;
 # at 18, small shapes fade by a few levels.
 _CRF = 12

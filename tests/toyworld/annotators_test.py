@@ -1,5 +1,6 @@
 """Simulated annotators: their errors, and majority votes."""
 
+import collections
 import json
 import pathlib
 import tempfile
@@ -148,6 +149,7 @@ class RecordsTest(parameterized.TestCase):
         (item.video, CAPTION, dimension, annotators.settle(labels)),
       )
       self.assertNotEmpty(record.rationale)
+      self.assertEqual(record.votes, collections.Counter(labels))
 
   def test_all(self):
     entries = annotators.all_entries(_rated(30), QUESTIONS)
