@@ -44,7 +44,8 @@ from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
 from lift_jax.models import adapters
 from lift_jax.models.critic_config import CriticModelConfig, open_chosen
-from lift_jax.models.critics import Tokenizer, label_ids
+from lift_jax.models.critic_protocols import Tokenizer
+from lift_jax.models.critic_tokens import label_ids
 from lift_jax.models.lora import CriticLoRAConfig
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed

@@ -14,7 +14,7 @@ from lift_jax.data.hra import HRARecord
 from lift_jax.data.pair_records import PairRecord
 from lift_jax.data.rubric import LABELS
 from lift_jax.data.video import ClipInfo
-from lift_jax.models.critics import FrameSelection
+from lift_jax.models.critic_protocols import FrameSelection
 from tests.models.selections import first_frames
 
 pytestmark = pytest.mark.fast
