@@ -161,6 +161,7 @@ def test_scores(trained, data, tmp_path):
       'run.batch_per_shard': 1,
       'prompts.text_buckets': (128,),
       'prompts.max_answer_tokens': 3,
+      'frames.num_frames': 2,
     },
   )
   assert outcome.has_logged(f'{NUM_CLIPS} videos')
@@ -172,6 +173,8 @@ def test_scores(trained, data, tmp_path):
       assert sum(record['probabilities'][dimension].values()) == pytest.approx(
         1
       )
+  line = json.loads((tmp_path / 'ratings.jsonl').read_text().splitlines()[0])
+  assert line['made_by']['frames'] == {'num_frames': 2}
   # They depend on the frames.
   assert len({record['soft_reward'] for record in records}) == NUM_CLIPS
   assert 'single frame' in records[4]['flags']
