@@ -4,6 +4,8 @@
     --config.scores.files=FILE --config.labels.root=FOLDER \
     --config.labels.files=FILE
 
+`preferences.files` are pairs that people compared, also those of benchmarks;
+`scores.others` are scores of other critics, to compare with (docs/critic.md).
 Set `train.files` to the ratings that the critic was trained on: a video or
 prompt in both is then an error.
 """

@@ -1,12 +1,13 @@
 """int8 kernels of a network that is only run, by Qwix.
 
-A kernel W [..., D, F] is kept as int8 and a scale for each output:
+A kernel W [..., D, F] from D inputs to F outputs is kept as int8, with a scale
+for each output:
 
   W ~ Q * scale,  scale_f = max_d |W_df| / 127.5
 
-Products are computed in the type of the activations, from Q * scale; XLA fuses
-that into the product. Qwix (https://github.com/google/qwix) is optional: pip
-install 'lift_jax[int8]'.
+Products are computed in the type of the activations, from Q * scale, which XLA
+can fuse into the product. Qwix (https://github.com/google/qwix) is optional:
+pip install 'lift_jax[int8]'.
 """
 
 from collections.abc import Callable, Sequence
