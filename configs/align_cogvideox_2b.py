@@ -137,6 +137,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'negative': '',
     'seed': 0,
     'fps': 8.0,
+    'compare_to': '',
+    'draws': 4,
+    'critic': None,
     'video': {'height': 480, 'width': 720, 'num_frames': 49, 'tiling': True},
     'sampler': {
       'name': 'dpm',

@@ -131,6 +131,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'negative': '',
     'seed': 0,
     'fps': 8.0,
+    'compare_to': '',
+    'draws': 4,
+    'critic': None,
     'video': {
       'height': height,
       'width': width,

@@ -17,7 +17,7 @@ from lift_jax.data import video
 from lift_jax.data.suites import SuitePrompt
 from lift_jax.errors import UserError, listing
 from lift_jax.evaluation import diversity
-from lift_jax.runtime import distributed, storage
+from lift_jax.runtime import distributed, shutdown, storage
 from lift_jax.runtime.journal import Journal
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
@@ -154,8 +154,10 @@ class ClipMeasurer:
     clips = self._found.clips.values()
     self._journal.gather([clip.video for clip in clips])
 
-  def run(self, num_readers: int, stop: StopSignal, progress: Progress) -> bool:
-    """Measures this host's share, until all is done or SIGTERM arrives.
+  def run(
+    self, num_readers: int, stop: StopSignal | None, progress: Progress
+  ) -> bool:
+    """Measures this host's share, until all is done or `stop` is received.
 
     Returns:
       Whether all of it is done.
@@ -170,7 +172,7 @@ class ClipMeasurer:
     progress.update(len(mine) - len(todo))
 
     def measure(clip: SampledClip, device: jax.Device) -> bool:
-      if stop.received:
+      if stop is not None and stop.received:
         return False
       with jax.default_device(device):
         self._journal.add(self._measure(clip))
@@ -267,8 +269,16 @@ def measure_all(
   measurers: Sequence[ClipMeasurer],
   num_readers: int,
   progress: Progress,
+  *,
+  can_stop: bool = True,
 ) -> bool:
   """Measures the clips of all models on all hosts; every host calls it.
+
+  Args:
+    measurers: of the models.
+    num_readers: threads that decode and measure.
+    progress: of this host's share.
+    can_stop: False leaves SIGTERM to the caller.
 
   Returns:
     Whether all clips are measured; False after SIGTERM.
@@ -279,7 +289,7 @@ def measure_all(
   distributed.barrier('earlier metrics are merged')
   is_done = True
   with distributed.independent_work('every host has measured its clips'):
-    with StopSignal(together=False) as stop, progress:
+    with shutdown.stop_signal(can_stop) as stop, progress:
       for measurer in measurers:
         is_done = is_done and measurer.run(num_readers, stop, progress)
   is_done = distributed.true_everywhere(is_done)

@@ -14,7 +14,9 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from lift_jax import partitioning
@@ -77,6 +79,63 @@ def distances(
     squares_b = np.square(velocity_b - before[1], dtype=np.float64)
     totals[indices] += squares_b.mean(axis=tuple(range(1, squares_b.ndim)))
   return (totals / draws).tolist()
+
+
+class DistanceToBase:
+  """Distance of a network in training to what it was before, on fixed clips.
+
+  Args:
+    network: in training.
+    base: its parameters before the first step.
+    schedule: that it is trained with.
+    batches: latents [B, F, h, w, C], text embeddings [B, S, D] and keys
+      [B, 2] (see `sampler.clip_keys`) of clips, sharded along B.
+    draws: timesteps and noises of each clip.
+    mesh: of all devices; every host must call this and the object.
+  """
+
+  def __init__(
+    self,
+    network: FunctionalModel,
+    base: Params,
+    schedule: Schedule,
+    batches: Sequence[tuple[jax.Array, jax.Array, jax.Array]],
+    draws: int,
+    mesh: jax.sharding.Mesh,
+  ):
+    self._network, self._schedule, self._mesh = network, schedule, mesh
+    self._batches, self._draws = batches, draws
+    self._squares = jax.jit(
+      _mean_squares, out_shardings=NamedSharding(mesh, P())
+    )
+    self._base = list(self._velocities(base))
+
+  def _velocities(self, params: Params) -> Iterator[jax.Array]:
+    """Yields the velocities of a batch for a draw."""
+    with jax.set_mesh(self._mesh):
+      for batch in self._batches:
+        for draw in range(self._draws):
+          yield _velocity(self._network, params, self._schedule, *batch, draw)
+
+  def __call__(self, params: Params) -> np.ndarray:
+    """The distance on each clip, with those that fill the last batch."""
+    squares = [
+      np.asarray(self._squares(velocity, base))
+      for velocity, base in zip(
+        self._velocities(params), self._base, strict=True
+      )
+    ]
+    return (
+      np.reshape(squares, (len(self._batches), self._draws, -1))
+      .mean(axis=1)
+      .ravel()
+    )
+
+
+def _mean_squares(one_bfhwc: jax.Array, other_bfhwc: jax.Array) -> jax.Array:
+  """Mean squared differences [B]."""
+  difference = one_bfhwc.astype(jnp.float32) - other_bfhwc
+  return jnp.square(difference).mean(axis=range(1, difference.ndim))
 
 
 def _embed(

@@ -19,8 +19,10 @@ import jax
 
 from lift_jax import partitioning
 from lift_jax.cli import job_flags
+from lift_jax.comparison.validation_clips import CLIPS, BaseComparison
 from lift_jax.data import pipeline
-from lift_jax.jobs import inputs
+from lift_jax.evaluation.velocity_distance import DistanceToBase
+from lift_jax.jobs import inputs, score
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.prepare import ensure_prepared, open_inputs
 from lift_jax.models import generator_export
@@ -34,6 +36,7 @@ from lift_jax.training.held_out import HeldOutMetrics
 from lift_jax.training.state import TrainState
 from lift_jax.training.step import LatentBatch
 from lift_jax.training.validation import Validation
+from lift_jax.weights import param_paths
 
 
 def main(argv: list[str]) -> int:
@@ -166,12 +169,52 @@ class Alignment(training_main.Task):
       config.model.compute_dtype,
       self._call.workdir,
     )
+    compare = None
+    if config.validation.compare_to:
+      compare = self._make_comparison(make_videos)
 
     def validate(step, params, writer):
       videos = make_videos(step, params)
       writer.write_videos(step, videos, config.validation.fps)
+      if compare is not None:
+        writer.write(step, compare(step, params))
 
     return validate
+
+  def _make_comparison(self, validation: Validation) -> BaseComparison:
+    """Compares validation clips with those of the model before the first step.
+
+    It is loaded for that, and once more when training starts.
+    """
+    config = self._call.config.validation
+    # Whatever the key: new adapters change nothing.
+    base = param_paths.merge(*self.load_base(jax.random.key(0)))
+    rate = None
+    if config.critic is not None:
+      critic = self._call.source.validation.critic
+      rate = functools.partial(
+        score.rate_listed, critic, file=CLIPS, logger=self._logger
+      )
+
+    def make_distance(latents):
+      batches = zip(latents, validation.conditions(), strict=True)
+      return DistanceToBase(
+        self.setup.model,
+        base,
+        self._folder.schedule,
+        [(x0, *conditions) for x0, conditions in batches],
+        config.draws,
+        self.setup.mesh,
+      )
+
+    return BaseComparison(
+      validation,
+      config.prompts,
+      base,
+      make_distance,
+      rate,
+      self._logger,
+    )
 
   def load_base(self, key):
     compute_dtype = self._call.config.model.compute_dtype

@@ -19,6 +19,7 @@ import pathlib
 import time
 
 import jax
+import ml_collections
 
 from lift_jax import partitioning
 from lift_jax.cli import job_flags
@@ -26,6 +27,7 @@ from lift_jax.data import clip_flags, critic_prompts
 from lift_jax.data.json_records import ReadResult
 from lift_jax.data.rubric import LABELS, Scale
 from lift_jax.errors import UserError
+from lift_jax.evaluation.scores import ScoredRecord, read_scores
 from lift_jax.jobs import inputs
 from lift_jax.models import critic_config, critic_tokens, quantization
 from lift_jax.models.critics import Critic
@@ -34,13 +36,15 @@ from lift_jax.runtime import distributed, hub, storage
 from lift_jax.runtime.files import write_json
 from lift_jax.runtime.journal import Journal, differences
 from lift_jax.runtime.progress import Progress
-from lift_jax.runtime.shutdown import Stopped, StopSignal
+from lift_jax.runtime.shutdown import Stopped, stop_signal
 from lift_jax.scoring import config as config_of
 from lift_jax.scoring.output import scored_record
 from lift_jax.scoring.rater import Rater
 from lift_jax.scoring.scorer import Scorer
 from lift_jax.scoring.videos import CaptionedVideo, key_of, read_videos
 from lift_jax.toyworld import dataset
+
+_SCORES = 'scores.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +70,16 @@ def main(argv: list[str]) -> int:
   return 0
 
 
-def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
-  """Runs the job."""
+def run(
+  call: job_flags.Invocation, logger: logging.Logger, *, can_stop: bool = True
+) -> Scale:
+  """Runs the job; returns the scale of its scores.
+
+  Args:
+    call: of the job.
+    logger: for progress.
+    can_stop: False leaves SIGTERM to the caller.
+  """
   config, workdir = call.config, call.workdir
   quantization.check_installed(config.run.quantize)
   critic = config.frames.of(critic_config.open_chosen(config.model, workdir))
@@ -148,13 +160,39 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     config.videos,
   )
   with distributed.independent_work('every host has rated its videos'):
-    is_done = _rate(rater, mine, done, journal, mesh, logger)
+    is_done = _rate(rater, mine, done, journal, mesh, logger, can_stop)
   is_done = distributed.true_everywhere(is_done)
   if distributed.is_primary():
     journal.gather(keys)
     _write_scores(config, workdir, journal, found.records, scale, logger)
   if not is_done:
     raise Stopped
+  return scale
+
+
+def rate_listed(
+  section: ml_collections.ConfigDict,
+  folder: pathlib.Path,
+  file: str,
+  logger: logging.Logger,
+) -> tuple[list[ScoredRecord], Scale]:
+  """Scores clips for another job; returns the scores, and their scale.
+
+  Args:
+    section: of this job's config; its videos are replaced.
+    folder: of the clips; gets a workdir, `critic`.
+    file: their list, in the folder.
+    logger: for progress.
+  """
+  call = job_flags.make_call(
+    section,
+    ScoreConfig,
+    folder / 'critic',
+    {'videos.root': str(folder), 'videos.files': (file,)},
+  )
+  scale = run(call, logger, can_stop=False)
+  scores = str(call.workdir / _SCORES)
+  return read_scores(folder, (scores,), scale=scale).records, scale
 
 
 def read_prompts(
@@ -233,7 +271,7 @@ def _rated(
   return done
 
 
-def _rate(rater: Rater, videos, done, journal, mesh, logger) -> bool:
+def _rate(rater: Rater, videos, done, journal, mesh, logger, can_stop) -> bool:
   """Rates the videos that are not done, with a progress bar, until SIGTERM.
 
   Returns:
@@ -247,7 +285,7 @@ def _rate(rater: Rater, videos, done, journal, mesh, logger) -> bool:
     enabled=distributed.is_primary(),
   )
   start = time.monotonic()
-  with journal, StopSignal(together=False) as stop, progress:
+  with journal, stop_signal(can_stop) as stop, progress:
     is_done = rater.run(videos, done, journal, stop, progress, logger)
   seconds = time.monotonic() - start
   if rater.num_rated:
@@ -274,7 +312,7 @@ def _write_scores(
   lines = journal.read()
   rated = [lines[video.key] for video in videos if video.key in lines]
   records = [scored_record(line, config.reward, scale) for line in rated]
-  path = workdir / 'scores.json'
+  path = workdir / _SCORES
   write_json(path, records)
   errors = [record for record in records if 'error' in record]
   flagged = [record['flags'] for record in records if record['flags']]

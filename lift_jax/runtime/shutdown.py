@@ -14,6 +14,7 @@ while libraries are imported: nothing is lost then, and some imports would
 swallow the exception.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -215,3 +216,17 @@ class StopSignal:
     if self._is_single_host:
       return self._has_signal
     return _preemption.poll(_preemption.polled + 1)
+
+
+def stop_signal(
+  can_stop: bool,
+) -> contextlib.AbstractContextManager[StopSignal | None]:
+  """A `StopSignal` for hosts that work independently.
+
+  Args:
+    can_stop: False gives None, for work within a step of a job that notes
+      signals itself, and stops after that step.
+  """
+  if can_stop:
+    return StopSignal(together=False)
+  return contextlib.nullcontext()

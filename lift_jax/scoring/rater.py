@@ -208,11 +208,11 @@ class Rater:
     videos: Sequence[CaptionedVideo],
     done: set[str],
     journal: Journal,
-    stop: StopSignal,
+    stop: StopSignal | None,
     progress: Progress,
     logger: logging.Logger,
   ) -> bool:
-    """Rates the videos that are not done, until all are or SIGTERM arrives.
+    """Rates the videos that are not done, until all are or `stop` is received.
 
     Args:
       videos: of this host.
@@ -248,7 +248,7 @@ class Rater:
         )
       )
       for batch, frames in self._read_ahead(batches, pool):
-        if stop.received:
+        if stop is not None and stop.received:
           logger.warning('%s: ratings are kept; run again to resume', stop.name)
           return False
         self._rate(batch, frames, length, journal, progress)

@@ -4,7 +4,7 @@ Batches are sharded over the mesh of all hosts, as training batches are. Each
 host writes the clips that its own devices hold.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -80,6 +80,10 @@ class Validation:
     dtype: of text encoder and autoencoder.
     workdir: gets `validation/step_NUMBER/NAME.mp4`.
 
+  Attributes:
+    root: the folder `validation`.
+    names: of the clips, one for each prompt.
+
   Raises:
     UserError: sizes or a sampler that the model does not support.
   """
@@ -95,9 +99,9 @@ class Validation:
   ):
     self._config, self._model, self._mesh = config, model, mesh
     self._transformer = transformer
-    self._folder = workdir / 'validation'
+    self.root = workdir / 'validation'
     if distributed.is_primary():  # the others wait for it in `_embed`
-      for folder in (self._folder, *self._folder.glob('step_*')):
+      for folder in (self.root, *self.root.glob('step_*')):
         remove_partials(folder)
     self._batch_size = partitioning.batch_shards(mesh)
     self._batch_sharding = NamedSharding(mesh, BATCH)
@@ -111,7 +115,9 @@ class Validation:
     sizes.decoded_frames(model, self._vae.network, config.video)
     *texts, negative = self._embed(open_network('text_encoder'), dtype)
     self._texts, self._negative = np.stack(texts), negative
-    self._names = [
+    seeds = [clip_seed(config.seed, prompt, 0) for prompt in config.prompts]
+    self._keys_b2 = sampler_lib.clip_keys(seeds)
+    self.names = [
       f'{number:02d}-{safe_name(prompt, _NAME_BYTES)}'
       for number, prompt in enumerate(config.prompts)
     ]
@@ -129,7 +135,7 @@ class Validation:
       self._model.fingerprint(TOKENIZER),
       self._model.text_shape[0],
     ]
-    path = self._folder / f'text-{json_sha256(fingerprint)[:16]}.npy'
+    path = self.root / f'text-{json_sha256(fingerprint)[:16]}.npy'
     is_cached = path.exists()
     distributed.barrier('every host has checked for cached embeddings')
     if is_cached:
@@ -147,7 +153,7 @@ class Validation:
         [self._fetch(batch).astype(np.float32) for batch in embedded]
       )[: len(texts)]
     if distributed.is_primary():
-      self._folder.mkdir(parents=True, exist_ok=True)
+      self.root.mkdir(parents=True, exist_ok=True)
       with atomic_path(path) as partial, partial.open('wb') as file:
         np.save(file, text_bsd)
     return text_bsd
@@ -162,13 +168,22 @@ class Validation:
     """A sharded array as a full copy on every host."""
     return np.asarray(jax.jit(_same, out_shardings=self._replicated)(x))
 
-  def _over_batches(self, run: Callable[..., jax.Array], *arrays: np.ndarray):
+  def _over_batches(self, run: Callable[..., Any], *arrays: np.ndarray):
     """`run` on batches of `arrays`; the last one is padded by repetition."""
     count, size = len(arrays[0]), self._batch_size
     for start in range(0, count, size):
       indices = np.minimum(np.arange(start, start + size), count - 1)
       with jax.set_mesh(self._mesh):
         yield run(*(array[indices] for array in arrays))
+
+  def conditions(self) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """Yields text embeddings [B, S, D] and keys [B, 2] of each batch.
+
+    They are on the mesh; the last batch is padded by repetition.
+    """
+    return self._over_batches(
+      lambda *arrays: tuple(map(self._put, arrays)), self._texts, self._keys_b2
+    )
 
   def __call__(self, step: int, params: Params) -> dict[str, np.ndarray]:
     """Generates and writes the clips of a step; every host must call it.
@@ -183,25 +198,46 @@ class Validation:
     Raises:
       UserError: a file cannot be written, on this host or another.
     """
+    return self.write(self.folder(step), self.denoise(params))
+
+  def folder(self, step: int) -> pathlib.Path:
+    """The folder of the clips of a step."""
+    return self.root / f'step_{step:08d}'
+
+  def denoise(self, params: Params) -> list[jax.Array]:
+    """Latents [B, F, h, w, C] of each batch; every host must call it."""
     config = self._config
     negative = self._put(self._negative, self._replicated)
-    seeds = [clip_seed(config.seed, prompt, 0) for prompt in config.prompts]
+    latents: list[jax.Array] = []
+    for text_bsd, keys_b2 in self.conditions():
+      with jax.set_mesh(self._mesh):
+        latents.append(
+          programs.denoise(
+            self._transformer,
+            params,
+            self._model.schedule,
+            config.sampler,
+            text_bsd,
+            negative if config.sampler.is_guided else None,
+            latent_shape=self._latent_shape,
+            keys_b2=keys_b2,
+          )
+        )
+    return latents
 
-    def denoise(text_bsd, keys_b2):
-      return programs.denoise(
-        self._transformer,
-        params,
-        self._model.schedule,
-        config.sampler,
-        self._put(text_bsd),
-        negative if config.sampler.is_guided else None,
-        latent_shape=self._latent_shape,
-        keys_b2=self._put(keys_b2),
-      )
+  def write(
+    self, folder: pathlib.Path, latents: Sequence[jax.Array]
+  ) -> dict[str, np.ndarray]:
+    """Decodes and writes clips; every host must call it.
 
-    latents = list(
-      self._over_batches(denoise, self._texts, sampler_lib.clip_keys(seeds))
-    )
+    Args:
+      folder: to write to.
+      latents: of `denoise`.
+
+    Returns:
+      See `__call__`.
+    """
+    config = self._config
     shrink = max(1, config.video.height // _PREVIEW_HEIGHT)
     previews = []
     with self._vae.params() as vae_params:
@@ -214,13 +250,14 @@ class Validation:
             self._model.latent_scale,
             config.video.tiling,
           )
-        self._write(step, number * self._batch_size, video)
+        self._write(folder, number * self._batch_size, video)
         previews.extend(self._fetch(video[:, :, ::shrink, ::shrink]))
-    return dict(zip(self._names, previews, strict=False))
+    return dict(zip(self.names, previews, strict=False))
 
-  def _write(self, step: int, first: int, video_bthw3: jax.Array) -> None:
+  def _write(
+    self, folder: pathlib.Path, first: int, video_bthw3: jax.Array
+  ) -> None:
     """Writes the clips that this host holds."""
-    folder = self._folder / f'step_{step:08d}'
     error = None
     try:
       folder.mkdir(parents=True, exist_ok=True)
@@ -228,8 +265,8 @@ class Validation:
         start = first + (shard.index[0].start or 0)
         clips = enumerate(np.asarray(shard.data), start)
         for index, frames_thw3 in clips if shard.replica_id == 0 else ():
-          if index < len(self._names):
-            path = folder / f'{self._names[index]}.mp4'
+          if index < len(self.names):
+            path = folder / f'{self.names[index]}.mp4'
             write_mp4(path, frames_thw3, self._config.fps)
     except OSError as raised:
       error = UserError(f'{folder} cannot be written ({raised}); make room')

@@ -3,10 +3,13 @@
 import contextlib
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lift_jax import partitioning
+from lift_jax.diffusion.sampler import clip_keys
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.evaluation import velocity_distance
 from lift_jax.evaluation.velocity_distance import NoisyClip
@@ -80,3 +83,26 @@ def test_draws():
   """Each has noise of its own, and counts equally."""
   one, two = distances(0.0, 1.0, draws=1), distances(0.0, 1.0, draws=2)
   assert (np.abs(one - two) > 1e-3).all()
+
+
+def test_to_base():
+  """The same clips, as arrays; the last one fills the batch."""
+  mesh = partitioning.make_mesh(
+    partitioning.MeshConfig(1, 1, 1, 1), jax.devices()[:1]
+  )
+  batches = [
+    (
+      jnp.full((2, 2, 4, 4, 3), 2.0),
+      jnp.zeros((2, 2, 3)),
+      jnp.asarray(clip_keys(seeds)),
+    )
+    for seeds in ((1, 2), (3, 3))
+  ]
+  distance = velocity_distance.DistanceToBase(
+    _network, np.float32(1.0), ScheduleConfig(), batches, 2, mesh
+  )
+  assert not distance(np.float32(1.0)).any()
+  expected = distances(1.0, 3.0)
+  np.testing.assert_allclose(
+    distance(np.float32(3.0)), [*expected, expected[-1]], rtol=1e-5
+  )

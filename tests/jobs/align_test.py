@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
+from lift_jax import config_lib
 from lift_jax.data import cache as cache_lib
 from lift_jax.data import global_batch
 from lift_jax.data import video as video_lib
+from lift_jax.errors import UserError
+from lift_jax.jobs.align_config import AlignConfig
 from tests.jobs import jobs, runs
 
 
@@ -54,6 +57,26 @@ class _AlignTest(parameterized.TestCase):
     self.assertStartsWith(outcome.stderr, 'lift align: error: ')
     for word in words:
       self.assertIn(word, outcome.stderr)
+
+  def assert_compared(self, workdir):
+    """Metrics of the clips, which are those of the base before step 1."""
+    first, *others = (
+      line for line in jobs.metrics_of(workdir) if 'loss' not in line
+    )
+    self.assertEqual([first['step'], *(o['step'] for o in others)], [0, 3, 6])
+    changes = [name for name in first if name.endswith('_change')]
+    self.assertIn('validation/own_temporal_flickering_change', changes)
+    self.assertEqual(first['validation/distance_to_base'], 0)
+    for name in changes:
+      self.assertEqual(first[name], 0)
+    distances = [line['validation/distance_to_base'] for line in others]
+    self.assertBetween(distances[0], 1e-9, distances[1])
+    self.assertTrue(any(others[1][name] for name in changes))
+    base = sorted((workdir / 'validation' / 'base').glob('*.mp4'))
+    self.assertLen(base, 2)
+    for path in base:
+      again = workdir / 'validation' / 'step_00000000' / path.name
+      self.assertEqual(path.read_bytes(), again.read_bytes())
 
 
 class ResumeTest(_AlignTest):
@@ -400,6 +423,8 @@ _VALIDATION = {
   'validation__video.width': 32,
   'validation__video.num_frames': 9,
   'validation__sampler.num_steps': 2,
+  'validation__compare_to': 'base',
+  'validation__draws': 1,
 }
 
 
@@ -420,15 +445,51 @@ class ValidationTest(_AlignTest):
       _frames(self.workdir, step, '01-a blue square') for step in (0, 6)
     )
     self.assertGreater(np.abs(np.int32(first) - last).max(), 0)
-    images = {}
+    images, scalars = {}, {}
     for path in (self.workdir / 'tensorboard').iterdir():
       for event in _events(path):
         for value in event.summary.value:
-          if value.HasField('image'):
-            images.setdefault(value.tag, []).append(event.step)
+          shown = images if value.HasField('image') else scalars
+          shown.setdefault(value.tag, []).append(event.step)
     self.assertLen(images, 2)
     for steps in images.values():
       self.assertEqual(sorted(steps), [0, 3, 6])
+    for name in ('distance_to_base', 'static', 'block_motion_change'):
+      self.assertEqual(sorted(scalars[f'validation/{name}']), [0, 3, 6])
+    self.assert_compared(self.workdir)
+
+  def test_adapters_against_base(self):
+    settings = {'train__trainable': 'lora', 'lora__rank': 2}
+    outcome = self.align(**_VALIDATION, **settings)
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    self.assert_compared(self.workdir)
+
+
+@pytest.mark.fast
+class ComparisonConfigTest(parameterized.TestCase):
+  def config(self, critic=False, **settings):
+    config = config_lib.load_module(jobs.CONFIG).get_config('smoke')
+    config.validation.update(settings)
+    if critic:  # as docs/compare.md says
+      score = config_lib.load_beside(str(jobs.CONFIG), 'score.py').get_config()
+      score.model.path = 'critic'
+      with config.validation.ignore_type():
+        config.validation.critic = score
+    return config_lib.resolve(config, AlignConfig).validation
+
+  def test_critic(self):
+    config = self.config(critic=True, compare_to='base')
+    self.assertEqual(config.critic.model.path, 'critic')
+
+  @parameterized.parameters(
+    ({'compare_to': 'first'}, "validation.compare_to is 'first'"),
+    ({'compare_to': 'base', 'every_steps': 0}, 'but there are no clips'),
+    ({'compare_to': 'base', 'draws': 0}, 'validation.draws must be above 0'),
+    ({'critic': True}, 'validation.critic is given'),
+  )
+  def test_refused(self, settings, message):
+    with self.assertRaisesRegex(UserError, message):
+      self.config(**settings)
 
 
 def steps_with_videos(workdir: pathlib.Path) -> list[int]:
@@ -517,6 +578,7 @@ class MultihostTest(_AlignTest):
     )
     self.assertEqual(jobs.checkpoints_of(self.workdir), ['4', '6'])
     self.assertEqual(steps_with_videos(self.workdir), [0, 3, 6])
+    self.assert_compared(self.workdir)
     runs.assert_same(
       jobs.state_of(self.workdir, 6)['trainable'],
       jobs.state_of(self.whole, 6)['trainable'],

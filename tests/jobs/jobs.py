@@ -252,8 +252,8 @@ def full_disk():
 
 
 def steps_of(workdir: pathlib.Path) -> list[int]:
-  """Steps of metrics.jsonl, in its order."""
-  return [line['step'] for line in metrics_of(workdir)]
+  """Steps of metrics.jsonl with a loss, in its order."""
+  return [line['step'] for line in metrics_of(workdir) if 'loss' in line]
 
 
 def metrics_of(workdir: pathlib.Path) -> list[dict]:

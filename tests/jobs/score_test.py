@@ -14,11 +14,13 @@ import jax
 import numpy as np
 import pytest
 
+from lift_jax.cli import job_flags
 from lift_jax.data.critic_prompts import NAME, write_prompts
 from lift_jax.data.hra import DIMENSIONS, LABELS, conversation
 from lift_jax.data.records import read_alignment
 from lift_jax.errors import UserError
 from lift_jax.evaluation.scores import read_scores
+from lift_jax.jobs import score
 from lift_jax.models import lora
 from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.critics import open_critic
@@ -101,6 +103,40 @@ class _ScoreTest(parameterized.TestCase):
     critic.write_adapter(target, params, config, 'float32')
     write_prompts(target, questions, template)
     return target
+
+
+class ListedTest(_ScoreTest):
+  def test_for_another_job(self):
+    """As validation of a training run does, again and again."""
+    root = self.copy_data()
+    flags = [flag for flag in self.arguments(**LESS) if '.videos.' not in flag]
+    _, source = job_flags.read_config(
+      f'{CONFIG}:smoke', flags[3:], score.ScoreConfig
+    )
+    logger = logging.getLogger('lift')
+    with signals_noted() as noted:
+      records, scale = score.rate_listed(source, root, 'test.json', logger)
+    self.assertEqual(noted, [])
+    self.assertEqual(scale.dimensions, DIMENSIONS)
+    scores = scores_of(self.world.undisturbed)
+    self.assertEqual(
+      [record.caption for record in records],
+      [record['caption'] for record in scores],
+    )
+    for record, expected in zip(records, scores, strict=True):
+      for name, answer in record.answers.items():
+        label = expected['labels'][name]
+        self.assertEqual(scale.classes[answer.label], label)
+
+
+@contextlib.contextmanager
+def signals_noted():
+  """The signals that get handlers meanwhile."""
+  caught = []
+  with mock.patch.object(
+    signal, 'signal', lambda number, handler: caught.append(number)
+  ):
+    yield caught
 
 
 class WholeTest(_ScoreTest):
