@@ -19,12 +19,18 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   is_smoke = config_lib.parse_arg(arg, smoke=bool).smoke
   config = config_dict.ConfigDict()
 
-  config.models = {'names': (), 'folders': ()}
+  config.models = {'names': (), 'folders': (), 'every_pair': False}
   config.suite = {'file': '', 'allow_missing': False}
   # Folders of networks, by the names that metrics need them under; '' for
   # those that are not there. docs/compare.md lists the published ones.
   config.metrics = {
-    'weights': {'dino_b16': '', 'clip_b32': '', 'clip_l14': '', 'aesthetic': ''}
+    'weights': {
+      'dino_b16': '',
+      'clip_b32': '',
+      'clip_l14': '',
+      'aesthetic': '',
+    },
+    'files': (),
   }
   config.critic = {
     'files': (),

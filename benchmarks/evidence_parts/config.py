@@ -8,7 +8,7 @@ from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.jobs import demo_config, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 
-_SHARED = ('sample', 'train_critic', 'score', 'align', 'bootstrap')
+_SHARED = ('sample', 'train_critic', 'score', 'align')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.rounds = {'count': 2 if is_smoke else 5, 'share': 3}
   for name in _SHARED:
     config[name] = demo[name]
+  config.bootstrap = demo.compare.statistics.bootstrap
   config.sample.output.sheet_clips = 0
   # LiFT's; records have soft rewards too.
   config.score.reward.update(kind='labels', decimals=2)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lift_jax.comparison.clip_sets import ClipSet, Key
+from lift_jax.comparison.metric_files import MetricFile
 from lift_jax.comparison.metrics import HIGHER, NEITHER, Metric
 from lift_jax.comparison.statistics import (
   PairedDifference,
@@ -48,6 +49,14 @@ class MetricValues:
   metric: Metric
   values: tuple[Mapping[Key, float], ...]
   scores: tuple[float, ...] | None = None
+
+  def of(self, *models: int) -> 'MetricValues':
+    """The same of some of the models."""
+    return dataclasses.replace(
+      self,
+      values=tuple(self.values[model] for model in models),
+      scores=self.scores and tuple(self.scores[model] for model in models),
+    )
 
   def common_keys(self, model: int) -> list[Key]:
     """Clips with a value of the base and of another model."""
@@ -144,6 +153,14 @@ def _check_one_critic(
       f'{one.where} and {other.where} are scores of different critics; score '
       f'the clips of all models with one {_CRITIC_TITLES[kind].lower()}'
     )
+
+
+def given_measured(files: Sequence[MetricFile]) -> list[MetricValues]:
+  """The metrics that were computed elsewhere, from each model's file."""
+  return [
+    MetricValues(metric, tuple(file.values[name] for file in files))
+    for name, metric in (files[0].metrics.items() if files else ())
+  ]
 
 
 def check_held_out(
@@ -300,11 +317,18 @@ def _row(
 def people_results(
   sets: Sequence[ClipSet],
   records: Sequence[PairRecord],
+  compared: Sequence[tuple[int, int]],
   config: BootstrapConfig,
 ) -> list[dict[str, Tree]]:
-  """Win rates of each model but the first against it, by dimension.
+  """Win rates of models against others, by dimension.
 
   Several votes on a pair become one by their majority.
+
+  Args:
+    sets: clips of each model.
+    records: pairs of their clips.
+    compared: indices of a base and of the model that wins or loses.
+    config: of the intervals.
 
   Raises:
     UserError: a pair of other clips, or of two clips of one model.
@@ -314,7 +338,9 @@ def people_results(
     for index, found in enumerate(sets)
     for clip in found.clips.values()
   }
-  outcomes: list[dict[str, list[tuple[str, int]]]] = [{} for _ in sets]
+  outcomes: dict[tuple[int, int], dict[str, list[tuple[str, int]]]] = {
+    pair: {} for pair in compared
+  }
   for record in settle(records):
     for video, path in zip(record.videos, record.paths, strict=True):
       if path not in owners:
@@ -328,18 +354,17 @@ def people_results(
         f'{record.where}: not two clips of one prompt by two models; give such '
         'pairs'
       )
-    if 0 not in (first, second):
-      continue  # neither is of the base
     signs = {'first': 1, 'same': 0, 'second': -1}
-    sign = -1 if first == 0 else 1
     preferences = {'overall': record.overall, **record.dimensions}
-    for name, preference in preferences.items():
-      rated = outcomes[first or second].setdefault(name, [])
-      rated.append((clip.key[0], sign * signs[preference]))
+    for pair, sign in (((second, first), 1), ((first, second), -1)):
+      if pair in outcomes:
+        for name, preference in preferences.items():
+          rated = outcomes[pair].setdefault(name, [])
+          rated.append((clip.key[0], sign * signs[preference]))
   return [
     {
       name: dataclasses.asdict(win_rate(rated, config))
-      for name, rated in of_model.items()
+      for name, rated in of_pair.items()
     }
-    for of_model in outcomes[1:]
+    for of_pair in outcomes.values()
   ]

@@ -55,7 +55,7 @@ from lift_jax.jobs.compare_config import CompareConfig, ModelsConfig
 from lift_jax.jobs.compare_inputs import Given, read_given
 from lift_jax.report import compare_table
 from lift_jax.report.compare_findings import findings, verdict
-from lift_jax.report.compare_page import ShownPair, compare_page
+from lift_jax.report.compare_page import CompareContent, ShownPair, compare_page
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import write_json, write_text
 from lift_jax.runtime.progress import Progress
@@ -84,6 +84,15 @@ def main(argv: list[str]) -> int:
 
 def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   """Runs the job."""
+  content = compare(call, logger)
+  if content is not None:
+    _write(call, content, logger)
+
+
+def compare(
+  call: job_flags.Invocation, logger: logging.Logger
+) -> CompareContent | None:
+  """Compares, and returns what is to be written, on the primary host."""
   config, workdir = call.config, call.workdir
   is_synthetic = bool(config.toy_prompts and not config.models.folders)
   if is_synthetic:
@@ -95,7 +104,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
 
   own = _measure(config, workdir, given.sets, given.suite, logger)
   if not distributed.is_primary():
-    return
+    return None
   measured = [*given.measured, *own]
   result = {
     'synthetic': is_synthetic,
@@ -107,8 +116,8 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     'settings': json.loads(call.source.to_json_best_effort()),
     'faults': given.missing,
     'comparisons': [
-      _compare(config, given, measured, index)
-      for index in range(1, len(given.sets))
+      _compare(config, given, measured, number)
+      for number in range(len(config.models.compared))
     ],
     'vbench': {
       found.model: {name: one.score for name, one in results.dimensions.items()}
@@ -117,7 +126,15 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     'not_measured': _not_measured(config, measured, given.vbench),
   }
   result['verdicts'] = [verdict(one) for one in result['comparisons']]
-  _write(config, workdir, result, given, measured, logger)
+  return CompareContent(
+    result,
+    _pairs(config, given.sets, measured),
+    [
+      row
+      for row in PUBLISHED
+      if given.vbench and row.evaluator in (None, given.vbench[0].evaluator)
+    ],
+  )
 
 
 def _with_toy_models(
@@ -136,7 +153,7 @@ def _with_toy_models(
   folders = tuple(str(folder / name) for name in compared_models.MODELS)
   return dataclasses.replace(
     config,
-    models=ModelsConfig(compared_models.MODELS, folders),
+    models=ModelsConfig(compared_models.MODELS, folders, every_pair=False),
     critic=dataclasses.replace(
       config.critic,
       files=tuple(f'{one}/{compared_models.SCORES}' for one in folders),
@@ -163,10 +180,11 @@ def _compare(
   config: CompareConfig,
   given: Given,
   measured: Sequence[MetricValues],
-  model: int,
+  number: int,
 ) -> Tree:
-  """The comparison of a model with the first, as in comparison.json."""
-  base, other = given.sets[0], given.sets[model]
+  """A comparison of two models, as in comparison.json."""
+  pair = config.models.compared[number]
+  base, other = (given.sets[index] for index in pair)
   statistics = config.statistics
   return {
     'base': base.model,
@@ -174,13 +192,17 @@ def _compare(
     'coverage': statistics.bootstrap.coverage,
     'level': statistics.level,
     'same_noise': share_of_same_noise(base, other),
+    'decisive': given.decisive,
     'missing_in_vbench': sum(
-      given.vbench[which].num_missing for which in (0, model) if given.vbench
+      given.vbench[which].num_missing for which in pair if given.vbench
     ),
     'rows': compare_model(
-      measured, model, statistics, allow_missing=config.suite.allow_missing
+      [one.of(*pair) for one in measured],
+      1,
+      statistics,
+      allow_missing=config.suite.allow_missing,
     ),
-    'people': given.people[model - 1] if given.people else {},
+    'people': given.people[number] if given.people else {},
   }
 
 
@@ -260,24 +282,14 @@ def _not_measured(
 
 
 def _write(
-  config: CompareConfig,
-  workdir: pathlib.Path,
-  result: Tree,
-  given: Given,
-  measured: Sequence[MetricValues],
-  logger: logging.Logger,
+  call: job_flags.Invocation, content: CompareContent, logger: logging.Logger
 ) -> None:
   """Writes the files of the comparison, and prints its table."""
-  write_json(workdir / 'comparison.json', result)
-  published = [
-    row
-    for row in PUBLISHED
-    if given.vbench and row.evaluator in (None, given.vbench[0].evaluator)
-  ]
-  pairs = _pairs(config, given.sets, measured)
-  page = compare_page(result, pairs, published, workdir, config.report)
+  workdir = call.workdir
+  write_json(workdir / 'comparison.json', content.result)
+  page = compare_page(content, workdir, call.config.report)
   write_text(workdir / 'report.html', page)
-  for comparison in result['comparisons']:
+  for comparison in content.result['comparisons']:
     logger.info('%s.', verdict(comparison))
     for line in findings(comparison):
       logger.info('%s', line)
@@ -292,34 +304,35 @@ def _pairs(
   measured: Sequence[MetricValues],
 ) -> list[ShownPair]:
   """The clips that the page shows side by side."""
-  base, *others = sets
   pairs = []
-  for index, other in enumerate(others, start=1):
+  for number, compared in enumerate(config.models.compared):
+    base, other = (sets[index] for index in compared)
+    of_both = [one.of(*compared) for one in measured]
     keys = [key for key in base.clips if key in other.clips]
     for chosen in choose_pairs(
-      measured, index, keys, config.report.pairs, config.report.seed
+      of_both, 1, keys, config.report.pairs, config.report.seed
     ):
       key = chosen.key
       pairs.append(
         ShownPair(
-          index - 1,
+          number,
           base.clips[key].prompt,
           chosen.reasons,
           {found.model: found.clips[key] for found in (base, other)},
-          _values(measured, key, index),
+          _values(of_both, key),
         )
       )
   return pairs
 
 
 def _values(
-  measured: Sequence[MetricValues], key: Key, model: int
+  measured: Sequence[MetricValues], key: Key
 ) -> list[tuple[str, str, str]]:
   """(title, value of the base, of the other) of a clip's metrics."""
   return [
-    (one.metric.title, _text(one, 0, key), _text(one, model, key))
+    (one.metric.title, _text(one, 0, key), _text(one, 1, key))
     for one in measured
-    if key in one.values[0] and key in one.values[model]
+    if all(key in values for values in one.values)
   ]
 
 

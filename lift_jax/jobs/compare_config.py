@@ -1,6 +1,7 @@
 """Settings of `lift compare`."""
 
 import dataclasses
+import itertools
 import pathlib
 
 from lift_jax import config_lib
@@ -14,15 +15,18 @@ from lift_jax.runtime import storage
 
 @dataclasses.dataclass(frozen=True)
 class ModelsConfig:
-  """The models; the others are compared with the first.
+  """The models.
 
   Attributes:
     names: in the report; () takes the names of the folders.
     folders: workdirs of `lift sample`, one for each model.
+    every_pair: compares each model with all before it, the last two first;
+      otherwise the others are compared with the first.
   """
 
   names: tuple[str, ...]
   folders: tuple[str, ...]
+  every_pair: bool
 
   def __post_init__(self):
     _check_count('models.names', self.names, self.folders)
@@ -32,6 +36,15 @@ class ModelsConfig:
       raise UserError(f'models.folders is {self.folders}; list a folder once')
     if len(self.folders) == 1:
       raise UserError('models.folders has one folder; give two or more')
+
+  @property
+  def compared(self) -> list[tuple[int, int]]:
+    """Indices of a base and a model, of each comparison."""
+    count = len(self.folders)
+    if not self.every_pair:
+      return [(0, model) for model in range(1, count)]
+    pairs = itertools.combinations(range(count), 2)
+    return sorted(pairs, key=lambda pair: (-pair[1], -pair[0]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +65,17 @@ class SuiteConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OwnMetricsConfig:
-  """What is measured here.
+  """What is measured here, and metrics of one's own.
 
   Attributes:
     weights: folders of the networks that some metrics need, by name; '' for
       those that are not there.
+    files: metrics that were computed elsewhere, one file for each model (see
+      `comparison.metric_files`); () for none.
   """
 
   weights: dict
+  files: tuple[str, ...]
 
   def folders(self) -> dict[str, pathlib.Path]:
     """The folders that are given."""
@@ -163,6 +179,7 @@ class CompareConfig:
 
   def __post_init__(self):
     for name, given in (
+      ('metrics.files', self.metrics.files),
       ('critic.files', self.critic.files),
       ('critic.held_out', self.critic.held_out),
       ('vbench.folders', self.vbench.folders),

@@ -1,8 +1,10 @@
 """Inputs of `lift compare`: what is given besides the clips, and its checks."""
 
+from collections import Counter
 from collections.abc import Sequence
 import dataclasses
 
+from lift_jax.comparison import metrics
 from lift_jax.comparison.clip_sets import (
   MISSING,
   ClipSet,
@@ -12,6 +14,7 @@ from lift_jax.comparison.clip_sets import (
   read_clips,
   refused_faults,
 )
+from lift_jax.comparison.metric_files import read_metric_files
 from lift_jax.comparison.model_comparison import (
   CRITIC,
   HELD_OUT,
@@ -19,6 +22,7 @@ from lift_jax.comparison.model_comparison import (
   Tree,
   check_held_out,
   critic_measured,
+  given_measured,
   people_results,
   vbench_measured,
 )
@@ -28,14 +32,13 @@ from lift_jax.data.pair_records import read_pairs
 from lift_jax.data.prompts import read_prompts
 from lift_jax.data.splits import normalize_caption
 from lift_jax.data.suites import Suite
+from lift_jax.data.vbench_dimensions import TOTALS
 from lift_jax.errors import UserError
-from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.evaluation.scores import read_scores
 from lift_jax.jobs.compare_config import (
   CompareConfig,
   CriticScoresConfig,
   ModelsConfig,
-  PeopleConfig,
 )
 from lift_jax.runtime import storage
 
@@ -48,9 +51,10 @@ class Given:
     sets: clips of each model.
     suite: the clips that there should be.
     vbench: results of each model; empty if none are given.
-    measured: metrics of VBench and of critics.
-    people: win rates by dimension, of each model but the first; empty if no
-      pairs are given.
+    measured: metrics of VBench, of files and of critics.
+    decisive: name of the metric that the verdict is about; '' for the usual.
+    people: win rates by dimension, of each comparison; empty if no pairs are
+      given.
     missing: clips that are missing though they may, as {'model', 'text'}.
   """
 
@@ -58,6 +62,7 @@ class Given:
   suite: Suite
   vbench: list[VBenchResults]
   measured: list[MetricValues]
+  decisive: str
   people: list[dict[str, Tree]]
   missing: list[dict[str, str]]
 
@@ -78,14 +83,40 @@ def read_given(config: CompareConfig) -> Given:
     for folder in config.vbench.folders
   ]
   _check_one_evaluator(vbench)
+  files = read_metric_files(
+    [storage.to_path(file) for file in config.metrics.files],
+    sets if config.metrics.files else (),
+  )
+  measured = [
+    *vbench_measured(vbench),
+    *given_measured(files),
+    *_critics(config.critic, sets),
+  ]
+  _check_names(measured)
   return Given(
     sets,
     suite,
     vbench,
-    [*vbench_measured(vbench), *_critics(config.critic, sets)],
-    _people(config.people, sets, config.statistics.bootstrap),
+    measured,
+    files[0].decisive if files else '',
+    _people(config, sets),
     _check_sets(sets, suite, allow_missing),
   )
+
+
+def _check_names(measured: Sequence[MetricValues]) -> None:
+  """Raises UserError if a metric of a file has the name of another one."""
+  names = [
+    *TOTALS,
+    metrics.DIVERSITY.name,
+    *(name for measure in metrics.measures() for name in measure.names),
+    *(one.metric.name for one in measured),
+  ]
+  name, count = Counter(names).most_common(1)[0]
+  if count > 1:
+    raise UserError(
+      f'metrics.files: {name!r} is the name of another metric; rename it'
+    )
 
 
 def _read_sets(models: ModelsConfig) -> list[ClipSet]:
@@ -167,14 +198,17 @@ def _critics(
 
 
 def _people(
-  people: PeopleConfig, sets: Sequence[ClipSet], bootstrap: BootstrapConfig
+  config: CompareConfig, sets: Sequence[ClipSet]
 ) -> list[dict[str, Tree]]:
+  people = config.people
   if not people.files:
     return []
   records = read_pairs(
     people.root or '.', people.files, follow_links=people.follow_links
   ).records
-  return people_results(sets, records, bootstrap)
+  return people_results(
+    sets, records, config.models.compared, config.statistics.bootstrap
+  )
 
 
 def _check_sets(

@@ -7,7 +7,8 @@ Samples clips from a tiny CogVideoX, has simulated annotators rate some, trains
 a critic on these ratings and scores the other clips with it. Then it fine-tunes
 the model twice for the same number of steps: on all of these clips alike, and
 on pairs of a better and a worse one. Both results and the original model are
-compared on held-out prompts, judged by checkers with ground truth.
+compared on held-out prompts by `lift compare`, with the verdicts of checkers
+that have ground truth.
 
 DIR (default: runs/demo) gets every stage, results.json and report.html. The
 same command again resumes. Both models come with the package; --from_scratch
@@ -33,12 +34,15 @@ from lift_jax.errors import UserError
 from lift_jax.jobs import demo_config
 from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.jobs.demo_stages import Demo
+from lift_jax.report import compare_table
+from lift_jax.report.compare_page import sections
 from lift_jax.report.demo_page import (
   MODELS,
   DemoContent,
   ShownClip,
   ShownPrompt,
   demo_page,
+  headline,
 )
 from lift_jax.runtime import distributed, lock, storage
 from lift_jax.runtime.files import read_json, write_json, write_text
@@ -107,16 +111,16 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
   feedback = demo.align(model)
   judged = {}
   for name, folder in zip(MODELS, (model, plain, feedback), strict=True):
-    demo.sample_held_out(folder, name)
-    judged[name] = demo.judge(name)
-  base, plain, feedback = judged.values()
-  bootstrap = call.config.bootstrap
+    clips = demo.sample_held_out(folder, name)
+    judged[name] = judge.judge_videos(clips)
+  compared = demo.compare(judged)
   results = {
     'seed': call.config.seed,
     'versions': versions(),
     'counts': dataclasses.asdict(call.config.clips),
-    'comparison': judge.compare(plain, feedback, bootstrap),
-    'from_base': judge.compare(base, feedback, bootstrap),
+    'comparisons': compared.result['comparisons'],
+    'labels': {name: judge.label_shares(judged[name]) for name in MODELS},
+    'flaws': {name: judge.flaw_shares(judged[name]) for name in MODELS},
     'critic': critic_numbers(call.workdir / 'evaluation'),
     'seconds': demo.seconds(),
     # Linux counts KiB.
@@ -126,6 +130,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
   write_json(call.workdir / 'results.json', results)
   content = DemoContent(
     results,
+    sections(compared, call.workdir, call.config.compare.report),
     _shown_prompts(judged, call.config.shown_prompts),
     {
       'train_critic': _curves(call.workdir / 'critic'),
@@ -238,16 +243,17 @@ def _configs(
 
 def _table(results: dict[str, Any]) -> list[str]:
   """The lines of the table that is printed."""
-  base, plain, feedback = MODELS
   counts, critic = results['counts'], results['critic']
   lines = [
     '',
     f'{counts["held_out"]} held-out prompts, {counts["per_held_out"]} clips of '
     'each, from the same noise for all models',
     '',
-    *judge.table_lines(results['comparison'], (plain, feedback)),
-    '',
-    *judge.table_lines(results['from_base'], (base, feedback))[1:],
+    headline(results)[0],
+  ]
+  for comparison in results['comparisons']:
+    lines += ['', *compare_table.text_lines(comparison)]
+  lines += [
     '',
     'critic on clips that it has not learnt from',
     f'{"":12}{"accuracy":>22}{"macro-F1":>22}{"ECE":>22}',

@@ -12,9 +12,9 @@ from ml_collections import config_dict
 
 from lift_jax import config_lib
 from lift_jax.errors import UserError
-from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.jobs import evaluate, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
+from lift_jax.jobs.compare_config import CompareConfig
 from lift_jax.toyworld import dataset, scenes
 from lift_jax.toyworld.pretraining import config as pretraining_config
 
@@ -114,7 +114,7 @@ class DemoConfig:
   score: score.ScoreConfig
   evaluate: evaluate.EvaluateConfig
   align: AlignConfig
-  bootstrap: BootstrapConfig
+  compare: CompareConfig
   shown_prompts: int
   pretrain: pretraining_config.PretrainingConfig
 
@@ -140,7 +140,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   config.score = _score(is_smoke)
   config.evaluate = _evaluate(is_smoke)
   config.align = _align(is_smoke)
-  config.bootstrap = {'draws': 2000, 'coverage': 0.95, 'seed': 0}
+  config.compare = _compare()
   config.shown_prompts = 2 if is_smoke else 12
   config.pretrain = pretraining_config.get_config(is_smoke)
   return config
@@ -374,4 +374,35 @@ def _align(is_smoke: bool) -> dict:
       'video': _VIDEO,
       'sampler': _SAMPLER,
     },
+  }
+
+
+def _compare() -> dict:
+  """Compares the models by the checkers' verdicts and by motion."""
+  return {
+    'models': {'names': (), 'folders': (), 'every_pair': True},
+    'suite': {'file': '', 'allow_missing': False},
+    'metrics': {'weights': {}, 'files': ()},
+    'critic': {
+      'files': (),
+      'held_out': (),
+      'trained_on': (),
+      'reward': {'good': 0.9, 'normal': 0.2, 'bad': 0.05},
+    },
+    'vbench': {'folders': (), 'submission': False},
+    'people': {'root': '', 'files': (), 'follow_links': 'hub'},
+    'statistics': {
+      'bootstrap': {'draws': 2000, 'coverage': 0.95, 'seed': 0},
+      'permutations': 2_000,
+      'level': 0.05,
+    },
+    'report': {
+      'pairs': 1,
+      'frames': 9,
+      'frame_width': 96,
+      'max_bytes': 4_000_000,
+      'seed': 0,
+    },
+    'run': {'num_readers': 2},
+    'toy_prompts': 0,
   }

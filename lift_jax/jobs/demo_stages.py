@@ -11,10 +11,11 @@ Folders of a workdir, in the order of their creation:
   evaluation/    evaluation of the critic
   align_plain/ align/   workdirs of `lift align`
   base/ plain/ feedback/   clips of held-out prompts by the three models
+  comparison/    what `lift compare` measures, and the checkers' verdicts
   stages/        fingerprint and duration of each finished stage
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import logging
 import pathlib
@@ -24,12 +25,21 @@ import numpy as np
 
 from lift_jax.cli import job_flags
 from lift_jax.data.hra import read_questions
-from lift_jax.jobs import align, evaluate, sample, score, train_critic
+from lift_jax.jobs import (
+  align,
+  compare,
+  evaluate,
+  sample,
+  score,
+  train_critic,
+)
 from lift_jax.jobs.align_config import AlignConfig
+from lift_jax.jobs.compare_config import CompareConfig
 from lift_jax.jobs.demo_config import DemoConfig
 from lift_jax.jobs.stages import StagedJob, model_fingerprint
 from lift_jax.models import critics
 from lift_jax.models.generators import open_model
+from lift_jax.report.compare_page import CompareContent
 from lift_jax.runtime.files import (
   json_sha256,
   remove_partials,
@@ -383,9 +393,32 @@ class Demo(StagedJob):
     )
     return folder
 
-  def judge(self, name: str) -> list[judge.JudgedClip]:
-    """The verdicts of the checkers on the clips in a folder."""
-    return judge.judge_videos(self.workdir / name)
+  def compare(
+    self, judged: Mapping[str, Sequence[judge.JudgedClip]]
+  ) -> CompareContent:
+    """Compares the models, by the checkers' verdicts and more.
+
+    Args:
+      judged: clips of held-out prompts, by the folder that they are in.
+    """
+    folder = self.workdir / 'comparison'
+    files = []
+    for name, clips in judged.items():
+      files.append(str(folder / f'checkers_{name}.json'))
+      write_json(pathlib.Path(files[-1]), judge.metric_file(clips))
+    call = self._call(
+      'compare',
+      CompareConfig,
+      folder,
+      {
+        'models.names': tuple(judged),
+        'models.folders': tuple(str(self.workdir / name) for name in judged),
+        'metrics.files': tuple(files),
+      },
+    )
+    content = compare.compare(call, self._logger)
+    assert content is not None  # the demo runs on one host
+    return content
 
 
 def write_prompts(path: pathlib.Path, captions: list[str]) -> None:

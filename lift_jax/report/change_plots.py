@@ -65,49 +65,6 @@ def _add_legend(axes: Axes, styles: Mapping[str, dict[str, Any]]) -> None:
   )
 
 
-@styled
-def radar(changes: Sequence[Change]) -> Figure | None:
-  """A radar chart with a polygon for each model.
-
-  Changes that lack a value are omitted; None if fewer than three are left.
-
-  Args:
-    changes: clockwise from the top.
-  """
-  known = [
-    change
-    for change in changes
-    if all(estimate.value is not None for estimate in change.models.values())
-  ]
-  if len(known) < 3:
-    return None
-  axes = new_axes((150, 150), (36, 48, 18, 48), projection='polar')
-  axes.set_theta_zero_location('N')
-  axes.set_theta_direction(-1)
-  axes.spines['polar'].set_color(colours.LINE)
-  angles = 2 * np.pi * np.arange(len(known)) / len(known)
-  axes.set_xticks(angles, [change.name for change in known], color=INK)
-  axes.tick_params(axis='x', labelsize=9.4, pad=1)
-  for label, side in zip(axes.get_xticklabels(), np.sin(angles), strict=True):
-    is_centred = abs(side) < 1e-9
-    label.set_ha('center' if is_centred else 'left' if side > 0 else 'right')
-  axes.set_rgrids((0.25, 0.5, 0.75, 1), ('', '0.5', '', '1'))
-  axes.set_rlabel_position(-180 / len(known))
-  styles = _styles(known[0].models)
-  for model, style in styles.items():
-    values = [change.models[model].value for change in known]
-    colour = style['edgecolor']
-    pale = {'facecolor': to_rgba(colour, 0.15), 'linewidth': 1.8}
-    axes.fill(angles, values, **style | pale)
-    inside = colour if style is _LAST else BACKGROUND
-    for change, angle, value in zip(known, angles, values, strict=True):
-      (dot,) = axes.plot(angle, value, 'o', c=colour, mfc=inside, ms=5.2)
-      set_hover(dot, f'{change.name} {model}: {value:.3f}')
-  axes.set_ylim(0, 1)
-  _add_legend(axes, styles)
-  return axes.figure
-
-
 def axis_limit(changes: Sequence[Change]) -> float:
   """The upper limit of an axis that fits all values and intervals."""
   estimates = [e for change in changes for e in change.models.values()]

@@ -17,7 +17,7 @@ from lift_jax.report.formatting import (
 Tree = dict[str, Any]
 
 # The metric that decides, the first of these that was measured, unless people
-# compared the clips.
+# compared the clips, or metrics from elsewhere name another one.
 _DECISIVE = (TOTAL, f'{HELD_OUT}_{REWARD}', f'{CRITIC}_{REWARD}')
 
 _OVERALL = 'overall'
@@ -29,7 +29,7 @@ def verdict(comparison: Tree) -> str:
   if people := comparison['people'].get(_OVERALL):
     return _verdict_of_people(base, other, people)
   rows = _by_name(comparison)
-  for name in _DECISIVE:
+  for name in (comparison['decisive'], *_DECISIVE):
     if name in rows:
       return _verdict_of_row(base, other, rows[name], comparison)
   return (

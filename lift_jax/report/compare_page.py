@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from lift_jax.comparison.clip_sets import SampledClip
+from lift_jax.comparison.metrics import HIGHER
 from lift_jax.comparison.pair_choice import GAIN, KINDS, LOSS, RANDOM
 from lift_jax.data import video
 from lift_jax.data.hra import DIMENSIONS as CRITIC_DIMENSIONS
@@ -90,40 +91,61 @@ class ShownPair:
   values: Sequence[tuple[str, str, str]]
 
 
+@dataclasses.dataclass(frozen=True)
+class CompareContent:
+  """Content of the page.
+
+  Attributes:
+    result: content of `comparison.json`.
+    pairs: clips to show, in this order.
+    published: rows to print next to VBench's results.
+  """
+
+  result: Tree
+  pairs: Sequence[ShownPair]
+  published: Sequence[PublishedRow]
+
+
 def compare_page(
-  result: Tree,
-  pairs: Sequence[ShownPair],
-  published: Sequence[PublishedRow],
-  workdir: pathlib.Path,
-  config: ComparePageConfig,
+  content: CompareContent, workdir: pathlib.Path, config: ComparePageConfig
 ) -> str:
-  """The HTML page.
+  """The HTML page; for the arguments see `sections`."""
+  result = content.result
+  verdicts = [verdict(one) for one in result['comparisons']]
+  return html.render(
+    'compare.html',
+    title=verdicts[0],
+    result=result,
+    verdicts=verdicts[1:],
+    compared=sections(content, workdir, config),
+    settings=json.dumps(result['settings'], indent=1),
+  )
+
+
+def sections(
+  content: CompareContent, workdir: pathlib.Path, config: ComparePageConfig
+) -> Tree:
+  """What the template `compare_sections.html` takes, as `compared`.
 
   Args:
-    result: content of `comparison.json`.
-    pairs: to show, in this order.
-    published: rows to print next to VBench's results.
+    content: what to show.
     workdir: folder of the page, which links are relative to.
     config: how to show clips.
   """
+  result = content.result
   comparisons = result['comparisons']
-  metrics = _metrics_with_pairs(result, pairs)
+  metrics = _metrics_with_pairs(result, content.pairs)
   tags = {name: f'm{number}' for number, name in enumerate(metrics)}
-  return html.render(
-    'compare.html',
-    title=verdict(comparisons[0]),
-    result=result,
-    verdicts=[verdict(one) for one in comparisons[1:]],
-    comparisons=[_comparison(one) for one in comparisons],
-    radar=_radar(result),
-    published=_published(result, published),
-    menu=[(tags[name], title) for name, title in metrics.items()],
-    kinds=_KIND_TITLES,
-    rules=_rules(list(tags.values()), len(comparisons)),
-    models=[one['model'] for one in comparisons],
-    pairs=_shown(pairs, tags, workdir, config),
-    settings=json.dumps(result['settings'], indent=1),
-  )
+  return {
+    'comparisons': [_comparison(one) for one in comparisons],
+    'radar': _radar(result),
+    'published': _published(result, content.published),
+    'menu': [(tags[name], title) for name, title in metrics.items()],
+    'kinds': _KIND_TITLES,
+    'rules': _rules(list(tags.values()), len(comparisons)),
+    'models': [f'{one["model"]} against {one["base"]}' for one in comparisons],
+    'pairs': _shown(content.pairs, tags, workdir, config),
+  }
 
 
 def _comparison(comparison: Tree) -> Tree:
@@ -170,7 +192,7 @@ def _difference_plots(comparison: Tree) -> list[Plot]:
 
 
 def _radar(result: Tree) -> Plot | None:
-  """VBench's normalised scores, or else the rewards of a critic."""
+  """VBench's normalised scores, or a critic's rewards, or what decides."""
   names, models = _radar_values(result)
   if len(names) < 3:
     return None
@@ -211,8 +233,24 @@ def _radar_values(result: Tree) -> tuple[list[str], dict[str, list[float]]]:
     for name in CRITIC_DIMENSIONS
     if f'{kind}_{name}' in known
   ]
+  rows = next(iter(columns.values()))[0]
+  names = names or _with_decisive(result, rows)
   titles = [name.replace('_', ' ') for name in names]
   return titles, scores(names, lambda _, x: x)
+
+
+def _with_decisive(result: Tree, rows: Mapping[str, Tree]) -> list[str]:
+  """Shares in the group of the decisive metric that should be high."""
+  decisive = rows.get(result['comparisons'][0]['decisive'])
+  if decisive is None:
+    return []
+  return [
+    name
+    for name, row in rows.items()
+    if row['group'] == decisive['group']
+    and row['is_share']
+    and row['better'] == HIGHER
+  ]
 
 
 def _published(result: Tree, published: Sequence[PublishedRow]) -> Tree | None:

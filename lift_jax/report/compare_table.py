@@ -109,24 +109,20 @@ def _score(score: float | None) -> Cell:
 
 def text_lines(comparison: Tree) -> list[str]:
   """The comparison as a table of up to 80 columns."""
-  base, other = (comparison[key][:9] for key in ('base', 'model'))
-  lines = [f'{"":<36}{base:>10}{other:>10}{"difference":>11}']
+  base, other = (comparison[key][:8] for key in ('base', 'model'))
+  coverage = f'{100 * comparison["coverage"]:g}% interval'
+  lines = [f'{"":<33}{base:>9}{other:>9}{"change":>9}  {coverage}']
   group = None
   for row in comparison['rows']:
     if row['group'] != group:
       group = row['group']
       lines.append(group)
     write, write_difference = _formats(row)
-    cells = [
-      cell(row[name], form)
-      for name, form in (
-        ('base', write), ('other', write), ('difference', write_difference)
-      )
-    ]  # fmt: skip
-    values = ''.join(
-      f'{one.value:>{width}}'
-      for one, width in zip(cells, (10, 10, 11), strict=True)
-    )
-    title = f'  {_title(row)}'[:36]
-    lines.append(f'{title:<36}{values}  {_MARKS[row["mark"]]}'.rstrip())
-  return lines
+    change = cell(row['difference'], write_difference)
+    values = [cell(row[side], write).value for side in ('base', 'other')]
+    text = ''.join(f'{value:>9}' for value in (*values, change.value))
+    title = f'  {_title(row)}'[:33]
+    mark = _MARKS[row['mark']][:1]
+    lines.append(f'{title:<33}{text}  {change.interval:<16} {mark}'.rstrip())
+  marks = ', '.join(mark for mark in _MARKS.values() if mark)
+  return [*lines, f'significant: {marks}']

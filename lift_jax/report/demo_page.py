@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from lift_jax.data.gif import encode_gif
-from lift_jax.data.hra import DIMENSIONS
 from lift_jax.evaluation.bootstrap import Estimate
 from lift_jax.report import change_plots, html, plots
 from lift_jax.report.change_plots import Change
 from lift_jax.report.formatting import (
-  Format,
   Row,
   by_interval,
   cell,
@@ -24,7 +22,6 @@ from lift_jax.report.formatting import (
   percentage,
   points,
   short,
-  signed,
 )
 from lift_jax.report.svg import Plot
 
@@ -35,13 +32,8 @@ _COLUMNS = 3
 
 Tree = dict[str, Any]
 
-_UNDEFINED = {'value': None, 'low': None, 'high': None}
-
-_ALL = 'all'
-_ALL_NAME = 'all three'
-
 # The base model, and what plain fine-tuning and feedback make of it.
-MODELS = ('base', 'plain', 'feedback')
+MODELS = BASE, PLAIN, FEEDBACK = 'base', 'plain', 'feedback'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +67,14 @@ class DemoContent:
 
   Attributes:
     results: content of `results.json`.
+    compared: see `compare_page.sections`.
     prompts: clips to show, in this order.
     curves: steps and values of metrics, by stage and name.
     configs: of each stage, as it ran.
   """
 
   results: Tree
+  compared: Tree
   prompts: Sequence[ShownPrompt]
   curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
   configs: Mapping[str, Mapping[str, Any]]
@@ -96,16 +90,13 @@ def demo_page(content: DemoContent) -> str:
     'demo.html',
     title=title,
     lead=text,
-    findings=findings(results['comparison']),
     counts={
       name.replace('_', ' '): number
       for name, number in results['counts'].items()
     },
-    models=MODELS,
-    rows=_rows(results),
-    coverage=_coverage(results['comparison']),
-    changes=_changes(results),
-    flaws=_flaws(_by_model(results, 'flaws')),
+    compared=content.compared,
+    labels=_labels(results['labels']),
+    flaws=_flaws(results['flaws']),
     prompts=[_prompt(prompt) for prompt in content.prompts],
     critic=_critic(results['critic']),
     curves={
@@ -130,16 +121,17 @@ def headline(results: Tree) -> tuple[str, str]:
   It compares feedback with plain fine-tuning on the same clips, as the
   difference to the base model may be due to any fine-tuning.
   """
-  comparison = results['comparison']
-  rates = _by_model(results, 'rates', _ALL)
-  difference = _known(comparison['rates'][_ALL])['difference']
-  if None in (difference['value'], *(rate['value'] for rate in rates.values())):
+  comparison, row = _row(results, PLAIN, FEEDBACK)
+  _, from_base = _row(results, BASE, FEEDBACK)
+  difference = row['difference']
+  rates = from_base['base'], row['base'], row['other']
+  if None in (difference['value'], *(rate['value'] for rate in rates)):
     return (
       'No result: the share of clips that are Good in all three dimensions is '
       'unknown',
       'The share is missing for one of the models.',
     )
-  base, plain, feedback = (percentage(rates[model]) for model in MODELS)
+  base, plain, feedback = map(percentage, rates)
   what = f'{feedback} of clips are Good in all three dimensions'
   title = by_interval(
     difference,
@@ -153,7 +145,7 @@ def headline(results: Tree) -> tuple[str, str]:
     text = f'{change}; without an interval, it may be due to chance.'
   else:
     low, high = points(difference['low']), points(difference['high'])
-    coverage = _coverage(comparison)
+    coverage = f'{100 * comparison["coverage"]:g}%'
     text = f'{change} ({coverage} interval: {low} to {high})' + by_interval(
       difference,
       '.',
@@ -163,148 +155,24 @@ def headline(results: Tree) -> tuple[str, str]:
   return title, (
     f'{text} Before fine-tuning it was {base}. Both models were trained on '
     f'clips of the same set for the same number of steps. Measured on '
-    f'{comparison["num_videos"]:,} clips of '
-    f'{comparison["num_prompts"]:,} prompts that were held out from training; '
-    'all models start from the same noise.'
+    f'{row["num_clips"]:,} clips of {row["num_prompts"]:,} prompts that were '
+    'held out from training; all models start from the same noise.'
   )
 
 
-def findings(comparison: Tree) -> list[str]:
-  """Further findings on feedback against plain fine-tuning, in sentences."""
-  groups = {'better in': [], 'worse in': [], 'no significant change in': []}
-  for dimension in DIMENSIONS:
-    difference = _known(comparison['rates'][dimension])['difference']
-    if difference['value'] is not None:
-      groups[by_interval(difference, *groups)].append(
-        f'{dimension} ({points(difference["value"])} points)'
-      )
-  changes = '; '.join(
-    f'{group} {_listed(members)}'
-    for group, members in groups.items()
-    if members
+def _row(results: Tree, base: str, model: str) -> tuple[Tree, Tree]:
+  """A comparison, and its row of the clips that are Good in all dimensions.
+
+  That is the decisive metric.
+  """
+  (comparison,) = (
+    one
+    for one in results['comparisons']
+    if (one['base'], one['model']) == (base, model)
   )
-  lines = []
-  if changes:
-    lines.append(
-      f'Feedback against plain fine-tuning, by the share of Good: {changes}.'
-    )
-  # A reward for clean images may simply stop all motion.
-  still, speed = (
-    _known(comparison[name])['difference'] for name in ('static_share', 'speed')
-  )
-  if by_interval(still, 'more', '', ''):
-    lines.append(
-      f'Warning: more clips are static ({points(still["value"])} points), '
-      'which can raise rewards without any real improvement.'
-    )
-  if by_interval(speed, '', 'less', ''):
-    lines.append(
-      'Shapes move less from frame to frame than after plain fine-tuning. '
-      'Check whether they jitter less or travel less.'
-    )
-  return lines
-
-
-def _listed(words: list[str]) -> str:
-  """'a', 'a and b', 'a, b and c'."""
-  *first, last = words
-  return f'{", ".join(first)} and {last}' if first else last
-
-
-def _known(numbers: Tree) -> Tree:
-  """Estimates, with undefined ones instead of None."""
-  return {
-    name: estimate or _UNDEFINED
-    for name, estimate in ((name, numbers[name])
-                           for name in ('before', 'after', 'difference'))
-  }  # fmt: skip
-
-
-def _coverage(comparison: Tree) -> str:
-  """Coverage of the intervals, such as '95%'."""
-  return f'{100 * comparison["bootstrap"]["coverage"]:g}%'
-
-
-def _thousandths(value: float) -> str:
-  return f'{value:.3f}'
-
-
-def _by_model(results: Tree, *path: str) -> Tree:
-  """The entries of each model at `path` in the comparisons, by model."""
-
-  def entry(name: str, side: str) -> Any:
-    section = results[name]
-    for key in path:
-      section = section[key]
-    return _UNDEFINED if section[side] is None else section[side]
-
-  base, plain, feedback = MODELS
-  return {
-    base: entry('from_base', 'before'),
-    plain: entry('comparison', 'before'),
-    feedback: entry('comparison', 'after'),
-  }
-
-
-def _numbers() -> list[tuple[str, tuple[str, ...], Format, Format]]:
-  """Titles, paths in comparisons, and formats of values and differences."""
-  names = {dimension: dimension for dimension in DIMENSIONS}
-  rows = [
-    (f'{title}: Good, %', ('rates', name), percent, points)
-    for name, title in (names | {_ALL: _ALL_NAME}).items()
-  ]
-  return [
-    *rows,
-    ('mean reward', ('reward',), _thousandths, lambda value: signed(value, 3)),
-    ('step, % of image side', ('speed',), percent, points),
-    ('static, %', ('static_share',), percent, points),
-  ]
-
-
-def _rows(results: Tree) -> list[Row]:
-  """Rows of all numbers: of each model, and the difference of the last two."""
-  rows = []
-  for title, path, write, write_difference in _numbers():
-    numbers = results['comparison']
-    for key in path:
-      numbers = numbers[key]
-    cells = [
-      cell(estimate, write) for estimate in _by_model(results, *path).values()
-    ]
-    difference = cell(_known(numbers)['difference'], write_difference)
-    rows.append(Row(title, (*cells, difference)))
-  return rows
-
-
-def _change(name: str, numbers: Tree) -> Change:
-  return Change(
-    name, {model: Estimate(**number) for model, number in numbers.items()}
-  )
-
-
-def _changes(results: Tree) -> list[Plot]:
-  changes = [
-    _change(name, _by_model(results, 'rates', name)) for name in DIMENSIONS
-  ]
-  changes.append(_change(_ALL_NAME, _by_model(results, 'rates', _ALL)))
-  axes = [*changes, _change('reward', _by_model(results, 'reward'))]
-  drawn = [
-    Plot(
-      change_plots.change_bars(changes, limit=1.0),
-      _alt_text(changes),
-      'Shares of Good, with intervals.',
-    ),
-    Plot(
-      change_plots.label_shares(_by_model(results, 'labels')),
-      'Shares of Good, Normal and Bad in each dimension',
-      'Shares of all labels.',
-    ),
-  ]
-  radar = change_plots.radar(axes)
-  if radar is None:
-    return drawn
-  caption = 'Shares of Good and the mean reward; further out is better.'
-  return [Plot(radar, _alt_text(axes), caption), *drawn]
+  decisive = comparison['decisive']
+  (row,) = (row for row in comparison['rows'] if row['name'] == decisive)
+  return comparison, row
 
 
 def _alt_text(changes: Sequence[Change]) -> str:
@@ -317,6 +185,14 @@ def _alt_text(changes: Sequence[Change]) -> str:
       for model, number in change.models.items()
     )
     for change in changes
+  )
+
+
+def _labels(labels: Mapping[str, Tree]) -> Plot:
+  return Plot(
+    change_plots.label_shares(labels),
+    'Shares of Good, Normal and Bad in each dimension',
+    'Shares of all labels.',
   )
 
 

@@ -1,16 +1,6 @@
-"""Comparison of two models by the checkers' verdicts on their clips.
+"""The checkers' verdicts on generated clips, as metrics for `lift compare`."""
 
-Both models generate clips for the same prompts from the same noise, so the
-bootstrap resamples prompts for both at once: the difficulty of a prompt cancels
-in the difference, whose interval is narrower than that of independent samples.
-Clips of one prompt are correlated and resampled together (see
-`evaluation.bootstrap`).
-
-D bootstrap samples, P prompts, N clips of one model, K metrics of a clip; the
-last axis of 2 is (y, x).
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 from typing import Any
@@ -20,8 +10,6 @@ import numpy as np
 from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.data.rubric import LIFT
 from lift_jax.errors import UserError
-from lift_jax.evaluation import bootstrap as bootstrap_lib
-from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.rewards.weights import video_reward
 from lift_jax.sampling import manifest
 from lift_jax.toyworld import checkers, scenes
@@ -30,8 +18,16 @@ from lift_jax.toyworld.checkers import Verdict
 # Kinds of flaws in verdicts; 'motion' is a direction other than the caption's.
 KINDS = (*scenes.ATTRIBUTES, *checkers.TOLERANCES, 'nothing')
 
-_SIDES = ('before', 'after')
-_ALL = 'all'
+# Names of metrics.
+NAME, ALL = 'checkers_{}', 'all'
+# (name, title, better, whether it is a share).
+_METRICS = (
+  *((name, f'{name} Good', 'higher', True) for name in DIMENSIONS),
+  (ALL, 'all three Good', 'higher', True),
+  ('reward', 'mean reward', 'higher', False),
+  ('speed', 'step, in image sides', 'neither', False),
+  ('static', 'clips in which nothing moves', 'lower', True),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +37,7 @@ class JudgedClip:
   Attributes:
     key: id of the prompt, and index among its clips.
     caption: the prompt.
+    video: path of the mp4 file in the workdir of the job.
     path: of the mp4 file.
     verdicts: by dimension.
     reward: LiFT's, from the three labels.
@@ -52,6 +49,7 @@ class JudgedClip:
 
   key: tuple[str, int]
   caption: str
+  video: str
   path: pathlib.Path
   verdicts: Mapping[str, Verdict]
   reward: float
@@ -76,6 +74,7 @@ def judge_videos(workdir: pathlib.Path) -> list[JudgedClip]:
     judge_clip(
       (line['id'], line['index']),
       line['prompt'],
+      name,
       workdir / name,
       f'{path} ({name})',
     )
@@ -84,7 +83,7 @@ def judge_videos(workdir: pathlib.Path) -> list[JudgedClip]:
 
 
 def judge_clip(
-  key: tuple[str, int], caption: str, path: pathlib.Path, where: str
+  key: tuple[str, int], caption: str, video: str, path: pathlib.Path, where: str
 ) -> JudgedClip:
   """Judges one clip; `where` is the name of its record in errors."""
   verdicts, measured = checkers.check_video(path, caption, where)
@@ -92,6 +91,7 @@ def judge_clip(
   return JudgedClip(
     key,
     caption,
+    video,
     path,
     verdicts,
     video_reward(labels, LIFT),
@@ -108,147 +108,44 @@ def _speed(path_t2: np.ndarray | None) -> float | None:
   return float(lengths_s.mean()) if lengths_s.size else None
 
 
-def compare(
-  before: Sequence[JudgedClip],
-  after: Sequence[JudgedClip],
-  bootstrap: BootstrapConfig,
-) -> dict[str, Any]:
-  """Compares labels, rewards and more before and after; returns JSON values.
+def metric_file(clips: Sequence[JudgedClip]) -> dict[str, Any]:
+  """The verdicts as metrics for `lift compare`; see `metric_files`.
 
-  Args:
-    before: clips of one model.
-    after: clips of another, with the same keys in any order.
-    bootstrap: settings of the intervals.
-
-  Returns:
-    The sizes 'num_videos' (of one model) and 'num_prompts', the settings
-    'bootstrap', and
-
-      rates.DIMENSION, rates.all   fractions of clips that are Good, in one
-                                   dimension or in all three
-      reward, speed                means; of speed over clips that have one
-      static_share                 fraction of clips in which nothing moves
-
-    each as {'before', 'after', 'difference'} of {'value', 'low', 'high'}, and
-    without intervals
-
-      labels.SIDE.DIMENSION.LABEL  fractions of clips
-      flaws.SIDE.KIND              fractions of clips with this flaw
-
-  Raises:
-    UserError: the clips are not of the same prompts.
+  They are, by `NAME`: whether a clip is Good, in each dimension and in all
+  three, which decides; its reward; its speed if it has one; and whether nothing
+  moves.
   """
-  _check_paired(before, after)
-  sides = {'before': before, 'after': after}
-  prompts = {clip.key[0]: None for clip in before}
-  metrics = _estimates(sides, list(prompts), bootstrap)
   return {
-    'num_videos': len(before),
-    'num_prompts': len(prompts),
-    'bootstrap': dataclasses.asdict(bootstrap),
-    'rates': {name: metrics[name] for name in (*DIMENSIONS, _ALL)},
-    'labels': {side: _labels(clips) for side, clips in sides.items()},
-    'flaws': {side: _flaws(clips) for side, clips in sides.items()},
-    'reward': metrics['reward'],
-    'speed': metrics['speed'],
-    'static_share': metrics['static_share'],
-  }
+    'metrics': [
+      {'name': NAME.format(name), 'title': title, 'group': 'Checkers',
+       'better': better, 'is_share': is_share}
+      for name, title, better, is_share in _METRICS
+    ],
+    'decisive': NAME.format(ALL),
+    'clips': {
+      clip.video: {
+        NAME.format(name): value for name, value in _values(clip).items()
+      }
+      for clip in clips
+    },
+  }  # fmt: skip
 
 
-def _check_paired(
-  before: Sequence[JudgedClip], after: Sequence[JudgedClip]
-) -> None:
-  if not before:
-    raise UserError('no clip before to compare with; sample at least one')
-  by_key = [_by_key(before, 'before'), _by_key(after, 'after')]
-  if unpaired := by_key[0].keys() ^ by_key[1].keys():
-    prompt, index = min(unpaired)
-    here, other = _SIDES if (prompt, index) in by_key[0] else _SIDES[::-1]
-    raise UserError(
-      f'prompt {prompt!r} has a clip {index} {here} but none {other}; sample '
-      'the same prompts and as many videos of each'
-    )
-  for key, clip in by_key[0].items():
-    if clip.caption != by_key[1][key].caption:
-      raise UserError(
-        f'prompt {key[0]!r} is {clip.caption!r} before and '
-        f'{by_key[1][key].caption!r} after; sample the same prompts'
-      )
-
-
-def _by_key(
-  clips: Sequence[JudgedClip], side: str
-) -> dict[tuple[str, int], JudgedClip]:
-  by_key = {}
-  for clip in clips:
-    if clip.key in by_key:
-      raise UserError(
-        f'prompt {clip.key[0]!r} has two clips {clip.key[1]} {side}: '
-        f'{by_key[clip.key].path} and {clip.path}; remove one'
-      )
-    by_key[clip.key] = clip
-  return by_key
-
-
-def _metrics(clip: JudgedClip) -> dict[str, float]:
-  """The metrics that are averaged over clips; NaN is skipped."""
+def _values(clip: JudgedClip) -> dict[str, float]:
   is_good = {name: clip.verdicts[name].label == 'Good' for name in DIMENSIONS}
-  return {
-    **is_good,
-    _ALL: all(is_good.values()),
+  values = {name: int(yes) for name, yes in is_good.items()}
+  values |= {
+    ALL: int(all(is_good.values())),
     'reward': clip.reward,
-    'speed': np.nan if clip.speed is None else clip.speed,
-    'static_share': clip.is_static,
+    'static': int(clip.is_static),
   }
+  if clip.speed is not None:
+    values['speed'] = clip.speed
+  return values
 
 
-def _estimates(
-  sides: Mapping[str, Sequence[JudgedClip]],
-  prompts: Sequence[str],
-  config: BootstrapConfig,
-) -> dict[str, dict[str, dict[str, float | None]]]:
-  """By metric, and by side or 'difference': value, low, high."""
-  prompt_index = {prompt: index for index, prompt in enumerate(prompts)}
-  names = list(_metrics(sides['before'][0]))
-  sums, counts = {}, {}
-  for side, clips in sides.items():
-    values_nk = np.array(
-      [list(_metrics(clip).values()) for clip in clips], float
-    )
-    is_known_nk = np.isfinite(values_nk)
-    prompt_n = np.array([prompt_index[clip.key[0]] for clip in clips])
-    sums[side], counts[side] = (
-      bootstrap_lib.per_video(x_nk, prompt_n, len(prompts))
-      for x_nk in (np.where(is_known_nk, values_nk, 0), is_known_nk)
-    )
-
-  def metrics(weights_dp: np.ndarray) -> dict[str, np.ndarray]:
-    before_dk, after_dk = (
-      bootstrap_lib.ratio(weights_dp @ sums[side], weights_dp @ counts[side])
-      for side in _SIDES
-    )
-    means = {
-      'before': before_dk,
-      'after': after_dk,
-      'difference': after_dk - before_dk,
-    }
-    return {
-      f'{name}/{which}': means_dk[:, index]
-      for index, name in enumerate(names)
-      for which, means_dk in means.items()
-    }
-
-  estimates = bootstrap_lib.estimates(metrics, len(prompts), len(names), config)
-  return {
-    name: {
-      which: dataclasses.asdict(estimates[f'{name}/{which}'])
-      for which in (*_SIDES, 'difference')
-    }
-    for name in names
-  }
-
-
-def _labels(clips: Sequence[JudgedClip]) -> dict[str, dict[str, float]]:
+def label_shares(clips: Sequence[JudgedClip]) -> dict[str, dict[str, float]]:
+  """Shares of clips by dimension and label."""
   return {
     dimension: {
       label: _share([clip.verdicts[dimension].label == label for clip in clips])
@@ -258,7 +155,8 @@ def _labels(clips: Sequence[JudgedClip]) -> dict[str, dict[str, float]]:
   }
 
 
-def _flaws(clips: Sequence[JudgedClip]) -> dict[str, float]:
+def flaw_shares(clips: Sequence[JudgedClip]) -> dict[str, float]:
+  """Shares of clips that have each kind of flaw."""
   kinds_of_clips = [
     {kind for verdict in clip.verdicts.values() for kind in verdict.kinds}
     for clip in clips
@@ -270,60 +168,3 @@ def _flaws(clips: Sequence[JudgedClip]) -> dict[str, float]:
 
 def _share(flags: Sequence[bool]) -> float:
   return sum(flags) / len(flags)
-
-
-# Formats a number; the second argument is its sign option, '+' or ''.
-_Format = Callable[[float, str], str]
-
-
-def _percent(value: float, sign: str) -> str:
-  return f'{100 * value:{sign}.1f}'
-
-
-def _decimal(value: float, sign: str) -> str:
-  return f'{value:{sign}.3f}'
-
-
-# Path of a metric in the result of `compare`, its title and its format.
-_ROWS = (
-  *((f'rates.{name}', f'{name} Good, %', _percent) for name in DIMENSIONS),
-  ('rates.all', 'all three Good, %', _percent),
-  ('reward', 'mean reward', _decimal),
-  ('speed', 'step, % of the side', _percent),
-  ('static_share', 'static, %', _percent),
-)
-
-
-def table_lines(
-  comparison: Mapping[str, Any], names: tuple[str, str] = _SIDES
-) -> list[str]:
-  """The result of `compare` as a text table, up to 80 columns wide.
-
-  Args:
-    comparison: of two models.
-    names: of the models, 9 characters at most.
-  """
-  coverage = comparison['bootstrap']['coverage']
-  lines = [
-    f'{comparison["num_videos"]} videos of {comparison["num_prompts"]} prompts',
-    f'{"":<22}{names[0]:>9}{names[1]:>9}{"difference":>13}'
-    f'  {100 * coverage:g} % interval',
-  ]
-  for path, title, number_format in _ROWS:
-    metric = comparison
-    for key in path.split('.'):
-      metric = metric[key]
-    before, after = (
-      _text(metric[side]['value'], number_format) for side in _SIDES
-    )
-    change = metric['difference']
-    value, low, high = (
-      _text(change[key], number_format, '+') for key in ('value', 'low', 'high')
-    )
-    interval = '' if change['low'] is None else f'  [{low}, {high}]'
-    lines.append(f'{title:<22}{before:>9}{after:>9}{value:>13}{interval}')
-  return lines
-
-
-def _text(value: float | None, number_format: _Format, sign: str = '') -> str:
-  return '-' if value is None else number_format(value, sign)

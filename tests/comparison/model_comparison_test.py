@@ -229,7 +229,7 @@ class PeopleTest(parameterized.TestCase):
       _vote(x('c'), y('c'), 'first', 's'),
       _vote(x('c'), y('c'), 'second', 't'),
     ]
-    (found,) = people_results(self.sets, votes, sets.BOOTSTRAP)
+    (found,) = people_results(self.sets, votes, [(0, 1)], sets.BOOTSTRAP)
     overall, motion = found['overall'], found['motion']
     self.assertEqual(
       [overall[k] for k in ('wins', 'ties', 'losses')], [2, 0, 1]
@@ -242,8 +242,14 @@ class PeopleTest(parameterized.TestCase):
     """A pair of two others says nothing about the first."""
     self.sets.append(sets.clip_set('z', 'abc'))
     votes = [_vote(self.clip(1, 'a'), self.clip(2, 'a'), 'first')]
-    found = people_results(self.sets, votes, sets.BOOTSTRAP)
+    *found, of_both = people_results(
+      self.sets, votes, [(0, 1), (0, 2), (1, 2)], sets.BOOTSTRAP
+    )
     self.assertEqual(found, [{}, {}])
+    # The second of a comparison wins or loses.
+    self.assertEqual(
+      [of_both['overall'][k] for k in ('wins', 'losses')], [0, 1]
+    )
 
   def test_refused(self):
     x = self.clip(0, 'a')
@@ -254,4 +260,6 @@ class PeopleTest(parameterized.TestCase):
       (self.clip(1, 'b'), 'not two clips of one prompt by two models'),
     ):
       with self.assertRaisesRegex(UserError, message):
-        people_results(self.sets, [_vote(x, second, 'same')], sets.BOOTSTRAP)
+        people_results(
+          self.sets, [_vote(x, second, 'same')], [(0, 1)], sets.BOOTSTRAP
+        )

@@ -312,6 +312,47 @@ class CompareTest(parameterized.TestCase):
     rows = {row['name']: row for row in result['comparisons'][0]['rows']}
     self.assertAlmostEqual(rows['held_out_reward']['base']['value'], 0.475)
 
+  def metric_file(self, folder, name, value):
+    """A metric of one's own, which is the same for clips a-0 and b-0."""
+    metric = {'name': name, 'title': 'beauty', 'group': 'Mine',
+              'better': 'higher', 'is_share': True}  # fmt: skip
+    path = folder / 'metrics.json'
+    clips = {f'videos/{prompt}-0.mp4': {name: value} for prompt in 'ab'}
+    path.write_text(
+      json.dumps({'metrics': [metric], 'decisive': name, 'clips': clips})
+    )
+    return str(path)
+
+  @pytest.mark.fast
+  def test_every_pair(self):
+    """By a metric of one's own, which decides; the last two come first."""
+    folders = [self.sample(name) for name in 'xyz']
+    files = tuple(
+      self.metric_file(folder, 'beauty', value)
+      for folder, value in zip(folders, (0.2, 0.9, 0.5), strict=True)
+    )
+    outcome, result = self.compare(
+      *folders, models__every_pair=True, metrics__files=files
+    )
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    changes = {
+      (one['base'], one['model']): one['rows'][0]['difference']['value']
+      for one in result['comparisons']
+    }
+    self.assertEqual(list(changes), [('y', 'z'), ('x', 'z'), ('x', 'y')])
+    self.assertSequenceAlmostEqual(list(changes.values()), [-0.4, 0.3, 0.7])
+    self.assertIn('beauty 50.0 against 90.0', result['verdicts'][0])
+    page = (self.workdir / 'report.html').read_text()
+    self.assertIn('<option value="model0">z against y</option>', page)
+
+  @pytest.mark.fast
+  def test_metric_of_another_name(self):
+    folders = [self.sample(name) for name in 'xy']
+    files = tuple(self.metric_file(folder, 'static', 0.5) for folder in folders)
+    self.assert_refused(
+      "'static' is the name of another metric", *folders, metrics__files=files
+    )
+
   @pytest.mark.fast
   def test_held_out_is_another(self):
     folders = [self.sample(name) for name in ('x', 'y')]

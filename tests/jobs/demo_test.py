@@ -19,7 +19,7 @@ from lift_jax.errors import UserError
 from lift_jax.jobs import demo_stages
 from lift_jax.models.critics import open_critic
 from lift_jax.models.generators import open_model
-from lift_jax.report.demo_page import MODELS
+from lift_jax.report.demo_page import MODELS, headline
 from lift_jax.toyworld import judge, scenes
 from lift_jax.toyworld.pretraining import video_model
 from tests.jobs import jobs
@@ -34,7 +34,8 @@ _SMALL = {
   'align.train.steps': 2,
   'sample.sampler.num_steps': 2,
   'evaluate.metrics.bootstrap.draws': 50,
-  'bootstrap.draws': 50,
+  'compare.statistics.bootstrap.draws': 50,
+  'compare.statistics.permutations': 50,
 }
 
 
@@ -88,19 +89,26 @@ class DemoTest(parameterized.TestCase):
   def test_results(self):
     """What the table says is what the checkers say of the files."""
     results = self.results()
-    for name, first, then in (
-      ('comparison', 'plain', 'feedback'),
-      ('from_base', 'base', 'feedback'),
-    ):
-      compared = results[name]
-      self.assertEqual(compared['num_videos'], 4)
-      for which, model in (('before', first), ('after', then)):
-        clips = judge.judge_videos(self.workdir / model)
-        self.assertLen(clips, 4)
+    judged = {
+      model: judge.judge_videos(self.workdir / model) for model in MODELS
+    }
+    self.assertEqual(
+      [(one['base'], one['model']) for one in results['comparisons']],
+      [('plain', 'feedback'), ('base', 'feedback'), ('base', 'plain')],
+    )
+    for compared in results['comparisons']:
+      rows = {row['name']: row for row in compared['rows']}
+      self.assertContainsSubset(['static', 'block_motion'], rows)
+      for which in ('base', 'model'):
+        clips = judged[compared[which]]
+        side = 'base' if which == 'base' else 'other'
         for dimension in DIMENSIONS:
+          row = rows[f'checkers_{dimension}']
+          self.assertEqual(row['num_clips'], 4)
           good = [clip.verdicts[dimension].label == 'Good' for clip in clips]
-          rate = compared['rates'][dimension][which]['value']
-          self.assertAlmostEqual(rate, sum(good) / 4)
+          self.assertAlmostEqual(row[side]['value'], sum(good) / 4)
+    title, _ = headline(results)
+    self.assertIn(title, (self.workdir / 'report.html').read_text())
     self.assertEqual(list(results['seconds']), list(_STAGES))
     self.assertEqual(set(results['critic']), {*DIMENSIONS, 'all'})
     self.assertGreater(results['peak_memory_gib'], 0.1)
@@ -178,6 +186,9 @@ class DemoTest(parameterized.TestCase):
   def test_report(self):
     page = (self.workdir / 'report.html').read_text()
     self.assertEqual(page.count('data:image/gif'), 2 * len(MODELS))
+    self.assertIn('<h2>feedback against plain</h2>', page)
+    self.assertIn('data:image/jpeg', page)  # the pairs
+    self.assertIn('href="plain/videos/', page)
     links = re.findall(r'https?://[^\s"\'<]+', page)
     self.assertEqual(set(links) - {'http://www.w3.org/2000/svg'}, set())
 
@@ -189,7 +200,7 @@ class DemoTest(parameterized.TestCase):
     done = [line for line in outcome.log if line.endswith(': already done')]
     self.assertLen(done, len(_STAGES))
     again = self.results()
-    for key in ('comparison', 'critic', 'seconds', 'counts'):
+    for key in ('comparisons', 'critic', 'seconds', 'counts'):
       self.assertEqual(again[key], results[key])
 
   def test_interrupted(self):
@@ -200,7 +211,7 @@ class DemoTest(parameterized.TestCase):
     outcome = _demo(self.workdir)
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     self.assertTrue(outcome.has_logged('resumed at step 2'))
-    self.assertEqual(self.results()['comparison'], results['comparison'])
+    self.assertEqual(self.results()['comparisons'], results['comparisons'])
 
   @parameterized.parameters(
     (

@@ -25,69 +25,6 @@ def shares(good, normal, bad):
   return {'Good': good, 'Normal': normal, 'Bad': bad}
 
 
-class RadarTest(parameterized.TestCase):
-  def polygons(self, figure):
-    """The radii of the corners of each polygon."""
-    before, after = figure.axes[0].patches
-    return {
-      'before': before.get_xy()[:-1, 1].tolist(),
-      'after': after.get_xy()[:-1, 1].tolist(),
-    }
-
-  def test_corners(self):
-    """Clockwise from the top, with the values as radii."""
-    figure = change_plots.radar(
-      [
-        change('a', 1.0, 0.5), change('b', 0.0, 1.0), change('c', 0.25, 1.0),
-        change('d', 0.5, 0.75),
-      ]
-    )  # fmt: skip
-    figures.assert_within(self, figure)
-    drawn = self.polygons(figure)
-    self.assertEqual(drawn['before'], [1.0, 0.0, 0.25, 0.5])
-    self.assertEqual(drawn['after'], [0.5, 1.0, 1.0, 0.75])
-    # Their positions in pixels.
-    (axes,) = figure.axes
-    figure.draw_without_rendering()
-    _, after = axes.patches
-    corners = axes.transData.transform(after.get_xy()[:-1])
-    middle = axes.transData.transform((0, 0))
-    radius = axes.bbox.width / 2
-    for corner, value, side in zip(
-      corners, (0.5, 1, 1, 0.75), ((0, 1), (1, 0), (0, -1), (-1, 0)),
-      strict=True,
-    ):  # fmt: skip
-      np.testing.assert_allclose(
-        corner, middle + radius * value * np.array(side), atol=0.01
-      )
-
-  def test_five(self):
-    changes = [change(f'axis {i}', 0.2 * i, 0.6) for i in range(5)]
-    figure = change_plots.radar(changes)
-    figures.assert_within(self, figure)
-    _, after = figure.axes[0].patches
-    angles = after.get_xy()[:-1, 0]
-    np.testing.assert_allclose(angles, np.radians([0, 72, 144, 216, 288]))
-    drawn = self.polygons(figure)
-    self.assertEqual(drawn['after'], [0.6] * 5)
-    self.assertEqual(drawn['before'], [0.2 * i for i in range(5)])
-    self.assertContainsSubset([f'axis {i}' for i in range(5)],
-                              figures.texts(figure))  # fmt: skip
-    self.assertIn('axis 3 before: 0.600', figures.hovers(figure))
-
-  @parameterized.parameters((None, 0.2), (0.1, None))
-  def test_unknown(self, before, after):
-    """An axis that lacks a value is omitted; two axes make no plot."""
-    changes = [
-      change('a', 0.1, 0.2), change('b', before, after), change('c', 0.1, 0.2),
-      change('d', 0.1, 0.2),
-    ]  # fmt: skip
-    figure = change_plots.radar(changes)
-    self.assertLen(self.polygons(figure)['before'], 3)
-    self.assertNotIn('b', figures.texts(figure))
-    self.assertIsNone(change_plots.radar(changes[:3]))
-
-
 class ChangeBarsTest(parameterized.TestCase):
   def test_lengths(self):
     figure = change_plots.change_bars(
@@ -212,14 +149,6 @@ class ThreeModelsTest(parameterized.TestCase):
     widths = [bar.get_width() for bar in by_height]
     np.testing.assert_allclose(widths, [*self.models.values()] * 3)
     self.assertStyles(by_height[:3])
-
-  def test_radar(self):
-    figure = change_plots.radar(self.changes())
-    figures.assert_within(self, figure)
-    polygons = figure.axes[0].patches
-    radii = [polygon.get_xy()[0, 1] for polygon in polygons]
-    self.assertEqual(radii, [*self.models.values()])
-    self.assertStyles(polygons)
 
   def test_labels(self):
     figure = change_plots.label_shares(

@@ -13,6 +13,7 @@ from lift_jax.comparison.clip_sets import read_clips
 from lift_jax.data.vbench_dimensions import DIMENSIONS, PUBLISHED
 from lift_jax.errors import UserError
 from lift_jax.report.compare_page import (
+  CompareContent,
   ComparePageConfig,
   ShownPair,
   compare_page,
@@ -75,7 +76,9 @@ class PageTest(parameterized.TestCase):
     ]
 
   def page(self, content, pairs=(), published=(), config=CONFIG):
-    return compare_page(content, pairs, published, self.workdir, config)
+    return compare_page(
+      CompareContent(content, pairs, published), self.workdir, config
+    )
 
   @pytest.mark.fast
   def test_contents(self):

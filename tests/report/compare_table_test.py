@@ -22,17 +22,18 @@ class TextTest(parameterized.TestCase):
     self.assertEqual(
       lines,
       [
-        f'{"":<36}    before     after difference',
+        f'{"":<33}   before    after   change  95% interval',
         'Group',
-        f'{"  a, %":<36}      50.0      60.0      +10.0  ▲ better',
-        f'{"  b, %":<36}      50.0      45.0       −5.0',
+        f'{"  a, %":<33}     50.0     60.0    +10.0  [+5.0, +15.0]    ▲',
+        f'{"  b, %":<33}     50.0     45.0     −5.0  [−10.0, 0.0]',
         'Other',
-        f'{"  c":<36}     0.500     0.250     −0.250  ▽ lower',
+        f'{"  c":<33}    0.500    0.250   −0.250  [−0.300, −0.200] ▽',
+        'significant: ▲ better, ▼ worse, △ higher, ▽ lower',
       ],
     )
 
   def test_width(self):
-    (_, _, line) = compare_table.text_lines(
+    _, _, line, _ = compare_table.text_lines(
       comparison(row('x' * 99, 1.0, 0.0, 'better'), model='y' * 99)
     )
     self.assertLessEqual(len(line), 80)

@@ -38,6 +38,7 @@ def comparison(*rows, **fields) -> dict[str, Any]:
     'coverage': 0.95,
     'level': 0.05,
     'same_noise': 1.0,
+    'decisive': '',
     'missing_in_vbench': 0,
     'rows': list(rows),
     'people': {},

@@ -16,7 +16,6 @@ from lift_jax.report import demo_page
 from lift_jax.report.colours import BLUE, LABEL_COLOURS
 from lift_jax.report.demo_page import (
   MODELS,
-  DemoContent,
   ShownClip,
   ShownPrompt,
 )
@@ -24,8 +23,7 @@ from lift_jax.runtime.files import write_text
 from tests import browser
 from tests.report.demo_results import (
   EVIL,
-  change,
-  comparison,
+  compared,
   content,
   estimate,
   results,
@@ -36,7 +34,9 @@ from tests.report.demo_results import (
 class HeadlineTest(parameterized.TestCase):
   def headline(self, before, after, half):
     changed = results()
-    changed['comparison']['rates']['all'] = change(before, after, half)
+    changed['comparisons'][0] = compared(
+      'plain', 'feedback', before, after, half
+    )
     return demo_page.headline(changed)
 
   def test_rise(self):
@@ -65,7 +65,8 @@ class HeadlineTest(parameterized.TestCase):
 
   def test_coverage(self):
     changed = results()
-    changed['comparison']['bootstrap']['coverage'] = 0.8
+    for one in changed['comparisons']:
+      one['coverage'] = 0.8
     self.assertIn('(80% interval: ', demo_page.headline(changed)[1])
     page = demo_page.demo_page(content(0, results=changed))
     self.assertNotIn('95%', page)
@@ -83,7 +84,7 @@ class HeadlineTest(parameterized.TestCase):
 
   def test_interval_that_ends_at_zero(self):
     changed = results()
-    changed['comparison']['rates']['all']['difference'] = {
+    changed['comparisons'][0]['rows'][0]['difference'] = {
       'value': 0.1, 'low': 0.0, 'high': 0.2
     }  # fmt: skip
     self.assertStartsWith(
@@ -97,104 +98,48 @@ class HeadlineTest(parameterized.TestCase):
       '+20.0 points; without an interval, it may be due to chance.', text
     )
 
-  @parameterized.parameters('before', 'after', 'difference')
-  def test_unknown(self, name):
+  @parameterized.product(name=('base', 'other', 'difference'), number=(0, 1))
+  def test_unknown(self, name, number):
+    """Of any of the models; only the difference to base is not needed."""
     changed = results()
-    changed['comparison']['rates']['all'][name] = None
+    row = changed['comparisons'][number]['rows'][0]
+    row[name] = estimate(None)
+    title, _ = demo_page.headline(changed)
+    is_needed = (name, number) not in (('other', 1), ('difference', 1))
+    self.assertEqual(title.startswith('No result'), is_needed)
+
+  def test_no_base(self):
+    changed = results()
+    changed['comparisons'][1]['rows'][0]['base'] = estimate(None)
     title, _ = demo_page.headline(changed)
     self.assertStartsWith(title, 'No result')
-
-  def test_unknown_base(self):
-    changed = results()
-    changed['from_base']['rates']['all']['before'] = None
-    title, _ = demo_page.headline(changed)
-    self.assertStartsWith(title, 'No result')
-
-
-class FindingsTest(parameterized.TestCase):
-  def test_dimensions(self):
-    (line,) = demo_page.findings(comparison())
-    self.assertEqual(
-      line,
-      'Feedback against plain fine-tuning, by the share of Good: better in '
-      'semantic (+14.1 points) and motion (+22.1 points); no significant '
-      'change in fidelity (+0.6 points).',
-    )
-
-  def test_all_alike(self):
-    changed = comparison()
-    changed['rates'] |= dict.fromkeys(
-      ('semantic', 'motion', 'fidelity'), change(0.4, 0.6)
-    )
-    (line,) = demo_page.findings(changed)
-    self.assertEqual(
-      line,
-      'Feedback against plain fine-tuning, by the share of Good: better in '
-      'semantic (+20.0 points), motion (+20.0 points) and fidelity (+20.0 '
-      'points).',
-    )
-
-  def test_warnings(self):
-    """A gain is doubtful if more clips are static."""
-    changed = comparison()
-    changed['rates']['fidelity'] = change(0.6, 0.4)
-    changed['static_share'] = change(0.04, 0.3)
-    changed['speed'] = change(0.05, 0.02, 0.01)
-    dimensions, still, speed = demo_page.findings(changed)
-    self.assertIn('; worse in fidelity (−20.0 points).', dimensions)
-    self.assertStartsWith(
-      still, 'Warning: more clips are static (+26.0 points)'
-    )
-    self.assertStartsWith(speed, 'Shapes move less from frame to frame')
 
 
 class PageTest(parameterized.TestCase):
-  def test_table(self):
+  def test_tables(self):
     page = demo_page.demo_page(content())
-    rows = {
-      row[0]: row[1:] for row in map(_cells, re.findall('<tr>(.*?)</tr>', page))
-    }
-    for name, cells in {
-      'motion: Good, %': [
-        '40.4 [35.4, 45.4]', '48.1 [43.1, 53.1]', '70.2 [65.2, 75.2]',
-        '+22.1 [+17.1, +27.1]',
-      ],
-      'all three: Good, %': [
-        '9.9 [4.9, 14.9]', '21.3 [16.3, 26.3]', '37.1 [32.1, 42.1]',
-        '+15.8 [+10.8, +20.8]',
-      ],
-      'mean reward': [
-        '0.459 [0.439, 0.479]', '0.507 [0.487, 0.527]', '0.634 [0.614, 0.654]',
-        '+0.127 [+0.107, +0.147]',
-      ],
-      'step, % of image side': [
-        '5.1 [4.7, 5.5]', '5.1 [4.7, 5.5]', '4.8 [4.4, 5.2]',
-        '−0.3 [−0.7, +0.1]',
-      ],
-      'static, %': [
-        '4.3 [2.3, 6.3]', '4.3 [2.3, 6.3]', '4.4 [2.4, 6.4]',
-        '+0.1 [−1.9, +2.1]',
-      ],
-      'fidelity': ['91.2 [88.2, 94.2]', '87.2 [83.2, 91.2]', '4.3 [2.3, 6.3]'],
-    }.items():  # fmt: skip
-      self.assertEqual(rows[name], cells)
+    rows = [_cells(row) for row in re.findall('<tr>(.*?)</tr>', page)]
+    self.assertIn(
+      ['all three Good, %', '21.3 [16.3, 26.3]', '37.1 [32.1, 42.1]',
+       '+15.8 [+10.8, +20.8]', '▲ better', '4.0', '-', '-', '364'],
+      rows,
+    )  # fmt: skip
+    self.assertIn(
+      ['fidelity', '91.2 [88.2, 94.2]', '87.2 [83.2, 91.2]', '4.3 [2.3, 6.3]'],
+      rows,
+    )
+    headings = re.findall('<h2>(.*?)</h2>', page)
+    self.assertEqual(
+      headings[:2], ['feedback against plain', 'feedback against base']
+    )
 
   def test_undefined(self):
     """Unknown numbers are shown as a dash, in tables and plots."""
     unknown = results()
     unknown['peak_memory_gib'] = None
     unknown['critic']['motion']['ece'] = None
-    nothing = dict.fromkeys(('before', 'after', 'difference'))
-    for name in ('comparison', 'from_base'):
-      compared = unknown[name]
-      compared['rates']['motion'] = nothing
-      compared['speed'] = {
-        name: estimate(None) for name in ('before', 'after', 'difference')
-      }
     page = demo_page.demo_page(content(results=unknown))
     rows = [_cells(row) for row in re.findall('<tr>(.*?)</tr>', page)]
-    self.assertIn(['motion: Good, %', '-', '-', '-', '-'], rows)
-    self.assertIn(['step, % of image side', '-', '-', '-', '-'], rows)
     self.assertIn(
       ['motion', '80.3 [77.3, 83.3]', '76.3 [72.3, 80.3]', '-'], rows
     )
@@ -206,13 +151,9 @@ class PageTest(parameterized.TestCase):
 
   def test_nothing_at_all(self):
     empty = results()
-    for compared in (empty['comparison'], empty['from_base']):
-      for number in (compared, compared['rates']):
-        for name, value in number.items():
-          if isinstance(value, dict) and 'difference' in value:
-            number[name] = dict.fromkeys(value)
-      compared['flaws'] = {'before': {}, 'after': {}}
-    empty |= {'counts': {}, 'seconds': {}}
+    empty |= {
+      'counts': {}, 'seconds': {}, 'flaws': dict.fromkeys(MODELS, {})
+    }  # fmt: skip
     page = demo_page.demo_page(
       content(results=empty, prompts=[], curves={}, configs={})
     )
@@ -223,11 +164,11 @@ class PageTest(parameterized.TestCase):
   def test_flaws(self):
     """The most frequent first, without those that were not found."""
     some = results()
-    some['comparison']['flaws'] = {
-      'before': {'jitter': 0.1, 'hole': 0.0, 'blur': 0.0},
-      'after': {'jitter': 0.2, 'hole': 0.0, 'blur': 0.3},
+    some['flaws'] = {
+      'base': {'jitter': 0.05},
+      'plain': {'jitter': 0.1, 'hole': 0.0, 'blur': 0.0},
+      'feedback': {'jitter': 0.2, 'hole': 0.0, 'blur': 0.3},
     }
-    some['from_base']['flaws'] = {'before': {'jitter': 0.05}, 'after': {}}
     page = demo_page.demo_page(content(0, results=some))
     self.assertIn(
       '<title>blur: base 0.000, plain 0.000, feedback 0.300</title>', page
@@ -264,13 +205,15 @@ class PageTest(parameterized.TestCase):
     evil['versions'] = evil['counts'] = {}
     evil['versions'][EVIL] = 1
     evil['seconds'] = {EVIL: 1.0}
-    evil['comparison']['flaws']['before'] = {EVIL: 0.1}
+    evil['flaws']['base'] = {EVIL: 0.1}
     page = demo_page.demo_page(
-      DemoContent(
-        evil, [ShownPrompt(EVIL, {EVIL: clip})], {EVIL: {EVIL: [(0, 1.0)]}},
-        {EVIL: {EVIL: EVIL}},
+      content(
+        results=evil,
+        prompts=[ShownPrompt(EVIL, {EVIL: clip})],
+        curves={EVIL: {EVIL: [(0, 1.0)]}},
+        configs={EVIL: {EVIL: EVIL}},
       )
-    )  # fmt: skip
+    )
     self.assertGreaterEqual(page.count('&lt;script&gt;alert(1)'), 18)
     for forbidden in ('<script', '<img src=x', 'onerror=alert(2)>'):
       self.assertNotIn(forbidden, page)

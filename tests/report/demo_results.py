@@ -1,9 +1,12 @@
 """Results of a demo as its page takes them, and a small page."""
 
+import pathlib
+
 import numpy as np
 
 from lift_jax.data.rubric import Scale
-from lift_jax.report import demo_page
+from lift_jax.report import compare_page, demo_page
+from lift_jax.report.compare_page import CompareContent, ComparePageConfig
 from lift_jax.report.demo_page import (
   MODELS,
   DemoContent,
@@ -12,6 +15,7 @@ from lift_jax.report.demo_page import (
 )
 from lift_jax.rewards.weights import video_reward
 from lift_jax.toyworld import checkers, flaws, scenes
+from tests.report import comparison_results
 
 EVIL = '</p><script>alert(1)</script><img src=x onerror=alert(2)> "\'&'
 
@@ -22,65 +26,45 @@ def estimate(value, half=None):
   return {'value': value, 'low': value - half, 'high': value + half}
 
 
-def change(before, after, half=0.05):
-  return {
-    'before': estimate(before, half),
-    'after': estimate(after, half),
-    'difference': estimate(after - before, half),
-  }
-
-
-def comparison():
-  return {
-    'num_videos': 364,
-    'num_prompts': 182,
-    'bootstrap': {'draws': 100, 'coverage': 0.95, 'seed': 0},
-    'rates': {
-      'semantic': change(0.512, 0.653), 'motion': change(0.481, 0.702),
-      'fidelity': change(0.624, 0.63), 'all': change(0.213, 0.371),
-    },
-    'labels': {
-      'before': {
-        'semantic': {'Good': 0.512, 'Normal': 0.2, 'Bad': 0.288},
-        'motion': {'Good': 0.481, 'Normal': 0.469, 'Bad': 0.05},
-        'fidelity': {'Good': 0.624, 'Normal': 0.376, 'Bad': 0.0},
-      },
-      'after': {
-        'semantic': {'Good': 0.653, 'Normal': 0.2, 'Bad': 0.147},
-        'motion': {'Good': 0.702, 'Normal': 0.248, 'Bad': 0.05},
-        'fidelity': {'Good': 0.63, 'Normal': 0.3, 'Bad': 0.07},
-      },
-    },
-    'flaws': {
-      'before': {
-        'jitter': 0.14, 'teleport': 0.12, 'freeze': 0.09, 'drop': 0.11,
-        'noise': 0.13, 'blur': 0.12, 'hole': 0.04, 'deformation': 0.08,
-        'background': 0.06,
-      },
-      'after': {'jitter': 0.05, 'freeze': 0.02, 'noise': 0.1,
-                'vanishing': 0.03},
-    },
-    'reward': change(0.507, 0.634, 0.02),
-    'speed': change(0.051, 0.048, 0.004),
-    'static_share': change(0.043, 0.044, 0.02),
-  }  # fmt: skip
-
-
-def from_base():
-  """Of the base model with that of feedback."""
-  compared = comparison()
-  compared['rates']['all'] = change(0.099, 0.371)
-  compared['rates']['motion'] = change(0.404, 0.702)
-  compared['reward'] = change(0.459, 0.634, 0.02)
-  return compared
+def compared(base, model, before, after, half=0.05):
+  """A comparison by the share of clips that are Good in all dimensions."""
+  return comparison_results.comparison(
+    comparison_results.row(
+      'checkers_all',
+      before,
+      after,
+      'better',
+      half,
+      title='all three Good',
+      num_clips=364,
+      num_prompts=182,
+    ),
+    base=base,
+    model=model,
+    decisive='checkers_all',
+  )
 
 
 def results():
   return {
     'seed': 0,
     'versions': {'python': '3.11.2', 'jax': '0.10.2'},
-    'comparison': comparison(),
-    'from_base': from_base(),
+    'comparisons': [
+      compared('plain', 'feedback', 0.213, 0.371),
+      compared('base', 'feedback', 0.099, 0.371),
+    ],
+    'labels': {
+      model: {
+        name: {'Good': good, 'Normal': 0.9 - good, 'Bad': 0.1}
+        for name in ('semantic', 'motion', 'fidelity')
+      }
+      for model, good in zip(MODELS, (0.4, 0.5, 0.7), strict=True)
+    },
+    'flaws': {
+      'base': {'jitter': 0.15, 'noise': 0.1},
+      'plain': {'jitter': 0.14, 'teleport': 0.12, 'background': 0.06},
+      'feedback': {'jitter': 0.05, 'noise': 0.1, 'vanishing': 0.03},
+    },
     'critic': {
       name: {'accuracy': estimate(accuracy, 0.03),
              'macro_f1': estimate(accuracy - 0.04, 0.04),
@@ -120,12 +104,18 @@ def content(num_prompts=2, **changes):
     },
   }
   configs = {'align': {'seed': 0, 'run': {'steps': 200}}}
-  return DemoContent(
-    **{
-      'results': results(), 'prompts': prompts, 'curves': curves,
-      'configs': configs,
-    } | changes
-  )  # fmt: skip
+  values = {
+    'results': results(), 'prompts': prompts, 'curves': curves,
+    'configs': configs,
+  } | changes  # fmt: skip
+  page = compare_page.sections(
+    CompareContent(
+      comparison_results.result(*values['results']['comparisons']), [], []
+    ),
+    pathlib.Path('/nowhere'),
+    ComparePageConfig(pairs=0, frames=1, frame_width=16, max_bytes=0, seed=0),
+  )
+  return DemoContent(**{'compared': page} | values)
 
 
 def small_page(**changes):
