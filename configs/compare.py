@@ -32,6 +32,16 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     },
     'files': (),
   }
+  config.flow = {'folders': ()}
+  config.distance = {
+    'models': (),
+    'adapters': (),
+    'compute_dtype': 'bfloat16',
+    'attention': 'auto',
+    'draws': 4,
+    'batch_per_shard': 1,
+    'mesh': {'data': -1, 'fsdp': 1, 'context': 1, 'tensor': 1},
+  }
   config.critic = {
     'files': (),
     'held_out': (),

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from lift_jax.comparison.clip_sets import ClipSet, Key, SampledClip
+from lift_jax.comparison.file_measuring import FileMeasurer
 from lift_jax.comparison.metrics import ClipMeasure
 from lift_jax.data import video
 from lift_jax.data.suites import SuitePrompt
@@ -137,6 +138,11 @@ class ClipMeasurer:
     if devices[0].platform == 'cpu':  # they share cores, but no programs
       devices = devices[:1]
     self._devices = itertools.cycle(devices)
+
+  @property
+  def num_clips(self) -> int:
+    """On all hosts together."""
+    return len(self._found.clips)
 
   def _made_by(self, clip: SampledClip) -> dict[str, Any]:
     """The fingerprint of what determines the values of a clip, but its file."""
@@ -266,7 +272,7 @@ def diversity_by_prompt(
 
 
 def measure_all(
-  measurers: Sequence[ClipMeasurer],
+  measurers: Sequence[ClipMeasurer | FileMeasurer],
   num_readers: int,
   progress: Progress,
   *,

@@ -121,13 +121,14 @@ def _frame_motion(frames_thw3: np.ndarray) -> tuple[float, float]:
   return measured.difference, float(measured.is_static)
 
 
+FLICKER = 'own_temporal_flickering'
 _FLICKER_AND_MOTION = 'Flicker and motion, measured here'
 
 register(
   ClipMeasure(
     (
       Metric(
-        'own_temporal_flickering',
+        FLICKER,
         'temporal flickering, unfiltered',
         _FLICKER_AND_MOTION,
         HIGHER,

@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 
+from lift_jax.comparison import flow
 from lift_jax.comparison.clip_sets import Key
 from lift_jax.comparison.metrics import DIVERSITY, NEITHER
 from lift_jax.comparison.model_comparison import MetricValues
@@ -15,7 +16,7 @@ KINDS = (GAIN, LOSS, RANDOM)
 
 # Not of the same clips: VBench numbers those anew that its filter keeps, and
 # diversity is that of a prompt.
-_NOT_OF_CLIPS = (FLICKER, DIVERSITY.name)
+_NOT_OF_CLIPS = (FLICKER, flow.FLICKER.name, DIVERSITY.name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,7 +85,9 @@ def anchor_distances(
     mesh,
     [
       velocity_distance.NoisyClip(
-        _read_latents(folder, clip), clip.caption, clip.seed
+        read_latents(folder / manifest.LATENTS / f'{clip.path.stem}.npy'),
+        clip.caption,
+        clip.seed,
       )
       for clip in clips
     ],
@@ -96,9 +98,8 @@ def anchor_distances(
   return _by_prompt(clips, dict(zip(names, distances, strict=True)))
 
 
-def _read_latents(folder: pathlib.Path, clip: ListedClip) -> np.ndarray:
+def read_latents(path: pathlib.Path) -> np.ndarray:
   """Scaled latents [F, h, w, C], see `sampling.noise.write_latents`."""
-  path = folder / manifest.LATENTS / f'{clip.path.stem}.npy'
   return np.moveaxis(np.load(storage.local_copy(path)), 1, -1)
 
 

@@ -30,6 +30,7 @@ import pathlib
 
 import jax
 
+from lift_jax import partitioning
 from lift_jax.cli import job_flags
 from lift_jax.comparison import (
   measuring,
@@ -41,22 +42,32 @@ from lift_jax.comparison.clip_sets import (
   Key,
   share_of_same_noise,
 )
+from lift_jax.comparison.distance_measuring import (
+  DistanceMeasurer,
+  distance_measured,
+)
+from lift_jax.comparison.flow import FlowMeasurer, flow_measured
 from lift_jax.comparison.model_comparison import (
   MetricValues,
   Tree,
   compare_model,
 )
-from lift_jax.comparison.pair_choice import choose_pairs
+from lift_jax.comparison.pair_choice import choose_pairs, is_of_clips
 from lift_jax.comparison.vbench_results import VBenchResults, write_submission
 from lift_jax.data.suites import Suite
 from lift_jax.data.vbench_dimensions import DIMENSIONS, PUBLISHED
 from lift_jax.jobs import compare_suites
-from lift_jax.jobs.compare_config import CompareConfig, ModelsConfig
+from lift_jax.jobs.compare_config import (
+  CompareConfig,
+  DistanceConfig,
+  ModelsConfig,
+)
 from lift_jax.jobs.compare_inputs import Given, read_given
+from lift_jax.models import generator_config
 from lift_jax.report import compare_table
 from lift_jax.report.compare_findings import findings, verdict
 from lift_jax.report.compare_page import CompareContent, ShownPair, compare_page
-from lift_jax.runtime import distributed
+from lift_jax.runtime import distributed, storage
 from lift_jax.runtime.files import write_json, write_text
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import Stopped
@@ -64,12 +75,6 @@ from lift_jax.sampling.clips import safe_name
 from lift_jax.toyworld import compared_models
 
 _TOY_MODELS = 'toy_models'
-
-# What no part of this job measures, and why.
-_NEVER = {
-  'distance to base': 'needs the two models, not their clips alone',
-  'static filter': 'needs optical flow; VBench has static_filter.py',
-}
 
 
 def main(argv: list[str]) -> int:
@@ -218,14 +223,22 @@ def _measure(
   registered = metrics.measures()
   opened = measuring.open_measures(registered, weights, suite.prompts)
   measurers = [measuring.ClipMeasurer(workdir, found, opened) for found in sets]
+  flows = [
+    FlowMeasurer(workdir, found, storage.to_path(folder), suite)
+    for found, folder in zip(
+      sets if config.flow.folders else (), config.flow.folders, strict=True
+    )
+  ]
+  distances = _distance_measurers(config.distance, workdir, sets)
+  everything = [*measurers, *flows, *distances]
   total = sum(
-    len(range(jax.process_index(), len(found.clips), jax.process_count()))
-    for found in sets
+    len(range(jax.process_index(), one.num_clips, jax.process_count()))
+    for one in everything
   )
   progress = Progress(
     total, 'clip', logger=logger, enabled=distributed.is_primary()
   )
-  if not measuring.measure_all(measurers, config.run.num_readers, progress):
+  if not measuring.measure_all(everything, config.run.num_readers, progress):
     logger.warning('compare: metrics are kept; run again to resume')
     raise Stopped
   results = [measurer.results() for measurer in measurers]
@@ -238,7 +251,39 @@ def _measure(
   diversities = tuple(
     measuring.diversity_by_prompt(features) for _, features in results
   )
-  return [*measured, MetricValues(metrics.DIVERSITY, diversities)]
+  flicker = [values[metrics.FLICKER] for values, _ in results]
+  return [
+    *measured,
+    *flow_measured(flows, flicker, suite),
+    MetricValues(metrics.DIVERSITY, diversities),
+    *distance_measured(distances),
+  ]
+
+
+def _distance_measurers(
+  config: DistanceConfig, workdir: pathlib.Path, sets: Sequence[ClipSet]
+) -> list[DistanceMeasurer]:
+  """Of all models but the first."""
+  if not config.models:
+    return []
+  base_config, *_ = configs = config.model_configs()
+  base, *others = (
+    generator_config.open_chosen(one, workdir) for one in configs
+  )
+  return [
+    DistanceMeasurer(
+      workdir,
+      sets[0],
+      found.model,
+      base,
+      other,
+      base_config,
+      partitioning.make_mesh(config.mesh, jax.local_devices()),
+      draws=config.draws,
+      batch_per_shard=config.batch_per_shard,
+    )
+    for found, other in zip(sets[1:], others, strict=True)
+  ]
 
 
 def _not_measured(
@@ -270,15 +315,14 @@ def _not_measured(
     ('critic', config.critic.files, 'critic.files'),
     ('held-out critic', config.critic.held_out, 'critic.held_out'),
     ('people', config.people.files, 'people.files'),
+    ('static filter', config.flow.folders, 'flow.folders'),
+    ('distance to base', config.distance.models, 'distance.models'),
   ):
     if not files:
       reasons[what] = f'none is given ({field})'
   empty = [one.metric.title for one in measured if not all(one.values)]
   reasons |= dict.fromkeys(empty, 'no prompt of the suite is about it')
-  return [
-    {'name': name, 'reason': reason}
-    for name, reason in (reasons | _NEVER).items()
-  ]
+  return [{'name': name, 'reason': reason} for name, reason in reasons.items()]
 
 
 def _write(
@@ -332,7 +376,7 @@ def _values(
   return [
     (one.metric.title, _text(one, 0, key), _text(one, 1, key))
     for one in measured
-    if all(key in values for values in one.values)
+    if is_of_clips(one) and all(key in values for values in one.values)
   ]
 
 

@@ -8,6 +8,8 @@ from lift_jax import config_lib
 from lift_jax.comparison.statistics import StatisticsConfig
 from lift_jax.data.clip_paths import FOLLOW_LINKS
 from lift_jax.errors import UserError
+from lift_jax.models.generator_config import ModelConfig
+from lift_jax.partitioning import MeshConfig
 from lift_jax.report.compare_page import ComparePageConfig
 from lift_jax.rewards.weights import RewardMap
 from lift_jax.runtime import storage
@@ -84,6 +86,61 @@ class OwnMetricsConfig:
       for name, folder in self.weights.items()
       if folder
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowConfig:
+  """Optical flow of the clips, for VBench's static filter and dynamic degree.
+
+  Attributes:
+    folders: of arrays, one folder for each model (see `comparison.flow`); ()
+      for none.
+  """
+
+  folders: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DistanceConfig:
+  """Distance to base, on latents of the base's clips.
+
+  Attributes:
+    models: folders of the networks, one for each model; () for none.
+    adapters: folders of LoRA adapters of each, '' for none; () if none has any.
+    compute_dtype: of the computation.
+    attention: see `models.attention`.
+    draws: noises and timesteps of each clip.
+    batch_per_shard: clips at a time, per shard of a batch.
+    mesh: of one host's devices.
+  """
+
+  models: tuple[str, ...]
+  adapters: tuple[str, ...]
+  compute_dtype: str
+  attention: str
+  draws: int
+  batch_per_shard: int
+  mesh: MeshConfig
+
+  def __post_init__(self):
+    for name in ('draws', 'batch_per_shard'):
+      if getattr(self, name) < 1:
+        raise UserError(f'distance.{name} must be above 0')
+    self.model_configs()  # checks its arguments before anything is measured
+
+  def model_configs(self) -> list[ModelConfig]:
+    """The config of each model."""
+    adapters = self.adapters or ('',) * len(self.models)
+    return [
+      ModelConfig(
+        path=path,
+        adapter=adapter,
+        random=None,
+        compute_dtype=self.compute_dtype,
+        attention=self.attention,
+      )
+      for path, adapter in zip(self.models, adapters, strict=False)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +226,8 @@ class CompareConfig:
   models: ModelsConfig
   suite: SuiteConfig
   metrics: OwnMetricsConfig
+  flow: FlowConfig
+  distance: DistanceConfig
   critic: CriticScoresConfig
   vbench: VBenchConfig
   people: PeopleConfig
@@ -180,6 +239,9 @@ class CompareConfig:
   def __post_init__(self):
     for name, given in (
       ('metrics.files', self.metrics.files),
+      ('flow.folders', self.flow.folders),
+      ('distance.models', self.distance.models),
+      ('distance.adapters', self.distance.adapters),
       ('critic.files', self.critic.files),
       ('critic.held_out', self.critic.held_out),
       ('vbench.folders', self.vbench.folders),

@@ -383,6 +383,16 @@ def _compare() -> dict:
     'models': {'names': (), 'folders': (), 'every_pair': True},
     'suite': {'file': '', 'allow_missing': False},
     'metrics': {'weights': {}, 'files': ()},
+    'flow': {'folders': ()},
+    'distance': {
+      'models': (),
+      'adapters': (),
+      'compute_dtype': 'float32',
+      'attention': 'auto',
+      'draws': 1,
+      'batch_per_shard': 1,
+      'mesh': _MESH,
+    },
     'critic': {
       'files': (),
       'held_out': (),

@@ -4,6 +4,7 @@ import json
 import re
 
 from absl.testing import parameterized
+import numpy as np
 import pytest
 
 from lift_jax.comparison import metrics, network_metrics
@@ -354,6 +355,30 @@ class CompareTest(parameterized.TestCase):
     )
 
   @pytest.mark.fast
+  def test_flow(self):
+    """Of clips of four frames that stand still, but for one of y."""
+    folders = [self.sample(name) for name in 'xy']
+    flows = []
+    for number, folder in enumerate(folders):
+      flows.append(folder / 'flow')
+      flows[-1].mkdir()
+      for name in ('a-0', 'b-0'):
+        flow_phw2 = np.zeros((5, 16, 16, 2), np.float32)
+        flow_phw2[:] = 9.0 if number and name == 'b-0' else 0.0
+        np.save(flows[-1] / f'{name}.npy', flow_phw2)
+    outcome, result = self.compare(
+      *folders, flow__folders=tuple(map(str, flows))
+    )
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    rows = {row['name']: row for row in result['comparisons'][0]['rows']}
+    self.assertEqual(rows['flow_static']['other']['value'], 0.5)
+    self.assertEqual(rows['flow_dynamic_degree']['other']['value'], 0.5)
+    # The clip of the other prompt is dropped.
+    self.assertEqual(rows['flow_temporal_flickering']['num_clips'], 1)
+    reasons = {one['name'] for one in result['not_measured']}
+    self.assertNotIn('static filter', reasons)
+
+  @pytest.mark.fast
   def test_held_out_is_another(self):
     folders = [self.sample(name) for name in ('x', 'y')]
     files = tuple(self.scores(folder, 'C.json', 'C') for folder in folders)
@@ -429,6 +454,11 @@ class CompareTest(parameterized.TestCase):
     ({'models__names': "('x', 'x')"}, 'name each model once'),
     ({'critic__files': "('a.json',)"}, 'critic.files has 1 items for 2'),
     ({'vbench__folders': "('a', 'b')"}, 'suite.file is empty'),
+    ({'flow__folders': "('a', 'b')"}, 'a-0.npy: no such file'),
+    ({'distance__models': "('a', 'b')"}, 'a/model_index.json: no such'),
+    ({'distance__adapters': "('a',)"}, 'distance.adapters has 1 items for 2'),
+    ({'distance__draws': 0}, 'distance.draws must be above 0'),
+    ({'metrics__files': "('a', 'b')"}, 'a: no such file'),
     ({'vbench__submission': True}, 'needs the results in vbench.folders'),
     ({'critic__files': "('a.json', 'b.json')"}, 'a.json: no such file'),
     ({'people__files': "('pairs.json',)"}, 'pairs.json: no such file'),

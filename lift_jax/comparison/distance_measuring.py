@@ -1,0 +1,123 @@
+"""Distance to base of each model, on the base's clips.
+
+It is the mean squared difference of the velocities of two networks for the same
+noisy latents; see `evaluation.velocity_distance`.
+"""
+
+from collections.abc import Sequence
+import pathlib
+
+import jax
+
+from lift_jax.comparison.clip_sets import ClipSet, SampledClip
+from lift_jax.comparison.file_measuring import FileMeasurer
+from lift_jax.comparison.metrics import NEITHER, Metric
+from lift_jax.comparison.model_comparison import MetricValues
+from lift_jax.errors import UserError
+from lift_jax.evaluation import guarded_clips, velocity_distance
+from lift_jax.models.generator_config import ModelConfig
+from lift_jax.models.generators import VideoModel
+from lift_jax.runtime import storage
+from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.shutdown import StopSignal
+from lift_jax.sampling import manifest
+
+METRIC = Metric(
+  'distance_to_base', 'distance to base', 'Drift', NEITHER, is_share=False
+)
+
+
+class DistanceMeasurer(FileMeasurer):
+  """Measures the distance of a model to base.
+
+  A host measures all of its share at a time, or nothing.
+
+  Args:
+    workdir: see `FileMeasurer`.
+    found: clips of base, sampled with latents.
+    model: name of the other model.
+    base: the network that sampled them.
+    other: the one to compare with it.
+    config: dtype of the computation, and attention.
+    mesh: of devices of this host.
+    draws: noises and timesteps of each clip.
+    batch_per_shard: clips at a time, per shard of a batch.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    found: ClipSet,
+    model: str,
+    base: VideoModel,
+    other: VideoModel,
+    config: ModelConfig,
+    mesh: jax.sharding.Mesh,
+    *,
+    draws: int,
+    batch_per_shard: int,
+  ):
+    made_by = {
+      'base': base.fingerprint('transformer'),
+      'model': other.fingerprint('transformer'),
+      'compute_dtype': config.compute_dtype,
+      'draws': draws,
+    }
+    super().__init__(workdir, f'distance_{model}', found, made_by)
+    self._models, self._config, self._mesh = (base, other), config, mesh
+    self._draws, self._batch_per_shard = draws, batch_per_shard
+
+  def file(self, clip: SampledClip) -> pathlib.Path:
+    return self._found.folder / manifest.LATENTS / f'{clip.path.stem}.npy'
+
+  def run(
+    self, num_readers: int, stop: StopSignal | None, progress: Progress
+  ) -> bool:
+    mine, todo = self._share()
+    progress.update(len(mine) - len(todo))
+    if stop is not None and stop.received:
+      return False
+    stamps = [storage.file_signature(self.file(clip)) for clip in todo]
+    for clip, stamp in zip(todo, stamps, strict=True):
+      if stamp is None:
+        raise UserError(
+          f'{self.file(clip)}: no such file; sample the base with '
+          'output.keep_latents = True'
+        )
+    if not todo:
+      return True
+    distances = velocity_distance.distances(
+      *self._models,
+      self._config,
+      self._mesh,
+      [
+        velocity_distance.NoisyClip(
+          guarded_clips.read_latents(self.file(clip)), clip.prompt, clip.seed[0]
+        )
+        for clip in todo
+      ],
+      draws=self._draws,
+      batch_per_shard=self._batch_per_shard,
+    )
+    with self._journal:
+      for clip, stamp, distance in zip(todo, stamps, distances, strict=True):
+        self._add(clip, stamp, {METRIC.name: distance})
+        progress.update(1)
+    return True
+
+
+def distance_measured(
+  measurers: Sequence[DistanceMeasurer],
+) -> list[MetricValues]:
+  """The distance of each model to base, which is 0 for base itself.
+
+  Args:
+    measurers: of the other models; all clips are measured.
+  """
+  if not measurers:
+    return []
+  others = [
+    {key: found[METRIC.name] for key, found in measurer.results().items()}
+    for measurer in measurers
+  ]
+  return [MetricValues(METRIC, (dict.fromkeys(others[0], 0.0), *others))]

@@ -1,0 +1,103 @@
+"""Distance to base by files of latents; the networks are faked."""
+
+import logging
+import types
+
+from absl.testing import parameterized
+import numpy as np
+import pytest
+
+from lift_jax.comparison import measuring
+from lift_jax.comparison.clip_sets import read_clips
+from lift_jax.comparison.distance_measuring import (
+  DistanceMeasurer,
+  distance_measured,
+)
+from lift_jax.errors import UserError
+from lift_jax.evaluation import velocity_distance
+from lift_jax.runtime.progress import Progress
+from tests import threaded_hosts
+from tests.comparison import sets
+
+pytestmark = pytest.mark.fast
+
+
+class FakeModel:
+  def __init__(self, name):
+    self._name = name
+
+  def fingerprint(self, component):
+    return f'{self._name} {component}'
+
+
+class DistanceTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _folder(self, tmp_path, monkeypatch):
+    self.workdir = tmp_path
+    self.base = sets.write_model(tmp_path / 'base', num_clips=2)
+    (self.base / 'latents').mkdir()
+    for number, name in enumerate(('a-0', 'a-1', 'b-0', 'b-1')):
+      # [F, C, h, w], as lift sample writes them.
+      latents_fchw = np.full((2, 3, 4, 5), number, np.float32)
+      np.save(self.base / 'latents' / f'{name}.npy', latents_fchw)
+    self.calls = []
+    monkeypatch.setattr(velocity_distance, 'distances', self.distances)
+
+  def distances(self, base, other, config, mesh, clips, **settings):
+    for clip in clips:
+      assert clip.latents.shape == (2, 4, 5, 3)
+    self.calls.append([clip.caption for clip in clips])
+    return [float(clip.latents.mean()) / 8 for clip in clips]
+
+  def measurer(self, model='y', **changes):
+    settings = {'draws': 2, 'batch_per_shard': 1} | changes
+    return DistanceMeasurer(
+      self.workdir,
+      read_clips('base', self.base),
+      model,
+      FakeModel('base'),
+      FakeModel(model),
+      types.SimpleNamespace(compute_dtype='float32'),
+      None,
+      **settings,
+    )
+
+  def run_all(self, *measurers):
+    progress = Progress(4, 'clip', logger=logging.getLogger('x'))
+    return measuring.measure_all(measurers, 2, progress)
+
+  def test_values(self):
+    measurers = self.measurer('y'), self.measurer('z')
+    self.assertTrue(self.run_all(*measurers))
+    (found,) = distance_measured(measurers)
+    base, y, z = found.values
+    self.assertEqual(set(base.values()), {0.0})
+    self.assertEqual(list(y.values()), [0, 0.125, 0.25, 0.375])
+    self.assertEqual(y, z)
+    self.assertEqual(self.calls, 2 * [['a', 'a', 'b', 'b']])
+
+  def test_resumes(self):
+    self.run_all(self.measurer())
+    self.calls.clear()
+    self.run_all(self.measurer())
+    self.assertEqual(self.calls, [])
+    self.run_all(self.measurer(draws=3))
+    self.assertLen(self.calls, 1)
+
+  def test_hosts(self):
+    def work(host):
+      del host
+      measurer = self.measurer()
+      self.assertTrue(self.run_all(measurer))
+      return measurer.results()
+
+    first, second = threaded_hosts.run(2, work)
+    self.assertEqual(first, second)
+    self.assertLen(first, 4)
+    self.assertEqual(sorted(map(len, self.calls)), [2, 2])
+
+  def test_no_latents(self):
+    (self.base / 'latents' / 'a-1.npy').unlink()
+    with self.assertRaisesRegex(UserError, 'a-1.npy: .*keep_latents = True'):
+      self.run_all(self.measurer())
+    self.assertEqual(self.calls, [])
