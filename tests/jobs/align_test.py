@@ -21,6 +21,7 @@ from lift_jax.data import global_batch
 from lift_jax.data import video as video_lib
 from lift_jax.errors import UserError
 from lift_jax.jobs.align_config import AlignConfig
+from tests.comparison import sets
 from tests.jobs import jobs, runs
 
 
@@ -521,16 +522,16 @@ class BucketTest(_AlignTest):
 
 
 # Two hosts, one after the other: a whole run; a cache; a cache with a bad clip
-# in the share of the second host; a run of which the second host alone gets
-# SIGTERM.
+# in the share of the second host; a comparison of clips; a run of which the
+# second host alone gets SIGTERM.
 _HOST = """
 import json, os, signal, sys, time
 from lift_jax.cli import main
 from lift_jax.training import loop
 
-whole, cache, bad, stopped = map(json.loads, sys.argv[1:])
+whole, cache, bad, compared, stopped = map(json.loads, sys.argv[1:])
 status = [main.main([*whole, '--multihost'])]
-status += [main.main(cache), main.main(bad)]
+status += [main.main(cache), main.main(bad), main.main(compared)]
 is_due = loop.TrainCheckpoints.is_due
 
 def stop_at_1(self, step):
@@ -565,13 +566,14 @@ class MultihostTest(_AlignTest):
       self.world.align(self.workdir, **_VALIDATION),
       prepare('tall'),
       prepare('bad'),
+      self.compare(),
       self.world.align(self.folder / 'stopped'),
     ]
     hosts = jobs.two_hosts(_HOST, [json.dumps(call) for call in calls], 2)
     for status, output, errors in hosts:
       print(status, output, errors)
       self.assertEqual(status, 0, errors)
-      self.assertEqual(json.loads(output.splitlines()[-1]), [0, 0, 2, 143])
+      self.assertEqual(json.loads(output.splitlines()[-1]), [0, 0, 2, 0, 143])
       self.assertIn('bad.json record 1 (videos/bad.mp4)', errors)
     self.assertEqual(
       jobs.steps_of(self.workdir), list(range(1, jobs.STEPS + 1))
@@ -599,3 +601,37 @@ class MultihostTest(_AlignTest):
     ]
     self.assertBetween(max(stopped), 2, jobs.STEPS - 1)
     self.assertFalse((self.folder / 'bad' / 'cache' / 'index.json').exists())
+    self.assert_all_measured()
+
+  def compare(self) -> list[str]:
+    """Arguments of a comparison of two models with three clips of each."""
+    folders = [
+      sets.write_model(
+        self.folder / name, 'abc',
+        frames=lambda prompt, _: sets.noise(seed=ord(prompt)),
+      )
+      for name in 'xy'
+    ]  # fmt: skip
+    return [
+      'compare',
+      f'--config={jobs.REPOSITORY / "configs" / "compare.py"}',
+      f'--workdir={self.folder / "compared"}',
+      f'--config.models.folders={tuple(map(str, folders))}',
+      '--config.statistics.permutations=20',
+      '--config.statistics.bootstrap.draws=20',
+    ]
+
+  def assert_all_measured(self):
+    """The shares of both hosts are in one file, in the order of the clips."""
+    folder = self.folder / 'compared'
+    lines = (folder / 'metrics_y.jsonl').read_text().splitlines()
+    self.assertEqual(
+      [json.loads(line)['video'] for line in lines],
+      [f'videos/{name}-0.mp4' for name in 'abc'],
+    )
+    self.assertEmpty(list(folder.glob('.*.jsonl')))
+    result = json.loads((folder / 'comparison.json').read_text())
+    for row in result['comparisons'][0]['rows']:
+      self.assertEqual(row['num_clips'], 3)
+      self.assertEqual(row['difference']['value'], 0)
+    self.assertTrue((folder / 'report.html').exists())

@@ -2,6 +2,7 @@
 
 import json
 import re
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from lift_jax.comparison import metrics, network_metrics
 from lift_jax.data.vbench_dimensions import PUBLISHED
+from lift_jax.evaluation import velocity_distance
+from lift_jax.toyworld.weights import T2V
 from tests import browser
 from tests.comparison import networks, sets
 from tests.jobs import jobs
@@ -377,6 +380,31 @@ class CompareTest(parameterized.TestCase):
     self.assertEqual(rows['flow_temporal_flickering']['num_clips'], 1)
     reasons = {one['name'] for one in result['not_measured']}
     self.assertNotIn('static filter', reasons)
+
+  @pytest.mark.fast
+  def test_distance(self):
+    """On latents of the base's clips; the networks are faked."""
+    folders = [self.sample(name) for name in 'xy']
+    latents = folders[0] / 'latents'
+    latents.mkdir()
+    for number, name in enumerate(('a-0', 'b-0')):
+      np.save(latents / f'{name}.npy', np.full((2, 3, 4, 5), number))
+
+    def distances(base, other, config, mesh, clips, **settings):
+      self.assertEqual((base.path, config.compute_dtype), (T2V, 'float32'))
+      self.assertEqual(settings, {'draws': 4, 'batch_per_shard': 1})
+      self.assertEqual([clip.caption for clip in clips], ['a', 'b'])
+      return [float(clip.latents.mean()) for clip in clips]
+
+    with mock.patch.object(velocity_distance, 'distances', distances):
+      outcome, result = self.compare(
+        *folders, distance__models=(str(T2V), str(T2V)),
+        distance__compute_dtype='float32',
+      )  # fmt: skip
+    self.assertEqual((outcome.status, outcome.stderr), (0, ''))
+    rows = {row['name']: row for row in result['comparisons'][0]['rows']}
+    row = rows['distance_to_base']
+    self.assertEqual((row['base']['value'], row['other']['value']), (0, 0.5))
 
   @pytest.mark.fast
   def test_held_out_is_another(self):
