@@ -41,6 +41,17 @@ def usage() -> str:
   return '\n'.join(lines)
 
 
+def hide_torch() -> None:
+  """Hides torch from the libraries of this process; no job uses it.
+
+  Where it is installed, transformers and tensorboardX import it whenever they
+  are imported themselves, which takes longer than all other imports.
+  """
+  # None makes an import fail, as Python documents; the stub has modules alone.
+  # pyrefly: ignore[no-matching-overload]
+  sys.modules.setdefault('torch', None)
+
+
 @functools.cache
 def silence_libraries() -> None:
   """Leaves it to `main` to report the errors of this process, in one line.
@@ -74,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     by Ctrl-C, 143 stopped by SIGTERM before it was complete.
   """
   before = shutdown.end_on_interrupt()
+  if argv is None:
+    hide_torch()
   try:
     return _main(sys.argv[1:] if argv is None else argv)
   finally:

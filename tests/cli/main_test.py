@@ -36,6 +36,19 @@ assert not heavy, heavy
 """
 
 
+# Of what `lift align`, which reads a tokenizer, imports.
+_IMPORTS = """
+import importlib.util, sys
+from lift_jax.cli import main
+
+sys.argv = ['lift', '--version']
+assert main.main() == 0
+import transformers
+import lift_jax.jobs.align
+assert importlib.util.find_spec('torch') is None
+"""
+
+
 class HelpTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
   def _setting(self, capsys):
@@ -51,6 +64,13 @@ class HelpTest(parameterized.TestCase):
     words = [line.split() for line in process.stdout.splitlines()]
     for job in main.JOBS:
       self.assertIn(job, [line[0] for line in words if line])
+
+  def test_torch(self):
+    """The command runs without it, and so do the libraries it imports."""
+    subprocess.run(
+      [sys.executable, '-c', _IMPORTS],
+      cwd=jobs.REPOSITORY, check=True,
+    )  # fmt: skip
 
   @parameterized.parameters(*main.JOBS)
   def test_job(self, job):

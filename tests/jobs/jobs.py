@@ -109,8 +109,9 @@ def start(
   """Runs Python code with `argv` in a process of its own.
 
   It has the compilation cache and the compiler's flags of the tests, so that
-  it computes what they compute.
+  it computes what they compute; and no torch, as the command.
   """
+  code = f'from lift_jax.cli import main\nmain.hide_torch()\n{code}'
   count = f'--xla_force_host_platform_device_count={num_devices}'
   xla_flags = re.sub(
     r'--xla_force_host_platform_device_count=\d+',
@@ -124,8 +125,9 @@ def start(
     | {
       'XLA_FLAGS': xla_flags,
       'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
-      # It reads the cache and does not write: it may be killed while it does.
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1e9',
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': str(
+        jax.config.jax_persistent_cache_min_compile_time_secs
+      ),
     }
     | environment,
     stdout=subprocess.PIPE,
