@@ -4,9 +4,20 @@
 # make clean  removes the environment and what was cached and built
 #
 # PYTHON names the interpreter that makes .venv (Python 3.11 or later); another
-# one makes it anew.
+# one makes it anew. By default tests take python3, and the demo the newest of
+# those named here, whose JAX is the newest too. Each is run: a shim of pyenv may
+# be there without the version that it stands for.
 
-PYTHON ?= python3
+ifndef PYTHON
+PYTHON := python3
+ifeq ($(MAKECMDGOALS),demo)
+NEWEST := $(shell for python in python3 python3.13 python3.12; do \
+  $$python -c "import sys; v = sys.version_info; \
+  v >= (3, 11) and print(v.minor, '$$python')" 2> /dev/null; \
+  done | sort -n | tail -n 1)
+PYTHON := $(or $(word 2,$(NEWEST)),python3)
+endif
+endif
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 # Each line of Python has its newest JAX. Where torch is pinned, the tests that
 # compare networks with it run too.
