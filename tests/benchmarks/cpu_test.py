@@ -11,6 +11,10 @@ import jax
 import pytest
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / 'benchmarks'
+sys.path.insert(0, str(BENCHMARKS))  # as Python does for a script there
+
+import cpu  # noqa: E402
+
 SCRIPT = BENCHMARKS / 'cpu.py'
 
 # The learning rate of torch alone is a hundred times too large.
@@ -24,11 +28,6 @@ class Torch(cpu_steps.Torch):
     self._rate = lambda step: 1e-3
 
 cpu_steps.Torch = Torch
-runpy.run_path(sys.argv.pop(1), run_name='__main__')
-"""
-_NO_TORCH = """
-import runpy, sys
-sys.modules['torch'] = None  # an import raises ImportError
 runpy.run_path(sys.argv.pop(1), run_name='__main__')
 """
 
@@ -116,10 +115,29 @@ class CPUTest(parameterized.TestCase):
     process = self.run_benchmark('--rounds=2', code=_OTHER_RATE)
     self.assert_refused(process, 1, r'round [12]: .* here and .* in torch')
 
+
+class RefuseTest(parameterized.TestCase):
+  """Before it binds its process to some cores, so in this one."""
+
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path, monkeypatch, capsys):
+    self.workdir, self.monkeypatch = tmp_path / 'run', monkeypatch
+    self.capsys = capsys
+
+  def refused(self, *flags: str) -> str | int | None:
+    """Runs it; returns the status, or the line that is printed before 1."""
+    self.monkeypatch.setattr(
+      sys, 'argv', [str(SCRIPT), f'--workdir={self.workdir}', *flags]
+    )
+    with self.assertRaises(SystemExit) as context:
+      cpu.main()
+    self.assertFalse(self.workdir.exists())
+    return context.exception.code
+
   def test_without_torch(self):
-    process = self.run_benchmark(code=_NO_TORCH)
-    self.assert_refused(process, 1, r'torch is missing; run .*\[test\]')
+    self.monkeypatch.setitem(sys.modules, 'torch', None)  # no import succeeds
+    self.assertRegex(self.refused(), r'torch is missing; run .*\[test\]')
 
   def test_too_many_threads(self):
-    process = self.run_benchmark('--threads=999999')
-    self.assert_refused(process, 2, '--threads must be from 1 to')
+    self.assertEqual(self.refused('--threads=999999'), 2)
+    self.assertIn('--threads must be from 1 to', self.capsys.readouterr().err)
