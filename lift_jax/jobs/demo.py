@@ -46,7 +46,7 @@ from lift_jax.report.demo_page import (
 )
 from lift_jax.runtime import distributed, lock, storage
 from lift_jax.runtime.files import read_json, write_json, write_text
-from lift_jax.toyworld import judge, weights
+from lift_jax.toyworld import compute_dtype, judge, weights
 
 _PRETRAINING = (
   'pretrain_vae',
@@ -64,6 +64,7 @@ _STAGES = (
   'align',
   *MODELS,
 )
+_WITH_NETWORK = ('sample', 'train_critic', 'score', 'align')
 # Settings of plain fine-tuning, which differ from those of the demo.
 PLAIN = {'objective.name': 'sft'}
 _PACKAGES = ('lift_jax', 'jax', 'jaxlib', 'flax', 'optax', 'grain', 'numpy')
@@ -93,6 +94,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
   """Runs the demo; returns the content of results.json."""
   from_scratch = 'from_scratch' in call.switches
   stages = (*_PRETRAINING, *_STAGES) if from_scratch else _STAGES
+  call = _with_compute_dtype(call, logger)
   demo = Demo(call, stages, logger)
   job_flags.write_config(call, 'demo')
   if from_scratch:
@@ -144,6 +146,23 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
     print(line)
   print(f'\nThe report: {call.workdir / "report.html"}')
   return results
+
+
+def _with_compute_dtype(
+  call: job_flags.Invocation, logger: logging.Logger
+) -> job_flags.Invocation:
+  """The invocation with the number format that every stage computes in."""
+  dtype = compute_dtype.choose(call.config.compute_dtype, logger)
+  chosen = job_flags.make_call(
+    call.source,
+    DemoConfig,
+    call.workdir,
+    {
+      'compute_dtype': dtype,
+      **{f'{stage}.model.compute_dtype': dtype for stage in _WITH_NETWORK},
+    },
+  )
+  return dataclasses.replace(call, config=chosen.config, source=chosen.source)
 
 
 def versions() -> dict[str, str]:

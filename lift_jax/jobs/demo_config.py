@@ -15,7 +15,7 @@ from lift_jax.errors import UserError
 from lift_jax.jobs import evaluate, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.compare_config import CompareConfig
-from lift_jax.toyworld import dataset, scenes
+from lift_jax.toyworld import compute_dtype, dataset, scenes
 from lift_jax.toyworld.pretraining import config as pretraining_config
 
 FILLED = 'filled in by lift demo'
@@ -104,10 +104,13 @@ class DemoConfig:
 
   Attributes:
     seed: of everything random, in every stage.
+    compute_dtype: of the networks, in place of that of each stage; 'auto' is
+      'bfloat16' where this machine multiplies it fast, and else 'float32'.
     shown_prompts: prompts in the report, with a clip of each model.
   """
 
   seed: int
+  compute_dtype: str
   clips: ClipsConfig
   sample: sample.SampleConfig
   train_critic: train_critic.TrainCriticConfig
@@ -118,6 +121,11 @@ class DemoConfig:
   shown_prompts: int
   pretrain: pretraining_config.PretrainingConfig
 
+  def __post_init__(self):
+    config_lib.check_choice(
+      'compute_dtype', self.compute_dtype, compute_dtype.CHOICES
+    )
+
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   """`:smoke` runs every stage on a few clips; its results mean nothing."""
@@ -126,6 +134,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
   # Of prompts, noise and the order of training.
   config.seed = 0
+  config.compute_dtype = 'auto'
   config.clips = {
     'rated_prompts': 10 if is_smoke else 32,
     'scored_prompts': 4 if is_smoke else 160,

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from typing import Any
+from unittest import mock
 
 from absl.testing import parameterized
 import jax
@@ -16,11 +17,11 @@ import pytest
 
 from lift_jax.data.hra import DIMENSIONS
 from lift_jax.errors import UserError
-from lift_jax.jobs import demo_stages
+from lift_jax.jobs import demo, demo_stages
 from lift_jax.models.critics import open_critic
 from lift_jax.models.generators import open_model
 from lift_jax.report.demo_page import MODELS, headline
-from lift_jax.toyworld import judge, scenes
+from lift_jax.toyworld import compute_dtype, judge, scenes
 from lift_jax.toyworld.pretraining import video_model
 from tests.jobs import jobs
 
@@ -30,6 +31,7 @@ _STAGES = (
 )  # fmt: skip
 _LOGGER = logging.getLogger('lift')
 _SMALL = {
+  'compute_dtype': 'float32',
   'train_critic.train.steps': 2,
   'align.train.steps': 2,
   'sample.sampler.num_steps': 2,
@@ -234,6 +236,43 @@ class DemoTest(parameterized.TestCase):
     outcome = _demo(self.other, '--multihost')
     self.assertEqual(outcome.status, 2)
     self.assertIn('leave --multihost out', outcome.stderr)
+
+
+class ComputeTypeTest(parameterized.TestCase):
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path, monkeypatch):
+    self.workdir = tmp_path
+    monkeypatch.setattr(demo, 'Demo', self.stop)
+
+  def stop(self, call, stages, logger):
+    self.config = call.config
+    raise UserError('stopped')
+
+  @parameterized.parameters((0.9, 'float32'), (4.0, 'bfloat16'))
+  def test_measured(self, gain, expected):
+    with mock.patch.object(compute_dtype, 'bfloat16_gain', lambda: gain):
+      outcome = _demo(self.workdir, compute_dtype='auto')
+    self.assertTrue(outcome.has_logged(f'compute in {expected}: this machine'))
+    self.assertEqual(self.types(), {expected})
+
+  def test_configured(self):
+    with mock.patch.object(compute_dtype, 'bfloat16_gain', self.fail):
+      outcome = _demo(self.workdir, compute_dtype='bfloat16')
+    self.assertTrue(outcome.has_logged('compute in bfloat16, as configured'))
+    self.assertEqual(self.types(), {'bfloat16'})
+
+  def types(self):
+    config = self.config
+    stages = config.sample, config.train_critic, config.score, config.align
+    return {
+      config.compute_dtype,
+      *(stage.model.compute_dtype for stage in stages),
+    }
+
+  def test_unknown(self):
+    outcome = _demo(self.workdir, compute_dtype='float16')
+    self.assertEqual(outcome.status, 2)
+    self.assertIn("compute_dtype is 'float16'", outcome.stderr)
 
 
 def _stop(demo, model):
