@@ -21,13 +21,13 @@ _REPEATS = 10
 def choose(setting: str, logger: logging.Logger) -> str:
   """'float32' or 'bfloat16'; 'auto' is measured, and the log says so."""
   if setting != 'auto':
-    logger.info('the networks compute in %s, as configured', setting)
+    logger.info('demo: the networks compute in %s, as configured', setting)
     return setting
   gain = bfloat16_gain()
   dtype = 'bfloat16' if gain >= LEAST_GAIN else 'float32'
   logger.info(
-    'the networks compute in %s: this machine multiplies bfloat16 at %.1f times'
-    ' the speed of float32, and from %.1f it would be worth it',
+    'demo: the networks compute in %s: this machine multiplies bfloat16 at %.1f'
+    ' times the speed of float32, and from %.1f it would be worth it',
     dtype,
     gain,
     LEAST_GAIN,
