@@ -1,6 +1,7 @@
 """A step of reward-weighted fine-tuning, against torch and against itself."""
 
 import dataclasses
+import functools
 
 from absl.testing import parameterized
 import jax
@@ -102,6 +103,17 @@ def make_batch(size=8, seed=1, frames=2, reward=None, is_real=None):
 NULL_TEXT = np.random.default_rng(9).normal(size=(6, 24)).astype(np.float32)
 
 
+TX = make_optimizer(OPTIMIZER, NUM_STEPS)
+
+
+@functools.cache
+def jitted_step(model, config, objective):
+  """The same program for all tests that take the same step."""
+  return jax.jit(
+    step_lib.make_train_step(model, SCHEDULE, TX, objective, config)
+  )
+
+
 def run_step(
   model,
   params,
@@ -116,8 +128,6 @@ def run_step(
 
   Without a mesh everything lies on one device.
   """
-  tx = make_optimizer(OPTIMIZER, NUM_STEPS)
-  step = step_lib.make_train_step(model, SCHEDULE, tx, objective, config)
   mesh = mesh or partitioning.make_mesh(
     partitioning.MeshConfig(), jax.devices()[:1]
   )
@@ -127,7 +137,7 @@ def run_step(
   params = jax.device_put(params, shardings)
   first, frozen = param_paths.partition(params, IS_TRAINABLE[trainable])
   with jax.set_mesh(mesh):
-    state = TrainState.create(first, tx, config.ema_decay > 0)
+    state = TrainState.create(first, TX, config.ema_decay > 0)
     batch = jax.device_put(
       batch,
       jax.sharding.NamedSharding(
@@ -135,15 +145,31 @@ def run_step(
       ),
     )
     history = []
-    jitted = jax.jit(step)
+    step = jitted_step(model, config, objective)
     reference = first if objective.needs_reference else {}
     for _ in range(steps):
-      state, metrics = jitted(
+      state, metrics = step(
         state, frozen, batch, NULL_TEXT, jax.random.key(3), reference
       )
       history.append(jax.device_get(metrics))
   merged = jax.device_get(param_paths.merge(state.trainable, frozen))
   return merged, history, state
+
+
+@functools.cache
+def jitted_gradient(model, objective):
+  """(loss, errors) and the gradient of every parameter."""
+
+  def loss_fn(params, batch):
+    draws = step_lib.draw(jax.random.key(0), batch, SCHEDULE, 0.0)
+    values = objective.values(
+      step_lib.predict(
+        model, SCHEDULE, CONFIG.latent_scale, params, batch, draws, NULL_TEXT
+      )
+    )
+    return objective.loss(values, batch.columns, {}), values['error']
+
+  return jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
 
 
 def assert_states_agree(ours, theirs, tolerance):
@@ -324,24 +350,7 @@ class StepTest(parameterized.TestCase):
       np.testing.assert_allclose(one[name], many[name], rtol=1e-5, atol=1e-6)
 
   def gradient(self, batch, objective=OBJECTIVE):
-    """Loss and gradient of every parameter."""
-
-    def loss_fn(params):
-      draws = step_lib.draw(jax.random.key(0), batch, SCHEDULE, 0.0)
-      values = objective.values(
-        step_lib.predict(
-          self.model,
-          SCHEDULE,
-          CONFIG.latent_scale,
-          params,
-          batch,
-          draws,
-          NULL_TEXT,
-        )
-      )
-      return objective.loss(values, batch.columns, {}), values['error']
-
-    return jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(self.params)
+    return jitted_gradient(self.model, objective)(self.params, batch)
 
   def test_uniform_rewards_are_plain_likelihood(self):
     (loss, error_b), grads = self.gradient(make_batch(reward=[0.5] * 8))
@@ -432,6 +441,7 @@ class StepTest(parameterized.TestCase):
     batch = make_batch(4)
     draws = step_lib.draw(jax.random.key(1), batch, SCHEDULE, 0.0)
 
+    @jax.jit
     def errors(draws, text):
       return step_lib.predict(
         self.model, SCHEDULE, CONFIG.latent_scale, self.params,
