@@ -2,32 +2,15 @@
 
 import asyncio
 import contextlib
-import importlib.util
-import pathlib
 import random
 import shutil
 import sqlite3
-import sys
-from unittest import mock
 
 import pytest
 
+from benchmarks import annotate
 from lift_jax.annotation.store import NAME, Store
 from tests.annotation.web import projects
-
-_FILE = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'annotate.py'
-
-
-def _load():
-  spec = importlib.util.spec_from_file_location('annotate', _FILE)
-  module = importlib.util.module_from_spec(spec)
-  # Its dataclasses look themselves up there.
-  with mock.patch.dict(sys.modules, annotate=module):
-    spec.loader.exec_module(module)
-  return module
-
-
-annotate = _load()
 
 
 @pytest.fixture(scope='module')

@@ -1,28 +1,11 @@
 """The benchmark of step caches, at a size that says nothing about speed."""
 
-import importlib.util
-import pathlib
-import sys
-from unittest import mock
-
 import numpy as np
 import pytest
 
+from benchmarks import cached_sampling
 from lift_jax.sampling.programs import StepChanges
 
-_FILE = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'cached_sampling.py'
-
-
-def _load():
-  spec = importlib.util.spec_from_file_location('cached_sampling', _FILE)
-  module = importlib.util.module_from_spec(spec)
-  # Its dataclass looks itself up there.
-  with mock.patch.dict(sys.modules, cached_sampling=module):
-    spec.loader.exec_module(module)
-  return module
-
-
-cached_sampling = _load()
 STEPS = cached_sampling.NUM_STEPS
 
 

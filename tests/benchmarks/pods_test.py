@@ -1,6 +1,5 @@
 """The tables of plans: their rows, and what is kept of them."""
 
-import importlib.util
 import json
 import pathlib
 import subprocess
@@ -10,22 +9,11 @@ from unittest import mock
 from absl.testing import parameterized
 import pytest
 
+from benchmarks import pods
 from lift_jax.cli import job_flags
 from lift_jax.planning import job_programs, topology
 
-_FILE = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'pods.py'
-
-
-def _load():
-  spec = importlib.util.spec_from_file_location('pods', _FILE)
-  module = importlib.util.module_from_spec(spec)
-  # Its dataclass looks itself up there.
-  with mock.patch.dict(sys.modules, pods=module):
-    spec.loader.exec_module(module)
-  return module
-
-
-pods = _load()
+_FILE = pathlib.Path(pods.__file__)
 
 
 def _program(name: str, seconds: float, fits: bool = True) -> dict:
