@@ -18,7 +18,7 @@ from lift_jax.training.setup import PARTS
 
 FROZEN, LORA, FULL = 'frozen', 'lora', 'full'
 
-_DECODER = 'llm/'
+_VISION_TOWER = 'vision_tower/'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +100,9 @@ def only_adapters(parts: PartsConfig) -> bool:
 
 def part_of(critic: Critic, name: str) -> str:
   """The part that a parameter belongs to."""
-  if name.startswith(_DECODER):
-    return 'decoder'
-  is_projector = name.startswith(critic.projector)
-  return 'projector' if is_projector else 'vision_tower'
+  if name.startswith(critic.projector):
+    return 'projector'
+  return 'vision_tower' if name.startswith(_VISION_TOWER) else 'decoder'
 
 
 def adapter_targets(
