@@ -88,11 +88,12 @@ class CommandTest(_Test):
     """Nothing is begun, and each row says so."""
     status, out, found = self.run_main('--minutes=0', '--only=kernels,train')
     self.assertEqual(status, 0)
-    self.assertEqual(set(found), {'kernels', 'train-b1-full'})
+    names = {'kernels', 'train-b1-full', 'train-dpo'}
+    self.assertEqual(set(found), names)
     for name, one in found.items():
       self.assertEqual(one['status'], 'skipped')
       self.assertIn(f'{name}: skipped: 0 s were left', out)
-    self.assertIn('what is left: --only=kernels,train-b1-full', out)
+    self.assertIn('what is left: --only=kernels,train-b1-full,train-dpo', out)
 
   def test_out_of_time(self):
     self.monkeypatch.setattr(

@@ -207,9 +207,7 @@ class FilesTest(parameterized.TestCase):
     )
     self.assertEqual((outcome.status, outcome.stderr), (0, ''))
     accuracy = result['critics']['ratings']['metrics']['accuracy']
-    self.assertEqual(
-      list(accuracy), [own, str(path), 'ensemble']
-    )
+    self.assertEqual(list(accuracy), [own, str(path), 'ensemble'])
     self.assertEqual(accuracy[str(path)]['value'], 1.0)
     self.assertGreater(accuracy[str(path)]['minus_first']['low'], 0)
     found = result['preferences']['dimensions']

@@ -300,7 +300,6 @@ class SameScoreTest(_ScorerTest):
     self.assertBetween(error.max(), 1e-5, 0.1)
     self.assertLess(error.mean(), 0.02)
 
-
   def test_int8(self):
     """On a mesh, whose devices have parts of the int8 kernels."""
     pytest.importorskip('qwix')

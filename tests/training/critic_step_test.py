@@ -24,7 +24,6 @@ from lift_jax.training import critic_step
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.critic_losses import LabelScale, LossConfig
 from lift_jax.training.critic_step import (
-  CriticBatch,
   CriticStepConfig,
   Ratings,
 )
@@ -376,7 +375,7 @@ class BatchTest(parameterized.TestCase):
     weighted, _, _ = run_step('lora', batch=BATCH._replace(weight=weight))
     repeated, _, _ = run_step(
       'lora',
-      batch=CriticBatch(*(x[twice] for x in BATCH))._replace(
+      batch=jax.tree.map(lambda x: x[twice], BATCH)._replace(
         weight=np.ones(8, np.float32)
       ),
     )

@@ -22,6 +22,7 @@ def examples_at(numbers):
   arrays = {
     field: np.asarray(array)[indices]
     for field, array in BATCH._asdict().items()
+    if array is not None  # ratings
   }
   arrays['is_target'] = arrays['is_target'] & (numbers < size)[:, None]
   return arrays
