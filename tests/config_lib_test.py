@@ -171,6 +171,7 @@ JOBS = (
 _READ_AS_A_WHOLE = (
   'CogVideoXSizes',
   'DemoConfig',
+  'FramesConfig',
   'MeshConfig',
   'ObjectiveConfig',
   'PretrainConfig',

@@ -20,7 +20,7 @@ from lift_jax.models.linear import Linear
 
 
 class BlockSizes(Protocol):
-  """What the config of an encoder has; see `vision.TowerConfig`."""
+  """What the config of a text encoder shares with `vision.TowerConfig`."""
 
   @property
   def width(self) -> int: ...
@@ -37,7 +37,7 @@ class Attention(nnx.Module):
 
   def __init__(
     self,
-    sizes: BlockSizes,
+    sizes: vision.TowerConfig | BlockSizes,
     backend: str,
     is_causal: bool,
     dtype,
@@ -75,7 +75,7 @@ class Block(nnx.Module):
 
   def __init__(
     self,
-    sizes: BlockSizes,
+    sizes: vision.TowerConfig | BlockSizes,
     activation: Callable[[jax.Array], jax.Array],
     backend: str,
     dtype,
