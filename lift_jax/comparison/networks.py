@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import functools
 import pathlib
 import threading
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +21,18 @@ from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models import frames as frames_lib
 from lift_jax.models import interpolation
-from lift_jax.models.clip import folder as clip_folder
 from lift_jax.models.clip import model as clip
 from lift_jax.models.clip import sharding as clip_sharding
 from lift_jax.models.clip import tokenizer
 from lift_jax.models.clip.config import ClipConfig
-from lift_jax.models.dino import folder as dino_folder
+from lift_jax.models.clip.convert import CLIP_IGNORED, CLIP_TABLE
 from lift_jax.models.dino import sharding as dino_sharding
 from lift_jax.models.dino import tower as dino
 from lift_jax.models.dino.config import DinoConfig
+from lift_jax.models.dino.convert import DINO_TABLE
 from lift_jax.models.functional import FunctionalModel, Params, functional
+from lift_jax.runtime.files import read_json
+from lift_jax.weights import conversion, safetensors_files
 
 # Frames that a device gets at a time.
 _FRAMES = 64
@@ -162,15 +164,40 @@ def _clip_text_features(
   return model(params, ids_bn, length_b, method='texts')
 
 
-def _check(
-  folder: pathlib.Path, found: _Config, expected: _Config, name: str
-) -> None:
-  """Raises UserError if the sizes are not the expected ones."""
+def _read_config(
+  folder: pathlib.Path,
+  from_json: Callable[[Any, str], _Config],
+  expected: _Config,
+  name: str,
+) -> _Config:
+  """The sizes in a folder; raises UserError if they are not the expected."""
+  path = folder / 'config.json'
+  found = from_json(read_json(path), str(path))
   if found != expected:
     raise UserError(
       f'{folder}: not {name}, with which these metrics are defined, but a '
       'network of other sizes; give its folder'
     )
+  return found
+
+
+def _load(
+  folder: pathlib.Path,
+  table: conversion.Table,
+  ignored: Sequence[str],
+  model: FunctionalModel,
+  shardings: Params,
+) -> Params:
+  """The weights in fp32; raises UserError for those of another network."""
+  return conversion.load(
+    table,
+    model.abstract_params,
+    safetensors_files.open_tensors(folder, 'model'),
+    shardings=shardings,
+    dtype=jnp.float32,
+    ignored=ignored,
+    where=str(folder),
+  )
 
 
 class DinoNetwork:
@@ -193,10 +220,9 @@ class DinoNetwork:
     name: str,
     devices: Sequence[jax.Device] | None = None,
   ):
-    config = dino_folder.read_config(folder)
-    _check(folder, config, expected, name)
+    config = _read_config(folder, DinoConfig.from_json, expected, name)
     model = functional(lambda rngs: dino.Tower(config, rngs=rngs))
-    load = functools.partial(dino_folder.load_params, folder, model)
+    load = functools.partial(_load, folder, DINO_TABLE, (), model)
     self._network = LocalNetwork(model, dino_sharding.RULES, load, devices)
     self._size = config.image_size
 
@@ -226,10 +252,9 @@ class ClipNetwork:
     name: str,
     devices: Sequence[jax.Device] | None = None,
   ):
-    self.config = clip_folder.read_config(folder)
-    _check(folder, self.config, expected, name)
+    self.config = _read_config(folder, ClipConfig.from_json, expected, name)
     model = functional(lambda rngs: clip.Clip(self.config, rngs=rngs))
-    load = functools.partial(clip_folder.load_params, folder, model)
+    load = functools.partial(_load, folder, CLIP_TABLE, CLIP_IGNORED, model)
     self._network = LocalNetwork(model, clip_sharding.RULES, load, devices)
     self._folder = folder
 

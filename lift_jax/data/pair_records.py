@@ -36,7 +36,6 @@ from lift_jax.data.json_records import (
 )
 from lift_jax.data.splits import normalize_caption
 from lift_jax.errors import UserError
-from lift_jax.runtime.files import write_json
 
 PREFERENCES = ('first', 'same', 'second')
 
@@ -135,11 +134,6 @@ def read_pairs(
       else:
         records.append(record)
   return bad.result(records, [str(name) for name in files])
-
-
-def write_pairs(path: pathlib.Path, records: Iterable[PairRecord]) -> None:
-  """Writes a file that `read_pairs` reads, as a JSON list."""
-  write_json(path, [to_json(record) for record in records])
 
 
 def to_json(record: PairRecord) -> dict[str, Any]:
