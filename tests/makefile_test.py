@@ -47,7 +47,7 @@ def first_command(folder, found, *arguments):
   environment = {
     # `make test` hands its own to what it runs.
     name: value for name, value in os.environ.items()
-    if name not in ('MAKEFLAGS', 'MFLAGS', 'MAKEOVERRIDES', 'PYTHON')
+    if name not in ('MAKEFLAGS', 'MAKELEVEL', 'MFLAGS', 'MAKEOVERRIDES', 'PYTHON')
   }  # fmt: skip
   process = subprocess.run(
     ['make', '--dry-run', *arguments], cwd=folder, text=True,
