@@ -44,11 +44,11 @@ def first_command(folder, found, *arguments):
       else _PYTHON.format(python=sys.executable, minor=minor)
     )  # fmt: skip
     path.chmod(0o755)
+  # `make test` hands its own to what it runs.
+  of_make = {'MAKEFLAGS', 'MAKELEVEL', 'MFLAGS', 'MAKEOVERRIDES', 'PYTHON'}
   environment = {
-    # `make test` hands its own to what it runs.
-    name: value for name, value in os.environ.items()
-    if name not in ('MAKEFLAGS', 'MAKELEVEL', 'MFLAGS', 'MAKEOVERRIDES', 'PYTHON')
-  }  # fmt: skip
+    name: value for name, value in os.environ.items() if name not in of_make
+  }
   process = subprocess.run(
     ['make', '--dry-run', *arguments], cwd=folder, text=True,
     capture_output=True, check=True,

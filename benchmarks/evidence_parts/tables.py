@@ -43,7 +43,28 @@ def markdown(
       lines += ['', f'Right labels of the critic: {", ".join(shares)}.']
     lines += ['', f'Not run: {", ".join(missing) or "none"}.']
     seeds[seed] = measured
+  if len(seeds) > 1:
+    pooled = _pool(list(seeds.values()))
+    lines += ['', '## All seeds', '', *_goods(pooled, config)]
+    lines += ['', *_others(pooled)]
   return [*lines, '', '## Aims', '', *_aims(seeds, config)]
+
+
+def _pool(seeds: Sequence[Measured]) -> dict[str, Values]:
+  """The prompts of all seeds as those of one, for arms that every seed ran.
+
+  The bootstrap resamples prompts, so that its intervals are for these seeds.
+  """
+  first, *others = seeds
+  return {
+    arm: {
+      name: [value for measured in seeds for value in measured[arm][name]]
+      for name in first[arm]
+      if all(name in measured[arm] for measured in others)
+    }
+    for arm in first
+    if all(arm in measured for measured in others)
+  }
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

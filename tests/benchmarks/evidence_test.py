@@ -198,6 +198,24 @@ class TablesTest(parameterized.TestCase):
       '| +5.0 [+5.0, +5.0] |',
     ):
       self.assertIn(line, lines)
+    self.assertNotIn('## All seeds', lines)
+
+  def test_all_seeds(self):
+    one = {'base': _values(0.1), 'sft': _values(0.2), 'kto-critic': None}
+    other = {
+      name: {
+        measure: [*values, share] for measure, values in _values(share).items()
+      }
+      for name, share in (('base', 0.3), ('sft', 0.6), ('kto-critic', 0.5))
+    }
+    lines = tables.markdown({0: one, 1: other}, {0: None, 1: None}, _BOOTSTRAP)
+    pooled = lines[lines.index('## All seeds') : lines.index('## Aims')]
+    # Two prompts of the first seed and three of the second.
+    self.assertIn('| base | 22.0 |  |  |  | 22.0 | 22.0 | 22.0 |', pooled)
+    (plain,) = (x for x in pooled if x.startswith('| sft | 44.0 | +22.0 ['))
+    self.assertEndsWith(plain, '|  |  | 44.0 | 44.0 | 44.0 |')
+    # Not every seed ran it.
+    self.assertFalse(any('kto-critic' in line for line in pooled))
 
 
 class _Study:
