@@ -2,10 +2,11 @@
 
 import json
 import pathlib
-import sys
 from unittest import mock
 
 from absl.testing import parameterized
+import evidence
+from evidence_parts import arms, config, measures, search, tables
 import numpy as np
 import pytest
 
@@ -13,18 +14,6 @@ from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.jobs.align_config import AlignConfig
-
-BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / 'benchmarks'
-sys.path.insert(0, str(BENCHMARKS))  # as Python does for a script there
-
-import evidence  # noqa: E402
-from evidence_parts import (  # noqa: E402
-  arms,
-  config,
-  measures,
-  search,
-  tables,
-)
 
 pytestmark = pytest.mark.fast
 

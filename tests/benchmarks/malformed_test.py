@@ -4,9 +4,11 @@ A failure shows the smallest input that is neither refused in one line nor read
 rightly.
 """
 
-import pytest
+import dataclasses
 
-from benchmarks import malformed
+import malformed
+from malformed_parts.target import outcome, run
+import pytest
 
 NAMES = [
   'alignment records',
@@ -49,12 +51,12 @@ def test_names(targets):
 @pytest.mark.parametrize('name', NAMES)
 def test_good(targets, name):
   """Otherwise every case would be refused for another reason."""
-  assert malformed.outcome(targets[name], targets[name].good) == 'read'
+  assert outcome(targets[name], targets[name].good) == 'read'
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_malformed(targets, name):
-  outcomes = malformed.run(targets[name], 15, seed=1)
+  outcomes = run(targets[name], 15, seed=1)
   assert outcomes['refused']
 
 
@@ -66,12 +68,12 @@ def test_failures_are_seen(targets):
     raise KeyError('prompt')
 
   for broken in (
-    malformed.dataclasses.replace(target, read=raises),
-    malformed.dataclasses.replace(
+    dataclasses.replace(target, read=raises),
+    dataclasses.replace(
       target,
       read=lambda content: ([], 0),
       check=lambda content, value: pytest.fail('wrong'),
     ),
   ):
     with pytest.raises((KeyError, pytest.fail.Exception)):
-      malformed.run(broken, 5, seed=0)
+      run(broken, 5, seed=0)
