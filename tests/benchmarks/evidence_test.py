@@ -1,7 +1,6 @@
 """The evidence: what is compared, the choice of settings, and the tables."""
 
 import json
-import pathlib
 from unittest import mock
 
 from absl.testing import parameterized
