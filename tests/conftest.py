@@ -1,5 +1,6 @@
 """Eight simulated devices, strict promotion, a cache of compiled programs."""
 
+import gc
 import os
 import pathlib
 
@@ -19,6 +20,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 )
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
+
+# Traces are made of so many objects that Python would look for cycles all the
+# time, and JAX has it call the runtime each time.
+gc.set_threshold(100_000, 10, 10)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -42,6 +47,12 @@ def _forget_programs():
   """
   yield
   jax.clear_caches()
+
+
+def pytest_collection_finish():
+  """What is imported and collected stays: nobody looks for cycles in it."""
+  gc.collect()
+  gc.freeze()
 
 
 # Rooms whose files take longest, which `make test` starts with: a worker that
