@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import sys
 
 # Before JAX starts: it reads these once.
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -20,6 +21,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 )
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
+# Else each worker, and each process that a test starts, would compile every
+# module that it imports.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+sys.dont_write_bytecode = False
 
 # Traces are made of so many objects that Python would look for cycles all the
 # time, and JAX has it call the runtime each time.

@@ -62,7 +62,7 @@ class FunctionalModel:
     return getattr(module, method)(*args, **kwargs)
 
   def init(self, key: jax.Array) -> Params:
-    """Random parameters; call it under `jax.jit` with `out_shardings`."""
+    """Random parameters; under `jax.jit` with `out_shardings`, sharded ones."""
     return nnx.to_pure_dict(nnx.split(self.build(_Rngs(key)))[1])
 
 

@@ -178,13 +178,9 @@ def make_random_model(folder: pathlib.Path, sizes: RandomModelConfig) -> None:
       key = jax.random.fold_in(jax.random.key(sizes.seed), number)
       # Each host initialises the same weights; the primary host writes them.
       with jax.default_device(jax.local_devices()[0]):
-        # Runs once, on hundreds of small draws: with jax 0.12, XLA takes
-        # minutes to optimise this program and seconds to compile it without.
-        init = jax.jit(
-          model.declare(network).init,
-          compiler_options={'xla_backend_optimization_level': 0},
-        )
-        params = init(key)
+        # Not under jax.jit: it runs once, and XLA would take minutes for a
+        # program of hundreds of small draws, most of which are alike.
+        params = model.declare(network).init(key)
       save_network(model, network, params, partial)
 
 

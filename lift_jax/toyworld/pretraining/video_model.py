@@ -202,7 +202,7 @@ def empty_model(path: pathlib.Path, config: PretrainConfig) -> VideoModel:
 
 
 def _init(network: FunctionalModel, seed: int) -> Params:
-  return jax.jit(network.init)(jax.random.key(seed))
+  return network.init(jax.random.key(seed))
 
 
 def train_autoencoder(
