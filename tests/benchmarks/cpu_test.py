@@ -1,5 +1,6 @@
 """The benchmark of the CPU, at a size that says nothing about speed."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -8,74 +9,60 @@ import sys
 
 from absl.testing import parameterized
 import jax
+import numpy as np
 import pytest
+
+for package in ('torch', 'diffusers', 'transformers'):
+  pytest.importorskip(package)
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / 'benchmarks'
 sys.path.insert(0, str(BENCHMARKS))  # as Python does for a script there
 
 import cpu  # noqa: E402
+from cpu_parts import (  # noqa: E402
+  encode_torch,
+  processes,
+  rounds,
+  rows,
+  sample_torch,
+  score_torch,
+  table,
+  train_torch,
+)
 
 SCRIPT = BENCHMARKS / 'cpu.py'
 
-# The learning rate of torch alone is a hundred times too large.
-_OTHER_RATE = """
-import dataclasses, runpy, sys
-import cpu_steps
 
-class Torch(cpu_steps.Torch):
-  def __init__(self, *args):
-    super().__init__(*args)
-    self._rate = lambda step: 1e-3
-
-cpu_steps.Torch = Torch
-runpy.run_path(sys.argv.pop(1), run_name='__main__')
-"""
-
-
-class CPUTest(parameterized.TestCase):
+class CommandTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
   def _folder(self, tmp_path):
     self.workdir = tmp_path / 'run'
 
-  def run_benchmark(
-    self, *flags: str, code: str = ''
-  ) -> subprocess.CompletedProcess:
-    """Runs it, or `code`, which runs it in its own way."""
-    folder = jax.config.jax_compilation_cache_dir
-    return subprocess.run(
+  def test_results(self):
+    """In processes of their own, as a person calls it."""
+    process = subprocess.run(
       [
         sys.executable,
-        *(['-c', code] if code else []),
         str(SCRIPT),
         f'--workdir={self.workdir}',
         '--tiny',
-        '--threads=1',
-        *flags,
+        '--only=train',
+        '--rounds=3',
+        '--profile',
       ],
       env=os.environ
       | {
-        'PYTHONPATH': os.pathsep.join(
-          map(str, (BENCHMARKS, BENCHMARKS.parent))
-        ),
-        'JAX_COMPILATION_CACHE_DIR': folder,
+        'PYTHONPATH': str(BENCHMARKS.parent),
+        'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3',
       },
       capture_output=True,
       text=True,
       check=False,
     )
-
-  def assert_refused(self, process, status: int, pattern: str):
-    """One line says why, and nothing is kept."""
-    self.assertEqual(process.returncode, status, process.stderr)
-    self.assertRegex(process.stderr.splitlines()[-1], pattern)
-    self.assertNotIn('Traceback', process.stderr)
-    self.assertFalse((self.workdir / 'cpu.json').exists())
-
-  def test_results(self):
-    process = self.run_benchmark('--rounds=3', '--profile')
     self.assertEqual(process.returncode, 0, process.stderr)
-    found = json.loads((self.workdir / 'cpu.json').read_text())
+    result = json.loads((self.workdir / 'cpu.json').read_text())
+    found = result['rows']['train']
     self.assertLen(found['rounds'], 3)
     ratios = []
     for entry in (found['first_round'], *found['rounds']):
@@ -89,15 +76,16 @@ class CPUTest(parameterized.TestCase):
     self.assertLen(set(losses), 3)
     self.assertEqual(found['ratio']['median'], sorted(ratios[1:])[1])
     self.assertEqual(found['ratio']['low'], min(ratios[1:]))
-    videos = found['videos_per_second']
-    self.assertGreater(videos['read'], 0)
+    self.assertGreater(found['videos_read_per_second'], 0)
     self.assertAlmostEqual(
-      videos['consumed'],
-      2 / sorted(entry['ours']['seconds'] for entry in found['rounds'])[1],
+      table.read_per_consumed(found),
+      found['videos_read_per_second']
+      * sorted(entry['ours']['seconds'] for entry in found['rounds'])[1]
+      / 2,
     )
-    self.assertIn('| 3 | ', process.stdout)
     self.assertIn(
-      f'median of 3: {found["ratio"]["median"]:.3f}', process.stdout
+      f'| {found["ratio"]["median"]:.2f} ({found["ratio"]["low"]:.2f} to ',
+      process.stdout,
     )
     for side, product in (('ours', 'dot'), ('torch', 'aten::addmm')):
       profile = found['profiles'][side]
@@ -107,15 +95,118 @@ class CPUTest(parameterized.TestCase):
         sum(profile.values()), 1e-5, 10 * found['first_round'][side]['seconds']
       )
       self.assertIn(f'| {side} | s | % |', process.stdout)
+      # A process that has imported as much as that.
+      self.assertBetween(found['peak_bytes'][side], 2e8, 4e9)
+    # Neither side's process has the packages of the other.
+    self.assertNotIn('torch', result['versions']['ours'])
+    self.assertNotIn('jax', result['versions']['torch'])
+    self.assertEqual(result['versions']['ours']['jax'], jax.__version__)
+    self.assertIn(f', jax {jax.__version__}, ', process.stdout)
     # The cache and the weights are gone.
     self.assertEqual(os.listdir(self.workdir), ['cpu.json'])
 
-  def test_other_computation(self):
+
+@contextlib.contextmanager
+def _open_here(row, name, folder):
+  """A side in this process."""
+  side = row.open_side(name, folder, 1)
+  yield lambda number, with_profile: rounds.take_turn(
+    side, name, number, with_profile
+  )
+
+
+class RowsTest(parameterized.TestCase):
+  """Each side computes the same, and a difference ends the benchmark."""
+
+  @pytest.fixture(autouse=True)
+  def _setting(self, tmp_path, monkeypatch):
+    self.folder, self.monkeypatch = tmp_path, monkeypatch
+
+  def assert_differs(self, name: str, message: str):
+    """In the second round, so that the first one agreed."""
+    (row,) = rows.choose(name)
+    with self.assertRaisesRegex(SystemExit, f'{name}: round 1: {message}'):
+      rounds.measure(
+        row,
+        self.folder,
+        tiny=True,
+        rounds=1,
+        with_profile=False,
+        open_side=_open_here,
+      )
+
+  def test_other_learning_rate(self):
     """The first step is the same, and what it leaves behind is not."""
-    process = self.run_benchmark('--rounds=2', code=_OTHER_RATE)
-    self.assert_refused(process, 1, r'round [12]: .* here and .* in torch')
+    make = train_torch.Torch.__init__
+
+    def make_another(side, folder):
+      make(side, folder)
+      side._settings['rates'] = [1e-2] * 2
+
+    self.monkeypatch.setattr(train_torch.Torch, '__init__', make_another)
+    self.assert_differs('train', '.* here and .* in torch')
+
+  @parameterized.parameters(
+    ('train-bf16', train_torch, 'grad_norm'),
+    ('sample', sample_torch, 'frames'),
+    ('encode', encode_torch, 'logvar'),
+    ('score', score_torch, 'probabilities'),
+  )
+  def test_other_result(self, name, module, key):
+    """One number of many, by a few times the tolerance."""
+    prepare = module.Torch.__call__
+    (row,) = rows.choose(name)
+
+    def prepare_another(side, number):
+      run = prepare(side, number)
+      return lambda: _changed(run(), key, number * 3 * row.tolerances[key])
+
+    self.monkeypatch.setattr(module.Torch, '__call__', prepare_another)
+    self.assert_differs(name, f'{key} is ')
 
 
+def _changed(results: rows.Results, key: str, share: float) -> rows.Results:
+  """Adds to the last number of a result a share of the largest one."""
+  array = np.array(results[key])
+  array.flat[-1] += share * np.abs(array).max()
+  return results | {key: array}
+
+
+@pytest.mark.fast
+class RoundsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (2.0, 2.0 + 1e-4, None),
+    (2.0, 2.001, 'loss is 2 here and 2.001 in torch'),
+    (float('nan'), 2.0, 'loss is nan here'),
+    (np.ones(3), np.array([1, 1, 1.1]), 'loss is 0.091 off that in torch'),
+    (np.ones(3), np.ones(2), r'loss is \(3,\) here and \(2,\) in torch'),
+  )
+  def test_check_equal(self, ours, torch, message):
+    row = rows.Row('x', 'X', 'x', goal=1.0, tolerances={'loss': 1e-4})
+    results = {'loss': ours}, {'loss': torch}
+    if message is None:
+      rounds.check_equal(row, 3, *results)
+    else:
+      with self.assertRaisesRegex(SystemExit, f'x: round 3: {message}'):
+        rounds.check_equal(row, 3, *results)
+
+  def test_a_process_that_dies(self):
+    opened = processes.open_side(
+      rows.ROWS[0],
+      'ours',
+      pathlib.Path('/nowhere'),
+      threads=1,
+      python='/bin/false',
+      versions={},
+    )
+    with (
+      self.assertRaisesRegex(SystemExit, 'process of ours ended with status 1'),
+      opened as take_turn,
+    ):
+      take_turn(0, False)
+
+
+@pytest.mark.fast
 class RefuseTest(parameterized.TestCase):
   """Before it binds its process to some cores, so in this one."""
 
@@ -138,6 +229,10 @@ class RefuseTest(parameterized.TestCase):
     self.monkeypatch.setitem(sys.modules, 'torch', None)  # no import succeeds
     self.assertRegex(self.refused(), r'torch is missing; run .*\[test\]')
 
-  def test_too_many_threads(self):
-    self.assertEqual(self.refused('--threads=999999'), 2)
-    self.assertIn('--threads must be from 1 to', self.capsys.readouterr().err)
+  @parameterized.parameters(
+    ('--threads=999999', '--threads must be from 1 to'),
+    ('--only=train,speed', "'speed' is none of train, train-bf16, "),
+  )
+  def test_bad_flags(self, flag, text):
+    self.assertEqual(self.refused(flag), 2)
+    self.assertIn(text, self.capsys.readouterr().err)

@@ -10,8 +10,6 @@ import pathlib
 import re
 import tempfile
 
-import jax
-
 # Python's frames, and what waits for operations.
 _NO_OPERATIONS = re.compile(r'\$|.*Thunk|.*Executor|end: ')
 _NUMBER = re.compile(r'(\.\d+)+$')
@@ -19,6 +17,8 @@ _NUMBER = re.compile(r'(\.\d+)+$')
 
 def of_jax(step: Callable[[], object]) -> dict[str, float]:
   """Seconds of each kind of operation, the largest first."""
+  import jax
+
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       step()
@@ -58,6 +58,9 @@ def of_torch(step: Callable[[], object]) -> dict[str, float]:
     each.key: each.self_cpu_time_total / 1e6 for each in found.key_averages()
   })  # fmt: skip
   return dict(seconds.most_common())
+
+
+OF = {'ours': of_jax, 'torch': of_torch}
 
 
 def markdown(seconds: dict[str, dict[str, float]], number: int) -> list[str]:
