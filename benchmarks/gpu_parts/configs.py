@@ -35,9 +35,12 @@ def train(
   )
 
 
-def sample(tiny: bool) -> Any:
-  """Of `lift sample`."""
-  return _read('sample', 'sample', tiny)
+def sample(tiny: bool, cache: str = 'none') -> Any:
+  """Of `lift sample`; the curve of a cache is not read."""
+  settings = [f'sampler.cache={cache}']
+  if cache != 'none':
+    settings.append('sampler.cache_curve=unread')
+  return _read('sample', 'sample', tiny, *settings)
 
 
 def score(tiny: bool, batch: int, critic: str = 'VILA1.5-13b') -> Any:

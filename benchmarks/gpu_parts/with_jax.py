@@ -22,6 +22,8 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from lift_jax import chips
+from lift_jax.diffusion import step_cache
+from lift_jax.diffusion.sampler import SamplerConfig
 from lift_jax.models import critic_config
 from lift_jax.models.critics import Critic
 from lift_jax.models.qwen3vl.config import Qwen3VLConfig
@@ -86,11 +88,23 @@ def _training_arguments(put: '_Maker', info):
   )
 
 
-def sample(tiny: bool) -> dict[str, Any]:
-  """Denoising and decoding of `lift sample`; the text is embedded already."""
+# Length of a residual as a share of that of the step before, for the cache. A
+# curve of random weights would say nothing; with this one the default threshold
+# lets three steps in a row be skipped after the first fifth.
+_RATIO = 0.99
+
+
+def sample(tiny: bool, cache: str = 'none') -> dict[str, Any]:
+  """Denoising and decoding of `lift sample`; the text is embedded already.
+
+  With a cache it is denoising alone, as decoding stays the same.
+  """
   devices.check(tiny)
-  programs = configs.programs('sample', configs.sample(tiny))
-  denoised, latents = _denoise(programs['denoising'], tiny)
+  config = configs.sample(tiny, cache)
+  programs = configs.programs('sample', config)
+  denoised, latents = _denoise(programs['denoising'], config.sampler, tiny)
+  if cache != 'none':
+    return denoised
   decoded = _decode(programs['decoding'], latents, tiny)
   per_video = [one['seconds_per_video'] for one in (denoised, decoded)]
   return denoised | {
@@ -105,7 +119,9 @@ def sample(tiny: bool) -> dict[str, Any]:
   }
 
 
-def _denoise(program: Program, tiny: bool) -> tuple[dict[str, Any], jax.Array]:
+def _denoise(
+  program: Program, sampler: SamplerConfig, tiny: bool
+) -> tuple[dict[str, Any], jax.Array]:
   """What it takes, and latents."""
   denoise, ((params, *texts), options), seconds = _compile(program)
   put = _Maker(program)
@@ -113,10 +129,14 @@ def _denoise(program: Program, tiny: bool) -> tuple[dict[str, Any], jax.Array]:
   options |= {
     'keys_b2': put.array(np.ones(options['keys_b2'].shape, np.uint32))
   }
-  if options['is_computed'] is not None:  # with a cache
-    options['is_computed'] = put.array(
-      np.ones(options['is_computed'].shape, bool)
-    )
+  steps = {}
+  if options['is_computed'] is not None:
+    is_computed = _computed_steps(sampler, *options['is_computed'].shape)
+    options['is_computed'] = put.array(is_computed)
+    steps = {
+      'steps': len(is_computed),
+      'steps_computed': int(is_computed.sum()),
+    }
   latents = None
 
   def run():
@@ -127,7 +147,20 @@ def _denoise(program: Program, tiny: bool) -> tuple[dict[str, Any], jax.Array]:
     runs = clock.repeat(run, tiny)
   if not bool(jnp.isfinite(latents).all()):
     raise ValueError('the latents are not finite')
-  return _speed(program, denoise, runs, seconds), latents
+  found = _speed(program, denoise, runs, seconds) | steps
+  if steps and found['mfu'] is not None:
+    found['mfu'] *= steps['steps_computed'] / steps['steps']
+  return found, latents
+
+
+def _computed_steps(sampler: SamplerConfig, num_steps: int) -> np.ndarray:
+  """Which steps the cache computes, bool [N]."""
+  return step_cache.magcache_steps(
+    np.full((1, num_steps), _RATIO),
+    sampler.cache_threshold,
+    sampler.cache_max_skips,
+    sampler.cache_retention,
+  )
 
 
 def _decode(program: Program, latents: jax.Array, tiny: bool) -> dict[str, Any]:

@@ -198,6 +198,7 @@ class RowsTest(_Test):
     (with_jax.train, {'batch': 2, 'remat': 'save_attention'}),
     (with_jax.train, rows.by_name('train-dpo').settings),
     (with_jax.sample, {}),
+    (with_jax.sample, rows.by_name('sample-magcache').settings),
     (with_jax.score, {'batch': 2}, 8 * 4),
     # Four pairs of frames, of 12 tokens each and 10 for its time.
     (with_jax.score, {'batch': 2, 'critic': 'Qwen3-VL-4B'}, 4 * 22 + 2),
@@ -211,11 +212,27 @@ class RowsTest(_Test):
     self.assertEqual(found['device'], 'cpu')
     if job.__name__ == 'train':
       self.assertGreater(found['loss'], 0.0)
+    if 'cache' in settings:
+      # The first fifth of 4 steps is one; three in a row are skipped after it.
+      self.assertEqual(found['steps_computed'], 1)
     if job.__name__ == 'score':
       places = configs.score(True, 2).prompts.text_buckets[0]
       self.assertEqual(
         found['tokens_per_video'], frame_tokens + places + 3 * 64
       )
+
+  def test_cached_steps(self):
+    """As many are skipped at full size as the row says."""
+    sampler = configs.sample(False, 'magcache').sampler
+    is_computed = with_jax._computed_steps(sampler, sampler.num_steps)
+    self.assertEqual(
+      is_computed[:14].tolist(), [True] * 10 + [False] * 3 + [True]
+    )
+    self.assertIn(
+      f'{sampler.num_steps} guided steps, of which magcache skips '
+      f'{sum(~is_computed)};',
+      rows.by_name('sample-magcache').title,
+    )
 
   def test_full_size(self):
     """Arguments are what the programs take; nothing is allocated."""
