@@ -13,12 +13,15 @@ P prompts, D resamples.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import math
+import pathlib
 
 import numpy as np
 
 from lift_jax.errors import UserError
 from lift_jax.evaluation import bootstrap as bootstrap_lib
 from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate
+from lift_jax.runtime import storage
+from lift_jax.runtime.files import parse_json
 
 REWARD, HELD_OUT = 'reward', 'held_out_reward'
 DIFFERENCE, STATIC = 'frame_difference', 'static_share'
@@ -44,8 +47,9 @@ class StopRules:
     max_diversity_loss: of the distance of clips of a prompt, relative to base.
     max_anchor_distance: mean squared distance of velocities to those of base.
     max_implicit_accuracy: on held-out pairs, at the end of training.
-    winner_window: logged values of training; it has failed if in the last so
-      many of them the error of winners was above that of the reference.
+    max_winner_change: error of winners minus that of the reference; it has
+      failed if all of the last `winner_window` logged values are above this.
+    winner_window: see `max_winner_change`.
     bootstrap: of the intervals.
   """
 
@@ -55,7 +59,8 @@ class StopRules:
   max_diversity_loss: float | None
   max_anchor_distance: float | None
   max_implicit_accuracy: float | None
-  winner_window: int | None
+  max_winner_change: float | None
+  winner_window: int
   bootstrap: BootstrapConfig
 
   def __post_init__(self):
@@ -81,6 +86,17 @@ class Training:
 
   implicit_accuracy: float | None
   winner_change: Sequence[float]
+
+
+def read_training(path: pathlib.Path) -> Training:
+  """Reads the metrics.jsonl of a run of `lift align`."""
+  lines = [parse_json(line) for line in storage.read_text(path).splitlines()]
+
+  def values(name: str) -> list[float]:
+    return [line[name] for line in lines if line.get(name) is not None]
+
+  accuracy = values(f'held_out/{ACCURACY}')
+  return Training(accuracy[-1] if accuracy else None, values(WINNER))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +151,7 @@ def check(
   guards.append(
     _limited(ACCURACY, accuracy, '', rules.max_implicit_accuracy, '.3f')
   )
-  guards.append(_winners(training.winner_change, rules.winner_window))
+  guards.append(_winners(training.winner_change, rules))
   return [guard for guard in guards if guard.value.value is not None]
 
 
@@ -216,17 +232,19 @@ def _limited(
   return Guard(name, value, since, limit, broken)
 
 
-def _winners(changes: Sequence[float], window: int | None) -> Guard:
-  """The error of winners, which must not stay above the reference's."""
-  last = changes[-window:] if window else changes
+def _winners(changes: Sequence[float], rules: StopRules) -> Guard:
+  """The error of winners, which must not stay far above the reference's."""
+  window, limit = rules.winner_window, rules.max_winner_change
+  last = changes[-window:]
   mean = Estimate(float(np.mean(last)) if len(last) else None, None, None)
   broken = ''
-  if window and len(last) == window and min(last) > 0:
+  if limit is not None and len(last) == window and min(last) > limit:
     broken = (
-      f'the error of winners was above that of the reference in the last '
-      f'{window} logged values, by {mean.value:.2g} on average'
+      f'the error of winners was more than {limit:g} above that of the '
+      f'reference in the last {window} logged values, by {mean.value:.2g} on '
+      'average'
     )
-  return Guard(WINNER, mean, '', 0.0 if window else None, broken)
+  return Guard(WINNER, mean, '', limit, broken)
 
 
 def _change(

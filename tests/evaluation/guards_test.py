@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lift_jax import config_lib
 from lift_jax.evaluation import guards
 from lift_jax.evaluation.bootstrap import BootstrapConfig
+from tests.jobs import jobs
 
 pytestmark = pytest.mark.fast
 
@@ -17,6 +19,7 @@ _RULES = guards.StopRules(
   max_diversity_loss=0.1,
   max_anchor_distance=1e-3,
   max_implicit_accuracy=0.95,
+  max_winner_change=0.05,
   winner_window=3,
   bootstrap=BootstrapConfig(200, 0.95, 0),
 )
@@ -122,6 +125,21 @@ def test_training():
   assert broken(now, training=winners) == {'winner_change'}
   assert broken(now, training=winners, winner_window=4) == set()
   assert broken(now, training=winners, winner_window=5) == set()
+  assert broken(now, training=winners, max_winner_change=0.1) == set()
+  assert broken(now, training=winners, max_winner_change=None) == set()
+
+
+def test_read_training(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(
+    '{"step": 1, "winner_change": 0.1, "loss": 0.5}\n'
+    '{"step": 2, "winner_change": null}\n'
+    '{"step": 2, "held_out/implicit_accuracy": 0.6}\n'
+    '{"step": 3, "winner_change": 0.2, "held_out/implicit_accuracy": 0.7}\n'
+  )
+  assert guards.read_training(path) == guards.Training(0.7, [0.1, 0.2])
+  path.write_text('{"step": 1, "loss": 0.5}\n')
+  assert guards.read_training(path) == guards.Training(None, [])
 
 
 def test_not_measured():
@@ -135,3 +153,75 @@ def test_not_measured():
     'winner_change',
     'anchor_distance',
   }
+
+
+# Of docs/evidence.md on 2026-11-27: arm, rewards by the checkers, the critic
+# and a second critic, motion in percent of base, static clips in percent, and
+# diversity in percent of base. Those below a base were trained from it.
+_ARMS = """
+base 0.460 0.466 0.451 100.0 0.0 100.0
+sft 0.483 0.480 0.462 100.9 0.0 88.0
+rejection-checkers 0.571 0.535 0.520 102.0 0.0 56.4
+weighted-checkers 0.506 0.491 0.475 101.2 0.0 77.4
+dpo_mpo-checkers 0.616 0.568 0.568 105.4 0.0 78.9
+nft-checkers 0.508 0.499 0.484 101.7 0.0 81.2
+weighted-critic 0.497 0.493 0.473 101.3 0.0 78.6
+dpo_mpo-critic 0.598 0.581 0.564 107.9 0.0 60.8
+base 0.440 0.454 0.471 100.0 0.0 100.0
+sft 0.477 0.470 0.494 99.6 0.0 81.3
+rejection-checkers 0.573 0.515 0.557 102.5 0.0 54.0
+weighted-checkers 0.500 0.482 0.510 100.3 0.0 74.9
+dpo_mpo-checkers 0.603 0.536 0.591 103.7 0.0 79.5
+weighted-critic 0.501 0.481 0.509 100.7 0.0 75.0
+dpo_mpo-critic 0.614 0.575 0.636 111.5 0.0 67.7
+"""
+
+
+@pytest.fixture(scope='module')
+def rules() -> guards.StopRules:
+  path = jobs.REPOSITORY / 'configs' / 'rounds_cogvideox_2b.py'
+  config = config_lib.load_module(path).get_config()
+  return config_lib.resolve(config.guards.rules, guards.StopRules)
+
+
+class TestDefaults:
+  """The thresholds of the config, on the runs that they come from."""
+
+  def test_good_arms(self, rules):
+    base = []
+    for row in _ARMS.strip().splitlines():
+      arm, *cells = row.split()
+      if arm == 'base':
+        base = cells
+        continue
+      critic = 0 if arm.endswith('checkers') else 1
+      before, now = (self.of_row(row, critic) for row in (base, cells))
+      found = guards.check(before, before, now, _TRAINING, rules)
+      assert [guard.broken for guard in found if guard.broken] == [], arm
+
+  def of_row(self, cells: list[str], critic: int):
+    *rewards, motion, static, diversity = map(float, cells)
+    return measured(
+      reward=rewards[critic],
+      held_out_reward=rewards[2],
+      frame_difference=0.04 * motion / 100,
+      static_share=static / 100,
+      diversity=0.2 * diversity / 100,
+    )
+
+  @pytest.mark.parametrize(
+    ('winner_change', 'anchor_distance', 'expected'),
+    [
+      # Largest of the last ten of dpo_mpo arms, which gained 13 to 17 points.
+      (0.013, 0.0185, set()),
+      # Least of those of the run at 1e-3, which lost half of the gain.
+      (0.035, 0.0, {'winner_change'}),
+      # Nothing like it has been measured.
+      (0.013, 0.04, {'anchor_distance'}),
+    ],
+  )
+  def test_training(self, rules, winner_change, anchor_distance, expected):
+    now = measured(anchor_distance=anchor_distance)
+    training = guards.Training(0.89, [winner_change] * rules.winner_window)
+    found = guards.check(measured(), measured(), now, training, rules)
+    assert {guard.name for guard in found if guard.broken} == expected

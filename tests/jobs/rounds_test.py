@@ -100,16 +100,17 @@ def test_continues(tmp_path):
 
 
 def test_rules_off(tmp_path):
-  """A rule that is None breaks nothing."""
+  """A rule that is None breaks nothing, in a run that one has stopped, too."""
   names = (
     'max_motion_loss', 'max_static_rise', 'max_diversity_loss',
-    'max_anchor_distance', 'max_implicit_accuracy', 'winner_window',
+    'max_anchor_distance', 'max_implicit_accuracy', 'max_winner_change',
   )  # fmt: skip
   rules = {f'guards__rules__{name}': None for name in names}
-  results = World(hacked=True).run(
-    tmp_path, guards__rules__held_out_falls=False, **rules
-  )
+  World(hacked=True).run(tmp_path)
+  world = World(hacked=True)
+  results = world.run(tmp_path, guards__rules__held_out_falls=False, **rules)
   assert results['model']['of'] == 'round_2'
+  assert {name.split('/')[0] for name in world.done} == {'round_2'}
 
 
 def test_interrupted(tmp_path):
