@@ -56,7 +56,8 @@ class CorrectionConfig:
       the number of the round, relative to the workdir; '' for none. Its labels
       take precedence over those of critics.
     questions: prompt JSON of the questions that people answered; '' finds
-      them in their file.
+      them in their file, or takes those of the critic if it has dimensions
+      other than LiFT's.
     wait: whether a round waits for the file; else it goes on without one.
   """
 

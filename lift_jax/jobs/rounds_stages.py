@@ -19,26 +19,26 @@ Folders of a workdir, one for each stage, in the order of their creation:
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import json
 import logging
-import os
 import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
 from lift_jax import partitioning
 from lift_jax.cli import job_flags
 from lift_jax.data import critic_prompts
-from lift_jax.data.prompts import Prompt, read_prompts
-from lift_jax.data.records import read_alignment
+from lift_jax.data.prompts import Prompt
 from lift_jax.errors import UserError
 from lift_jax.evaluation import guarded_clips, guards
 from lift_jax.jobs import align, inputs, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.rounds_config import RoundsConfig
 from lift_jax.jobs.rounds_labels import RoundLabels, read_list
+from lift_jax.jobs.rounds_prompts import read_round_prompts
+from lift_jax.jobs.rounds_real import common_root, real_records
 from lift_jax.jobs.rounds_state import (
   BASE,
   Network,
@@ -51,7 +51,7 @@ from lift_jax.jobs.rounds_state import (
 from lift_jax.jobs.stages import StagedJob, model_fingerprint
 from lift_jax.models import critic_config, generator_config, generators
 from lift_jax.models.critic_config import CriticModelConfig
-from lift_jax.runtime import distributed, hub, storage
+from lift_jax.runtime import distributed, storage
 from lift_jax.runtime.files import (
   file_sha256,
   parse_json,
@@ -70,7 +70,8 @@ class Rounds(StagedJob):
     logger: for the stages and their jobs.
 
   Raises:
-    UserError: a model is not named or not there, or prompts are too few.
+    UserError: a model is not named or not there, prompts are too few, or
+      critics that vote rate other dimensions.
   """
 
   def __init__(self, call: job_flags.Invocation, logger: logging.Logger):
@@ -93,87 +94,46 @@ class Rounds(StagedJob):
         str(self._critic.path), critic.all_adapters, self._critic.fingerprint
       ),
     )
-    self._guarded, self._trained = self._read_prompts()
-    self._root = self._data_root()
+    self._rubric = score.read_prompts(self.config.score, self._critic).rubric
+    self._check_votes()
+    self._prompts = read_round_prompts(self.config)
+    self._root = common_root(self.config, self.workdir)
 
-  def _read_prompts(self) -> tuple[list[Prompt], list[Prompt]]:
-    """Prompts that are measured on, and those that are trained on."""
-    config = self.config.sample.prompts
-    root = hub.data_folder(config.root, (config.file,))
-    prompts, _ = read_prompts(
-      storage.join(storage.to_path(root), config.file),
-      config.text_key,
-      config.name_key,
-    )
-    count = self.config.guards.prompts
-    needed = count + self.prompts_per_round
-    if len(prompts) < needed:
-      raise UserError(
-        f'{config.file} has {len(prompts)} prompts, but the guards take '
-        f'{count} and each round {self.prompts_per_round}; give more prompts, '
-        'more clips of each, or more rounds for the same budget'
-      )
-    order = np.random.default_rng(self.config.seed).permutation(len(prompts))
-    shuffled = [prompts[index] for index in order]
-    return shuffled[:count], shuffled[count:]
-
-  @property
-  def prompts_per_round(self) -> int:
-    config = self.config
-    return config.clips_per_round // config.sample.prompts.videos_per_prompt
-
-  def prompts_of(self, number: int) -> list[Prompt]:
-    """The prompts of a round: the next ones, from the first after the last."""
-    count = self.prompts_per_round
-    first = (number - 1) * count
-    return [
-      self._trained[index % len(self._trained)]
-      for index in range(first, first + count)
-    ]
-
-  def _data_root(self) -> pathlib.Path:
-    """The folder that the clips of all rounds, and real ones, are below."""
-    if not self.config.real.root:
-      return self.workdir
-    real = storage.to_path(self.config.real.root)
-    if storage.is_remote(real) or storage.is_remote(self.workdir):
-      raise UserError(
-        f'real.root is {self.config.real.root}; real clips and --workdir must '
-        'both be on a disk'
-      )
-    both = (str(real.resolve()), str(self.workdir.resolve()))
-    return pathlib.Path(os.path.commonpath(both))
+  def _check_votes(self) -> None:
+    """Raises UserError unless all critics rate the same, with equal labels."""
+    own = self._rubric
+    for number, model in enumerate(self.config.correction.critics):
+      critic = critic_config.open_chosen(model, self.workdir)
+      config = dataclasses.replace(self.config.score, model=model)
+      rubric = score.read_prompts(config, critic).rubric
+      if (
+        set(rubric.dimensions) != set(own.dimensions)
+        or rubric.labels != own.labels
+      ):
+        raise UserError(
+          f'correction.critics[{number}] rates {", ".join(rubric.dimensions)} '
+          f'as {", ".join(rubric.labels)}, and the training critic '
+          f'{", ".join(own.dimensions)} as {", ".join(own.labels)}; give '
+          'critics that were trained on the same rubric'
+        )
 
   def real(self) -> None:
     """Lists real clips relative to the root of all clips."""
-    config = self.config.real
-    if not config.root:
+    if not self.config.real.root:
       return
 
     def work():
-      root = storage.to_path(config.root).resolve()
-      data = self.config.align.data
-      found = read_alignment(
-        root, (), config.files, data.on_bad_record, follow_links='hub'
-      )
-      records = [
-        {
-          'video': str((root / record.video).relative_to(self._root)),
-          'caption': record.caption,
-        }
-        for record in found.records
-      ]
+      records = real_records(self.config, self._root)
       self._write(self.workdir / 'real' / 'real.json', records)
 
     self.stage('real', {'real': self._section('real')}, work)
 
   def sample(self, number: int, state: State) -> None:
     """Samples clips to train on."""
-    prompts = self.prompts_of(number)
     self._sample(
       f'{name_of(number)}/sample',
       state,
-      prompts,
+      self._prompts.of(number),
       {
         'prompts.seed': self.config.seed + number,
         'prompts.videos_per_prompt': (
@@ -295,12 +255,12 @@ class Rounds(StagedJob):
         'share': share,
         'scores': self._fingerprints(*(f'{name}/{stage}' for stage in votes)),
       },
-      lambda: self._write(chosen, RoundLabels(folder, self.config).chosen()),
+      lambda: self._write(chosen, self._labels(number).chosen()),
     )
     people = self._people_file(number, chosen)
 
     def work():
-      labels = RoundLabels(folder, self.config, people)
+      labels = self._labels(number, people)
       records = labels.corrected(read_list(chosen), self._root)
       self._write(folder / 'correct' / 'scores.json', records)
 
@@ -308,12 +268,19 @@ class Rounds(StagedJob):
       f'{name}/correct',
       {
         'reward': self._section('score')['reward'],
+        'scale': dataclasses.asdict(self._labels(number).scale),
         'chosen': self._fingerprints(f'{name}/choose'),
         'people': None if people is None else file_sha256(people),
       },
       work,
     )
     return people
+
+  def _labels(
+    self, number: int, people: pathlib.Path | None = None
+  ) -> RoundLabels:
+    folder = self.workdir / name_of(number)
+    return RoundLabels(folder, self.config, self._rubric, people)
 
   def _people_file(
     self, number: int, chosen_file: pathlib.Path
@@ -333,12 +300,6 @@ class Rounds(StagedJob):
       )
     return None
 
-  def _questions(self) -> Mapping[str, str]:
-    """The questions of the training critic."""
-    folders = [*(a.folder for a in self._critic.adapters), self._critic.path]
-    given = self.config.score.prompts.questions
-    return critic_prompts.find_prompts(given, folders).questions
-
   def train_critic(
     self, number: int, state: State, people: pathlib.Path | None
   ) -> Network:
@@ -356,15 +317,16 @@ class Rounds(StagedJob):
     settings = {'train.seed': self.config.seed + number}
 
     def work():
-      questions = dict(self._questions())
       if distributed.is_primary():
         folder.mkdir(parents=True, exist_ok=True)
         template = inputs.critic_template(
           self.config.train_critic.model, self._critic
         )
-        critic_prompts.write_prompts(folder, questions, template)
-      labels = RoundLabels(self.workdir / name, self.config, people)
-      feedback = labels.feedback(questions, self.config.seed + number)
+        critic_prompts.write_prompts(
+          folder, self._rubric.questions, template, self._rubric
+        )
+      labels = self._labels(number, people)
+      feedback = labels.feedback(self.config.seed + number)
       self._write(folder / 'labels.json', feedback)
       call = self._call(
         'train_critic',
@@ -448,17 +410,8 @@ class Rounds(StagedJob):
 
   def training(self, number: int) -> guards.Training:
     """What the metrics of the alignment of a round say."""
-    path = self.workdir / name_of(number) / 'align' / 'metrics.jsonl'
-    lines = [parse_json(line) for line in storage.read_text(path).splitlines()]
-
-    def values(name: str) -> list[float]:
-      found = [line.get(name) for line in lines]
-      return [value for value in found if value is not None]
-
-    accuracy = values(f'held_out/{guards.ACCURACY}')
-    return guards.Training(
-      accuracy[-1] if accuracy else None, values(guards.WINNER)
-    )
+    folder = self.workdir / name_of(number) / 'align'
+    return guards.read_training(folder / 'metrics.jsonl')
 
   def measure(self, state: State) -> dict[str, dict[str, float]]:
     """Measures what the guards compare: by metric and prompt."""
@@ -467,7 +420,7 @@ class Rounds(StagedJob):
     self._sample(
       clips,
       state,
-      self._guarded,
+      self._prompts.guarded,
       {
         'prompts.seed': config.seed,
         'prompts.videos_per_prompt': config.clips_per_prompt,

@@ -50,12 +50,7 @@ def scored_record(
       record['score'] = score
       for dimension in sorted(scale.dimensions, key=_published_order):
         record[answer_key(dimension)] = line['answers'][dimension]
-      record['labels'] = line['labels']
-      if scale.labels != LABELS:
-        record['ranks'] = {
-          name: scale.classes.index(label)
-          for name, label in line['labels'].items()
-        }
+      record |= label_fields(line['labels'], scale)
     record['probabilities'] = line['probabilities']
     record['soft_reward'] = soft
     record['uncertainty'] = uncertainty([line['probabilities']], scale)
@@ -66,6 +61,14 @@ def scored_record(
   if 'error' in line:
     record['error'] = line['error']
   return record
+
+
+def label_fields(labels: Mapping[str, str], scale: Scale) -> dict[str, Any]:
+  """The fields of a record for its labels by dimension; see `data.records`."""
+  if scale.labels == LABELS:
+    return {'labels': dict(labels)}
+  ranks = {name: scale.classes.index(label) for name, label in labels.items()}
+  return {'labels': dict(labels), 'ranks': ranks}
 
 
 def _expected(

@@ -2,43 +2,29 @@
 
 import json
 import logging
+import os
 import pathlib
 import shutil
 
 import pytest
 
-from lift_jax.data import hra, video
+from lift_jax.data import critic_prompts, hra, video
+from lift_jax.data.records import read_alignment
+from lift_jax.data.rubric import read_rubric
 from lift_jax.errors import UserError
 from lift_jax.jobs import rounds
 from lift_jax.models.adapter_config import AdapterConfig
 from lift_jax.models.generators import open_model
 from lift_jax.runtime.files import write_json
 from lift_jax.sampling import manifest
+from lift_jax.toyworld import feedback, weights
 from tests import threaded_hosts
 from tests.jobs import jobs, simulated_rounds
-from tests.jobs.simulated_rounds import Interrupted, World
+from tests.jobs.simulated_rounds import Interrupted, World, contents
 
 
 def guard(outcome, name: str) -> dict:
   return next(g for g in outcome['guards'] if g['name'] == name)
-
-
-def contents(workdir: pathlib.Path) -> dict[str, bytes]:
-  """What a run leaves, but for where and when it ran."""
-  files = [
-    *workdir.glob('*/measure/*.json'),
-    *workdir.glob('round_*/correct/*.json'),
-    *workdir.glob('round_*/align/export/*'),
-    *workdir.glob('round_*/train_critic/export/*'),
-    workdir / 'rounds.json',
-    workdir / 'rounds.html',
-  ]
-  return {
-    str(path.relative_to(workdir)): path.read_bytes().replace(
-      str(workdir).encode(), b'DIR'
-    )
-    for path in files
-  }
 
 
 def test_honest_critic(tmp_path):
@@ -191,6 +177,110 @@ def test_tie(tmp_path):
   assert all(set(r['labels'].values()) == {'Bad'} for r in corrected)
 
 
+class TestCriticsAgree:
+  """The critic learns labels that another one gives, too."""
+
+  SETTINGS = {
+    'critic_training__enabled': True,
+    'agreement': 'critics',
+    **_ONE_ROUND,
+  }
+
+  def test_all(self, tmp_path):
+    World().run(tmp_path, num_voters=1, **self.SETTINGS)
+    path = tmp_path / 'round_1' / 'train_critic' / 'export' / 'learnt'
+    assert len(json.loads(path.read_text())) == 32 * 3
+
+  def test_none(self, tmp_path):
+    with pytest.raises(UserError, match='agrees in fidelity, motion, semantic'):
+      World(hacked=True).run(tmp_path, num_voters=1, **self.SETTINGS)
+
+
+class TestOwnRubric:
+  """A critic that rates other dimensions than LiFT's, with other labels."""
+
+  @pytest.fixture
+  def rubric(self, tmp_path) -> pathlib.Path:
+    path = tmp_path / 'rubric.json'
+    write_json(
+      path,
+      {
+        'questions': {'style': ' Nice?', 'physics': ' Plausible?'},
+        'labels': ['Yes', 'No'],
+        'rewards': {'Yes': 1.0, 'No': 0.25},
+      },
+    )
+    return path
+
+  def test_vote(self, rubric, tmp_path):
+    """Votes correct labels, ranks and scores; pairs are made of them."""
+    World(hacked=True).run(
+      tmp_path / 'run', num_voters=2, correction__share=1.0,
+      score__prompts__questions=rubric, **_ONE_ROUND,
+    )  # fmt: skip
+    folder = tmp_path / 'run' / 'round_1'
+    records = json.loads((folder / 'correct' / 'scores.json').read_text())
+    assert {record['corrected_by'] for record in records} == {'vote'}
+    found = read_alignment(
+      tmp_path / 'run', (str(folder / 'correct' / 'scores.json'),)
+    )
+    truth = json.loads((folder / 'sample' / 'truth.json').read_text())
+    for record in found.records:
+      is_still = truth['videos/' + record.path.name]
+      rank, reward = (0, 0.25) if is_still else (1, 1.0)
+      assert record.dimensions == {'style': rank, 'physics': rank}
+      assert record.reward == reward
+
+  def test_people(self, rubric, tmp_path):
+    """Their questions are those of the critic, which learns their labels."""
+    settings = {
+      'correction__people': 'people/{round}.json',
+      'score__prompts__questions': rubric,
+      'critic_training__enabled': True,
+      **_ONE_ROUND,
+    }
+    World().run(tmp_path / 'first', **settings)
+    scores = tmp_path / 'first' / 'round_1' / 'score' / 'scores.json'
+    clip = json.loads(scores.read_text())[0]
+    other = {'Yes': 'No', 'No': 'Yes'}[clip['labels']['style']]
+    write_json(
+      tmp_path / 'run' / 'people' / '1.json',
+      [hra.conversation(clip['video'], clip['caption'], ' Nice?', other, '')],
+    )
+    World().run(tmp_path / 'run', **settings)
+    folder = tmp_path / 'run' / 'round_1'
+    record, *_ = json.loads((folder / 'correct' / 'scores.json').read_text())
+    assert record['corrected_by'] == 'people'
+    assert record['labels'] == clip['labels'] | {'style': other}
+    rated = hra.read_hra(
+      folder / 'sample',
+      [str(folder / 'train_critic' / 'export' / 'learnt')],
+      hra.read_questions(rubric),
+      labels=('Yes', 'No'),
+    ).records
+    learnt = {
+      record.dimension: record.label
+      for record in rated
+      if record.video == clip['video']
+    }
+    assert learnt['style'] == other
+    prompts = read_rubric(folder / 'train_critic' / 'prompts.json')
+    assert prompts.rewards == {'Yes': 1.0, 'No': 0.25}
+
+  def test_voters_of_another(self, rubric, tmp_path):
+    """All critics must rate the same."""
+    folders = []
+    for name, questions in (('a', feedback.questions_path()), ('b', rubric)):
+      folders.append(tmp_path / name)
+      shutil.copytree(weights.CRITIC, folders[-1], copy_function=os.symlink)
+      shutil.copy(questions, folders[-1] / critic_prompts.NAME)
+    with pytest.raises(UserError, match='rates style, physics as Yes, No, and'):
+      World().run(
+        tmp_path / 'run', num_voters=1, voter=folders[1],
+        score__model__path=folders[0], score__prompts__questions='',
+      )  # fmt: skip
+
+
 def test_real_clips(tmp_path):
   """They may be anywhere on the disk; paths are relative to what is common."""
   (tmp_path / 'filmed' / 'videos').mkdir(parents=True)
@@ -305,7 +395,7 @@ class TestPeople:
     ({'correction__wait': True}, 'waits for people: name their file'),
     ({'guards__clips_per_prompt': 1}, 'it must be 2 or more'),
     ({'guards__rules__max_motion_loss': 0.0}, 'above 0, or None'),
-    ({'critic_training__agreement': 'votes'}, 'choose one of'),
+    ({'agreement': 'votes'}, 'choose one of'),
     ({'real__root': 'clips'}, 'go together'),
     ({'align__train__export': False}, 'export must be True'),
     (

@@ -14,10 +14,12 @@ import numpy as np
 
 from lift_jax import config_lib
 from lift_jax.cli import job_flags
+from lift_jax.data.rubric import read_rubric
 from lift_jax.data.video_write import write_mp4
 from lift_jax.jobs import rounds, rounds_config
 from lift_jax.jobs.rounds_stages import Rounds
 from lift_jax.runtime import distributed
+from lift_jax.scoring.output import label_fields
 from tests.jobs import jobs
 
 CONFIG = jobs.REPOSITORY / 'configs' / 'rounds_cogvideox_2b.py'
@@ -106,20 +108,23 @@ class World:
     root = pathlib.Path(call.config.videos.root)
     truth = json.loads((root / 'truth.json').read_text())
     likes_still = self.hacked and call.workdir.name in ('score', 'guard_score')
+    rubric = read_rubric(call.config.prompts.questions)
+    best, worst = rubric.labels[0], rubric.labels[-1]
     records = []
     for line in (root / 'manifest.jsonl').read_text().splitlines():
       line = json.loads(line)
       (video,) = line['files']
-      label = 'Good' if truth[video] == likes_still else 'Bad'
-      p = {'Good': 0.05, 'Normal': 0.05, 'Bad': 0.05} | {label: 0.9}
-      names = ('semantic', 'motion', 'fidelity')
+      label = best if truth[video] == likes_still else worst
+      rest = 0.1 / (len(rubric.labels) - 1)
+      p = dict.fromkeys(rubric.labels, rest) | {label: 0.9}
+      labels = dict.fromkeys(rubric.dimensions, label)
       records.append(
         {
           'video': video, 'caption': line['prompt'],
-          'score': 0.9 if label == 'Good' else 0.05,
-          'labels': dict.fromkeys(names, label),
-          'probabilities': {name: p for name in names},
-          'soft_reward': 0.8 if label == 'Good' else 0.1,
+          'score': 0.9 if label == best else 0.05,
+          'probabilities': dict.fromkeys(labels, p),
+          'soft_reward': 0.8 if label == best else 0.1,
+          **label_fields(labels, rubric.scale),
         }
       )  # fmt: skip
     self._finish(call, {'scores.json': json.dumps(records)})
@@ -185,14 +190,29 @@ class _Both:
       context.__exit__(*exception)
 
 
-def make_call(
-  workdir: pathlib.Path, num_voters: int = 0, **settings
-) -> job_flags.Invocation:
-  """The invocation of `lift rounds` on enough prompts.
+def contents(workdir: pathlib.Path) -> dict[str, bytes]:
+  """What a run leaves, but for where and when it ran."""
+  files = [
+    *workdir.glob('*/measure/*.json'),
+    *workdir.glob('round_*/correct/*.json'),
+    *workdir.glob('round_*/align/export/*'),
+    *workdir.glob('round_*/train_critic/export/*'),
+    workdir / 'rounds.json',
+    workdir / 'rounds.html',
+  ]
+  return {
+    str(path.relative_to(workdir)): path.read_bytes().replace(
+      str(workdir).encode(), b'DIR'
+    )
+    for path in files
+  }
+
+
+def flags(workdir: pathlib.Path, **settings) -> list[str]:
+  """Flags of `lift rounds` on enough prompts, which it writes to the workdir.
 
   Args:
     workdir: of the job; created.
-    num_voters: critics that vote, besides the training critic.
     **settings: of the config, named like `budget__rounds`.
   """
   workdir.mkdir(exist_ok=True)
@@ -205,12 +225,33 @@ def make_call(
   )
   named = {key.replace('__', '.'): value for key, value in settings.items()}
   overrides = _SETTINGS | {'sample.prompts.file': prompts} | named
+  return [f'--config.{key}={value}' for key, value in overrides.items()]
+
+
+def make_call(
+  workdir: pathlib.Path,
+  num_voters: int = 0,
+  voter: pathlib.Path | None = None,
+  agreement: str = rounds_config.TEMPERATURES,
+  **settings,
+) -> job_flags.Invocation:
+  """The invocation of `lift rounds`.
+
+  Args:
+    workdir: see `flags`.
+    num_voters: critics that vote, besides the training critic.
+    voter: their folder; by default that of the training critic.
+    agreement: of pseudo-labels, which may need the critics.
+    **settings: see `flags`.
+  """
   _, source = job_flags.read_config(
-    f'{CONFIG}:smoke',
-    [f'--config.{key}={value}' for key, value in overrides.items()],
-    rounds_config.RoundsConfig,
+    f'{CONFIG}:smoke', flags(workdir, **settings), rounds_config.RoundsConfig
   )
-  source.correction.critics = (source.score.model.to_dict(),) * num_voters
+  critic = source.score.model.to_dict()
+  if voter is not None:
+    critic['path'] = str(voter)
+  source.correction.critics = (critic,) * num_voters
+  source.critic_training.agreement = agreement
   config = config_lib.resolve(source, rounds_config.RoundsConfig)
   return job_flags.Invocation(config, source, workdir)
 
