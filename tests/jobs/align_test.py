@@ -22,7 +22,7 @@ from lift_jax.data import video as video_lib
 from lift_jax.errors import UserError
 from lift_jax.jobs.align_config import AlignConfig
 from tests.comparison import sets
-from tests.jobs import jobs, runs
+from tests.jobs import jobs, runs, simulated_rounds
 
 
 @pytest.fixture(scope='module')
@@ -522,16 +522,19 @@ class BucketTest(_AlignTest):
 
 
 # Two hosts, one after the other: a whole run; a cache; a cache with a bad clip
-# in the share of the second host; a comparison of clips; a run of which the
-# second host alone gets SIGTERM.
+# in the share of the second host; a comparison of clips; rounds of simulated
+# jobs; a run of which the second host alone gets SIGTERM.
 _HOST = """
 import json, os, signal, sys, time
 from lift_jax.cli import main
 from lift_jax.training import loop
+from tests.jobs import simulated_rounds
 
-whole, cache, bad, compared, stopped = map(json.loads, sys.argv[1:])
+whole, cache, bad, compared, rounds, stopped = map(json.loads, sys.argv[1:])
 status = [main.main([*whole, '--multihost'])]
 status += [main.main(cache), main.main(bad), main.main(compared)]
+with simulated_rounds.World().patched():
+  status += [main.main(rounds)]
 is_due = loop.TrainCheckpoints.is_due
 
 def stop_at_1(self, step):
@@ -567,13 +570,16 @@ class MultihostTest(_AlignTest):
       prepare('tall'),
       prepare('bad'),
       self.compare(),
+      self.rounds(),
       self.world.align(self.folder / 'stopped'),
     ]
     hosts = jobs.two_hosts(_HOST, [json.dumps(call) for call in calls], 2)
     for status, output, errors in hosts:
       print(status, output, errors)
       self.assertEqual(status, 0, errors)
-      self.assertEqual(json.loads(output.splitlines()[-1]), [0, 0, 2, 0, 143])
+      self.assertEqual(
+        json.loads(output.splitlines()[-1]), [0, 0, 2, 0, 0, 143]
+      )
       self.assertIn('bad.json record 1 (videos/bad.mp4)', errors)
     self.assertEqual(
       jobs.steps_of(self.workdir), list(range(1, jobs.STEPS + 1))
@@ -602,6 +608,23 @@ class MultihostTest(_AlignTest):
     self.assertBetween(max(stopped), 2, jobs.STEPS - 1)
     self.assertFalse((self.folder / 'bad' / 'cache' / 'index.json').exists())
     self.assert_all_measured()
+    simulated_rounds.World().run(self.folder / 'one', **self.ONE_ROUND)
+    self.assertEqual(
+      simulated_rounds.contents(self.folder / 'rounds'),
+      simulated_rounds.contents(self.folder / 'one'),
+    )
+
+  ONE_ROUND = {'budget__rounds': 1, 'budget__clips': 8, 'guards__prompts': 2}
+
+  def rounds(self) -> list[str]:
+    """Arguments of a round, each of whose jobs has tests on two hosts."""
+    workdir = self.folder / 'rounds'
+    return [
+      'rounds',
+      f'--config={simulated_rounds.CONFIG}:smoke',
+      f'--workdir={workdir}',
+      *simulated_rounds.flags(workdir, **self.ONE_ROUND),
+    ]
 
   def compare(self) -> list[str]:
     """Arguments of a comparison of two models with three clips of each."""

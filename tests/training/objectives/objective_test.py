@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lift_jax import partitioning
 from lift_jax.data.pipeline import ScoredEntry
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
@@ -209,3 +210,12 @@ class ChooseTest(parameterized.TestCase):
     reference = alignment.make_reference(params, _PREFERENCE, 'float32')
     params['w'].delete()
     np.testing.assert_array_equal(reference['w'], tiny.params()['w'])
+
+  def test_reference_is_sharded(self):
+    """As the parameters are, in the type of the computation."""
+    mesh = partitioning.make_mesh(partitioning.MeshConfig(fsdp=-1))
+    sharding = jax.sharding.NamedSharding(mesh, jax.P('fsdp'))
+    params = {'w': jax.device_put(jnp.ones((mesh.size, 2)), sharding)}
+    reference = alignment.make_reference(params, _PREFERENCE, 'bfloat16')['w']
+    self.assertEqual(reference.dtype, jnp.bfloat16)
+    self.assertEqual(reference.sharding, sharding)
