@@ -11,7 +11,7 @@ once more. What it leaves has to be what the undisturbed job left, bit for bit:
 every file, encoded clip and array of a checkpoint, and nothing that is half
 written. Not compared is what tells the time: TensorBoard's files, rates in
 metrics.jsonl, the duration of a stage, and times of change of videos; nor which
-shard of a cache a clip is in.
+shard of a cache a clip is in, nor the path of the workdir.
 
 Prints a row for each kill. DIR must be empty, and gets all workdirs and logs.
 """
@@ -253,7 +253,9 @@ def contents(workdir: pathlib.Path) -> dict[str, str]:
     if _PARTIAL.search(path.name):
       found[str(name)] = 'half written'
     elif path.is_file() and not _APART.intersection(name.parts):
-      found[str(name)] = _hash(_lasting(path))
+      # Jobs of `lift rounds` have paths below its workdir in their configs.
+      lasting = _lasting(path).replace(str(workdir).encode(), b'WORKDIR')
+      found[str(name)] = _hash(lasting)
     elif path.name == 'cache':
       found |= _below(name, _cached(path))
     elif path.name == 'checkpoints':

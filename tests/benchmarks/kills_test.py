@@ -99,6 +99,17 @@ class ContentsTest(parameterized.TestCase):
     path.write_text(text)
     self.assertEqual(kills.contents(self.folder) == before, is_same)
 
+  def test_paths(self):
+    """Of two workdirs; a path elsewhere is compared."""
+    found = []
+    for workdir, model in (('a', 'x'), ('b', 'x'), ('c', 'y')):
+      path = self.folder / workdir / 'config.json'
+      path.parent.mkdir()
+      path.write_text(f'{path.parent}/videos {self.folder}/{model}')
+      found.append(kills.contents(path.parent))
+    self.assertEqual(found[0], found[1])
+    self.assertNotEqual(found[1], found[2])
+
   def test_rounds(self):
     """Each round begins with the model that the last one has exported."""
     stages = kills.stages(2)
