@@ -64,6 +64,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'epochs': 20.0,
     'batch_size': config_dict.placeholder(int),
     'batch_per_device': 8,
+    'batch_by': 'clips',
     'grad_accum': 4,  # two videos per chip and micro-batch
     'seed': 42,
     'trainable': 'blocks',

@@ -62,6 +62,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'epochs': config_dict.placeholder(float),
     'batch_size': 8,
     'batch_per_device': config_dict.placeholder(int),
+    'batch_by': 'clips',
     'grad_accum': 1,
     'seed': 0,
     'trainable': 'blocks',

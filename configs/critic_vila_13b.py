@@ -72,6 +72,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'batch_per_device': 16,
     # Each micro-batch gathers the frozen weights again; 4 fit on a v5e, 1 on
     # 80 GB.
+    'batch_by': 'clips',
     'grad_accum': 4,
     'seed': 0,
     'trainable': 'lora',

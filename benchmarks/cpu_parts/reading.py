@@ -66,7 +66,7 @@ def write_cache(
   iterator = pipeline.make_iterator(
     cache,
     [(item,) for item in pipeline.join(cache, records, ClipRules())],
-    batch_size,
+    {latent_shape[:3]: batch_size},
     sharding,
     seed=0,
     num_threads=_THREADS,

@@ -15,6 +15,7 @@ stored here but read from the alignment files, so that new scores require no new
 encoding.
 """
 
+import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
@@ -42,6 +43,7 @@ from lift_jax.runtime.storage import FileSignature
 from lift_jax.weights import safetensors_files
 
 FORMAT = 2
+_INDEX = 'index.json'
 
 # Latent frames, height and width: all that a compiled step depends on.
 Bucket = tuple[int, int, int]
@@ -255,7 +257,7 @@ class LatentCache:
 
   @property
   def _index_path(self) -> pathlib.Path:
-    return self.folder / 'index.json'
+    return self.folder / _INDEX
 
   def write_shard(self, bucket: Bucket, clips: Sequence[EncodedClip]) -> None:
     """Writes one shard.
@@ -473,6 +475,13 @@ def _read_entries(
       f'{path}: was made with other settings than made_by.json next to it'
     )
   return entries
+
+
+def num_clips(folder: pathlib.Path) -> dict[Bucket, int]:
+  """Clips of each bucket of a cache, however it was made; {} without one."""
+  path = folder / _INDEX
+  entries = _read_entries(path) if path.exists() else []
+  return dict(collections.Counter(entry.bucket for entry in entries))
 
 
 def check_unchanged(

@@ -18,12 +18,13 @@ import grain
 import jax
 import numpy as np
 
+from lift_jax.data.batch_sizes import batch_shares
 from lift_jax.data.critic_examples import (
   CriticDataConfig,
   Example,
   TrainingTokenizer,
 )
-from lift_jax.data.critic_units import Unit, shape_of, single_units
+from lift_jax.data.critic_units import Shape, Unit, shape_of, single_units
 from lift_jax.data.example_reader import ExampleReader
 from lift_jax.data.global_batch import READ_AHEAD, local_indices
 from lift_jax.errors import UserError
@@ -62,7 +63,7 @@ def check_real_share(
 
 def _streams(
   units: Sequence[Unit], examples: Sequence[Example], real_share: float | None
-) -> dict[tuple[int, ...], list[_Stream]]:
+) -> dict[Shape, list[_Stream]]:
   """The streams of each shape of units."""
   first = [examples[unit.members[0]] for unit in units]
   count = check_real_share(first, real_share)
@@ -80,6 +81,16 @@ def _streams(
       share = of_kind * len(indices) / count[is_real]
     streams[shape].append(_Stream(tuple(indices), share))
   return streams
+
+
+def drawn_shares(
+  units: Sequence[Unit], examples: Sequence[Example], real_share: float | None
+) -> dict[Shape, float]:
+  """The share of each shape among all sampled units."""
+  return {
+    shape: sum(stream.share for stream in streams)
+    for shape, streams in _streams(units, examples, real_share).items()
+  }
 
 
 def label_weights(
@@ -236,7 +247,7 @@ def make_iterator(
   examples: Sequence[Example],
   tokenizer: TrainingTokenizer,
   reader: ExampleReader,
-  batch_size: int,
+  batch_sizes: Mapping[Shape, int],
   sharding: jax.sharding.Sharding,
   seed: int,
   config: CriticDataConfig,
@@ -259,7 +270,7 @@ def make_iterator(
     examples: to train on.
     tokenizer: the one that made them.
     reader: of the same examples.
-    batch_size: examples per batch over all hosts.
+    batch_sizes: examples per batch of each shape, over all hosts.
     sharding: of a batch along its first axis.
     seed: of the order.
     config: how examples are sampled and weighted.
@@ -272,31 +283,37 @@ def make_iterator(
       from `next`: a clip cannot be decoded, nor replaced.
   """
   units = single_units(examples) if units is None else units
-  read_examples = _ReadLocalExamples(
-    units,
-    examples,
-    label_weights(units, examples, config.real_share, config.label_weight),
-    local_indices(sharding, batch_size),
-    reader,
-    tokenizer.pad_id,
-    labels,
+  weights = label_weights(
+    units, examples, config.real_share, config.label_weight
   )
-  units_per_batch = batch_size // len(units[0].members)
   seeds = itertools.count(seed)  # one per stream
-  batches, shares = [], []
-  for streams in _streams(units, examples, config.real_share).values():
+  batches, shares, sizes = [], [], []
+  for shape, streams in _streams(units, examples, config.real_share).items():
     datasets = [
       grain.MapDataset.source(stream.indices).shuffle(seed=next(seeds)).repeat()
       for stream in streams
     ]
     mixed = _mix(datasets, [stream.share for stream in streams])
+    size = batch_sizes[shape]
+    read_examples = _ReadLocalExamples(
+      units,
+      examples,
+      weights,
+      local_indices(sharding, size),
+      reader,
+      tokenizer.pad_id,
+      labels,
+    )
     # Nothing is dropped, see `pipeline.make_iterator`.
     batches.append(
-      mixed.batch(units_per_batch, drop_remainder=True).map(read_examples)
+      mixed.batch(size // len(units[0].members), drop_remainder=True).map(
+        read_examples
+      )
     )
     shares.append(sum(stream.share for stream in streams))
+    sizes.append(size)
   return iter(
-    _mix(batches, shares).to_iter_dataset(
+    _mix(batches, batch_shares(shares, sizes)).to_iter_dataset(
       grain.ReadOptions(num_threads=READ_AHEAD, prefetch_buffer_size=READ_AHEAD)
     )
   )

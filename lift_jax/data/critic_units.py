@@ -27,6 +27,10 @@ _ONE_HOT = {
 }
 
 
+# Of frames, and the padded length of the sequences.
+Shape = tuple[int, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Unit:
   """One or two examples.
@@ -45,8 +49,8 @@ class Unit:
     return any(self.preference)
 
 
-def shape_of(unit: Unit, examples: Sequence[Example]) -> tuple[int, ...]:
-  """Units of the same shape share batches; its end is the padded length."""
+def shape_of(unit: Unit, examples: Sequence[Example]) -> Shape:
+  """Units of the same shape share batches."""
   *frames, _ = examples[unit.members[0]].shape
   return *frames, max(examples[index].length for index in unit.members)
 

@@ -20,6 +20,15 @@ def local_indices(
   return np.array(sorted(indices))
 
 
+def global_size(arrays: dict[str, Any], sharding: jax.sharding.Sharding) -> int:
+  """Size of the batch whose examples of this host are in `arrays`."""
+  # Hosts hold the same share of batches of any size; this one has a device for
+  # each example.
+  size = sharding.num_devices
+  num_local = len(jax.tree.leaves(arrays)[0])
+  return num_local * size // len(local_indices(sharding, size))
+
+
 def to_global(
   arrays: dict[str, Any],
   batch_size: int,

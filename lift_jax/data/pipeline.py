@@ -14,6 +14,7 @@ import grain
 import jax
 import numpy as np
 
+from lift_jax.data import batch_sizes as batch_sizes_lib
 from lift_jax.data import cache as cache_lib
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.global_batch import READ_AHEAD, local_indices
@@ -202,12 +203,12 @@ class _Reader:
 def make_iterator(
   cache: cache_lib.LatentCache,
   units: Sequence[Unit],
-  batch_size: int,
+  batch_sizes: Mapping[cache_lib.Bucket, int],
   sharding: jax.sharding.Sharding,
   seed: int,
   num_threads: int,
 ) -> grain.DatasetIterator:
-  """Endless batches of one bucket each, buckets in proportion to their size.
+  """Endless batches of one bucket each, clips in proportion to the buckets.
 
   Every epoch of a bucket is reshuffled. The iterator yields the examples that
   this host holds; `global_batch.to_global` makes a global batch of them. Its
@@ -216,7 +217,7 @@ def make_iterator(
   Args:
     units: to train on, all of the same number of examples; those of a unit
       are of one bucket, and next to each other in a batch.
-    batch_size: examples per batch over all hosts.
+    batch_sizes: examples per batch of each bucket, over all hosts.
     sharding: of a batch along its first axis.
     seed: of the order.
     num_threads: threads that read records.
@@ -226,23 +227,23 @@ def make_iterator(
       for a damaged record, once it comes to it.
   """
   buckets = _by_bucket(units)
+  sizes = [batch_sizes[items[0][0].entry.bucket] for items in buckets]
   reader = _Reader(cache)
-  local = local_indices(sharding, batch_size)
   # An endless data set has no remainder to drop. But without drop_remainder
   # Grain computes the number of batches in floats, which overflows.
   datasets = [
     grain.MapDataset.range(len(items))
     .shuffle(seed=seed + number)
     .repeat()
-    .batch(batch_size // len(units[0]), drop_remainder=True)
-    .map(_ReadLocalLatents(reader, items, local))
-    for number, items in enumerate(buckets)
+    .batch(size // len(units[0]), drop_remainder=True)
+    .map(_ReadLocalLatents(reader, items, local_indices(sharding, size)))
+    for number, (items, size) in enumerate(zip(buckets, sizes, strict=True))
   ]
-  weights = [len(items) for items in buckets]
+  shares = batch_sizes_lib.batch_shares([len(b) for b in buckets], sizes)
   mixed = (
     datasets[0]
     if len(datasets) == 1
-    else grain.MapDataset.mix(datasets, weights)
+    else grain.MapDataset.mix(datasets, shares)
   )
   return iter(
     mixed.to_iter_dataset(
@@ -265,6 +266,7 @@ def units_in_order(
 
   Args:
     units: see `make_iterator`, as are the other arguments.
+    batch_size: examples per batch over all hosts.
 
   Yields:
     The examples that this host holds, and the number of units without fillers.

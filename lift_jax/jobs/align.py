@@ -12,6 +12,7 @@ checkpoint and exits with status 143.
 example: lift align --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
 
+import collections
 import functools
 import logging
 
@@ -69,9 +70,8 @@ class Alignment(training_main.Task):
     self._call, self._logger = call, logger
     config, workdir = call.config, call.workdir
     self._objective = config.objective.chosen
-    alignment.check_batch(
-      self._objective, config.train, batch_size, partitioning.batch_shards(mesh)
-    )
+    shards = partitioning.batch_shards(mesh)
+    alignment.check_batch(self._objective, config.train, batch_size, shards)
     self._folder, found = open_inputs(config, workdir)
     inputs.log_adapters(self._folder.adapters, logger)
     self.setup = alignment.make_setup(
@@ -104,10 +104,19 @@ class Alignment(training_main.Task):
     # Examples that are in memory at a time.
     self._held_out_batch = batch_size // config.train.grad_accum
     self.num_examples = len(used)
+    buckets = alignment.make_buckets(
+      self._folder,
+      config.train,
+      self._objective,
+      collections.Counter(example.entry.bucket for example in used),
+      batch_size,
+      shards,
+    )
+    self.buckets = buckets.values()
     self.iterator = pipeline.make_iterator(
       self._cache,
       data.units,
-      batch_size,
+      {bucket: steps.batch_size for bucket, steps in buckets.items()},
       self.setup.batch_sharding,
       config.train.seed,
       config.train.num_threads,
@@ -119,6 +128,7 @@ class Alignment(training_main.Task):
       config.lora,
       data.units,
       batch_size,
+      self.buckets,
     )
 
   def on_start(self):
@@ -223,7 +233,7 @@ class Alignment(training_main.Task):
   def make_step(self, tx, trainable):
     train = self._call.config.train
     step = alignment.make_step(
-      self.setup, self._folder, train, self._objective, tx
+      self.setup, self._folder, train, self._objective, tx, self.buckets
     )
     null_text = jax.device_put(self._cache.null_text(), self.setup.replicated)
     key = training_main.replicated_key(self.setup, train.seed)

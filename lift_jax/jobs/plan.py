@@ -11,6 +11,10 @@ data and no weights are needed. For each of its programs this prints memory per
 device, FLOPs, communication between devices, and the resulting bounds on the
 time of a step. Nothing is measured.
 
+A training step is one program for each bucket, with its batch size. For align
+they are the buckets of data.cache, if it has been prepared; else each of
+data.sizes at data.max_frames.
+
 TPUs need libtpu (pip install 'lift_jax[tpu]'), GPUs JAX's CUDA plugin
 (pip install 'lift_jax[cuda]'). lift sample and lift score run on each host
 separately, so they are planned for one host. What the compilers print is in
@@ -85,6 +89,8 @@ class Plan:
     found.append(f'attention: {self.attention}')
     for one in self.reports:
       found += ['', *report.lines(one)]
+    if len(self.reports) > 1:
+      found += ['', report.most_memory(self.reports)]
     if self.knobs:
       found += ['', 'It does not fit. What would help:']
       found += [f'  {knob}' for knob in self.knobs]

@@ -15,6 +15,7 @@ SIGTERM saves a checkpoint and exits with status 143.
 example: lift train_critic --config=configs/critic_tiny.py:smoke --workdir=DIR
 """
 
+import collections
 from collections.abc import Collection, Sequence
 import dataclasses
 import functools
@@ -32,10 +33,11 @@ from lift_jax.data import (
   critic_pipeline,
   critic_units,
 )
+from lift_jax.data.batch_sizes import BucketSteps, mean_batch
 from lift_jax.data.critic_examples import CriticDataConfig, Example
 from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.critic_records import CriticRecords, read_critic_records
-from lift_jax.data.critic_units import Unit
+from lift_jax.data.critic_units import Shape, Unit
 from lift_jax.data.example_reader import ExampleReader
 from lift_jax.data.hra import HRARecord, conversation
 from lift_jax.data.json_records import ReadResult
@@ -176,12 +178,14 @@ class CriticTraining(training_main.Task):
     units = _make_units(config, self._examples, self._records, scale.labels)
     _describe(self._records, self._examples, units, logger)
     self.num_examples = sum(len(unit.members) for unit in units)
+    buckets = self._make_buckets(units, batch_size, mesh)
+    self.buckets = buckets.values()
     self._scale = _label_scale(config.losses, self._tokenizer, scale)
     self.iterator = critic_pipeline.make_iterator(
       self._examples,
       self._tokenizer,
       self._reader(self._examples, 'trained on {} instead'),
-      batch_size,
+      {shape: steps.batch_size for shape, steps in buckets.items()},
       self.setup.batch_sharding,
       config.train.seed,
       data,
@@ -199,6 +203,37 @@ class CriticTraining(training_main.Task):
       config.parts,
       config.losses,
       units if config.losses.pair else (),
+      self.buckets,
+    )
+
+  def _make_buckets(
+    self, units: list[Unit], batch_size: int, mesh: jax.sharding.Mesh
+  ) -> dict[Shape, BucketSteps]:
+    """The steps on the units of each shape."""
+    config, examples = self._call.config, self._examples
+    shares = critic_pipeline.drawn_shares(
+      units, examples, config.data.real_share
+    )
+    by_shape = collections.defaultdict(list)
+    for unit in units:
+      by_shape[critic_units.shape_of(unit, examples)].append(unit)
+    return critic_lib.make_buckets(
+      self._critic,
+      config.train,
+      config.trained,
+      config.losses,
+      {
+        shape: critic_lib.Sequences(
+          examples[by_shape[shape][0].members[0]].selection,
+          shape[-1],
+          share * self.num_examples,
+          critic_units.padding_share(by_shape[shape], examples),
+        )
+        for shape, share in shares.items()
+      },
+      self._max_targets,
+      batch_size,
+      partitioning.batch_shards(mesh),
     )
 
   def _make_examples(self, used: list[str]) -> list[ReadResult[Example]]:
@@ -285,6 +320,7 @@ class CriticTraining(training_main.Task):
       config.losses,
       self._scale,
       config.lora.dropout,
+      float(mean_batch(self.buckets)),
     )
     return step, ()
 

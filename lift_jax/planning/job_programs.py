@@ -8,7 +8,7 @@ tokens  D width of their embeddings  N tokens of a prefix  Q questions  M tokens
 of a question
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import functools
 from typing import Any
 
@@ -19,6 +19,10 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from lift_jax import partitioning
+from lift_jax.data import cache
+from lift_jax.data.batch_sizes import CLIPS, BucketSteps, mean_batch
+from lift_jax.data.cache import Bucket
+from lift_jax.data.frame_choice import choose_frames
 from lift_jax.data.video import ClipInfo
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.sample import SampleConfig
@@ -28,8 +32,10 @@ from lift_jax.models import critic_config, generator_config, quantization
 from lift_jax.models.critic_protocols import Frames
 from lift_jax.models.critics import Critic
 from lift_jax.models.functional import functional
+from lift_jax.models.generators import VideoModel
 from lift_jax.partitioning import BATCH_AXES
 from lift_jax.planning.report import Program
+from lift_jax.runtime import storage
 from lift_jax.sampling import programs
 from lift_jax.sampling.config import VideoConfig
 from lift_jax.sampling.sizes import latent_shape
@@ -57,7 +63,11 @@ _MAX_TARGETS = 128
 
 
 def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
-  """The training step of `lift align`, on the first size of its videos."""
+  """The training step of `lift align`, on each bucket of its videos.
+
+  They are those of the cache that the config names, if it has been prepared;
+  else each size, as long as videos may be.
+  """
   mesh = partitioning.make_mesh(config.mesh, devices)
   model = generator_config.declare_chosen(config.model)
   setup = alignment.make_setup(
@@ -68,97 +78,155 @@ def align(config: AlignConfig, devices: Sequence[Any]) -> list[Program]:
     mesh,
     config.train.remat,
   )
-  height, width = config.data.sizes[0]
-  latents = latent_shape(
-    model, VideoConfig(height, width, config.data.max_frames, tiling=False)
-  )
-  batch_size = config.train.global_batch(
-    mesh.size, partitioning.batch_shards(mesh)
+  objective = config.objective.chosen
+  shards = partitioning.batch_shards(mesh)
+  batch_size = config.train.global_batch(mesh.size, shards)
+  alignment.check_batch(objective, config.train, batch_size, shards)
+  buckets = alignment.make_buckets(
+    model,
+    config.train,
+    objective,
+    _num_clips(config, model),
+    batch_size,
+    shards,
   )
   kept = jnp.dtype(config.prepare.keep_dtype)
-  rows = functools.partial(_array, sharding=setup.batch_sharding)
-  objective = config.objective.chosen
-  arrays = {
-    'mean': rows((batch_size, *latents), kept),
-    'logvar': rows((batch_size, *latents), kept),
-    'text': rows((batch_size, *model.text_shape), kept),
-    'reward': rows((batch_size,), jnp.float32),
-    'is_real': rows((batch_size,), jnp.bool_),
-    'optimality': rows((batch_size,), jnp.float32),
-  }
   tx = make_optimizer(config.optimizer, _NUM_STEPS)
   state, frozen = _state(setup, tx, config.train, config.model.compute_dtype)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  arguments = (
-    state,
-    frozen,
-    LatentBatch.of(arrays, objective),
+  constants = (
     _array(model.text_shape, kept, setup.replicated),
     _array(key.shape, key.dtype, setup.replicated),
     alignment.abstract_reference(
       state.trainable, objective, config.model.compute_dtype
     ),
   )
-  step = alignment.make_step(setup, model, config.train, objective, tx)
-  return [
-    Program(
-      'training step',
+  jitted = loop.jit_step(
+    alignment.make_step(
+      setup, model, config.train, objective, tx, buckets.values()
+    ),
+    state,
+  )
+
+  def program(bucket: Bucket, steps: BucketSteps) -> Program:
+    size = steps.batch_size
+    arrays = _latents(model, bucket, size, kept, setup.batch_sharding)
+    batch = LatentBatch.of(arrays, objective)
+    return Program(
+      _step_name(steps, buckets),
       mesh,
-      _lowering(mesh, loop.jit_step(step, state), *arguments),
-      batch_size,
-      alignment.step_flops(
-        model, config.train.trainable, objective, (batch_size, *latents)
-      ),
+      _lowering(mesh, jitted, state, frozen, batch, *constants),
+      size,
+      steps.step_cost,
       _kernel_flops(
-        batch_size * model.flops(model.num_tokens(*latents[:3])).attention,
+        size * model.flops(model.num_tokens(*bucket)).attention,
         config.train.remat,
         reference=objective.needs_reference,
       ),
     )
-  ]
+
+  return [program(*bucket) for bucket in buckets.items()]
+
+
+def _num_clips(config: AlignConfig, model: VideoModel) -> dict[Bucket, int]:
+  """Clips of each bucket; one of each size, if there is no cache yet."""
+  data = config.data
+  if data.cache and (found := cache.num_clips(storage.to_path(data.cache))):
+    return found
+  num_frames = len(choose_frames(data.max_frames, data.max_frames))
+  buckets = {}
+  for height, width in data.sizes:
+    video = VideoConfig(height, width, num_frames, tiling=False)
+    buckets[latent_shape(model, video)[:3]] = 1
+  return buckets
+
+
+def _latents(
+  model: VideoModel,
+  bucket: Bucket,
+  batch_size: int,
+  dtype: jnp.dtype,
+  sharding: jax.sharding.Sharding,
+) -> dict[str, Any]:
+  """A batch of encoded videos, as `data.pipeline` reads it."""
+  rows = functools.partial(_array, sharding=sharding)
+  latents = (batch_size, *bucket, model.latent_grid.channels)
+  return {
+    'mean': rows(latents, dtype),
+    'logvar': rows(latents, dtype),
+    'text': rows((batch_size, *model.text_shape), dtype),
+    'reward': rows((batch_size,), jnp.float32),
+    'is_real': rows((batch_size,), jnp.bool_),
+    'optimality': rows((batch_size,), jnp.float32),
+  }
+
+
+def _step_name(steps: BucketSteps, buckets: Collection[Any]) -> str:
+  """Names the bucket if there are several."""
+  return 'training step' + (f' on {steps.name}' if len(buckets) > 1 else '')
 
 
 def train_critic(
   config: TrainCriticConfig, devices: Sequence[Any]
 ) -> list[Program]:
-  """The step of `lift train_critic`, on its longest sequences."""
+  """The step of `lift train_critic`, on sequences of each length."""
   mesh = partitioning.make_mesh(config.mesh, devices)
   critic = critic_config.declare_chosen(config.model)
   setup = critic_lib.make_setup(
     critic, config.model, config.train, config.lora, mesh, config.parts
   )
-  batch_size = config.train.global_batch(
-    mesh.size, partitioning.batch_shards(mesh)
-  )
-  frames, length = _clips(
-    critic, batch_size, config.data.text_buckets, setup.batch_sharding
+  shards = partitioning.batch_shards(mesh)
+  selection = critic.frames.select(CLIP)
+  lengths = [selection.num_positions + n for n in config.data.text_buckets]
+  buckets = critic_lib.make_buckets(
+    critic,
+    config.train,
+    config.trained,
+    config.losses,
+    {length: critic_lib.Sequences(selection, length) for length in lengths},
+    _MAX_TARGETS,
+    config.train.global_batch(mesh.size, shards),
+    shards,
   )
   rows = functools.partial(_array, sharding=setup.batch_sharding)
-  batch = CriticBatch(
-    frames=frames,
-    tokens=rows((batch_size, length), jnp.int32),
-    is_target=rows((batch_size, length), jnp.bool_),
-    segment_ids=rows((batch_size, length), jnp.int32),
-    weight=rows((batch_size,), jnp.float32),
-  )
   tx = make_optimizer(config.optimizer, _NUM_STEPS)
   state, frozen = _state(setup, tx, config.train, config.model.compute_dtype)
-  step = critic_lib.make_step(setup, config.train, tx, _MAX_TARGETS)
   remat = config.train.remat
-  vision_kernels = critic.vision_attention_flops(frames)
-  if config.trained.vision_tower.training != critic_parts.FROZEN:
-    vision_kernels = _kernel_flops(vision_kernels, remat)
-  return [
-    Program(
-      'training step',
+  jitted = loop.jit_step(
+    critic_lib.make_step(
+      setup,
+      config.train,
+      tx,
+      _MAX_TARGETS,
+      mean_batch=float(mean_batch(buckets.values())),
+    ),
+    state,
+  )
+
+  def program(length: int, steps: BucketSteps) -> Program:
+    size = steps.batch_size
+    frames = _frames(critic, selection, size, setup.batch_sharding)
+    batch = CriticBatch(
+      frames=frames,
+      tokens=rows((size, length), jnp.int32),
+      is_target=rows((size, length), jnp.bool_),
+      segment_ids=rows((size, length), jnp.int32),
+      weight=rows((size,), jnp.float32),
+    )
+    vision_kernels = critic.vision_attention_flops(frames)
+    if config.trained.vision_tower.training != critic_parts.FROZEN:
+      vision_kernels = _kernel_flops(vision_kernels, remat)
+    return Program(
+      _step_name(steps, buckets),
       mesh,
-      _lowering(mesh, loop.jit_step(step, state), state, frozen, batch),
-      batch_size,
-      critic_lib.step_flops(critic, config.trained, batch, _MAX_TARGETS),
-      _kernel_flops(batch_size * critic.attention_flops(length), remat)
+      _lowering(mesh, jitted, state, frozen, batch),
+      size,
+      steps.step_cost,
+      _kernel_flops(size * critic.attention_flops(length), remat)
       + vision_kernels,
     )
-  ]
+
+  return [program(*bucket) for bucket in buckets.items()]
 
 
 def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
@@ -268,9 +336,9 @@ def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
   rubric = read_prompts(config, critic).rubric
   num_questions = len(rubric.dimensions)
   batch_sharding = NamedSharding(mesh, P(BATCH_AXES))
-  frames, prefix = _clips(
-    critic, batch_size, config.prompts.text_buckets, batch_sharding
-  )
+  selection = critic.frames.select(CLIP)
+  prefix = selection.num_positions + max(config.prompts.text_buckets)
+  frames = _frames(critic, selection, batch_size, batch_sharding)
   rows = functools.partial(_array, sharding=batch_sharding)
   prompts = scorer.Prompts(
     rows((batch_size, prefix), jnp.int32),
@@ -307,19 +375,17 @@ def score(config: ScoreConfig, devices: Sequence[Any]) -> list[Program]:
   ]
 
 
-def _clips(
+def _frames(
   critic: Critic,
+  selection: Any,
   batch_size: int,
-  text_buckets: Sequence[int],
   sharding: jax.sharding.Sharding,
-) -> tuple[Frames, int]:
-  """Frames of a batch of clips, and the tokens of the longest prompt."""
-  selection = critic.frames.select(CLIP)
-  frames = jax.tree.map(
+) -> Frames:
+  """Frames of a batch of clips."""
+  return jax.tree.map(
     lambda leaf: _array((batch_size, *leaf.shape), leaf.dtype, sharding),
     critic.frames.shapes(selection),
   )
-  return frames, selection.num_positions + max(text_buckets)
 
 
 def _kernel_flops(forward: float, remat: str, reference: bool = False) -> float:
@@ -384,6 +450,10 @@ def knobs(job: str, config: Any, mesh: jax.sharding.Mesh) -> list[str]:
       found.append(f'train.remat=full: it is {train.remat}')
     shards = partitioning.batch_shards(mesh)
     micro = train.global_batch(mesh.size, shards) // shards // train.grad_accum
+    if train.batch_by != CLIPS:
+      found.append(
+        f'train.batch_by={CLIPS}: batches of cheaper buckets are not larger'
+      )
     if micro > 1:
       found.append(
         f'train.grad_accum={train.grad_accum * micro}: a device works on '

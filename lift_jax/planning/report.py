@@ -1,6 +1,6 @@
 """Compiles programs for possibly absent devices and reports their costs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import time
 from typing import Any
@@ -170,6 +170,12 @@ def lines(report: Report) -> list[str]:
   if not report.collectives:
     text[-1] += ' none'
   return text + _time(report)
+
+
+def most_memory(reports: Sequence[Report]) -> str:
+  """What a job needs that runs these programs one after the other."""
+  most = max(reports, key=lambda report: report.needed)
+  return f'most memory per device: {_memory(most)} ({most.name})'
 
 
 def _memory(report: Report) -> str:

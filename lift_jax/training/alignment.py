@@ -1,6 +1,6 @@
 """Fine-tuning of a text-to-video transformer: network, step, fingerprint."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lift_jax.data import batch_sizes
+from lift_jax.data.batch_sizes import BucketSteps
+from lift_jax.data.cache import Bucket
 from lift_jax.data.pipeline import Unit
 from lift_jax.errors import UserError
 from lift_jax.models import lora
@@ -72,6 +75,7 @@ def make_step(
   config: AlignTrainConfig,
   objective: Objective,
   tx: optax.GradientTransformation,
+  buckets: Collection[BucketSteps],
 ):
   """The training step; see `step.make_train_step`."""
   return make_train_step(
@@ -84,6 +88,7 @@ def make_step(
       caption_dropout=config.caption_dropout,
       grad_accum=config.grad_accum,
       ema_decay=config.ema_decay,
+      mean_batch=float(batch_sizes.mean_batch(buckets)),
     ),
   )
 
@@ -101,14 +106,54 @@ def check_batch(
   objective: Objective, config: TrainConfig, batch_size: int, shards: int
 ) -> None:
   """Raises UserError if a micro-batch would split a pair between devices."""
-  size = UNIT_SIZES[objective.unit]
-  parts = shards * config.grad_accum * size
+  parts = _num_parts(objective, config, shards)
   if batch_size % parts:
     raise UserError(
       f'a batch of {batch_size} videos in pairs does not divide into {parts} '
       f'parts: data x fsdp = {shards} devices, train.grad_accum = '
       f'{config.grad_accum}, 2 videos of a pair; change train.batch_size'
     )
+
+
+def _num_parts(objective: Objective, config: TrainConfig, shards: int) -> int:
+  """What the size of a batch is a multiple of."""
+  return shards * config.grad_accum * UNIT_SIZES[objective.unit]
+
+
+def make_buckets(
+  folder: VideoModel,
+  config: TrainConfig,
+  objective: Objective,
+  num_clips: Mapping[Bucket, int],
+  batch_size: int,
+  shards: int,
+) -> dict[Bucket, BucketSteps]:
+  """The steps on each bucket.
+
+  Args:
+    num_clips: of each bucket in an epoch.
+    batch_size: of the most expensive bucket, see `check_batch`.
+    shards: of the batch.
+  """
+  channels = folder.latent_grid.channels
+  costs = {
+    bucket: step_flops(
+      folder, config.trainable, objective, (1, *bucket, channels)
+    )
+    for bucket in sorted(num_clips)
+  }
+  sizes = batch_sizes.choose(
+    config.batch_by, costs, batch_size, _num_parts(objective, config, shards)
+  )
+  return {
+    bucket: BucketSteps(
+      f'latents {"x".join(map(str, bucket))}',
+      num_clips[bucket],
+      cost,
+      sizes[bucket],
+    )
+    for bucket, cost in costs.items()
+  }
 
 
 def make_reference(
@@ -167,6 +212,7 @@ def fingerprint(
   lora_config: lora.LoRAConfig,
   units: Sequence[Unit],
   batch_size: int,
+  buckets: Collection[BucketSteps] = (),
 ) -> dict[str, Any]:
   """What a run must share with a checkpoint to resume from it."""
   data = [(s.entry.key, s.reward, s.is_real) for unit in units for s in unit]
@@ -182,4 +228,5 @@ def fingerprint(
     'seed': config.seed,
     'batch_size': batch_size,
     'data': json_sha256(data)[:16],
+    **batch_sizes.fingerprint(buckets, batch_size),
   }

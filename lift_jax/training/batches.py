@@ -3,6 +3,8 @@
 B examples  A micro-batches  U units of a micro-batch, which are never split
 """
 
+from typing import Any
+
 import jax
 
 from lift_jax.partitioning import BATCH_AXES, constrain
@@ -25,6 +27,22 @@ def micro_batches(x: jax.Array, num: int, unit_size: int = 1) -> jax.Array:
   micro = x.reshape(-1, num, unit_size, *x.shape[1:]).swapaxes(0, 1)
   micro = micro.reshape(num, -1, *x.shape[1:])
   return constrain(micro, jax.sharding.PartitionSpec(None, *batch_spec(x.ndim)))
+
+
+def weigh_examples(
+  grads: Any, batch_size: int, mean_batch: float | None
+) -> Any:
+  """Gradients of a mean over a batch, such that all examples count alike.
+
+  Args:
+    grads: of the mean over `batch_size` examples.
+    batch_size: of this step.
+    mean_batch: mean of it over the steps of an epoch; None if it is the same in
+      every step.
+  """
+  if mean_batch is None or batch_size == mean_batch:
+    return grads
+  return jax.tree.map(lambda x: x * (batch_size / mean_batch), grads)
 
 
 def merge_micro_batches(x: jax.Array, num_units: int) -> jax.Array:

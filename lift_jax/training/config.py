@@ -1,9 +1,11 @@
 """Settings of a fine-tuning run."""
 
 import dataclasses
+from fractions import Fraction
 import math
 
 from lift_jax import config_lib
+from lift_jax.data.batch_sizes import BATCH_BY, CLIPS
 from lift_jax.errors import UserError
 from lift_jax.models.remat import REMAT_POLICIES
 from lift_jax.training import profiling
@@ -21,6 +23,9 @@ class TrainConfig:
     batch_size: videos per optimizer step; takes precedence over
       `batch_per_device`.
     batch_per_device: the same per device.
+    batch_by: 'clips' makes batches of all buckets equally large; 'cost' makes
+      those of cheaper buckets larger, so that a step costs as much as one on
+      `batch_size` examples of the most expensive bucket (`data.batch_sizes`).
     grad_accum: micro-batches per optimizer step.
     seed: of everything random.
     trainable: 'blocks' (every parameter of the transformer blocks, as LiFT),
@@ -50,6 +55,7 @@ class TrainConfig:
   wandb_project: str
   export: bool
   export_dtype: str
+  batch_by: str = dataclasses.field(default=CLIPS, kw_only=True)
 
   def __post_init__(self):
     config_lib.check_choice(
@@ -61,6 +67,7 @@ class TrainConfig:
       self.export_dtype,
       ('float32', 'bfloat16', 'float16'),
     )
+    config_lib.check_choice('train.batch_by', self.batch_by, BATCH_BY)
     for one, other in (('steps', 'epochs'), ('batch_size', 'batch_per_device')):
       if getattr(self, one) is None and getattr(self, other) is None:
         raise UserError(f'give train.{one} or train.{other}')
@@ -95,8 +102,13 @@ class TrainConfig:
       )
     return size
 
-  def num_steps(self, num_records: int, batch_size: int) -> int:
-    """Total optimizer steps; from `epochs`, rounded up."""
+  def num_steps(self, num_records: int, batch_size: Fraction | int) -> int:
+    """Total optimizer steps; from `epochs`, rounded up.
+
+    Args:
+      num_records: of an epoch.
+      batch_size: mean number of records of a step.
+    """
     if self.steps is not None:
       return self.steps
     assert self.epochs is not None

@@ -1,21 +1,28 @@
 """Training of a critic: network, step, FLOPs, fingerprint."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lift_jax.data.critic_examples import CriticDataConfig, Example
+from lift_jax.data import batch_sizes
+from lift_jax.data.batch_sizes import BucketSteps
+from lift_jax.data.critic_examples import (
+  CriticDataConfig,
+  Example,
+  SelectedFrames,
+)
 from lift_jax.data.critic_units import Unit
 from lift_jax.errors import UserError, listing
 from lift_jax.models import lora
 from lift_jax.models.critic_config import CriticModelConfig
+from lift_jax.models.critic_protocols import Frames
 from lift_jax.models.critics import Critic
 from lift_jax.models.functional import Params, functional
 from lift_jax.training import critic_parts
@@ -30,6 +37,8 @@ from lift_jax.training.critic_step import (
 )
 from lift_jax.training.setup import PARTS, Setup
 from lift_jax.weights import param_paths
+
+K = TypeVar('K', bound=Hashable)
 
 TRAINABLE = ('lora', 'all', PARTS)
 
@@ -128,6 +137,7 @@ def make_step(
   losses: LossConfig = ANSWERS,
   scale: LabelScale | None = None,
   dropout: float = 0.0,
+  mean_batch: float | None = None,
 ):
   """The training step; see `critic_step.make_critic_step`.
 
@@ -139,6 +149,7 @@ def make_step(
     losses: their weights.
     scale: labels of the ratings, for losses that need them.
     dropout: of the adapters.
+    mean_batch: see `batches.weigh_examples`.
   """
   model = setup.model
   if dropout:
@@ -153,6 +164,7 @@ def make_step(
       losses,
       scale,
       config.seed,
+      mean_batch,
     ),
   )
 
@@ -173,16 +185,89 @@ def step_flops(
     max_targets: most answer tokens of a sequence.
   """
   batch_size, num_tokens = batch.tokens.shape
-  passes = {critic_parts.FROZEN: 1, critic_parts.LORA: 2, critic_parts.FULL: 3}
-  vision = passes[parts.vision_tower.training] * critic.vision_flops(
-    batch.frames
+  return _step_flops(
+    critic, parts, batch.frames, batch_size, num_tokens, max_targets
   )
+
+
+def _step_flops(
+  critic: Critic,
+  parts: PartsConfig,
+  frames: Frames,
+  batch_size: int,
+  num_tokens: int,
+  max_targets: int,
+) -> float:
+  passes = {critic_parts.FROZEN: 1, critic_parts.LORA: 2, critic_parts.FULL: 3}
+  vision = passes[parts.vision_tower.training] * critic.vision_flops(frames)
   attention = batch_size * critic.attention_flops(num_tokens)
   decoder = batch_size * critic.decoder_flops(num_tokens, max_targets)
   if parts.decoder.training == critic_parts.FULL:
     return vision + 3 * decoder
   # Back through all layers: of attention, both factors have a gradient.
   return vision + 2 * (decoder - attention) + 3 * attention
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+  """Sequences of one shape.
+
+  Attributes:
+    selection: the frames of one of them.
+    length: number of tokens, with padding.
+    num_examples: drawn in an epoch, on average.
+    padding: its share among the tokens.
+  """
+
+  selection: SelectedFrames
+  length: int
+  num_examples: float = 1.0
+  padding: float = 0.0
+
+
+def make_buckets(
+  critic: Critic,
+  config: TrainConfig,
+  parts: PartsConfig,
+  losses: LossConfig,
+  buckets: Mapping[K, Sequences],
+  max_targets: int,
+  batch_size: int,
+  shards: int,
+) -> dict[K, BucketSteps]:
+  """The steps on each bucket.
+
+  Args:
+    critic: the one in training.
+    config: section of the config.
+    parts: what is trained, from `critic_parts.chosen`.
+    losses: their weights.
+    buckets: to train on.
+    max_targets: most answer tokens of a sequence.
+    batch_size: of the most expensive bucket, a multiple of what divides it.
+    shards: of the batch.
+  """
+
+  def cost(one: Sequences) -> float:
+    frames = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype),
+      critic.frames.shapes(one.selection),
+    )
+    return _step_flops(critic, parts, frames, 1, one.length, max_targets)
+
+  costs = {bucket: cost(one) for bucket, one in buckets.items()}
+  multiple = shards * config.grad_accum * (2 if losses.pair else 1)
+  sizes = batch_sizes.choose(config.batch_by, costs, batch_size, multiple)
+  return {
+    bucket: BucketSteps(
+      f'{one.length} tokens, frames {"x".join(map(str, one.selection.shape))}',
+      one.num_examples,
+      costs[bucket],
+      sizes[bucket],
+      one.padding,
+    )
+    for bucket, one in buckets.items()
+  }
 
 
 def fingerprint(
@@ -196,6 +281,7 @@ def fingerprint(
   parts: PartsConfig = LIFT_PARTS,
   losses: LossConfig = ANSWERS,
   units: Sequence[Unit] = (),
+  buckets: Collection[BucketSteps] = (),
 ) -> dict[str, Any]:
   """What a run must share with a checkpoint to resume from it.
 
@@ -210,6 +296,7 @@ def fingerprint(
     parts: what is trained if `train.trainable` is 'parts'.
     losses: their weights.
     units: how examples are paired, for the loss of pairs.
+    buckets: the steps on each.
   """
   # Hashed one by one: as JSON, the tokens of a large data set are gigabytes.
   digest = hashlib.sha256()
@@ -236,6 +323,7 @@ def fingerprint(
     new['parts'] = dataclasses.asdict(parts)
   if losses.needs_ratings:
     new['losses'] = dataclasses.asdict(losses)
+  new |= batch_sizes.fingerprint(buckets, batch_size)
   has_adapters = critic_parts.has_adapters(critic_parts.chosen(train, parts))
   return new | {
     'model': critic.fingerprint,

@@ -23,7 +23,7 @@ from lift_jax.models import lora
 from lift_jax.models.critic_protocols import Frames
 from lift_jax.models.functional import FunctionalModel, Params
 from lift_jax.training import critic_losses
-from lift_jax.training.batches import micro_batches
+from lift_jax.training.batches import micro_batches, weigh_examples
 from lift_jax.training.critic_losses import ANSWERS, LabelScale, LossConfig
 from lift_jax.training.state import TrainState
 from lift_jax.weights import param_paths
@@ -78,6 +78,7 @@ class CriticStepConfig:
     scale: labels of the ratings; None if the answers are the only loss.
     dropout_seed: of the dropout of adapters, which depends on it and on the
       step alone.
+    mean_batch: see `batches.weigh_examples`.
   """
 
   max_targets: int
@@ -86,6 +87,7 @@ class CriticStepConfig:
   losses: LossConfig = ANSWERS
   scale: LabelScale | None = None
   dropout_seed: int = 0
+  mean_batch: float | None = None
 
 
 def answer_states(
@@ -265,6 +267,7 @@ def make_critic_step(
         (micro, jnp.arange(config.grad_accum)),
       )
     (loss, sums), grads = result
+    grads = weigh_examples(grads, len(batch.tokens), config.mean_batch)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads)} | sums
     metrics |= _means(sums, batch)
     return state.after(grads, tx, config.ema_decay), metrics

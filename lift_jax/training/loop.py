@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -18,6 +18,7 @@ from lift_jax.runtime.shutdown import StopSignal
 from lift_jax.training import metrics as metrics_lib
 from lift_jax.training.profiling import StepProfiler
 from lift_jax.training.state import TrainState
+from lift_jax.training.step_times import StepTimes
 from lift_jax.weights.checkpoints import TrainCheckpoints
 
 # `observe(step, metrics)`, with metrics on the host.
@@ -29,18 +30,28 @@ class Workload:
   """What throughput is computed from.
 
   Attributes:
-    batch_size: videos per step.
+    num_videos: of a batch.
     flops: of a step, given its batch.
+    bucket: describes that of a batch.
     num_devices: over all hosts.
     peak_flops: per second and device; None if unknown.
     compile_seconds: time spent on compilation so far, not counted as step time.
   """
 
-  batch_size: int
+  num_videos: Callable[[Any], int]
   flops: Callable[[Any], float]
+  bucket: Callable[[Any], str]
   num_devices: int
   peak_flops: float | None
   compile_seconds: Callable[[], float]
+
+
+class _StepWork(NamedTuple):
+  """What a step does; see `Workload`."""
+
+  num_videos: int
+  flops: float
+  bucket: str
 
 
 class CompiledSteps:
@@ -134,10 +145,11 @@ class _Interval:
   def __init__(self, workload: Workload, observe: Observe | None):
     self._workload, self._observe = workload, observe
     self.note = ''
+    self.step_times = StepTimes(workload.compile_seconds)
     self._reset()
 
   def _reset(self):
-    self._steps, self._flops = [], 0.0
+    self._steps, self._videos, self._flops = [], 0, 0.0
     self.data_seconds = 0.0
     self._start = time.monotonic()
     self._compiling = self._workload.compile_seconds()
@@ -146,17 +158,21 @@ class _Interval:
     """Runs work that is not training, with the clock stopped."""
     start = time.monotonic()
     work()
-    self._start += time.monotonic() - start
+    seconds = time.monotonic() - start
+    self._start += seconds
+    self.step_times.exclude(seconds)
 
-  def add(self, step: int, metrics, flops: float, folder) -> None:
+  def add(self, step: int, metrics, work: _StepWork, folder) -> None:
     """Fetches the metrics of a step; blocks until it is done.
 
     Raises:
       UserError: the loss or the gradient is NaN or infinite.
     """
     metrics = jax.device_get(metrics)
+    self.step_times.add(work.bucket)
     self._steps.append(metrics)
-    self._flops += flops
+    self._videos += work.num_videos
+    self._flops += work.flops
     self.note = f'loss {metrics["loss"]:.4g}'
     for name in ('loss', 'grad_norm'):
       if not math.isfinite(metrics[name]):
@@ -169,13 +185,13 @@ class _Interval:
     workload = self._workload
     compiling = workload.compile_seconds() - self._compiling
     seconds = max(time.monotonic() - self._start - compiling, 1e-9)
-    per_second = len(self._steps) / seconds
     summary = metrics_lib.summarize(self._steps) | {
-      'step_seconds': 1 / per_second,
+      'step_seconds': seconds / len(self._steps),
       'data_wait_seconds': self.data_seconds / len(self._steps),
       'videos_per_second_per_chip': (
-        workload.batch_size * per_second / workload.num_devices
+        self._videos / seconds / workload.num_devices
       ),
+      **self.step_times.metrics(),
     }
     if workload.peak_flops is not None:
       achieved = self._flops / seconds / workload.num_devices
@@ -253,7 +269,12 @@ def run(
       batch = next_batch()
       interval.data_seconds += time.monotonic() - start
       state, metrics = step_fn(state, batch)
-      pending.append((step + 1, metrics, workload.flops(batch)))
+      work = _StepWork(
+        workload.num_videos(batch),
+        workload.flops(batch),
+        workload.bucket(batch),
+      )
+      pending.append((step + 1, metrics, work))
       step += 1
       profiler.after(step, metrics)
       is_last = step == num_steps
@@ -280,4 +301,6 @@ def run(
         logger.info('%s: saving step %d and stopping', stop.name, step)
         break
     checkpoints.wait()
+  for line in interval.step_times.lines():
+    logger.info('%s', line)
   return state

@@ -5,7 +5,7 @@ as a `Task`; `run` calls the methods in the order of their definition.
 """
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 import logging
 import pathlib
 from typing import Any
@@ -15,7 +15,8 @@ import jax
 import optax
 
 from lift_jax import chips, partitioning
-from lift_jax.data import global_batch
+from lift_jax.data import batch_sizes, global_batch
+from lift_jax.data.batch_sizes import BucketSteps
 from lift_jax.errors import UserError
 from lift_jax.models.functional import Params
 from lift_jax.runtime import distributed
@@ -45,6 +46,7 @@ class Task(abc.ABC):
   Attributes:
     setup: the network on the mesh.
     num_examples: in an epoch.
+    buckets: the steps on each.
     iterator: endless batches, each with the examples that this host holds.
     fingerprint: what a run must share with a checkpoint to resume from it;
       JSON values.
@@ -53,6 +55,7 @@ class Task(abc.ABC):
 
   setup: Setup
   num_examples: int
+  buckets: Collection[BucketSteps]
   iterator: grain.DatasetIterator
   fingerprint: dict[str, Any]
   peak_of: Callable[[str], float] | None = None
@@ -142,9 +145,11 @@ def run(
   # Data and network: read, checked and logged; nothing large is allocated.
   task = make_task(mesh, batch_size)
   setup = task.setup
-  num_steps = train.num_steps(task.num_examples, batch_size)
+  num_steps = train.num_steps(
+    task.num_examples, batch_sizes.mean_batch(task.buckets)
+  )
   _check_profile(train.profiled_steps, num_steps)
-  _describe(job, setup, train, batch_size, num_steps, logger)
+  _describe(job, setup, train, task.buckets, num_steps, logger)
 
   # Checkpoints: whether there is one to resume from.
   tx = make_optimizer(config.optimizer, num_steps, task.peak_of)
@@ -178,9 +183,9 @@ def run(
 
     def next_batch():
       arrays = next(task.iterator)
-      return task.to_batch(
-        global_batch.to_global(arrays, batch_size, setup.batch_sharding)
-      )
+      sharding = setup.batch_sharding
+      size = global_batch.global_size(arrays, sharding)
+      return task.to_batch(global_batch.to_global(arrays, size, sharding))
 
     # Loop.
     def validate(step: int, state: TrainState, is_last: bool) -> None:
@@ -207,8 +212,9 @@ def run(
         log_every=train.log_every,
         learning_rate=learning_rate_schedule(config.optimizer, num_steps),
         workload=loop.Workload(
-          batch_size,
+          lambda batch: len(jax.tree.leaves(batch)[0]),
           task.step_flops,
+          task.describe_batch,
           mesh.size,
           chips.peak_flops(mesh.devices.flat[0].device_kind),
           lambda: steps.seconds,
@@ -257,7 +263,7 @@ def _check_profile(profiled_steps: range, num_steps: int) -> None:
     )
 
 
-def _describe(job, setup, train, batch_size, num_steps, logger) -> None:
+def _describe(job, setup, train, buckets, num_steps, logger) -> None:
   trainable, frozen = setup.split(setup.model.abstract_params)
   logger.info(
     '%s: %s trainable parameters, %s frozen',
@@ -267,10 +273,14 @@ def _describe(job, setup, train, batch_size, num_steps, logger) -> None:
   )
   if train.steps is not None and train.epochs is not None:
     logger.info('%s: train.steps is set, so train.epochs is ignored', job)
+  mean = float(batch_sizes.mean_batch(buckets))
   logger.info(
-    '%s: %d steps of %d examples (%d at a time)',
+    '%s: %d steps of %g examples (%g at a time)',
     job,
     num_steps,
-    batch_size,
-    batch_size // train.grad_accum,
+    round(mean, 1),
+    round(mean / train.grad_accum, 1),
   )
+  if len(buckets) > 1:
+    for line in batch_sizes.describe(buckets):
+      logger.info('%s: %s', job, line)

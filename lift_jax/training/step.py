@@ -23,6 +23,7 @@ from lift_jax.training.batches import (
   batch_spec,
   merge_micro_batches,
   micro_batches,
+  weigh_examples,
 )
 from lift_jax.training.objectives.objective import (
   UNIT_SIZES,
@@ -80,12 +81,14 @@ class StepConfig:
     caption_dropout: share of captions replaced by the empty one.
     grad_accum: micro-batches per step.
     ema_decay: of the moving average; 0 keeps none.
+    mean_batch: see `batches.weigh_examples`.
   """
 
   latent_scale: LatentScale
   caption_dropout: float
   grad_accum: int
   ema_decay: float
+  mean_batch: float | None = None
 
 
 def draw(
@@ -282,6 +285,7 @@ def make_train_step(
     (loss, values), grads = accumulate(
       state.trainable, (frozen, null_text, reference), batch, draws
     )
+    grads = weigh_examples(grads, len(batch.mean), config.mean_batch)
     metrics = {
       'loss': loss,
       'grad_norm': optax.tree.norm(grads),

@@ -4,6 +4,7 @@ Clips are `tests.data.clips`, whose frames encode their indices; the tokenizer
 gives each byte of a text its own id.
 """
 
+import collections
 import itertools
 import json
 import os
@@ -28,6 +29,7 @@ from tests.data import clips, feedback
 
 SIZE = 16
 BATCH = 4
+UNIFORM = collections.defaultdict(lambda: BATCH)
 IMAGE = -200
 TOKENS_PER_FRAME = 2
 PAD = 3
@@ -116,12 +118,14 @@ class PipelineTest(parameterized.TestCase):
     examples = examples or self.examples
     return example_reader.ExampleReader(examples, FRAMES, 2, seed, report)
 
-  def iterator(self, examples=None, seed=0, report=None, **changes):
+  def iterator(
+    self, examples=None, seed=0, report=None, batch_sizes=UNIFORM, **changes
+  ):
     return critic_pipeline.make_iterator(
       examples or self.examples,
       Tokenizer(),
       self.reader(examples, report),
-      BATCH,
+      batch_sizes,
       self.sharding,
       seed,
       self.config(**changes),

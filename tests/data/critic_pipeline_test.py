@@ -137,6 +137,37 @@ class BatchTest(critic_clips.PipelineTest):
     self.assertEqual(list(drawn.values()), [4, 4, 4])
 
 
+class BatchSizesTest(critic_clips.PipelineTest):
+  def setUp(self):
+    super().setUp()
+    # Of shorter sequences, three times as many.
+    self.sizes = {e.shape: 4 if e.length == 336 else 12 for e in self.examples}
+
+  @parameterized.parameters(None, 0.5)
+  def test_shares(self, real_share):
+    """Examples are drawn as often as in batches of one size."""
+    units = single_units(self.examples)
+    shares = critic_pipeline.drawn_shares(units, self.examples, real_share)
+    self.assertAlmostEqual(sum(shares.values()), 1)
+    drawn = collections.Counter()
+    for batch in self.take(16, batch_sizes=self.sizes, real_share=real_share):
+      size, length = batch['tokens'].shape
+      self.assertEqual(size, 4 if length == 336 else 12)
+      drawn[length] += size
+    for (*_, length), share in shares.items():
+      self.assertAlmostEqual(drawn[length] / drawn.total(), share, delta=0.06)
+
+  def test_state(self):
+    iterator = self.iterator(batch_sizes=self.sizes)
+    self.take(2, iterator)
+    state = iterator.get_state()
+    wanted = self.take(4, iterator)
+    self.assertLen({len(batch['tokens']) for batch in wanted}, 2)
+    resumed = self.iterator(batch_sizes=self.sizes)
+    resumed.set_state(state)
+    self.assert_same(wanted, self.take(4, resumed))
+
+
 class DamageTest(critic_clips.PipelineTest):
   """What turns up only when frames are decoded."""
 
@@ -221,7 +252,7 @@ class PairTest(critic_clips.PipelineTest):
       examples,
       critic_clips.Tokenizer(),
       reader or self.reader(),
-      critic_clips.BATCH,
+      critic_clips.UNIFORM,
       jax.sharding.SingleDeviceSharding(jax.devices()[0]),
       0,
       self.config(),
@@ -291,7 +322,7 @@ class ResumeTest(critic_clips.PipelineTest):
         self.examples,
         critic_clips.Tokenizer(),
         self.reader(),
-        1,
+        collections.defaultdict(lambda: 1),
         sharding,
         0,
         config,

@@ -1,5 +1,6 @@
 """Damage of a cache: found by its reader, and made good by `lift prepare`."""
 
+import collections
 from collections.abc import Callable
 import json
 import logging
@@ -81,7 +82,7 @@ class Cache:
     iterator = pipeline.make_iterator(
       cache,
       [(s,) for s in pipeline.join(cache, self.records, ClipRules())],
-      1,
+      collections.defaultdict(lambda: 1),
       jax.sharding.SingleDeviceSharding(jax.devices()[0]),
       seed=0,
       num_threads=2,

@@ -29,12 +29,20 @@ class GlobalBatchTest(parameterized.TestCase):
       'tokens': np.arange(24, dtype=np.int32).reshape(8, 3),
       'weight': np.linspace(0, 1, 8, dtype=np.float32),
     }
+    self.assertEqual(global_batch.global_size(arrays, sharding), 8)
     placed = global_batch.to_global(arrays, 8, sharding)
     self.assertEqual(sorted(placed), sorted(arrays))
     for name, array in arrays.items():
       self.assertEqual(placed[name].sharding, sharding)
       self.assertEqual(placed[name].dtype, array.dtype)
       np.testing.assert_array_equal(np.asarray(placed[name]), array)
+
+
+def test_size_of_a_batch_in_copies():
+  """Two devices hold each example; there are more devices than examples."""
+  mesh = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ('data', 'context'))
+  sharding = NamedSharding(mesh, PartitionSpec('data'))
+  assert global_batch.global_size({'x': np.zeros((4, 2))}, sharding) == 4
 
 
 # Of four devices, whose order in the mesh is not that of their hosts.
@@ -50,7 +58,9 @@ distributed.initialize(True)
 mesh = Mesh(np.array(jax.devices())[[0, 2, 1, 3]], ('data',))
 sharding = NamedSharding(mesh, PartitionSpec('data'))
 local = global_batch.local_indices(sharding, 8)
-batch = global_batch.to_global({'x': 10 * local}, 8, sharding)
+arrays = {'x': 10 * local}
+size = global_batch.global_size(arrays, sharding)
+batch = global_batch.to_global(arrays, size, sharding)
 held = {
   shard.index[0].start: np.asarray(shard.data).tolist()
   for shard in batch['x'].addressable_shards

@@ -19,6 +19,7 @@ from lift_jax.errors import UserError
 # How many records lie in each bucket.
 _COUNTS = {(1, 2, 2): 12, (2, 2, 2): 4}
 _BATCH = 4
+_UNIFORM = dict.fromkeys(_COUNTS, _BATCH)
 
 
 def _record(index: int) -> AlignmentRecord:
@@ -62,17 +63,18 @@ class _PipelineTest(parameterized.TestCase):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ('data',))
     self.sharding = NamedSharding(mesh, PartitionSpec('data'))
 
-  def iterator(self, scored=None, seed=0):
+  def iterator(self, scored=None, seed=0, batch_sizes=_UNIFORM):
     units = [(item,) for item in scored or self.scored]
     return pipeline.make_iterator(
-      self.cache, units, _BATCH, self.sharding, seed, 2
+      self.cache, units, batch_sizes, self.sharding, seed, 2
     )
 
   def single(self, scored):
     """Batches of one video, on one device."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     units = [(item,) for item in scored]
-    return pipeline.make_iterator(self.cache, units, 1, sharding, 0, 2)
+    ones = dict.fromkeys(_COUNTS, 1)
+    return pipeline.make_iterator(self.cache, units, ones, sharding, 0, 2)
 
   def numbers(self, batches) -> list[list[int]]:
     """Which records are in each of the batches."""
@@ -103,7 +105,7 @@ class BatchTest(_PipelineTest):
       (self.scored[index + 1], self.scored[index]) for index in range(0, 16, 2)
     ]
     iterator = pipeline.make_iterator(
-      self.cache, pairs, _BATCH, self.sharding, 0, 2
+      self.cache, pairs, _UNIFORM, self.sharding, 0, 2
     )
     numbers = self.numbers(self.take(iterator, 4))
     self.assertEqual({len(batch) for batch in numbers}, {_BATCH})
@@ -157,6 +159,57 @@ class BatchTest(_PipelineTest):
     backwards = pipeline.join(self.cache, half[::-1], ClipRules())
     other = self.numbers(self.take(self.iterator(backwards), 4))
     self.assertNotEqual(one, other)
+
+
+class BatchSizesTest(_PipelineTest):
+  """Batches of the cheaper bucket are larger."""
+
+  sizes = {(1, 2, 2): 8, (2, 2, 2): 4}
+
+  def test_epochs(self):
+    """Clips are still drawn equally often: 24 in three batches of eight."""
+    batches = self.take(self.iterator(batch_sizes=self.sizes), 15)
+    for start in range(0, 15, 5):
+      part = batches[start : start + 5]
+      count = collections.Counter(b['mean'].shape[:4] for b in part)
+      self.assertEqual(count, {(8, 1, 2, 2): 3, (4, 2, 2, 2): 2})
+      numbers = collections.Counter(sum(self.numbers(part), []))
+      self.assertEqual(numbers, dict.fromkeys(range(16), 2))
+
+  @parameterized.parameters(1, 3, 7)
+  def test_state(self, taken):
+    """Of a run in the middle of an epoch, with batches read ahead."""
+    iterator = self.iterator(batch_sizes=self.sizes)
+    self.take(iterator, taken)
+    state = iterator.get_state()
+    wanted = self.numbers(self.take(iterator, 6))
+    self.assertEqual({len(numbers) for numbers in wanted}, {4, 8})
+    resumed = self.iterator(batch_sizes=self.sizes)
+    resumed.set_state(state)
+    self.assertEqual(self.numbers(self.take(resumed, 6)), wanted)
+
+  @parameterized.parameters(2, 4)
+  def test_local_examples(self, num_hosts):
+    """Each host reads its part of the batches, whatever their size."""
+    wanted = self.numbers(self.take(self.iterator(batch_sizes=self.sizes), 6))
+    parts = []
+    for host in range(num_hosts):
+
+      def local(_, size, host=host):
+        return np.arange(size).reshape(num_hosts, -1)[host]
+
+      with mock.patch.object(pipeline, 'local_indices', local):
+        batches = self.take(self.iterator(batch_sizes=self.sizes), 6)
+      parts.append(self.numbers(batches))
+    for step, numbers in enumerate(wanted):
+      self.assertEqual(sum((part[step] for part in parts), []), numbers)
+
+
+class CountTest(_PipelineTest):
+  def test_clips_of_a_cache(self):
+    """Whatever it was made with; a plan does not know."""
+    self.assertEqual(cache_lib.num_clips(self.cache.folder), _COUNTS)
+    self.assertEqual(cache_lib.num_clips(self.cache.folder / 'none'), {})
 
 
 class ResumeTest(_PipelineTest):

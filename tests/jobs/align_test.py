@@ -520,6 +520,44 @@ class BucketTest(_AlignTest):
         outcome.has_logged(f'compiled the step for latents 8x{latents}x16')
       )
 
+  @parameterized.parameters((1, 16, 17), (2, 20, 22))
+  def test_batches_by_cost(self, num_devices, batch_size, of_tall):
+    """A run that resumes between batches of two sizes ends with the same bits.
+
+    Of 2 x 2 x 4 latents there are 20 tokens with those of the text, of
+    1 x 4 x 2 there are 18: 1.12 x cheaper.
+    """
+    path = self.folder / 'six.json'
+    jobs.write_alignment(
+      path,
+      [f'videos/{kind}_{n}.mp4' for kind in ('wide', 'tall') for n in range(3)],
+    )
+    settings = {
+      'data__synthetic': path,
+      'train__batch_by': 'cost',
+      'train__batch_size': batch_size,
+      'mesh__fsdp': num_devices,
+    }
+    with runs.mesh_devices(num_devices):
+      outcome = self.align(**settings)
+      self.assert_ended(outcome)
+      for line in (
+        f'batches of {batch_size} with latents 2x2x4 each: 1.0',
+        f'batches of {of_tall} with latents 1x4x2 each: ',
+        f'compiled the step for latents {batch_size}x2x2x4x16',
+        f'compiled the step for latents {of_tall}x1x4x2x16',
+        'the slowest bucket took',
+      ):
+        self.assertTrue(outcome.has_logged(line), line)
+      self.assertIn('step_seconds_spread', jobs.metrics_of(self.workdir)[-1])
+      whole = jobs.state_of(self.workdir, 6)
+      shutil.rmtree(self.workdir / 'checkpoints' / '6')
+      outcome = self.align(**settings)
+      self.assertTrue(outcome.has_logged('resumed at step 4'))
+      runs.assert_same(jobs.state_of(self.workdir, 6), whole)
+      refused = self.align(**settings | {'train__batch_by': 'clips'})
+    self.assert_refused(refused, 'batch_sizes')
+
 
 # Two hosts, one after the other: a whole run; a cache; a cache with a bad clip
 # in the share of the second host; a comparison of clips; rounds of simulated

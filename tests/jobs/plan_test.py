@@ -220,13 +220,16 @@ class OutputTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(
-    ('train_critic', 'critic_tiny.py', ['training step']),
+    (
+      'train_critic', 'critic_tiny.py', ['training step'],
+      '--config.data.text_buckets=(224,)',
+    ),
     ('score', 'score.py:smoke', ['rating']),
     ('sample', 'sample.py:smoke', ['text encoder', 'denoising', 'decoding']),
-  )
-  def test_other_jobs(self, job, config, names):
+  )  # fmt: skip
+  def test_other_jobs(self, job, config, names, *flags):
     config = f'--config={jobs.REPOSITORY}/configs/{config}'
-    found = _planned(config, '--topology=cpu:2', f'--job={job}')
+    found = _planned(config, '--topology=cpu:2', f'--job={job}', *flags)
     self.assertEqual([p['name'] for p in found['programs']], names)
     for program in found['programs']:
       self.assertGreater(program['done_flops'], 0)

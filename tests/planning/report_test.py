@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+import pytest
 
 from lift_jax import partitioning
 from lift_jax.planning import report, topology
@@ -68,6 +69,18 @@ class RefusedTest(parameterized.TestCase):
   def test_other_faults(self):
     with self.assertRaisesRegex(jax.errors.JaxRuntimeError, 'cuDNN not found'):
       report.make(_refusing('cuDNN not found'), topology.parse('h100:1x8'))
+
+
+@pytest.mark.fast
+def test_most_memory():
+  small, large = (
+    report.Report(f'step {size}', 1, 0.0, 4 * 2.0**30, size * 2.0**30)
+    for size in (2, 3)
+  )
+  for reports in ([small, large], [large, small]):
+    assert report.most_memory(reports) == (
+      'most memory per device: 3.00 GiB of 4.00 GiB: it fits (step 3)'
+    )
 
 
 class CompiledTest(parameterized.TestCase):

@@ -4,6 +4,8 @@ import dataclasses
 import types
 
 import jax
+import numpy as np
+import optax
 import pytest
 
 from lift_jax import partitioning
@@ -13,6 +15,7 @@ from lift_jax.models.cogvideox.config import COGVIDEOX_2B
 from lift_jax.models.cogvideox.model import CogVideoX
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.generator_config import ModelConfig
+from lift_jax.models.generators import LatentScale
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.models.t5.config import T5Config
 from lift_jax.training import alignment
@@ -22,6 +25,8 @@ from lift_jax.training.objectives.dpo import DPO
 from lift_jax.training.objectives.likelihood import SFT
 from lift_jax.training.objectives.reward_weighted import RewardWeighted
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer
+from lift_jax.training.state import TrainState
+from lift_jax.training.step import LatentBatch, StepConfig, make_train_step
 from lift_jax.weights import param_paths
 
 FOLDER = CogVideoX(
@@ -114,6 +119,68 @@ def test_batch():
   with pytest.raises(UserError, match='a batch of 8 videos in pairs'):
     alignment.check_batch(dpo, train, 8, 4)
   alignment.check_batch(SFT(), train, 8, 4)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+  ('batch_by', 'objective', 'expected'),
+  [
+    ('clips', SFT(), [64, 64, 64]),
+    ('cost', SFT(), [64, 160, 488]),
+    # With a reference and in pairs, which both scale all buckets alike.
+    ('cost', DPO(500.0, 'half', 'sigmoid', 0.0, 0.0), [64, 160, 480]),
+  ],
+)
+def test_buckets(batch_by, objective, expected):
+  """CogVideoX-2B with 49 frames, 25 and 9, of 480 x 720 pixels."""
+  train = types.SimpleNamespace(
+    trainable='blocks', grad_accum=2, batch_by=batch_by
+  )
+  clips = {(13, 60, 90): 5, (7, 60, 90): 3, (3, 60, 90): 2}
+  buckets = alignment.make_buckets(FOLDER, train, objective, clips, 64, 4)
+  assert {b: steps.num_examples for b, steps in buckets.items()} == clips
+  assert [buckets[bucket].batch_size for bucket in clips] == expected
+  # Tokens of the clip, and 226 of its text.
+  num_tokens = 13 * 30 * 45 + 226
+  linear = 2 * 12 * 1920**2 * 30 * num_tokens
+  attention = 4 * num_tokens**2 * 1920 * 30
+  longest = buckets[13, 60, 90]
+  passes = 4 if objective.needs_reference else 3
+  assert longest.cost == pytest.approx(passes * (linear + attention))
+  assert longest.name == 'latents 13x60x90'
+  if batch_by == 'cost':
+    for steps in buckets.values():
+      assert 0.93 < steps.step_cost / longest.step_cost <= 1
+
+
+def test_step_weighs_examples():
+  """A batch half as large as others has half of its gradient."""
+
+  def gradient(mean_batch):
+    step = jax.jit(
+      make_train_step(
+        lambda params, noisy, text, t: params['blocks/w'] * noisy,
+        ScheduleConfig(),
+        optax.sgd(1.0),
+        SFT(),
+        StepConfig(LatentScale(1.0), 0.0, 1, 0.0, mean_batch),
+      )
+    )
+    latents = np.ones((2, 1, 2, 2, 3), np.float32)
+    batch = LatentBatch(latents, latents, np.zeros((2, 1, 1)), {})
+    params = {'blocks/w': np.ones((1,) * 5, np.float32)}
+    state = TrainState.create(params, optax.sgd(1.0), False)
+    mesh = partitioning.make_mesh(partitioning.MeshConfig(), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+      state, metrics = step(
+        state, {}, batch, np.zeros((1, 1)), jax.random.key(0), {}
+      )
+    return metrics['grad_norm'], state.trainable['blocks/w'] - 1
+
+  (norm, change), (half_norm, half_change) = map(gradient, (None, 4.0))
+  assert norm > 0
+  np.testing.assert_allclose(half_norm, norm / 2, rtol=1e-6)
+  np.testing.assert_allclose(half_change, change / 2, rtol=1e-6)
 
 
 @dataclasses.dataclass(frozen=True)

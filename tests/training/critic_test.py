@@ -179,6 +179,41 @@ def test_step_flops():
   )
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize(
+  ('pair', 'expected'), [(0.0, [16, 22, 22]), (1.0, [16, 20, 20])]
+)
+def test_buckets(pair, expected):
+  """Sequences of VILA-1.5 13b: shorter ones have larger batches."""
+  vila = VilaCritic(pathlib.Path(), VILA_1_5_13B)
+  frames = first_frames(8)
+  lengths = [8 * 196 + num_text for num_text in (1152, 384, 256)]
+  buckets = critic.make_buckets(
+    vila,
+    dataclasses.replace(TRAIN, batch_by='cost'),
+    critic_parts.chosen(TRAIN, LIFT_PARTS),
+    LossConfig(pair=pair),
+    {length: critic.Sequences(frames, length, 2.5, 0.1) for length in lengths},
+    100,
+    16,
+    2,
+  )
+  assert [steps.batch_size for steps in buckets.values()] == expected
+  for steps in buckets.values():
+    assert (steps.num_examples, steps.padding) == (2.5, 0.1)
+  batch = CriticBatch(
+    frames=jax.ShapeDtypeStruct((1, 8, 384, 384, 3), np.uint8),
+    tokens=jax.ShapeDtypeStruct((1, lengths[0]), np.int32),
+    is_target=None,
+    segment_ids=None,
+    weight=None,
+  )
+  parts = critic_parts.chosen(TRAIN, LIFT_PARTS)
+  longest = buckets[lengths[0]]
+  assert longest.cost == critic.step_flops(vila, parts, batch, 100)
+  assert longest.name == f'{lengths[0]} tokens, frames 0'
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('vila') / 'vila'

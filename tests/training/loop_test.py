@@ -67,7 +67,12 @@ class LoopTest(parameterized.TestCase):
 
     state = TrainState(jnp.asarray(step), {'w': jnp.zeros(2)}, (), {})
     workload = loop.Workload(
-      8, lambda batch: 1e9, 2, kwargs.pop('peak', None), lambda: 0.0
+      kwargs.pop('num_videos', lambda batch: 8),
+      lambda batch: 1e9,
+      kwargs.pop('bucket', lambda batch: 'bucket'),
+      2,
+      kwargs.pop('peak', None),
+      lambda: 0.0,
     )
     with checkpoints.TrainCheckpoints(
       self.folder, checkpoints.CheckpointConfig(every, 9), {}
@@ -126,6 +131,28 @@ class LoopTest(parameterized.TestCase):
         scalars['videos_per_second_per_chip'], 8 / seconds / 2
       )
       np.testing.assert_allclose(scalars['mfu'], 1e9 / seconds / 2 / 1e12)
+
+  def test_buckets(self):
+    """Rates count the clips of each batch; times are by bucket."""
+    with self.assertLogs(_LOGGER, 'INFO') as logs:
+      self.run_loop(
+        [2, 6, 2, 6],
+        4,
+        every=9,
+        log_every=4,
+        num_videos=int,
+        bucket=lambda batch: f'bucket {int(batch)}',
+      )
+    (scalars,) = self.writer.written.values()
+    np.testing.assert_allclose(
+      scalars['videos_per_second_per_chip'],
+      16 / (4 * scalars['step_seconds']) / 2,
+    )
+    medians = [scalars[f'step_seconds/bucket_{n}'] for n in (2, 6)]
+    self.assertEqual(
+      scalars['step_seconds_spread'], max(medians) / min(medians)
+    )
+    self.assertIn('the slowest bucket took', logs.output[-1])
 
   def test_nothing_left_to_do(self):
     state = self.run_loop([], 5, step=5)
