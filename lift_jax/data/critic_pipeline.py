@@ -24,7 +24,13 @@ from lift_jax.data.critic_examples import (
   Example,
   TrainingTokenizer,
 )
-from lift_jax.data.critic_units import Shape, Unit, shape_of, single_units
+from lift_jax.data.critic_units import (
+  Preference,
+  Shape,
+  Unit,
+  shape_of,
+  single_units,
+)
 from lift_jax.data.example_reader import ExampleReader
 from lift_jax.data.global_batch import READ_AHEAD, local_indices
 from lift_jax.errors import UserError
@@ -151,33 +157,52 @@ class _ReadLocalExamples(grain.transforms.Map):
   def map(self, element: np.ndarray) -> dict[str, Any]:
     units = [self._units[index] for index in element]
     length = shape_of(units[0], self._examples)[-1]
-    slots = [(index, unit) for unit in units for index in unit.members]
-    wanted = [slots[slot] for slot in self._local]
-    read = self._reader.read([index for index, _ in wanted])
-    indices, frames = zip(*read, strict=True)
+    slots = [
+      (unit, member) for unit in units for member in range(len(unit.members))
+    ]
+    local = [slots[slot] for slot in self._local]
+    wanted = [unit.members[member] for unit, member in local]
+    indices, frames = zip(*self._reader.read(wanted), strict=True)
     chosen = [self._examples[index] for index in indices]
     weights = self._weights[list(indices)]
     arrays = _arrays_of(chosen, frames, weights, self._pad_id, length)
     if self._labels is not None:
-      is_own_b = np.array(indices) == [index for index, _ in wanted]
-      preference_b3 = np.array([unit.preference for _, unit in wanted])
-      arrays['ratings'] = {
-        'position': np.array([e.rating_position for e in chosen], np.int32),
-        'shares': np.stack([_shares(e, self._labels) for e in chosen]),
+      arrays['ratings'] = _ratings_of(chosen, self._labels)
+      is_own_b = np.array(indices) == wanted
+      size = len(units[0].members)
+      arrays['ratings'] |= {
         'preference': _without_substitutes(
-          preference_b3, is_own_b, len(units[0].members)
+          [unit.preference_of(member) for unit, member in local],
+          is_own_b,
+          min(size, 2),
+        ),
+        'overall': _without_substitutes(
+          [unit.overall for unit, _ in local], is_own_b, size
         ),
       }
     return arrays
 
 
 def _without_substitutes(
-  preference_b3: np.ndarray, is_own_b: np.ndarray, unit_size: int
+  preference_b3: Sequence[Preference], is_own_b: np.ndarray, size: int
 ) -> np.ndarray:
-  """The preferences of units none of whose examples has been replaced."""
-  is_whole_u = is_own_b.reshape(-1, unit_size).all(axis=1)
-  is_whole_b = np.repeat(is_whole_u, unit_size)
-  return (preference_b3 * is_whole_b[:, None]).astype(np.float32)
+  """Preferences; 0 for groups of `size` in which an example was replaced."""
+  is_whole_u = is_own_b.reshape(-1, size).all(axis=1)
+  is_whole_b = np.repeat(is_whole_u, size)
+  return (np.array(preference_b3) * is_whole_b[:, None]).astype(np.float32)
+
+
+def _ratings_of(
+  chosen: Sequence[Example], labels: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """`critic_step.Ratings` of examples that are not compared."""
+  no_preference_b3 = np.zeros((len(chosen), 3), np.float32)
+  return {
+    'position': np.array([e.rating_position for e in chosen], np.int32),
+    'shares': np.stack([_shares(e, labels) for e in chosen]),
+    'preference': no_preference_b3,
+    'overall': no_preference_b3,
+  }
 
 
 def _shares(example: Example, labels: Sequence[str]) -> np.ndarray:
@@ -218,11 +243,13 @@ def validation_batches(
   reader: ExampleReader,
   batch_size: int,
   sharding: jax.sharding.Sharding,
+  labels: Sequence[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
   """Batches as of `make_iterator` that contain every example once, in order.
 
-  The last batch of a shape is padded with examples that have no target. So are
-  the slots of examples that the reader replaces.
+  They have one more array: index int32 [B], of each example, and -1 in slots
+  that only fill the last batch of a shape, or hold what the reader has put in
+  place of an example. These have no target and no votes.
   """
   local = local_indices(sharding, batch_size)
   by_shape = collections.defaultdict(list)
@@ -240,6 +267,10 @@ def validation_batches(
       )
       is_used = (places < len(same)) & (np.array(indices) == wanted)
       arrays['is_target'] &= is_used[:, None]
+      arrays['index'] = np.where(is_used, wanted, -1).astype(np.int32)
+      if labels is not None:
+        arrays['ratings'] = _ratings_of(chosen, labels)
+        arrays['ratings']['shares'] *= is_used[:, None]
       yield arrays
 
 

@@ -76,8 +76,8 @@ class FeedbackConfig:
     follow_links: links out of the root that may be followed; see
       `clip_paths.ClipFolder`.
     split: how `hra` and `real` are split.
-    pairs: files of pairs (`data.pair_records`) in dimensions of the ratings. A
-      pair of a caption that is not trained on is ignored.
+    pairs: files of pairs (`data.pair_records`), split with the ratings of their
+      clips and captions.
   """
 
   root: str
@@ -124,29 +124,33 @@ class CriticRecords:
     real_files: names of the files of real clips.
     skipped: (where, reason and remedy) of each skipped record.
     rubric: of the ratings; None if the questions were found in the files.
-    pairs: what people prefer, one record for each pair to train on.
-    pair_questions: one for each dimension of a clip of `pairs` that has no
-      rating there.
+    questions: by dimension.
+    pairs: what people prefer, one record for each pair, by split.
+    pair_questions: one for each compared dimension of a clip of `pairs` that
+      has no rating there, by split.
   """
 
   splits: Mapping[str, list[HRARecord]]
   root: pathlib.Path
   real_files: frozenset[str]
   skipped: list[tuple[str, str]]
-  rubric: Rubric | None = None
-  pairs: Sequence[PairRecord] = ()
-  pair_questions: Sequence[PairQuestion] = ()
+  rubric: Rubric | None
+  questions: Mapping[str, str]
+  pairs: Mapping[str, list[PairRecord]]
+  pair_questions: Mapping[str, list[PairQuestion]]
 
-  @property
-  def to_train(self) -> list[HRARecord | PairQuestion]:
-    return [*self.splits['train'], *self.pair_questions]
+  def asked(self, split: str) -> list[HRARecord | PairQuestion]:
+    """All questions about clips of a split, with answers or without."""
+    return [*self.splits[split], *self.pair_questions[split]]
 
   def is_real(self, record: HRARecord | PairQuestion) -> bool:
     return isinstance(record, HRARecord) and record.file in self.real_files
 
 
 def read_critic_records(
-  config: FeedbackConfig, optional: Collection[str] = ()
+  config: FeedbackConfig,
+  optional: Collection[str] = (),
+  compare_overall: bool = False,
 ) -> CriticRecords:
   """Reads, checks and splits all files.
 
@@ -155,6 +159,8 @@ def read_critic_records(
   Args:
     config: the files, and how they are split.
     optional: names of clips that need not exist.
+    compare_overall: whether overall preferences of pairs are used, which need
+      every question about their clips.
 
   Raises:
     UserError: a bad file or record, a missing video, an empty part of the
@@ -199,45 +205,63 @@ def read_critic_records(
     name: [record for record in part if isinstance(record, HRARecord)]
     for name, part in parts.items()
   }
-  trained = {clip for clip in parts['train'] if isinstance(clip, PairClip)}
-  settled = [record for record in settled if trained.issuperset(record.clips)]
   questions = (
     rubric.questions
     if rubric
     else {record.dimension: record.question for record in found.records}
   )
+  by_split = {name: _pairs_of(part, settled) for name, part in parts.items()}
+  if not compare_overall:
+    _check_dimensions(by_split['train'], questions)
   return CriticRecords(
     splits,
     root,
     frozenset(config.real),
     found.skipped + pairs.skipped,
     rubric,
-    settled,
-    list(_pair_questions(settled, splits['train'], questions)),
+    questions,
+    by_split,
+    {
+      name: list(_pair_questions(own, splits[name], questions, compare_overall))
+      for name, own in by_split.items()
+    },
   )
+
+
+def _pairs_of(
+  part: Sequence[HRARecord | PairClip], pairs: Sequence[PairRecord]
+) -> list[PairRecord]:
+  """The pairs both of whose clips are in a part of the split."""
+  clips = {clip for clip in part if isinstance(clip, PairClip)}
+  return [record for record in pairs if clips.issuperset(record.clips)]
+
+
+def _check_dimensions(
+  pairs: Sequence[PairRecord], questions: Mapping[str, str]
+) -> None:
+  """Raises UserError if no pair is compared in a dimension with a question."""
+  if pairs and not any(set(r.dimensions) & set(questions) for r in pairs):
+    raise UserError(
+      f'{pairs[0].where}: neither this pair nor another has a preference in '
+      f'{", ".join(questions)}; add "dimensions" with these names, or give '
+      'losses.overall a weight'
+    )
 
 
 def _pair_questions(
   pairs: Sequence[PairRecord],
   rated: Sequence[HRARecord],
   questions: Mapping[str, str],
+  compare_overall: bool,
 ) -> Iterator[PairQuestion]:
-  """The questions about clips of pairs that no record in `rated` answers.
-
-  Raises:
-    UserError: no pair has a preference in a dimension with a question.
-  """
-  if pairs and not any(set(r.dimensions) & set(questions) for r in pairs):
-    raise UserError(
-      f'{pairs[0].where}: neither this pair nor another has a preference in '
-      f'{", ".join(questions)}; add "dimensions" with these names'
-    )
+  """The questions about clips of pairs that no record in `rated` answers."""
   known = {
     (record.path, normalize_caption(record.caption), record.dimension)
     for record in rated
   }
   for pair in pairs:
-    for dimension in filter(questions.__contains__, pair.dimensions):
+    dimensions = questions if compare_overall else pair.dimensions
+    for dimension in filter(questions.__contains__, dimensions):
       for clip in pair.clips:
         key = clip.path, normalize_caption(clip.caption), dimension
         if key not in known:

@@ -1,26 +1,33 @@
 """Units of a batch: examples that lie side by side on one device.
 
-Without the loss of pairs every example is a unit. With it, a unit is two
-examples: a pair of clips of one prompt, rated in one dimension, or two examples
-that are no pair.
+Without a loss that compares clips every example is a unit. With that of pairs,
+a unit is a couple: a pair of clips of one prompt, rated in one dimension, or
+two examples that are no pair. With that of overall preferences, a unit is as
+many couples as there are dimensions: all of two clips of which people prefer
+one overall, or any others.
 """
 
 import collections
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 import dataclasses
 
 import numpy as np
 
 from lift_jax.data.critic_examples import Example
 from lift_jax.data.pair_records import PREFERENCES, PairRecord
+from lift_jax.data.rubric import Scale
 from lift_jax.data.splits import normalize_caption
+from lift_jax.errors import UserError
 
 # Clips of a prompt that each clip is paired with, from its ratings, at most
 # twice as many: all of up to nine.
 _PARTNERS = 4
 
-_NO_PAIR = (0.0, 0.0, 0.0)
-_ONE_HOT = {
+# For the first clip, neither and the second.
+Preference = tuple[float, float, float]
+
+_NONE: Preference = (0.0, 0.0, 0.0)
+_ONE_HOT: dict[str, Preference] = {
   'first': (1.0, 0.0, 0.0),
   'same': (0.0, 1.0, 0.0),
   'second': (0.0, 0.0, 1.0),
@@ -33,20 +40,32 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-  """One or two examples.
+  """One example, or couples of examples.
 
   Attributes:
-    members: indices of the examples.
-    preference: of a pair: 1 for the preferred one of the first example, neither
-      and the second; all 0 if it is no pair.
+    members: indices of the examples, couple by couple.
+    preferences: of each couple: 1 for the preferred one of the first example,
+      neither and the second; all 0 if it is no pair.
+    overall: the same of the two clips that all couples are about; all 0 if they
+      are not the same two, or people have not compared them.
   """
 
   members: tuple[int, ...]
-  preference: tuple[float, float, float] = _NO_PAIR
+  preferences: tuple[Preference, ...] = ()
+  overall: Preference = _NONE
 
   @property
-  def is_pair(self) -> bool:
-    return any(self.preference)
+  def pairs(self) -> list[tuple[tuple[int, ...], Preference]]:
+    """Couples that are pairs, with their preferences."""
+    return [
+      (self.members[2 * index : 2 * index + 2], preference)
+      for index, preference in enumerate(self.preferences)
+      if any(preference)
+    ]
+
+  def preference_of(self, member: int) -> Preference:
+    """Of the couple of a member, by its index among them."""
+    return self.preferences[member // 2] if self.preferences else _NONE
 
 
 def shape_of(unit: Unit, examples: Sequence[Example]) -> Shape:
@@ -64,6 +83,7 @@ def pair_units(
   examples: Sequence[Example],
   pairs: Sequence[PairRecord],
   labels: Sequence[str],
+  *,
   use_ratings: bool,
   seed: int,
 ) -> list[Unit]:
@@ -79,6 +99,103 @@ def pair_units(
       say of it takes precedence.
     seed: of the choice where a prompt has many clips.
   """
+  units = list(
+    _pairs(examples, pairs, labels, use_ratings=use_ratings, seed=seed).values()
+  )
+  return units + _couples(examples, _rated_outside_of(units, examples))
+
+
+def overall_units(
+  examples: Sequence[Example],
+  pairs: Sequence[PairRecord],
+  labels: Sequence[str],
+  dimensions: Sequence[str],
+  *,
+  by_dimension: bool,
+  use_ratings: bool,
+  seed: int,
+) -> list[Unit]:
+  """Units of a couple for each dimension; see `pair_units`.
+
+  Pairs of clips that are also compared overall are in the unit of these.
+
+  Args:
+    examples: to train on.
+    pairs: what people prefer, one record for each pair.
+    labels: of the ratings, from the best to the worst.
+    dimensions: those of the overall reward, in the order of a unit.
+    by_dimension: whether to compare clips in single dimensions too.
+    use_ratings: as of `pair_units`.
+    seed: likewise.
+  """
+  found = {}
+  if by_dimension:
+    found = _pairs(examples, pairs, labels, use_ratings=use_ratings, seed=seed)
+  by_clip = _by_clip(examples)
+  units = []
+  for record in pairs:
+    caption = normalize_caption(record.caption)
+    clips = [by_clip.get((caption, name), {}) for name in dimensions]
+    couples = [
+      tuple(of_clip[path] for path in record.paths if path in of_clip)
+      for of_clip in clips
+    ]
+    if all(len(c) == 2 and _can_compare(c, examples) for c in couples):
+      preferences = tuple(_taken(found, couple) for couple in couples)
+      units.append(
+        Unit(sum(couples, ()), preferences, _ONE_HOT[record.overall])
+      )
+  others = list(found.values())
+  others += _couples(examples, _rated_outside_of(units + others, examples))
+  return units + _grouped(others, examples, len(dimensions))
+
+
+def dimension_weights(
+  examples: Sequence[Example], dimensions: Sequence[str], scale: Scale
+) -> tuple[float, ...]:
+  """Weights of the dimensions in the overall reward, 1 on average.
+
+  They are inverse to the standard deviation of the rewards of the ratings.
+
+  Raises:
+    UserError: the ratings of a dimension have all the same reward.
+  """
+  inverse = []
+  for dimension in dimensions:
+    rewards = [
+      sum(scale.score(label) * count for label, count in example.votes.items())
+      / sum(example.votes.values())
+      for example in examples
+      if example.record.dimension == dimension and example.votes
+    ]
+    if np.ptp(rewards or [0.0]) < 1e-9:
+      raise UserError(
+        f'all {len(rewards)} ratings to train on have the same reward in the '
+        f'dimension {dimension}, so that it cannot be normalised; set '
+        'losses.normalize_overall to False'
+      )
+    inverse.append(1 / np.std(rewards))
+  return tuple((np.array(inverse) / np.mean(inverse)).tolist())
+
+
+def padding_share(units: Sequence[Unit], examples: Sequence[Example]) -> float:
+  """The share of padding among the tokens of all sequences."""
+  padded = sum(
+    len(unit.members) * shape_of(unit, examples)[-1] for unit in units
+  )
+  used = sum(len(examples[i].tokens) for unit in units for i in unit.members)
+  return 1 - used / padded
+
+
+def _pairs(
+  examples: Sequence[Example],
+  pairs: Sequence[PairRecord],
+  labels: Sequence[str],
+  *,
+  use_ratings: bool,
+  seed: int,
+) -> dict[frozenset[int], Unit]:
+  """Units of one pair each, by their members."""
   found: dict[frozenset[int], Unit] = {}
   by_clip = _by_clip(examples)
   for record in pairs:
@@ -96,25 +213,7 @@ def pair_units(
         ranks = [labels.index(examples[index].label) for index in members]
         better = int(np.sign(ranks[1] - ranks[0]))  # the best label is first
         _add(found, examples, members, PREFERENCES[1 - better])
-  units = list(found.values())
-  paired = {index for unit in units for index in unit.members}
-  return units + _couples(
-    examples,
-    [
-      index
-      for index, example in enumerate(examples)
-      if example.label is not None and index not in paired
-    ],
-  )
-
-
-def padding_share(units: Sequence[Unit], examples: Sequence[Example]) -> float:
-  """The share of padding among the tokens of all sequences."""
-  padded = sum(
-    len(unit.members) * shape_of(unit, examples)[-1] for unit in units
-  )
-  used = sum(len(examples[i].tokens) for unit in units for i in unit.members)
-  return 1 - used / padded
+  return found
 
 
 def _by_clip(examples: Sequence[Example]):
@@ -140,20 +239,69 @@ def _partners(clips: Sequence[int]) -> list[tuple[int, int]]:
   return list(chosen.values())
 
 
-def _add(found, examples, members: tuple[int, int], preference: str) -> None:
+def _add(found, examples, members: tuple[int, ...], preference: str) -> None:
   """Adds a pair, unless it is there or the clips have different shapes."""
-  first, second = (examples[index].selection.shape for index in members)
-  if first == second:
-    found.setdefault(frozenset(members), Unit(members, _ONE_HOT[preference]))
+  if _can_compare(members, examples):
+    unit = Unit(members, (_ONE_HOT[preference],))
+    found.setdefault(frozenset(members), unit)
 
 
-def _couples(examples, singles: Sequence[int]) -> list[Unit]:
-  """Examples of one shape two by two; an odd one stands next to itself."""
+def _can_compare(couple: Iterable[int], examples: Sequence[Example]) -> bool:
+  """Whether the clips of two examples have frames of one shape."""
+  first, second = (examples[index].selection.shape for index in couple)
+  return first == second
+
+
+def _taken(found, couple: tuple[int, ...]) -> Preference:
+  """Removes a pair from those found; its preference in the order of `couple`.
+
+  All 0 if there is none.
+  """
+  unit = found.pop(frozenset(couple), None)
+  if unit is None:
+    return _NONE
+  (preference,) = unit.preferences
+  return preference if unit.members == couple else preference[::-1]
+
+
+def _rated_outside_of(
+  units: Sequence[Unit], examples: Sequence[Example]
+) -> list[int]:
+  """The rated examples that are in none of the units."""
+  inside = {index for unit in units for index in unit.members}
+  return [
+    index
+    for index, example in enumerate(examples)
+    if example.label is not None and index not in inside
+  ]
+
+
+def _couples(examples: Sequence[Example], singles: Sequence[int]) -> list[Unit]:
+  """Examples two by two that are no pairs."""
+  alone = [Unit((index,)) for index in singles]
+  return [
+    dataclasses.replace(unit, preferences=(_NONE,))
+    for unit in _grouped(alone, examples, 2)
+  ]
+
+
+def _grouped(
+  units: Sequence[Unit], examples: Sequence[Example], size: int
+) -> list[Unit]:
+  """Units of one shape joined; the last one fills a group that is too small."""
   groups = collections.defaultdict(list)
-  for index in singles:
-    groups[examples[index].shape, examples[index].is_real].append(index)
-  units = []
+  for unit in units:
+    is_real = examples[unit.members[0]].is_real
+    groups[shape_of(unit, examples), is_real].append(unit)
+  joined = []
   for group in groups.values():
-    group += group[-1:] * (len(group) % 2)
-    units += [Unit(tuple(group[i : i + 2])) for i in range(0, len(group), 2)]
-  return units
+    group += group[-1:] * (-len(group) % size)
+    for start in range(0, len(group), size):
+      parts = group[start : start + size]
+      joined.append(
+        Unit(
+          sum((unit.members for unit in parts), ()),
+          sum((unit.preferences for unit in parts), ()),
+        )
+      )
+  return joined

@@ -16,7 +16,7 @@ example: lift train_critic --config=configs/critic_tiny.py:smoke --workdir=DIR
 """
 
 import collections
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 import dataclasses
 import functools
 import logging
@@ -59,7 +59,7 @@ from lift_jax.training import main as training_main
 from lift_jax.training.config import TrainConfig
 from lift_jax.training.critic_losses import ANSWERS, LabelScale, LossConfig
 from lift_jax.training.critic_parts import LIFT_PARTS, PartsConfig
-from lift_jax.training.critic_step import CriticBatch, Ratings
+from lift_jax.training.critic_step import CriticBatch
 from lift_jax.training.critic_validation import (
   CriticValidation,
   CriticValidationConfig,
@@ -93,10 +93,15 @@ class TrainCriticConfig:
   losses: LossConfig = ANSWERS
 
   def __post_init__(self):
-    if self.data.pairs and not self.losses.pair:
+    if self.data.pairs and not self.losses.compares_clips:
       raise UserError(
-        'data.pairs is given, but losses.pair is 0; give that loss a weight, '
-        'or remove the files'
+        'data.pairs is given, but losses.pair and losses.overall are 0; give '
+        'one of them a weight, or remove the files'
+      )
+    if self.losses.overall and not self.data.pairs:
+      raise UserError(
+        f'losses.overall is {self.losses.overall:g}, but data.pairs is empty; '
+        'list files of pairs that people compared, or set losses.overall to 0'
       )
 
   @property
@@ -157,8 +162,8 @@ class CriticTraining(training_main.Task):
     self.peak_of = critic_parts.peak_rates(
       self._critic, config.trained, config.optimizer.learning_rate
     )
-    _check_units(config, batch_size, mesh)
     self._records = _read_records(config, call.workdir, self._checks.settled)
+    check_units(config, batch_size, mesh, len(self._records.questions))
     used = ['train']
     if config.validation.every_steps and self._records.splits['validation']:
       used.append('validation')
@@ -175,12 +180,16 @@ class CriticTraining(training_main.Task):
     self._max_targets = _max_targets(self._examples)
     rubric = self._records.rubric
     scale = rubric.scale if rubric else LIFT
-    units = _make_units(config, self._examples, self._records, scale.labels)
+    self._labels = scale.labels if config.losses.needs_ratings else None
+    units = self._make_units('train', self._examples)
+    _check_pairs(config.losses, units)
     _describe(self._records, self._examples, units, logger)
     self.num_examples = sum(len(unit.members) for unit in units)
-    buckets = self._make_buckets(units, batch_size, mesh)
+    buckets = self._make_buckets(units, batch_size, mesh, scale)
     self.buckets = buckets.values()
-    self._scale = _label_scale(config.losses, self._tokenizer, scale)
+    self._scale = _label_scale(
+      config.losses, self._tokenizer, scale, self._records, self._examples
+    )
     self.iterator = critic_pipeline.make_iterator(
       self._examples,
       self._tokenizer,
@@ -190,7 +199,7 @@ class CriticTraining(training_main.Task):
       config.train.seed,
       data,
       units,
-      scale.labels if config.losses.needs_ratings else None,
+      self._labels,
     )
     self.fingerprint = critic_lib.fingerprint(
       self._critic,
@@ -202,12 +211,16 @@ class CriticTraining(training_main.Task):
       batch_size,
       config.parts,
       config.losses,
-      units if config.losses.pair else (),
+      units if config.losses.compares_clips else (),
       self.buckets,
     )
 
   def _make_buckets(
-    self, units: list[Unit], batch_size: int, mesh: jax.sharding.Mesh
+    self,
+    units: list[Unit],
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+    scale: Scale,
   ) -> dict[Shape, BucketSteps]:
     """The steps on the units of each shape."""
     config, examples = self._call.config, self._examples
@@ -221,7 +234,6 @@ class CriticTraining(training_main.Task):
       self._critic,
       config.train,
       config.trained,
-      config.losses,
       {
         shape: critic_lib.Sequences(
           examples[by_shape[shape][0].members[0]].selection,
@@ -234,6 +246,7 @@ class CriticTraining(training_main.Task):
       self._max_targets,
       batch_size,
       partitioning.batch_shards(mesh),
+      config.losses.unit_size(len(scale.dimensions)),
     )
 
   def _make_examples(self, used: list[str]) -> list[ReadResult[Example]]:
@@ -242,10 +255,7 @@ class CriticTraining(training_main.Task):
     All that takes less time is checked before.
     """
     data, frames = self._call.config.data, self._critic.frames
-    parts = [
-      self._records.to_train if name == 'train' else self._records.splits[name]
-      for name in used
-    ]
+    parts = [self._records.asked(name) for name in used]
     probed = self._checks.probe(sum(parts, []))
     found = [
       critic_examples.make_examples(
@@ -259,6 +269,26 @@ class CriticTraining(training_main.Task):
       examples, probed, frames, data.on_bad_record, self._logger
     )
     return [critic_examples.without(part, bad, self._records) for part in found]
+
+  def _make_units(self, split: str, examples: list[Example]) -> list[Unit]:
+    """The units of batches, or those that the validation compares."""
+    config, records = self._call.config, self._records
+    if self._labels is None or not config.losses.compares_clips:
+      return critic_units.single_units(examples)
+    make = critic_units.pair_units
+    if config.losses.overall:
+      make = functools.partial(
+        critic_units.overall_units,
+        dimensions=tuple(records.questions),
+        by_dimension=config.losses.pair > 0,
+      )
+    return make(
+      examples,
+      records.pairs[split],
+      self._labels,
+      use_ratings=config.data.rated_pairs,
+      seed=config.train.seed,
+    )
 
   def _reader(self, examples: list[Example], outcome: str) -> ExampleReader:
     """Reads examples; `outcome` tells what is done in place of a bad one."""
@@ -293,12 +323,15 @@ class CriticTraining(training_main.Task):
     batch_size *= _VALIDATION_EXAMPLES_PER_SHARD
     validation = CriticValidation(
       lambda: critic_pipeline.validation_batches(
-        examples, self._tokenizer, reader, batch_size, sharding
+        examples, self._tokenizer, reader, batch_size, sharding, self._labels
       ),
       batch_size,
       sharding,
       self.setup.model,
       _max_targets(examples),
+      self._call.config.losses,
+      self._scale,
+      self._make_units('validation', examples),
     )
 
     def validate(step, params, writer):
@@ -325,10 +358,7 @@ class CriticTraining(training_main.Task):
     return step, ()
 
   def to_batch(self, arrays) -> CriticBatch:
-    batch = CriticBatch(**arrays)
-    if batch.ratings is None:
-      return batch
-    return batch._replace(ratings=Ratings(**arrays['ratings']))
+    return CriticBatch.of(arrays)
 
   def describe_batch(self, batch: CriticBatch):
     return 'tokens ' + 'x'.join(map(str, batch.tokens.shape))
@@ -363,59 +393,63 @@ class CriticTraining(training_main.Task):
 
 
 def _max_targets(examples: list[Example]) -> int:
-  return max(int(example.is_target.sum()) for example in examples)
+  """At least 1, as clips may be compared without ratings."""
+  return max(1, *(int(example.is_target.sum()) for example in examples))
 
 
-def _check_units(
-  config: TrainCriticConfig, batch_size: int, mesh: jax.sharding.Mesh
+def check_units(
+  config: TrainCriticConfig,
+  batch_size: int,
+  mesh: jax.sharding.Mesh,
+  num_dimensions: int,
 ) -> None:
-  """Raises UserError if a device cannot have both clips of each pair."""
-  parts = partitioning.batch_shards(mesh) * config.train.grad_accum
-  if config.losses.pair and batch_size // parts % 2:
+  """Raises UserError if units would be on several devices."""
+  found = batch_size // partitioning.batch_shards(mesh)
+  found //= config.train.grad_accum
+  size = config.losses.unit_size(num_dimensions)
+  if found % size:
+    name = 'overall' if config.losses.overall else 'pair'
     raise UserError(
-      f'a device works on {batch_size // parts} examples at a time, which '
-      'losses.pair needs to be an even number; change train.batch_size or '
+      f'a device works on {found} examples at a time, which for '
+      f'losses.{name} must be a multiple of {size}; change train.batch_size or '
       'train.grad_accum'
     )
 
 
-def _make_units(
-  config: TrainCriticConfig,
-  examples: list[Example],
-  records: CriticRecords,
-  labels: Sequence[str],
-) -> list[Unit]:
-  """The units of batches.
-
-  Raises:
-    UserError: there is no pair for the loss of pairs.
-  """
-  if not config.losses.pair:
-    return critic_units.single_units(examples)
-  units = critic_units.pair_units(
-    examples,
-    records.pairs,
-    labels,
-    config.data.rated_pairs,
-    config.train.seed,
-  )
-  if not any(unit.is_pair for unit in units):
+def _check_pairs(losses: LossConfig, units: list[Unit]) -> None:
+  """Raises UserError if a loss that compares clips has none to compare."""
+  if losses.overall and not any(any(unit.overall) for unit in units):
     raise UserError(
-      f'losses.pair is {config.losses.pair:g}, but there is no pair to train '
+      f'losses.overall is {losses.overall:g}, but there is no pair to train '
+      'on: data.pairs compares no two clips of one shape and of a caption of '
+      'the training part; set losses.overall to 0'
+    )
+  if losses.pair and not any(unit.pairs for unit in units):
+    raise UserError(
+      f'losses.pair is {losses.pair:g}, but there is no pair to train '
       'on: no two clips of one caption and shape are rated in one dimension or '
       'compared in data.pairs; set losses.pair to 0'
     )
-  return units
 
 
 def _label_scale(
-  losses: LossConfig, tokenizer: Tokenizer, scale: Scale
+  losses: LossConfig,
+  tokenizer: Tokenizer,
+  scale: Scale,
+  records: CriticRecords,
+  examples: list[Example],
 ) -> LabelScale | None:
   """The labels of losses that need them."""
   if not losses.needs_ratings:
     return None
   ids = label_ids(tokenizer, scale.labels)
-  return LabelScale(tuple(ids[label] for label in scale.labels), scale.rewards)
+  dimensions = tuple(records.questions)
+  weights = (1.0,) * len(dimensions)
+  if losses.overall and losses.normalize_overall:
+    weights = critic_units.dimension_weights(examples, dimensions, scale)
+  return LabelScale(
+    tuple(ids[label] for label in scale.labels), scale.rewards, weights
+  )
 
 
 def _read_records(
@@ -430,7 +464,7 @@ def _read_records(
     )
     questions = str(feedback.questions_path())
     data = dataclasses.replace(data, root=str(clips), questions=questions)
-  return read_critic_records(data, optional)
+  return read_critic_records(data, optional, config.losses.overall > 0)
 
 
 def _report_skipped(workdir, records, results, failures, logger) -> None:
@@ -484,11 +518,16 @@ def _describe(
     'train_critic: %.1f%% of the tokens are padding',
     100 * critic_units.padding_share(units, examples),
   )
-  if num_pairs := sum(unit.is_pair for unit in units):
+  num_pairs = sum(len(unit.pairs) for unit in units)
+  num_overall = sum(any(unit.overall) for unit in units)
+  if num_overall:
+    logger.info('train_critic: %d pairs compared overall', num_overall)
+  if num_pairs:
+    num_members = sum(len(unit.members) for unit in units)
     logger.info(
       'train_critic: %d pairs, %d examples in none of them',
       num_pairs,
-      2 * (len(units) - num_pairs),
+      num_members - 2 * num_pairs,
     )
 
 

@@ -23,11 +23,12 @@ from lift_jax.data import cache
 from lift_jax.data.batch_sizes import CLIPS, BucketSteps, mean_batch
 from lift_jax.data.cache import Bucket
 from lift_jax.data.frame_choice import choose_frames
+from lift_jax.data.rubric import LIFT, read_rubric
 from lift_jax.data.video import ClipInfo
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.sample import SampleConfig
 from lift_jax.jobs.score import ScoreConfig, read_prompts
-from lift_jax.jobs.train_critic import TrainCriticConfig
+from lift_jax.jobs.train_critic import TrainCriticConfig, check_units
 from lift_jax.models import critic_config, generator_config, quantization
 from lift_jax.models.critic_protocols import Frames
 from lift_jax.models.critics import Critic
@@ -43,7 +44,8 @@ from lift_jax.scoring import scorer
 from lift_jax.training import alignment, critic_parts, loop
 from lift_jax.training import critic as critic_lib
 from lift_jax.training import setup as setup_lib
-from lift_jax.training.critic_step import CriticBatch
+from lift_jax.training.critic_losses import LabelScale
+from lift_jax.training.critic_step import CriticBatch, Ratings
 from lift_jax.training.optimizer import make_optimizer
 from lift_jax.training.setup import Setup
 from lift_jax.training.state import TrainState
@@ -169,28 +171,47 @@ def _step_name(steps: BucketSteps, buckets: Collection[Any]) -> str:
 def train_critic(
   config: TrainCriticConfig, devices: Sequence[Any]
 ) -> list[Program]:
-  """The step of `lift train_critic`, on sequences of each length."""
+  """The step of `lift train_critic`, on sequences of each length.
+
+  With all losses of the config, and units of clips that they compare.
+  """
   mesh = partitioning.make_mesh(config.mesh, devices)
   critic = critic_config.declare_chosen(config.model)
   setup = critic_lib.make_setup(
     critic, config.model, config.train, config.lora, mesh, config.parts
   )
   shards = partitioning.batch_shards(mesh)
+  batch_size = config.train.global_batch(mesh.size, shards)
+  questions = config.data.questions
+  scale = read_rubric(questions).scale if questions else LIFT
+  check_units(config, batch_size, mesh, len(scale.dimensions))
   selection = critic.frames.select(CLIP)
   lengths = [selection.num_positions + n for n in config.data.text_buckets]
   buckets = critic_lib.make_buckets(
     critic,
     config.train,
     config.trained,
-    config.losses,
     {length: critic_lib.Sequences(selection, length) for length in lengths},
     _MAX_TARGETS,
-    config.train.global_batch(mesh.size, shards),
+    batch_size,
     shards,
+    config.losses.unit_size(len(scale.dimensions)),
   )
   rows = functools.partial(_array, sharding=setup.batch_sharding)
-  tx = make_optimizer(config.optimizer, _NUM_STEPS)
+  tx = make_optimizer(
+    config.optimizer,
+    _NUM_STEPS,
+    critic_parts.peak_rates(
+      critic, config.trained, config.optimizer.learning_rate
+    ),
+  )
   state, frozen = _state(setup, tx, config.train, config.model.compute_dtype)
+  # Which tokens are labels does not matter to the program.
+  label_scale = LabelScale(
+    tuple(range(len(scale.labels))),
+    scale.rewards,
+    (1.0,) * len(scale.dimensions),
+  )
   remat = config.train.remat
   jitted = loop.jit_step(
     critic_lib.make_step(
@@ -198,7 +219,10 @@ def train_critic(
       config.train,
       tx,
       _MAX_TARGETS,
-      mean_batch=float(mean_batch(buckets.values())),
+      config.losses,
+      label_scale if config.losses.needs_ratings else None,
+      config.lora.dropout,
+      float(mean_batch(buckets.values())),
     ),
     state,
   )
@@ -213,6 +237,15 @@ def train_critic(
       segment_ids=rows((size, length), jnp.int32),
       weight=rows((size,), jnp.float32),
     )
+    if config.losses.needs_ratings:
+      batch = batch._replace(
+        ratings=Ratings(
+          position=rows((size,), jnp.int32),
+          shares=rows((size, len(scale.labels)), jnp.float32),
+          preference=rows((size, 3), jnp.float32),
+          overall=rows((size, 3), jnp.float32),
+        )
+      )
     vision_kernels = critic.vision_attention_flops(frames)
     if config.trained.vision_tower.training != critic_parts.FROZEN:
       vision_kernels = _kernel_flops(vision_kernels, remat)

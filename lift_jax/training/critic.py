@@ -229,11 +229,11 @@ def make_buckets(
   critic: Critic,
   config: TrainConfig,
   parts: PartsConfig,
-  losses: LossConfig,
   buckets: Mapping[K, Sequences],
   max_targets: int,
   batch_size: int,
   shards: int,
+  unit_size: int = 1,
 ) -> dict[K, BucketSteps]:
   """The steps on each bucket.
 
@@ -241,11 +241,11 @@ def make_buckets(
     critic: the one in training.
     config: section of the config.
     parts: what is trained, from `critic_parts.chosen`.
-    losses: their weights.
     buckets: to train on.
     max_targets: most answer tokens of a sequence.
     batch_size: of the most expensive bucket, a multiple of what divides it.
     shards: of the batch.
+    unit_size: examples of a unit; see `data.critic_units`.
   """
 
   def cost(one: Sequences) -> float:
@@ -256,7 +256,7 @@ def make_buckets(
     return _step_flops(critic, parts, frames, 1, one.length, max_targets)
 
   costs = {bucket: cost(one) for bucket, one in buckets.items()}
-  multiple = shards * config.grad_accum * (2 if losses.pair else 1)
+  multiple = shards * config.grad_accum * unit_size
   sizes = batch_sizes.choose(config.batch_by, costs, batch_size, multiple)
   return {
     bucket: BucketSteps(
@@ -295,7 +295,7 @@ def fingerprint(
     batch_size: examples of a step.
     parts: what is trained if `train.trainable` is 'parts'.
     losses: their weights.
-    units: how examples are paired, for the loss of pairs.
+    units: how examples are paired, for losses that compare clips.
     buckets: the steps on each.
   """
   # Hashed one by one: as JSON, the tokens of a large data set are gigabytes.
@@ -308,7 +308,7 @@ def fingerprint(
       example.length,
       hashlib.sha256(example.tokens.tobytes()).hexdigest(),
     ]
-    if losses.label and example.votes:
+    if (losses.label or losses.overall) and example.votes:
       values.append(dict(example.votes))
     digest.update(json.dumps(values).encode() + b'\n')
   for unit in units:
@@ -323,6 +323,8 @@ def fingerprint(
     new['parts'] = dataclasses.asdict(parts)
   if losses.needs_ratings:
     new['losses'] = dataclasses.asdict(losses)
+    if not losses.overall:
+      del new['losses']['overall'], new['losses']['normalize_overall']
   new |= batch_sizes.fingerprint(buckets, batch_size)
   has_adapters = critic_parts.has_adapters(critic_parts.chosen(train, parts))
   return new | {

@@ -5,15 +5,16 @@
 over the answer tokens of the full batch: long answers count more, as in the
 reference, which averages over the tokens of the global batch. The losses of
 `critic_losses` are averaged over the rated examples, with the same weights, and
-over the pairs of the full batch. All of them are added with their weights.
+over the pairs, in a dimension or overall, of the full batch. All of them are
+added with their weights.
 
 B examples  N tokens of a sequence  K most answer tokens of one  V vocabulary
 D width  C labels
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +39,14 @@ class Ratings(NamedTuple):
       votes.
     preference: fp32 [B, 3], of the pair that slots 2i and 2i + 1 are, the same
       in both: see `critic_losses.pair_losses`.
+    overall: likewise, of the two clips of all dimensions that a unit is, the
+      same in all of its slots.
   """
 
   position: jax.Array
   shares: jax.Array
   preference: jax.Array
+  overall: jax.Array
 
 
 class CriticBatch(NamedTuple):
@@ -63,6 +67,13 @@ class CriticBatch(NamedTuple):
   segment_ids: jax.Array
   weight: jax.Array
   ratings: Ratings | None = None
+
+  @classmethod
+  def of(cls, arrays: Mapping[str, Any]) -> Self:
+    """A batch of `data.critic_pipeline`, whose ratings are a dict."""
+    arrays = dict(arrays)
+    ratings = arrays.pop('ratings', None)
+    return cls(**arrays, ratings=Ratings(**ratings) if ratings else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +99,12 @@ class CriticStepConfig:
   scale: LabelScale | None = None
   dropout_seed: int = 0
   mean_batch: float | None = None
+
+  @property
+  def unit_size(self) -> int:
+    """Examples that stay together; see `LossConfig.unit_size`."""
+    scale = self.scale
+    return self.losses.unit_size(len(scale.dimension_weights) if scale else 0)
 
 
 def answer_states(
@@ -115,23 +132,25 @@ def answer_states(
 
 
 def answer_losses(
-  model: FunctionalModel, params: Params, batch: CriticBatch, max_targets: int
+  model: FunctionalModel,
+  params: Params,
+  hidden_bnd: jax.Array,
+  batch: CriticBatch,
+  max_targets: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """-log p of every answer token.
 
   Args:
+    model: the critic.
     params: of the full network.
+    hidden_bnd: of the network on the batch.
+    batch: of which `tokens` and `is_target` are read.
+    max_targets: most answer tokens of an example.
 
   Returns:
     Losses fp32 [B, K]; whether the answer has such a token, bool [B, K];
     whether it was the most probable one, bool [B, K]. Tokens keep their order.
   """
-  hidden_bnd = model(params, batch.frames, batch.tokens)
-  return _answer_losses(model, params, hidden_bnd, batch, max_targets)
-
-
-def _answer_losses(model, params, hidden_bnd, batch, max_targets):
-  """As `answer_losses`, of hidden states."""
   hidden_bkd, target_bk, is_token_bk = answer_states(
     hidden_bnd, batch, max_targets
   )
@@ -143,33 +162,45 @@ def _answer_losses(model, params, hidden_bnd, batch, max_targets):
   return loss_bk, is_token_bk, is_correct_bk & is_token_bk
 
 
+def rating_logits(
+  model: FunctionalModel,
+  params: Params,
+  hidden_bnd: jax.Array,
+  ratings: Ratings,
+) -> jax.Array:
+  """Logits [B, V] of the token that is the label; as `answer_losses`."""
+  position_b11 = ratings.position[:, None, None]
+  hidden_bd = jnp.take_along_axis(hidden_bnd, position_b11, axis=1)[:, 0]
+  return model(params, hidden_bd, method='logits')
+
+
 class _Totals(NamedTuple):
   """What the losses of a full batch are divided by."""
 
   answer: jax.Array
   label: jax.Array
   pair: jax.Array
+  overall: jax.Array
 
 
-def _totals(batch: CriticBatch) -> _Totals:
+def _totals(batch: CriticBatch, unit_size: int) -> _Totals:
   def at_least_one(total):
     return jnp.where(total > 0, total, 1.0)
 
   answer = jnp.sum(batch.weight[:, None] * batch.is_target)
   if batch.ratings is None:
-    return _Totals(answer, jnp.ones(()), jnp.ones(()))
+    return _Totals(answer, *[jnp.ones(())] * 3)
   label = jnp.sum(batch.weight * jnp.sum(batch.ratings.shares, axis=1))
   pair = jnp.sum(batch.ratings.preference[::2])
-  return _Totals(*map(at_least_one, (answer, label, pair)))
+  overall = jnp.sum(batch.ratings.overall[::unit_size])
+  return _Totals(*map(at_least_one, (answer, label, pair, overall)))
 
 
 def _rating_losses(model, params, hidden_bnd, batch, totals, config):
   """The sum of the losses of `critic_losses`, and sums for metrics."""
   losses, scale, ratings = config.losses, config.scale, batch.ratings
   assert scale is not None and ratings is not None
-  position_b11 = ratings.position[:, None, None]
-  hidden_bd = jnp.take_along_axis(hidden_bnd, position_b11, axis=1)[:, 0]
-  logits_bv = model(params, hidden_bd, method='logits')
+  logits_bv = rating_logits(model, params, hidden_bnd, ratings)
   loss, sums = 0.0, {}
   if losses.label:
     label_b = critic_losses.label_cross_entropy(
@@ -178,22 +209,23 @@ def _rating_losses(model, params, hidden_bnd, batch, totals, config):
     label = jnp.sum(batch.weight * label_b) / totals.label
     loss += losses.label * label
     sums['soft_label_loss'] = label
+  reward_b = critic_losses.expected_reward(logits_bv, scale)
+  compared = {}
   if losses.pair:
-    reward_b = critic_losses.expected_reward(logits_bv, scale)
-    reward_p2 = reward_b.reshape(-1, 2)
-    preference_p3 = ratings.preference[::2]
-    difference_p = losses.pair_scale * (reward_p2[:, 0] - reward_p2[:, 1])
-    pair = jnp.sum(
-      critic_losses.pair_losses(difference_p, preference_p3, losses.theta)
+    compared['pair'] = reward_b.reshape(-1, 2), ratings.preference[::2]
+  if losses.overall:
+    compared['overall'] = (
+      critic_losses.overall_reward(reward_b, scale),
+      ratings.overall[:: config.unit_size],
     )
-    loss += losses.pair * pair / totals.pair
-    log_p_p3 = critic_losses.outcomes(difference_p, losses.theta)
-    best_p3 = jax.nn.one_hot(jnp.argmax(log_p_p3, axis=1), 3)
+  for name, (reward_p2, preference_p3) in compared.items():
+    found = critic_losses.compare(reward_p2, preference_p3, losses)
+    loss += getattr(losses, name) * found.loss / getattr(totals, name)
     sums |= {
-      'sum/pair_loss': pair,
-      'count/pair_loss': jnp.sum(preference_p3),
-      'sum/pair_accuracy': jnp.sum(preference_p3 * best_p3),
-      'count/pair_accuracy': jnp.sum(preference_p3),
+      f'sum/{name}_loss': found.loss,
+      f'count/{name}_loss': found.num_pairs,
+      f'sum/{name}_accuracy': found.num_right,
+      f'count/{name}_accuracy': found.num_pairs,
     }
   return loss, sums
 
@@ -210,8 +242,7 @@ def make_critic_step(
     tx: the optimizer.
     config: settings.
   """
-  losses = config.losses
-  unit_size = 2 if losses.pair else 1
+  losses, unit_size = config.losses, config.unit_size
 
   def loss_fn(trainable, frozen, batch, totals, key):
     params = param_paths.merge(trainable, frozen)
@@ -219,7 +250,7 @@ def make_critic_step(
       params, lora.dropout_keys(model.abstract_params, key)
     )
     hidden_bnd = model(params, batch.frames, batch.tokens)
-    loss_bk, is_token_bk, is_correct_bk = _answer_losses(
+    loss_bk, is_token_bk, is_correct_bk = answer_losses(
       model, params, hidden_bnd, batch, config.max_targets
     )
     weight_bk = batch.weight[:, None] * is_token_bk
@@ -242,7 +273,7 @@ def make_critic_step(
   value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
   def step(state, frozen, batch):
-    totals = _totals(batch)
+    totals = _totals(batch, unit_size)
     key = jax.random.fold_in(jax.random.key(config.dropout_seed), state.step)
 
     def gradient(micro, index):

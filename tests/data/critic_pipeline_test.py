@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from lift_jax.data import critic_pipeline, global_batch
-from lift_jax.data.critic_units import pair_units, single_units
+from lift_jax.data.critic_units import Unit, pair_units, single_units
 from lift_jax.data.pair_records import PairRecord
 from lift_jax.data.rubric import LABELS
 from tests.data import clips, critic_clips
@@ -247,7 +247,7 @@ class PairTest(critic_clips.PipelineTest):
       else example
       for example in self.examples
     ]
-    units = pair_units(examples, [records], LABELS, False, seed=0)
+    units = pair_units(examples, [records], LABELS, use_ratings=False, seed=0)
     iterator = critic_pipeline.make_iterator(
       examples,
       critic_clips.Tokenizer(),
@@ -266,7 +266,7 @@ class PairTest(critic_clips.PipelineTest):
 
   def test_side_by_side(self):
     examples, units, batches = self.batches(12)
-    self.assertEqual(sum(unit.is_pair for unit in units), 1)
+    self.assertEqual(sum(len(unit.pairs) for unit in units), 1)
     num_pairs = 0
     for batch in batches:
       ratings = batch['ratings']
@@ -290,14 +290,41 @@ class PairTest(critic_clips.PipelineTest):
         num_pairs += 1
     self.assertGreater(num_pairs, 0)
 
-  def test_substitutes_are_no_pair(self):
-    preference = np.array([[1, 0, 0]] * 2 + [[0, 1, 0]] * 2)
-    np.testing.assert_array_equal(
-      critic_pipeline._without_substitutes(
-        preference, np.array([True, False, True, True]), 2
-      ),
-      [[0, 0, 0]] * 2 + [[0, 1, 0]] * 2,
+  def test_overall(self):
+    """Units of two dimensions, each with its pair, and what is preferred."""
+    shape = self.examples[0].shape
+    same = [n for n, e in enumerate(self.examples) if e.shape == shape][:4]
+    first, none, tie = (1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)
+    batch = next(
+      critic_pipeline.make_iterator(
+        self.examples,
+        critic_clips.Tokenizer(),
+        self.reader(),
+        critic_clips.BATCH,
+        jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+        0,
+        self.config(),
+        [Unit(tuple(same), (first, none), tie)],
+        LABELS,
+      )
     )
+    self.assertEqual(self.numbers(batch), same)
+    ratings = batch['ratings']
+    np.testing.assert_array_equal(
+      ratings['preference'], [first, first, none, none]
+    )
+    np.testing.assert_array_equal(ratings['overall'], [tie] * 4)
+
+  def test_substitutes_are_no_pair(self):
+    first, none, tie = (1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)
+    is_own = np.array([True, False, True, True])
+    for size, expected in ((2, [none] * 2 + [tie] * 2), (4, [none] * 4)):
+      np.testing.assert_array_equal(
+        critic_pipeline._without_substitutes(
+          [first] * 2 + [tie] * 2, is_own, size
+        ),
+        expected,
+      )
 
 
 class ResumeTest(critic_clips.PipelineTest):
@@ -391,6 +418,7 @@ class ValidationBatchesTest(critic_clips.PipelineTest):
       self.reader(),
       batch_size,
       self.sharding,
+      LABELS,
     ):
       self.assertEqual(batch['frames'].shape[:2], (batch_size, 8))
       self.assertEqual(batch['frames'].dtype, np.uint8)
@@ -398,6 +426,17 @@ class ValidationBatchesTest(critic_clips.PipelineTest):
       self.assertTrue(is_new.any())
       numbers = self.numbers(batch)
       seen += [n for n, new in zip(numbers, is_new, strict=True) if new]
+      np.testing.assert_array_equal(
+        batch['index'], np.where(is_new, numbers, -1)
+      )
+      ratings = batch['ratings']
+      for slot, number in enumerate(numbers):
+        example = self.examples[number]
+        self.assertEqual(ratings['position'][slot], example.rating_position)
+        np.testing.assert_array_equal(
+          ratings['shares'][slot],
+          [float(is_new[slot] and example.label == name) for name in LABELS],
+        )
       lengths = {self.examples[number].length for number in numbers}
       self.assertEqual(lengths, {batch['tokens'].shape[1]})
     self.assertCountEqual(seen, range(len(self.examples)))

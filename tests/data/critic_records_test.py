@@ -202,7 +202,7 @@ class PairTest(_FolderTest):
     (self.root / 'pairs.json').write_text(json.dumps(items))
 
   def test_parts(self):
-    """Pairs follow their captions; those of held-out parts are left out."""
+    """Pairs follow their captions; each part has its own."""
     split = {'validation': 0.3, 'test': 0.3, 'seed': 0, 'by_content': False}
     settings = {'split': critic_records.SplitConfig(**split)}
     plain = self.read(**settings)
@@ -210,27 +210,40 @@ class PairTest(_FolderTest):
     found = self.read(pairs=('pairs.json',), **settings)
     self.assertEqual(found.splits, plain.splits)
     trained = {record.caption for record in found.splits['train']}
-    self.assertEqual({pair.caption for pair in found.pairs}, trained)
+    self.assertEqual({pair.caption for pair in found.pairs['train']}, trained)
     self.assertLess(len(trained), 12)
     # Only the other clip of each pair is not rated yet.
     self.assertEqual(
       {
-        (one.video, one.dimension, one.question) for one in found.pair_questions
+        (one.video, one.dimension, one.question)
+        for one in found.pair_questions['train']
       },
       {
         (pair.videos[1], 'motion', feedback.QUESTIONS['motion'])
-        for pair in found.pairs
+        for pair in found.pairs['train']
       },
     )
-    self.assertEqual(
-      len(found.to_train),
-      len(found.splits['train']) + len(found.pair_questions),
+    for name, part in found.splits.items():
+      questions = found.pair_questions[name]
+      self.assertLen(questions, len(found.pairs[name]))
+      self.assertEqual(found.asked(name), [*part, *questions])
+      self.assertFalse(any(map(found.is_real, questions)))
+
+  def test_overall(self):
+    """Preferences of all dimensions together need every question."""
+    self.write_pairs((0, {}))
+    found = critic_records.read_critic_records(
+      self.config(pairs=('pairs.json',)), compare_overall=True
     )
-    self.assertFalse(any(map(found.is_real, found.pair_questions)))
+    (pair,) = found.pairs['train']
+    self.assertEqual(
+      [(one.video, one.question) for one in found.pair_questions['train']],
+      [(pair.videos[1], text) for text in found.questions.values()],
+    )
 
   def test_dimensions_without_a_question(self):
     self.write_pairs((0, {'taste': 'first', 'motion': 'first'}))
-    questions = self.read(pairs=('pairs.json',)).pair_questions
+    questions = self.read(pairs=('pairs.json',)).pair_questions['train']
     self.assertEqual([one.dimension for one in questions], ['motion'])
     self.write_pairs((0, {'taste': 'first'}), (1, {}))
     self.assert_error(

@@ -12,8 +12,9 @@ from lift_jax.data.critic_examples import Example
 from lift_jax.data.critic_records import PairQuestion
 from lift_jax.data.hra import HRARecord
 from lift_jax.data.pair_records import PairRecord
-from lift_jax.data.rubric import LABELS
+from lift_jax.data.rubric import LABELS, Scale
 from lift_jax.data.video import ClipInfo
+from lift_jax.errors import UserError
 from lift_jax.models.critic_protocols import FrameSelection
 from tests.models.selections import first_frames
 
@@ -42,22 +43,24 @@ def example(video, label='Good', caption='A cat.', dimension='motion', **more):
   )
 
 
-def pair(first, second, **dimensions):
+def pair(first, second, overall='same', **dimensions):
   return PairRecord(
     'A  CAT.', (first, second), tuple(map(pathlib.Path('/data').joinpath,
-    (first, second))), 'same', dimensions, '', {}, '',
+    (first, second))), overall, dimensions, '', {}, '',
   )  # fmt: skip
 
 
 def units_of(examples, pairs=(), use_ratings=True):
-  return critic_units.pair_units(examples, pairs, LABELS, use_ratings, seed=0)
+  return critic_units.pair_units(
+    examples, pairs, LABELS, use_ratings=use_ratings, seed=0
+  )
 
 
-def better_of(unit):
+def better_of(members, preference):
   """The indices in the order first better, or None for a tie."""
-  if unit.preference[1]:
+  if preference[1]:
     return None
-  return unit.members if unit.preference[0] else unit.members[::-1]
+  return members if preference[0] else members[::-1]
 
 
 def test_ratings_of_two_clips():
@@ -69,14 +72,18 @@ def test_ratings_of_two_clips():
     example('a', 'Bad', dimension='fidelity'),
   ]
   units = units_of(examples)
-  pairs = {frozenset(u.members): better_of(u) for u in units if u.is_pair}
+  pairs = {
+    frozenset(pair[0]): better_of(*pair)
+    for unit in units
+    for pair in unit.pairs
+  }
   assert pairs == {
     frozenset({0, 1}): (1, 0),
     frozenset({0, 2}): (2, 0),
     frozenset({1, 2}): None,
   }
   # Those without a partner come two by two.
-  assert [u.members for u in units if not u.is_pair] == [(3, 4)]
+  assert [u.members for u in units if not u.pairs] == [(3, 4)]
 
 
 def test_people_take_precedence_over_ratings():
@@ -86,13 +93,13 @@ def test_people_take_precedence_over_ratings():
     pair('c', 'a', motion='second', fidelity='first'),
   ]
   units = units_of(examples, pairs)
-  assert [(u.members, better_of(u)) for u in units] == [
+  assert [(pair[0], better_of(*pair)) for u in units for pair in u.pairs] == [
     ((0, 1), (0, 1)),
     ((2, 0), (0, 2)),
   ]
   # What is not rated is in no couple.
   assert units_of(examples, (), use_ratings=False) == [
-    critic_units.Unit((0, 1))
+    critic_units.Unit((0, 1), (NO_PAIR,))
   ]
 
 
@@ -115,7 +122,95 @@ def test_shapes():
   assert set(first.members) == {0, 1}
   assert critic_units.shape_of(first, examples)[-1] == 12
   # An odd one is its own neighbour.
-  assert rest == [critic_units.Unit((2, 2))]
+  assert rest == [critic_units.Unit((2, 2), (NO_PAIR,))]
+
+
+FIRST, SAME, SECOND = (
+  (1.0, 0.0, 0.0),
+  (0.0, 1.0, 0.0),
+  (0.0, 0.0, 1.0),
+)
+NO_PAIR = (0.0, 0.0, 0.0)
+
+
+def overall_units_of(examples, pairs, by_dimension=True):
+  return critic_units.overall_units(
+    examples,
+    pairs,
+    LABELS,
+    ('motion', 'fidelity'),
+    by_dimension=by_dimension,
+    use_ratings=True,
+    seed=0,
+  )
+
+
+def test_overall():
+  """A couple for each dimension, with what is known of it in its order."""
+  examples = [
+    example('a', 'Bad', dimension='fidelity'),
+    example('a', 'Bad'),
+    example('b', 'Good'),
+    example('b', None, dimension='fidelity'),
+    example('c', 'Good'),
+    example('d', 'Good', caption='A dog.'),
+    example('d', 'Bad', caption='A dog.', dimension='fidelity'),
+  ]
+  pairs = [
+    pair('a', 'b', 'first', fidelity='same'),
+    pair('a', 'c', 'second'),  # c has no question about fidelity
+  ]
+  whole, *others = overall_units_of(examples, pairs)
+  # That b moves better is from ratings.
+  assert whole == critic_units.Unit((1, 2, 0, 3), (SECOND, SAME), FIRST)
+  # Others are pairs of ratings and couples, as many as there are dimensions.
+  assert [len(unit.members) for unit in others] == [4, 4]
+  assert not any(any(unit.overall) for unit in others)
+  compared = {frozenset(m) for unit in others for m, _ in unit.pairs}
+  assert compared == {frozenset({1, 4}), frozenset({2, 4})}
+  members = {index for unit in others for index in unit.members}
+  assert members == {1, 2, 4, 5, 6}
+
+  whole, *others = overall_units_of(examples, pairs, by_dimension=False)
+  assert whole == critic_units.Unit((1, 2, 0, 3), (NO_PAIR,) * 2, FIRST)
+  assert not any(unit.pairs for unit in others)
+  # Rated, and in no other unit.
+  members = {index for unit in others for index in unit.members}
+  assert members == {4, 5, 6}
+
+
+def test_overall_needs_one_shape():
+  wide = {'selection': FrameSelection((0,), 18, is_short=True)}
+  examples = [
+    example(video, dimension=name, **(wide if video == 'b' else {}))
+    for video in 'ab'
+    for name in ('motion', 'fidelity')
+  ]
+  units = overall_units_of(examples, [pair('a', 'b', 'first')])
+  assert not any(any(unit.overall) for unit in units)
+
+
+def test_weights_of_dimensions():
+  """Rewards vary by .05 in one dimension and by .2 in another: 4 to 1."""
+  scale = Scale(('motion', 'fidelity'), LABELS, (0.5, 0.4, 0.1))
+  examples = [
+    example('a', 'Good'),
+    example('b', 'Normal'),
+    example('c', None),
+    example('a', 'Good', dimension='fidelity'),
+    example('b', 'Bad', dimension='fidelity'),
+  ]
+  weights = critic_units.dimension_weights(examples, scale.dimensions, scale)
+  assert weights == pytest.approx((1.6, 0.4))
+  # Votes count, not the majority.
+  record = dataclasses.replace(
+    examples[1].record, votes={'Normal': 1, 'Bad': 2}
+  )
+  examples[1] = dataclasses.replace(examples[1], record=record)
+  weights = critic_units.dimension_weights(examples, scale.dimensions, scale)
+  assert weights == pytest.approx((8 / 7, 6 / 7))
+  with pytest.raises(UserError, match='all 1 ratings .* dimension motion'):
+    critic_units.dimension_weights(examples[:1], scale.dimensions, scale)
 
 
 def test_padding():

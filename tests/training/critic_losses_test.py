@@ -92,12 +92,44 @@ def test_expected_reward():
   assert float(reward[0]) == pytest.approx(0.45 + 0.05 + 0.0125)
 
 
+def test_overall_reward():
+  """Two pairs in two dimensions, of which the first counts three times."""
+  scale = dataclasses.replace(SCALE, dimension_weights=(1.5, 0.5))
+  rewards = jnp.array([0.8, 0.2, 0.4, 0.6, 0.1, 0.1, 0.3, 0.5])
+  found = critic_losses.overall_reward(rewards, scale)
+  np.testing.assert_allclose(found, [[0.7, 0.3], [0.15, 0.2]], rtol=1e-6)
+
+
+def test_compare():
+  """At a scale of 10, differences of 0.1, -0.1 and 0.2."""
+  found = critic_losses.compare(
+    jnp.array([[0.5, 0.4], [0.3, 0.4], [0.6, 0.4], [0.9, 0.1]]),
+    np.stack([FIRST, SAME, FIRST, np.zeros(3)]),
+    LossConfig(pair_scale=10.0, theta=5.0),
+  )
+  expected = -np.log(0.3522) - np.log(0.5793) - np.log(0.5964)
+  np.testing.assert_allclose(found, [expected, 2, 3], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('losses', 'size'),
+  [
+    (LossConfig(label=1.0), 1),
+    (LossConfig(pair=1.0), 2),
+    (LossConfig(pair=1.0, overall=1.0), 6),
+  ],
+)
+def test_unit_size(losses, size):
+  assert losses.unit_size(num_dimensions=3) == size
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'answer': 0.0}, 'are all 0; give one of them a weight'),
+    ({'answer': 0.0}, 'losses.overall are all 0; give one of them a weight'),
     ({'label': -1.0}, 'losses.label is -1'),
     ({'pair': math.nan}, 'losses.pair is nan'),
+    ({'overall': -1.0}, 'losses.overall is -1'),
     ({'theta': 1.0}, 'losses.theta is 1; give a number above 1'),
     ({'pair_scale': 0.0}, 'losses.pair_scale is 0'),
   ],

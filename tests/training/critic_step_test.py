@@ -46,8 +46,13 @@ from tests.training.critic_pair import (
 STEP = CriticStepConfig(max_targets=6, grad_accum=1, ema_decay=0.0)
 
 # All losses together. Slots 0 and 1 are a pair, and so on; the second is none.
-SCALE = LabelScale(ids=(7, 11, 30), rewards=(0.9, 0.2, 0.05))
-LOSSES = LossConfig(answer=0.5, label=1.0, pair=2.0, theta=5.0, pair_scale=10.0)
+# Slots 0 to 3 are two clips in two dimensions, and so are the others.
+SCALE = LabelScale(
+  ids=(7, 11, 30), rewards=(0.9, 0.2, 0.05), dimension_weights=(1.5, 0.5)
+)
+LOSSES = LossConfig(
+  answer=0.5, label=1.0, pair=2.0, overall=3.0, theta=5.0, pair_scale=10.0
+)
 RATED_STEP = dataclasses.replace(STEP, losses=LOSSES, scale=SCALE)
 RATED = BATCH._replace(
   ratings=Ratings(
@@ -65,6 +70,9 @@ RATED = BATCH._replace(
     ),
     preference=np.repeat(
       np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32), 2, 0
+    ),
+    overall=np.repeat(
+      np.array([[0, 1, 0], [1, 0, 0]], np.float32), 4, 0
     ),
   )
 )  # fmt: skip
@@ -221,9 +229,9 @@ class TorchTest(_AgainstTorch):
     losses, is_right = self.reference('all')
     model = declare('all')
     for max_targets in (6, NUM_TOKENS):
-      loss, is_there, right = jax.jit(
-        critic_step.answer_losses, static_argnums=(0, 3)
-      )(model, params_of('all'), BATCH, max_targets)
+      loss, is_there, right = _answer_losses(
+        model, params_of('all'), max_targets
+      )
       self.assertEqual(loss.shape, (8, max_targets))
       for row, count in enumerate(NUM_TARGETS):
         taken = BATCH.is_target[row, 1:]
@@ -235,6 +243,14 @@ class TorchTest(_AgainstTorch):
           is_there[row], np.arange(max_targets) < count
         )
         self.assertFalse(right[row, count:].any())
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _answer_losses(model, params, max_targets):
+  hidden_bnd = model(params, BATCH.frames, BATCH.tokens)
+  return critic_step.answer_losses(
+    model, params, hidden_bnd, BATCH, max_targets
+  )
 
 
 @functools.cache
@@ -266,30 +282,39 @@ class RatingsTest(_AgainstTorch):
     p = logits[:, list(SCALE.ids)].softmax(-1)
     reward = p @ torch.tensor(SCALE.rewards)
     e = torch.exp(10 * (reward[::2] - reward[1::2]))
-    theta = 5.0
-    outcome = torch.stack(
-      [
-        e / (e + theta),
-        (theta**2 - 1) * e / ((e + theta) * (theta * e + 1)),
-        1 / (1 + theta * e),
-      ],
-      1,
-    )
-    # Of three pairs.
-    pair = -(ratings.preference[::2] * outcome.log()).sum() / 3
 
-    loss = 0.5 * answer + label + 2 * pair
+    def outcome(e, theta=5.0):
+      return torch.stack(
+        [
+          e / (e + theta),
+          (theta**2 - 1) * e / ((e + theta) * (theta * e + 1)),
+          1 / (1 + theta * e),
+        ],
+        1,
+      )
+
+    # Of three pairs.
+    pair = -(ratings.preference[::2] * outcome(e).log()).sum() / 3
+    first, second = (
+      0.75 * reward[[start, start + 4]] + 0.25 * reward[[start + 2, start + 6]]
+      for start in (0, 1)
+    )
+    log_p = outcome(torch.exp(10 * (first - second))).log()
+    overall = -(log_p[0, 1] + log_p[1, 0]) / 2
+
+    loss = 0.5 * answer + label + 2 * pair + 3 * overall
     loss.backward()
     state, metrics = expected_rated_step()
     np.testing.assert_allclose(metrics['loss'], loss.item(), rtol=1e-5)
     np.testing.assert_allclose(
       metrics['soft_label_loss'], label.item(), rtol=1e-5
     )
-    np.testing.assert_allclose(
-      metrics['sum/pair_loss'] / metrics['count/pair_loss'],
-      pair.item(),
-      rtol=1e-5,
-    )
+    for name, expected in (('pair', pair), ('overall', overall)):
+      np.testing.assert_allclose(
+        metrics[f'sum/{name}_loss'] / metrics[f'count/{name}_loss'],
+        expected.item(),
+        rtol=1e-5,
+      )
     expected = self.gradients('lora')
     grads = self.published('lora', state.opt_state)
     for name, grad in expected.items():

@@ -181,9 +181,9 @@ def test_step_flops():
 
 @pytest.mark.fast
 @pytest.mark.parametrize(
-  ('pair', 'expected'), [(0.0, [16, 22, 22]), (1.0, [16, 20, 20])]
+  ('unit_size', 'expected'), [(1, [16, 22, 22]), (2, [16, 20, 20])]
 )
-def test_buckets(pair, expected):
+def test_buckets(unit_size, expected):
   """Sequences of VILA-1.5 13b: shorter ones have larger batches."""
   vila = VilaCritic(pathlib.Path(), VILA_1_5_13B)
   frames = first_frames(8)
@@ -192,11 +192,11 @@ def test_buckets(pair, expected):
     vila,
     dataclasses.replace(TRAIN, batch_by='cost'),
     critic_parts.chosen(TRAIN, LIFT_PARTS),
-    LossConfig(pair=pair),
     {length: critic.Sequences(frames, length, 2.5, 0.1) for length in lengths},
     100,
     16,
     2,
+    unit_size,
   )
   assert [steps.batch_size for steps in buckets.values()] == expected
   for steps in buckets.values():
