@@ -103,6 +103,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'answer': 1.0,
     'label': 0.0,
     'pair': 0.0,
+    'overall': 0.0,
+    'normalize_overall': True,
     'theta': 5.0,
     'pair_scale': 10.0,
   }

@@ -1,10 +1,15 @@
 """Every config file is one that its job takes, whole and shrunk."""
 
+import re
+
 from absl.testing import parameterized
+import numpy as np
 import pytest
 
 from lift_jax import config_lib
 from lift_jax.cli import job_flags
+from lift_jax.data import critic_units
+from lift_jax.data.hra import read_hra
 from lift_jax.errors import UserError
 from lift_jax.jobs import demo_config
 from lift_jax.jobs.align_config import AlignConfig
@@ -16,6 +21,8 @@ from lift_jax.jobs.sample import SampleConfig
 from lift_jax.jobs.score import ScoreConfig
 from lift_jax.jobs.train_critic import TrainCriticConfig
 from lift_jax.toyworld import weights
+from tests import published
+from tests.data.critic_units_test import example
 from tests.jobs import jobs
 
 pytestmark = pytest.mark.fast
@@ -121,6 +128,36 @@ class ConfigsTest(parameterized.TestCase):
       with rest.ignore_type():
         rest.train.steps = None
       self.assertEqual(config.to_dict(), rest.to_dict())
+
+
+class PaddingTest(parameterized.TestCase):
+  @parameterized.product(
+    config=(('critic_vila_13b', 8 * 196), ('critic_qwen3vl_4b', 6 * 340 + 2)),
+    source=(published.OURS, published.THEIRS),
+    tokens_of_word=(1.0, 1.4),
+  )
+  def test_critics(self, config, source, tokens_of_word):
+    """At most 15% on texts as people wrote them, with the tokens of a clip.
+
+    Words and punctuation marks are counted in place of the tokens of a model,
+    and 30 more for the template.
+    """
+    published.require(source)
+    name, num_positions = config
+    buckets = sorted(load(name).get_config().data.text_buckets)
+    examples = []
+    for file in ('vidgen-data.json', 'lift_sample/hra.json'):
+      for record in read_hra(source, [file], require_files=False).records:
+        text = record.caption + record.question + record.rationale
+        num_words = len(re.findall(r'\w+|[^\w\s]', text))
+        num_tokens = 30 + round(tokens_of_word * num_words)
+        length = next(bucket for bucket in buckets if bucket >= num_tokens)
+        tokens = np.zeros(num_positions + num_tokens, np.int32)
+        examples.append(
+          example('a', tokens=tokens, length=num_positions + length)
+        )
+    units = critic_units.single_units(examples)
+    self.assertBetween(critic_units.padding_share(units, examples), 0.01, 0.15)
 
 
 class BasedTest(parameterized.TestCase):

@@ -31,6 +31,11 @@ def _dot_general(x: jax.Array, kernel_df: jax.Array, dimension_numbers, **more):
   return y_nf.reshape(*x.shape[:-1], -1)
 
 
+def matmul(x: jax.Array, kernel_df: jax.Array) -> jax.Array:
+  """[..., D] times [D, F], as a layer computes it."""
+  return _dot_general(x, kernel_df, (((x.ndim - 1,), (0,)), ((), ())))
+
+
 def _promote_dtype(arrays: Any, /, *, dtype: Any = None, **more: Any) -> Any:
   """The `promote_dtype` of `nnx.Linear`: input, kernel and bias."""
   x, kernel_df, bias_f = arrays

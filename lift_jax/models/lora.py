@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models.functional import Params
+from lift_jax.models.linear import matmul
 from lift_jax.weights import conversion, param_paths
 
 # Sharding of adapters in stacked blocks, whose parameters have a leading layer
@@ -131,7 +132,7 @@ class LoRALinear(nnx.Module):
       )
     )
     x_kept = x if self.dropout is None else self.dropout(x)
-    y = x @ kernel + self.scale * ((x_kept @ a) @ b)
+    y = matmul(x, kernel) + self.scale * matmul(matmul(x_kept, a), b)
     if self.bias is None:
       return y
     bias = jnp.asarray(self.bias[...], self.dtype)

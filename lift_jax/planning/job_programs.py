@@ -23,7 +23,7 @@ from lift_jax.data import cache
 from lift_jax.data.batch_sizes import CLIPS, BucketSteps, mean_batch
 from lift_jax.data.cache import Bucket
 from lift_jax.data.frame_choice import choose_frames
-from lift_jax.data.rubric import LIFT, read_rubric
+from lift_jax.data.rubric import LIFT, Scale, read_rubric
 from lift_jax.data.video import ClipInfo
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.sample import SampleConfig
@@ -46,6 +46,7 @@ from lift_jax.training import critic as critic_lib
 from lift_jax.training import setup as setup_lib
 from lift_jax.training.critic_losses import LabelScale
 from lift_jax.training.critic_step import CriticBatch, Ratings
+from lift_jax.training.objectives.objective import UNIT_SIZES
 from lift_jax.training.optimizer import make_optimizer
 from lift_jax.training.setup import Setup
 from lift_jax.training.state import TrainState
@@ -182,8 +183,7 @@ def train_critic(
   )
   shards = partitioning.batch_shards(mesh)
   batch_size = config.train.global_batch(mesh.size, shards)
-  questions = config.data.questions
-  scale = read_rubric(questions).scale if questions else LIFT
+  scale = _scale(config)
   check_units(config, batch_size, mesh, len(scale.dimensions))
   selection = critic.frames.select(CLIP)
   lengths = [selection.num_positions + n for n in config.data.text_buckets]
@@ -260,6 +260,11 @@ def train_critic(
     )
 
   return [program(*bucket) for bucket in buckets.items()]
+
+
+def _scale(config: TrainCriticConfig) -> Scale:
+  questions = config.data.questions
+  return read_rubric(questions).scale if questions else LIFT
 
 
 def sample(config: SampleConfig, devices: Sequence[Any]) -> list[Program]:
@@ -474,6 +479,13 @@ JOBS: Mapping[str, tuple[type[Any], Callable[..., list[Program]]]] = {
 }
 
 
+def _unit_size(job: str, config: Any) -> int:
+  """Examples that a device must have at a time."""
+  if job == 'align':
+    return UNIT_SIZES[config.objective.chosen.unit]
+  return config.losses.unit_size(len(_scale(config).dimensions))
+
+
 def knobs(job: str, config: Any, mesh: jax.sharding.Mesh) -> list[str]:
   """Settings that would take less memory, the cheapest first."""
   found = []
@@ -487,10 +499,11 @@ def knobs(job: str, config: Any, mesh: jax.sharding.Mesh) -> list[str]:
       found.append(
         f'train.batch_by={CLIPS}: batches of cheaper buckets are not larger'
       )
-    if micro > 1:
+    least = _unit_size(job, config)
+    if micro > least:
+      parts = train.grad_accum * micro // least
       found.append(
-        f'train.grad_accum={train.grad_accum * micro}: a device works on '
-        f'{micro} rows at a time'
+        f'train.grad_accum={parts}: a device works on {micro} rows at a time'
       )
     if train.trainable != 'lora':
       found.append('train.trainable=lora: no moments of the whole network')

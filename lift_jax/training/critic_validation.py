@@ -168,23 +168,24 @@ class CriticValidation:
 
   def _compare(self, rewards: Mapping[int, float]) -> dict[str, _Share]:
     """Losses and accuracies of pairs, from the rewards of their examples."""
+    # Preferences by members, as units of a batch may repeat a pair.
     compared = {}
     if self._losses.pair:
-      compared['pair'] = [pair for unit in self._units for pair in unit.pairs]
+      compared['pair'] = dict(
+        pair for unit in self._units for pair in unit.pairs
+      )
     if self._losses.overall:
-      compared['overall'] = [
-        (unit.members, unit.overall)
-        for unit in self._units
-        if any(unit.overall)
-      ]
+      compared['overall'] = {
+        unit.members: unit.overall for unit in self._units if any(unit.overall)
+      }
     shares = {}
-    for name, pairs in compared.items():
-      known = [pair for pair in pairs if rewards.keys() >= {*pair[0]}]
+    for name, preferences in compared.items():
+      known = [each for each in preferences if rewards.keys() >= {*each}]
       if known:
         found = jax.device_get(
           _compare(
-            np.array([[rewards[index] for index in of] for of, _ in known]),
-            np.array([preference for _, preference in known]),
+            np.array([[rewards[index] for index in each] for each in known]),
+            np.array([preferences[each] for each in known]),
             self._losses,
             self._scale if name == 'overall' else None,
           )

@@ -63,17 +63,20 @@ def test_from_people_to_scores(tmp_path):
       data__split__test=0.0,
       data__pairs=('pairs.json',),
       train__steps=1,
-      train__batch_size=16,
+      train__batch_size=32,
       train__trainable='parts',
       parts__vision_tower__training='full',
       losses__label=1.0,
       losses__pair=1.0,
+      losses__overall=1.0,
     )
   )
-  # Five captions in two dimensions, and one of people; no rating is left.
-  assert outcome.has_logged('11 pairs, 0 examples in none of them')
+  assert outcome.has_logged('1 pairs compared overall')
+  # Five captions in two dimensions, and one of people, whose clips nobody
+  # compared in the other dimension.
+  assert outcome.has_logged('11 pairs, 2 examples in none of them')
   (line,) = jobs.metrics_of(tmp_path / 'critic')
-  assert line['loss'] > line['soft_label_loss'] > 0
+  assert line['loss'] > line['soft_label_loss'] + line['overall_loss'] > 0
   prompts = read_rubric(tmp_path / 'critic' / 'export' / NAME)
   assert prompts.scale == RUBRIC.scale
   (root / 'test.json').write_text(

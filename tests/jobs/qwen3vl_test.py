@@ -36,7 +36,7 @@ SIZES = {
   'train.export_dtype': 'float32',
   'train.steps': 2,
   'train.log_every': 1,
-  'validation.every_steps': 0,
+  'validation.every_steps': 2,
 }
 
 
@@ -90,6 +90,23 @@ def trained(data, tmp_path_factory):
   return workdir
 
 
+def test_validation(trained):
+  """Of every loss that is trained, before and after."""
+  lines = [one for one in jobs.metrics_of(trained) if 'validation/loss' in one]
+  assert [line['step'] for line in lines] == [0, 2]
+  for line in lines:
+    assert line.keys() == {'step'} | {
+      f'validation/{name}'
+      for name in (
+        'loss', 'label_loss', 'token_accuracy', 'label_accuracy',
+        'soft_label_loss', 'pair_loss', 'pair_accuracy',
+      )
+    }  # fmt: skip
+    assert line['validation/soft_label_loss'] > 0
+    assert line['validation/pair_loss'] > 0
+    assert 0 <= line['validation/pair_accuracy'] <= 1
+
+
 def test_training(trained):
   lines = [one for one in jobs.metrics_of(trained) if 'loss' in one]
   assert len(lines) == 2
@@ -129,6 +146,7 @@ def test_what_is_trained(trained):
   [
     ({'data.rated_pairs': False}, 'losses.pair is 1, but there is no pair'),
     ({'losses.pair': 0.0, 'data.pairs': ('p.json',)}, 'data.pairs is given'),
+    ({'losses.overall': 1.0}, 'losses.overall is 1, but data.pairs is empty'),
     ({'train.grad_accum': 2}, 'works on 1 examples at a time'),
   ],
 )

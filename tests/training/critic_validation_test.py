@@ -31,11 +31,13 @@ FIRST, SAME, SECOND, NONE = (
   (0.0, 0.0, 1.0),
   (0.0, 0.0, 0.0),
 )
-# The last one has an example that is not in the batches.
+# The third has an example that is not in the batches, the last one a pair that
+# there was before.
 UNITS = (
   Unit((0, 1, 2, 3), (FIRST, NONE), SAME),
   Unit((1, 4, 5, 6), (SECOND, SAME), FIRST),
   Unit((6, 7, 0, 8), (SAME, FIRST), SECOND),
+  Unit((2, 3, 6, 7), (NONE, SAME)),
 )
 
 
