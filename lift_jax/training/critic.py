@@ -322,9 +322,10 @@ def fingerprint(
   if train.trainable == PARTS:
     new['parts'] = dataclasses.asdict(parts)
   if losses.needs_ratings:
-    new['losses'] = dataclasses.asdict(losses)
+    of_losses: dict[str, Any] = dataclasses.asdict(losses)
     if not losses.overall:
-      del new['losses']['overall'], new['losses']['normalize_overall']
+      del of_losses['overall'], of_losses['normalize_overall']
+    new['losses'] = of_losses
   new |= batch_sizes.fingerprint(buckets, batch_size)
   has_adapters = critic_parts.has_adapters(critic_parts.chosen(train, parts))
   return new | {
