@@ -384,6 +384,13 @@ def _init(model: FunctionalModel, seed: int) -> Params:
   return params
 
 
+def _answer_losses(
+  model: FunctionalModel, params: Params, batch: CriticBatch, max_targets: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  hidden_bnd = model(params, batch.frames, batch.tokens)
+  return answer_losses(model, params, hidden_bnd, batch, max_targets)
+
+
 def _train_critic(
   model: FunctionalModel,
   params: Params,
@@ -394,7 +401,7 @@ def _train_critic(
   def loss_fn(params, frames, tokens_bn, is_target_bn, weight_b, key):
     del key
     # An answer is at most half of the text.
-    loss_bk, is_there_bk, is_right_bk = answer_losses(
+    loss_bk, is_there_bk, is_right_bk = _answer_losses(
       model,
       params,
       make_batch(frames, tokens_bn, is_target_bn),
@@ -443,7 +450,7 @@ def label_accuracy(
 
   @jax.jit
   def is_right(params, *arrays):
-    return answer_losses(model, params, make_batch(*arrays), 1)[2][:, 0]
+    return _answer_losses(model, params, make_batch(*arrays), 1)[2][:, 0]
 
   num_right = dict.fromkeys(DIMENSIONS, 0)
   for _ in range(config.num_eval_clips):
