@@ -33,7 +33,7 @@ import tempfile
 import time
 from typing import Any
 
-import cpu_profile
+from cpu_parts import profiles
 from critic_cpu_data import MIDDLE, TINY, Data, Size
 from critic_cpu_sides import (
   OurScoring,
@@ -52,7 +52,7 @@ from lift_jax.runtime.files import write_json
 GOALS = {'scoring': 0.5, 'training': 1.0}  # ours / theirs, at most
 # Largest difference of probabilities; the others are relative.
 TOLERANCES = {'probabilities': 1e-4, 'loss': 1e-4, 'grad_norm': 1e-3}
-PROFILERS = {'ours': cpu_profile.of_jax, 'theirs': cpu_profile.of_torch}
+PROFILERS = {'ours': profiles.of_jax, 'theirs': profiles.of_torch}
 PROFILED = 12  # kinds of operations that are printed
 
 
@@ -198,7 +198,7 @@ def markdown(result: dict[str, Any]) -> list[str]:
     cells = [name, f'{ours:.2f}', f'{theirs:.2f}', *ratios, f'≤ {goal}']
     lines.append(f'| {" | ".join(cells)} |')
   if 'profiles' in result:
-    lines += cpu_profile.markdown(result['profiles'], PROFILED)
+    lines += profiles.markdown(result['profiles'], PROFILED)
   return lines
 
 
