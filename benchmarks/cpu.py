@@ -3,16 +3,17 @@
   python benchmarks/cpu.py --workdir=DIR [--only=ROWS] [--threads=1]
     [--rounds=5] [--profile] [--python=PYTHON]
 
-  train       the step of `lift align`, in fp32; in torch the transformer of
-              diffusers with the loss as the reference writes it,
-              torch.optim.AdamW and clipped gradients; and how fast `lift align`
-              reads batches
-  train-bf16  the same, computed in bfloat16
-  sample      guided sampling and decoding of `lift sample`, against the
-              pipeline of diffusers
-  encode      the autoencoder of `lift prepare`, against that of diffusers
-  score       three questions of `lift score` about each clip, against three
-              passes of transformers
+  train         the step of `lift align`, in fp32; in torch the transformer of
+                diffusers with the loss as the reference writes it,
+                torch.optim.AdamW and clipped gradients; and how fast batches
+                are read
+  train-bf16    the same, computed in bfloat16
+  sample        guided sampling and decoding of `lift sample`, against the
+                pipeline of diffusers
+  encode        the autoencoder of `lift prepare`, against that of diffusers
+  score         three questions of `lift score` about each clip, against three
+                passes of transformers
+  train-critic  the step of `lift train_critic` on adapters, against PEFT
 
 Both sides have the same random weights, inputs and noise, and recompute
 nothing. Each has a process of its own, bound to the same cores; they take turns
@@ -97,7 +98,7 @@ def main() -> None:
 
 
 def _check_installed() -> None:
-  for name in ('torch', 'diffusers', 'transformers'):
+  for name in ('torch', 'diffusers', 'transformers', 'peft'):
     if importlib.util.find_spec(name) is None:
       sys.exit(
         f'benchmarks/cpu.py: {name} is missing; run '

@@ -21,6 +21,7 @@ from lift_jax.cli import main as cli
 _BENCHMARKS = pathlib.Path(__file__).resolve().parents[1]
 _PACKAGES = (
   'jax', 'jaxlib', 'flax', 'grain', 'torch', 'diffusers', 'transformers',
+  'peft',
 )  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 A row has a module of this package with `write`, which makes the weights and
 inputs of both sides in a folder, and `Ours`; and one with `Torch`, named
-MODULE_torch, which does not import JAX, for the sake of its memory (but for
-`score`, whose inputs need it). Both sides are made from the folder alone.
+MODULE_torch, which does not import JAX, for the sake of its memory. Both sides
+are made from the folder alone.
 `side(number)` prepares a round, outside of the clock, and returns the function
 that is timed; that returns its results.
 """
@@ -105,6 +105,13 @@ ROWS = (
     'score',
     goal=0.5,
     tolerances={'probabilities': 2e-4},
+  ),
+  Row(
+    'train-critic',
+    'training step of a critic, fp32',
+    'train_critic',
+    goal=1.0,
+    tolerances={'loss': 1e-4, 'grad_norm': 1e-3},
   ),
 )
 
