@@ -51,6 +51,12 @@ _PARTIAL = re.compile(r'\.partial|orbax-checkpoint-tmp')
 _CLOCKS = (
   *('step_seconds', 'data_wait_seconds', 'videos_per_second_per_chip', 'mfu'),
 )
+# By name of a file: keys that tell the time.
+_TIMES = {
+  'metrics.jsonl': _CLOCKS,
+  'ratings.jsonl': ('stamp',),
+  'hashes.jsonl': ('signature',),
+}
 _SECONDS = re.compile(rb'"seconds": [0-9.]+')
 # Folders whose files are not compared as they are.
 _APART = {'cache', 'checkpoints', 'tensorboard'}
@@ -274,7 +280,7 @@ def _hash(data: bytes) -> str:
 
 def _lasting(path: pathlib.Path) -> bytes:
   """The content of a file without what tells the time."""
-  drop = {'metrics.jsonl': _CLOCKS, 'ratings.jsonl': ('stamp',)}.get(path.name)
+  drop = _TIMES.get(path.name)
   if drop is None:
     # What finished stages were made of, and how long they took.
     is_marker = 'stages' in path.parts and path.suffix == '.json'

@@ -80,6 +80,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'batches_per_round': 2 if is_smoke else 4,
     'offload': True,
     'num_writers': 2 if is_smoke else 8,
+    'verify': False,
   }
   config.output = {
     'name': '{id}-{index}',

@@ -30,8 +30,9 @@ from lift_jax.models.generator_config import ModelConfig, open_chosen
 from lift_jax.models.generators import VideoModel
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed, hub, storage
+from lift_jax.runtime.batching import in_rounds
 from lift_jax.runtime.files import remove_partials
-from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.progress import Progress, tracked
 from lift_jax.runtime.shutdown import Stopped, StopSignal
 from lift_jax.sampling import loop, noise
 from lift_jax.sampling.clips import Clip, make_clips
@@ -44,6 +45,8 @@ from lift_jax.sampling.config import (
 from lift_jax.sampling.fingerprints import clip_fingerprint
 from lift_jax.sampling.generator import Generator
 from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
+
+_TOKENIZED_TOGETHER = 1000  # prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +94,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     )
   manifest = _open_manifest(config, workdir, model, clips)
   mine = clips[jax.process_index() :: jax.process_count()]
-  finished = manifest.finished(mine)
+  finished = manifest.finished(mine, verify=config.run.verify)
   logger.info(
     'sample: %d of %d videos are in %s', len(finished), len(mine), workdir
   )
@@ -149,7 +152,9 @@ def _warn(
       generator.num_frames,
     )
   prompts = list({clip.prompt.id: clip.prompt for clip in clips}.values())
-  are_long = generator.too_long([prompt.text for prompt in prompts])
+  are_long = []
+  for some in in_rounds(tracked(prompts, 'prompt'), _TOKENIZED_TOGETHER):
+    are_long += generator.too_long([prompt.text for prompt in some])
   too_long = [
     prompt.where
     for prompt, is_long in zip(prompts, are_long, strict=True)

@@ -33,6 +33,7 @@ from lift_jax.models import critic_config, critic_tokens, quantization
 from lift_jax.models.critics import Critic
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed, hub, storage
+from lift_jax.runtime.batching import Shape
 from lift_jax.runtime.files import write_json
 from lift_jax.runtime.journal import Journal, differences
 from lift_jax.runtime.progress import Progress
@@ -128,7 +129,7 @@ def run(
   # For all videos, so that every host raises the same error.
   done = _rated(journal, found.records, fingerprint, config.videos)
   mine = found.records[jax.process_index() :: jax.process_count()]
-  done &= {video.key for video in mine}
+  done = {video.key: done[video.key] for video in mine if video.key in done}
   logger.info(
     'score: %d of %d videos are rated in %s', len(done), len(mine), workdir
   )
@@ -243,8 +244,8 @@ def _rated(
   videos: list[CaptionedVideo],
   fingerprint,
   rules: clip_flags.ClipRules,
-) -> set[str]:
-  """Keys of the videos that are rated and have not changed since.
+) -> dict[str, Shape]:
+  """The videos that are rated and have not changed since: shapes by key.
 
   Unreadable videos are tried again: they may have been fixed. So are flagged
   ones that the rules leave out, which loses their ratings.
@@ -252,7 +253,7 @@ def _rated(
   Raises:
     UserError: the ratings are those of another critic, or of other prompts.
   """
-  lines, done = journal.read(), set()
+  lines, done = journal.read(), {}
   for video in videos:
     line = lines.get(video.key)
     if line is None:
@@ -267,7 +268,7 @@ def _rated(
     is_unchanged = tuple(line.get('stamp') or ()) == signature
     is_rated = 'probabilities' in line and not rules.why_skipped(line['flags'])
     if is_unchanged and is_rated:
-      done.add(video.key)
+      done[video.key] = tuple(line.get('shape', ()))
   return done
 
 

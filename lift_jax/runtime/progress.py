@@ -1,20 +1,27 @@
 """Progress of long work: a bar on a terminal, plain log lines elsewhere."""
 
+from collections.abc import Collection, Iterator
 import logging
 import sys
 import time
-from typing import Self
+from typing import Self, TypeVar
 
 import tqdm
 
+from lift_jax.runtime import distributed
+
 _SECONDS_BETWEEN_LINES = 30.0
+_DELAY = 2.0  # seconds without a word, at most
+
+T = TypeVar('T')
 
 
 class Progress:
   """Counts units of work and shows their rate and the time left.
 
-  Both are of the work since the first update: before it programs are compiled
-  and inputs read, which would promise months. Use it as a context manager.
+  Both are of the work since the first update, which should be the end of the
+  first batch: before it programs are compiled and inputs read, which would
+  promise months. Use it as a context manager.
 
   Args:
     total: number of units.
@@ -22,6 +29,7 @@ class Progress:
     done: number of units that an earlier run has done.
     logger: for the plain lines.
     enabled: False shows nothing; only the primary host should report.
+    delay: seconds before anything is shown.
   """
 
   def __init__(
@@ -32,37 +40,52 @@ class Progress:
     done: int = 0,
     logger: logging.Logger,
     enabled: bool = True,
+    delay: float = 0.0,
   ):
     self._total, self._unit, self._logger = total, unit, logger
     self._done = done
     # Units and time at the end of the first update.
     self._first: tuple[int, float] | None = None
     self._last_line = time.monotonic()
+    self._shown_from = self._last_line + delay
     self._lines = enabled and not sys.stderr.isatty()
     self._bar = (
-      tqdm.tqdm(total=total, initial=done, unit=unit, smoothing=0)
+      tqdm.tqdm(total=total, initial=done, unit=unit, smoothing=0, delay=delay)
       if enabled and sys.stderr.isatty()
       else None
     )
 
   def update(self, units: int, note: str = '') -> None:
     """Counts `units` more; `note` is shown after the rate."""
-    self._done += units
     now = time.monotonic()
     is_first = self._first is None
     if is_first:
-      self._first = self._done, now
+      self._first = self._done + units, now
+      if self._bar is not None:
+        self._bar.initial = self._done + units
+        self._bar.unpause()  # its time starts now
+    self._count(units, note, now)
+    if is_first and self._bar is not None and now >= self._shown_from:
+      self._bar.refresh()
+
+  def skip(self, units: int) -> None:
+    """Counts `units` that take no work, so that the rate is without them."""
+    if self._first is not None:
+      done, start = self._first
+      self._first = done + units, start
+    if self._bar is not None:
+      self._bar.initial += units
+    self._count(units, '', time.monotonic())
+
+  def _count(self, units: int, note: str, now: float) -> None:
+    self._done += units
     if self._bar is not None:
       self._bar.set_postfix_str(note, refresh=False)
-      if is_first:
-        self._bar.initial = self._done
-        self._bar.unpause()  # its time starts now
       self._bar.update(units)
-      if is_first:
-        self._bar.refresh()
     elif self._lines:
       is_last = self._done >= self._total
-      if is_last or now - self._last_line > _SECONDS_BETWEEN_LINES:
+      is_due = is_last or now - self._last_line > _SECONDS_BETWEEN_LINES
+      if is_due and now >= self._shown_from:
         self._last_line = now
         self._logger.info(
           '%s', ', '.join(filter(None, [self._line(now), note]))
@@ -83,3 +106,20 @@ class Progress:
   def __exit__(self, *exception) -> None:
     if self._bar is not None:
       self._bar.close()
+
+
+def tracked(items: Collection[T], unit: str) -> Iterator[T]:
+  """Yields the items; shows progress if that takes long.
+
+  For work that is usually quick, such as checking the records of a file.
+  """
+  with Progress(
+    len(items),
+    unit,
+    logger=logging.getLogger('lift'),
+    enabled=distributed.is_primary(),
+    delay=_DELAY,
+  ) as progress:
+    for item in items:
+      yield item
+      progress.update(1)

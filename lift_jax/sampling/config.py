@@ -82,12 +82,15 @@ class SamplingRunConfig:
     offload: whether each network is moved to the host while others run. Takes a
       few seconds per round, and host memory for all weights.
     num_writers: threads that encode mp4 files.
+    verify: whether to read and hash all files of finished clips again, and not
+      only those whose size or time of change is another one.
   """
 
   batch_per_shard: int
   batches_per_round: int
   offload: bool
   num_writers: int
+  verify: bool = False
 
   def __post_init__(self):
     for name in ('batch_per_shard', 'batches_per_round', 'num_writers'):

@@ -1,7 +1,7 @@
 """Sampling loop: rounds of embedding, denoising and decoding."""
 
 import collections
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import concurrent.futures
 import logging
 import time
@@ -36,7 +36,9 @@ class ClipWriter:
     output: which files to write.
     num_threads: clips that are encoded at a time.
     limit: clips that may be pending before `put` blocks.
-    on_written: called for each clip, in the thread that calls `put`.
+
+  Attributes:
+    num_written: clips that are complete.
   """
 
   def __init__(
@@ -45,10 +47,9 @@ class ClipWriter:
     output: OutputConfig,
     num_threads: int,
     limit: int,
-    on_written: Callable[[], None],
   ):
     self._manifest, self._output = manifest, output
-    self._limit, self._on_written = limit, on_written
+    self._limit, self.num_written = limit, 0
     self._pool = concurrent.futures.ThreadPoolExecutor(num_threads)
     self._pending = collections.deque()
 
@@ -71,7 +72,7 @@ class ClipWriter:
 
   def _finish_one(self) -> None:
     self._pending.popleft().result()
-    self._on_written()
+    self.num_written += 1
 
   def _write(self, clip, frames_thw3, latents_fhwc) -> None:
     video = self._manifest.file(clip, VIDEOS)
@@ -146,15 +147,18 @@ def run(
     UserError: a clip is not finite or cannot be written.
   """
   batch_size = config.batch_per_shard * generator.num_shards
-  batches = fill_batches(clips, lambda clip: clip.stem in finished, batch_size)
+  batches = fill_batches(
+    (((), None if clip.stem in finished else clip) for clip in clips),
+    batch_size,
+  )
   rounds = []
   writer = ClipWriter(
     manifest,
     output,
     config.num_writers,
     limit=2 * batch_size + config.num_writers,
-    on_written=lambda: progress.update(1),
   )
+  num_shown = 0
   with manifest, writer:
     for batches_of_round in in_rounds(batches, config.batches_per_round):
       if stop.received:
@@ -164,6 +168,11 @@ def run(
         generator, batches_of_round, initial_noise, stop, clock, writer
       )
       rounds.append((num_clips, clock.seconds))
+      # Clips of a round are finished almost together.
+      progress.update(writer.num_written - num_shown)
+      num_shown = writer.num_written
+  if writer.num_written > num_shown:
+    progress.update(writer.num_written - num_shown)
   if stop.received:
     logger.warning(
       '%s: pending clips are written; run again to resume', stop.name

@@ -4,7 +4,8 @@
   WORKDIR/.manifest-HOST.jsonl   the lines of the other hosts, while they run
 
 A clip is finished once it has a line, which is written after its files (see
-`journal`). Every run first compares the files of its clips with their hashes.
+`journal`). Every run first compares the files of its clips with their hashes;
+it reads those that have changed since they were hashed (see `hashes`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,9 @@ import pathlib
 from typing import Any, Self
 
 from lift_jax.errors import UserError
-from lift_jax.runtime.files import file_sha256
+from lift_jax.runtime.hashes import FileHashes
 from lift_jax.runtime.journal import Journal, differences
+from lift_jax.runtime.progress import tracked
 from lift_jax.sampling.clips import Clip
 
 NAME = 'manifest.jsonl'
@@ -82,6 +84,7 @@ class Manifest:
     # In the form that is read back: tuples become lists.
     self._fingerprint = json.loads(json.dumps(fingerprint))
     self._journal = Journal(workdir / NAME, _stem, host)
+    self._hashes = FileHashes(workdir, host)
 
   @property
   def path(self) -> pathlib.Path:
@@ -98,9 +101,16 @@ class Manifest:
     that are not in `clips` are kept, at the end.
     """
     self._journal.gather([clip.stem for clip in clips])
+    self._hashes.gather()
 
-  def finished(self, clips: Sequence[Clip]) -> set[str]:
+  def finished(
+    self, clips: Sequence[Clip], *, verify: bool = False
+  ) -> set[str]:
     """Stems of those `clips` whose files match their hashes in the manifest.
+
+    Args:
+      clips: to look for.
+      verify: whether to read all files, and not only changed ones.
 
     Raises:
       UserError: a clip of the same name has another prompt, seed or setting.
@@ -109,12 +119,17 @@ class Manifest:
     known = [clip for clip in clips if clip.stem in lines]
     for clip in known:
       self._check_same(lines[clip.stem], clip)
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+    with (
+      self._hashes,
+      concurrent.futures.ThreadPoolExecutor(_READERS) as pool,
+    ):
       is_intact = pool.map(
-        lambda clip: self._is_intact(lines[clip.stem], clip), known
+        lambda clip: self._is_intact(lines[clip.stem], clip, verify), known
       )
       return {
-        clip.stem for clip, yes in zip(known, is_intact, strict=True) if yes
+        clip.stem
+        for clip, yes in zip(tracked(known, 'clip'), is_intact, strict=True)
+        if yes
       }
 
   def _line(self, clip: Clip) -> dict[str, Any]:
@@ -136,32 +151,39 @@ class Manifest:
         f'now {new!r}; give another --workdir'
       )
 
-  def _digests(self, clip: Clip) -> dict[str, str]:
-    """Hashes of the current files of a clip."""
+  def _digests(self, clip: Clip, *, read: bool) -> dict[str, str]:
+    """Hashes of the current files of a clip; see `FileHashes.sha256`."""
     paths = [self.file(clip, kind) for kind in self._kinds]
     return {
-      path.relative_to(self._workdir).as_posix(): file_sha256(path)
+      path.relative_to(self._workdir).as_posix(): self._hashes.sha256(
+        path, read=read
+      )
       for path in paths
     }
 
-  def _is_intact(self, line: Mapping[str, Any], clip: Clip) -> bool:
+  def _is_intact(
+    self, line: Mapping[str, Any], clip: Clip, verify: bool
+  ) -> bool:
     """Whether the files of a clip are unchanged since it was generated."""
     try:
-      return self._digests(clip).items() <= line['files'].items()
+      digests = self._digests(clip, read=verify)
+      return digests.items() <= line['files'].items()
     except OSError:
       return False
 
   def add(self, clip: Clip) -> None:
     """Adds a clip whose files are written; thread-safe."""
-    digests = self._digests(clip)
+    digests = self._digests(clip, read=True)
     self._journal.add({'files': digests} | self._line(clip))
 
   def __enter__(self) -> Self:
+    self._hashes.__enter__()
     self._journal.__enter__()
     return self
 
   def __exit__(self, *exception) -> None:
     self._journal.__exit__(*exception)
+    self._hashes.__exit__(*exception)
 
 
 def _video(line: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 Legend: B videos, Q questions, N tokens of a prefix, M tokens of a question.
 """
 
-import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
 import dataclasses
@@ -28,7 +27,7 @@ from lift_jax.models.critic_protocols import (
 from lift_jax.models.critic_tokens import shared_prefix
 from lift_jax.rewards.answers import format_answer, split_answer
 from lift_jax.runtime import storage
-from lift_jax.runtime.batching import WorkBatch, fill_batches
+from lift_jax.runtime.batching import Shape, WorkBatch, ahead, fill_batches
 from lift_jax.runtime.journal import Journal
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
@@ -40,6 +39,8 @@ from lift_jax.scoring.videos import CaptionedVideo
 # error of lossy codecs. x264 at a rate factor of 18 changes the pixels of a
 # still image by up to 17.
 _NOISE = 18
+# Questions are padded to a multiple, as captions may change their first tokens.
+_QUESTION_MULTIPLE = 16
 # Probability of all labels together below which a rating is flagged.
 _LOW_MASS = 0.5
 
@@ -56,6 +57,7 @@ class RatingTask:
     prefix: token ids that its prompts share.
     questions: token ids of the rest of each prompt.
     length: number of tokens of the padded prefix.
+    question_length: number of tokens of each padded question.
   """
 
   video: CaptionedVideo
@@ -65,11 +67,12 @@ class RatingTask:
   prefix: list[int]
   questions: list[list[int]]
   length: int
+  question_length: int
 
   @property
-  def shape(self) -> tuple[int, ...]:
+  def shape(self) -> Shape:
     """Videos of the same shape share batches."""
-    return *self.selection.shape, self.length
+    return *self.selection.shape, self.length, self.question_length
 
 
 def make_task(
@@ -111,18 +114,26 @@ def make_task(
       f'({max(text_buckets)}); raise it, or shorten the caption'
     )
   questions = [ids[split:] for ids in complete]
+  longest = max(map(len, questions))
   return RatingTask(
-    video, stamp, clip, selection, complete[0][:split], questions, fitting[0]
+    video,
+    stamp,
+    clip,
+    selection,
+    complete[0][:split],
+    questions,
+    fitting[0],
+    -(-longest // _QUESTION_MULTIPLE) * _QUESTION_MULTIPLE,
   )
 
 
-def pad_prompts(
-  tasks: Sequence[RatingTask], length: int, pad_id: int
-) -> Prompts:
-  """Prompts of a batch; questions are padded to `length`."""
-  prefix_bn = np.full((len(tasks), tasks[0].length), pad_id, np.int32)
-  num_questions = len(tasks[0].questions)
-  question_bqm = np.full((len(tasks), num_questions, length), pad_id, np.int32)
+def pad_prompts(tasks: Sequence[RatingTask], pad_id: int) -> Prompts:
+  """Prompts of a batch of one shape."""
+  first, num_tasks = tasks[0], len(tasks)
+  prefix_bn = np.full((num_tasks, first.length), pad_id, np.int32)
+  question_bqm = np.full(
+    (num_tasks, len(first.questions), first.question_length), pad_id, np.int32
+  )
   for slot, task in enumerate(tasks):
     prefix_bn[slot, : len(task.prefix)] = task.prefix
     for number, ids in enumerate(task.questions):
@@ -206,7 +217,7 @@ class Rater:
   def run(
     self,
     videos: Sequence[CaptionedVideo],
-    done: set[str],
+    done: Mapping[str, Shape],
     journal: Journal,
     stop: StopSignal | None,
     progress: Progress,
@@ -216,7 +227,8 @@ class Rater:
 
     Args:
       videos: of this host.
-      done: keys of the videos that are in the journal.
+      done: keys of the videos that are in the journal, with the shapes that it
+        states; () where it does not, so that the clip is opened once more.
 
     Returns:
       Whether all videos are done.
@@ -231,72 +243,64 @@ class Rater:
       self._config.num_readers
     ) as pool:
       tasks = self._tasks(videos, done, pool, journal, progress)
-      # One length for all questions, so that there is one program per bucket.
-      longest = max(
-        (len(q) for task in tasks for q in task.questions), default=1
-      )
-      length = -(-longest // 16) * 16
-      self._check_length(tasks, length)
-      by_shape = collections.defaultdict(list)
-      for task in tasks:
-        by_shape[task.shape].append(task)
-      batches = (
-        batch
-        for _, same in sorted(by_shape.items())
-        for batch in fill_batches(
-          same, lambda task: task.video.key in done, self._batch_size
-        )
-      )
+      batches = fill_batches(tasks, self._batch_size)
       for batch, frames in self._read_ahead(batches, pool):
         if stop is not None and stop.received:
           logger.warning('%s: ratings are kept; run again to resume', stop.name)
           return False
-        self._rate(batch, frames, length, journal, progress)
+        self._rate(batch, frames, journal, progress)
     return True
 
-  def _check_length(
-    self, tasks: Sequence[RatingTask], question_length: int
-  ) -> None:
+  def _check_length(self, task: RatingTask) -> None:
     """Raises UserError if prompt and answer exceed the critic's context."""
-    prompt_length = question_length + max(
-      (task.length for task in tasks), default=0
-    )
+    prompt_length = task.length + task.question_length
     length = prompt_length + self._texts.max_answer_tokens
     if length > self._tokenizer.max_length:
       raise UserError(
-        f'prompts of {prompt_length} tokens and prompts.max_answer_tokens = '
-        f'{self._texts.max_answer_tokens} make {length}, but the critic reads '
-        f'{self._tokenizer.max_length}; lower prompts.max_answer_tokens or '
-        'the largest of prompts.text_buckets'
+        f'{task.video.where}: prompts of {prompt_length} tokens and '
+        f'prompts.max_answer_tokens = {self._texts.max_answer_tokens} make '
+        f'{length}, but the critic reads {self._tokenizer.max_length}; lower '
+        'prompts.max_answer_tokens or the largest of prompts.text_buckets'
       )
 
-  def _tasks(self, videos, done, pool, journal, progress) -> list[RatingTask]:
-    """Tasks of all videos; those that are done keep their batch slots."""
+  def _tasks(
+    self, videos, done, pool, journal, progress
+  ) -> Iterator[tuple[Shape, RatingTask | None]]:
+    """(shape, task) of each usable video, in order; no task if it is done.
 
-    def make(video: CaptionedVideo) -> RatingTask | UserError:
+    Clips are opened a little ahead of their use.
+    """
+
+    def begin(video: CaptionedVideo):
+      if done.get(video.key):
+        return video, None
+      return video, pool.submit(
+        make_task,
+        video,
+        self._tokenizer,
+        self._frames,
+        self._prompts,
+        self._texts.text_buckets,
+        self._rules.max_undecodable,
+      )
+
+    for video, future in ahead(map(begin, videos), self._config.num_readers):
+      if future is None:
+        yield done[video.key], None
+        continue
+      is_done = video.key in done
       try:
-        return make_task(
-          video,
-          self._tokenizer,
-          self._frames,
-          self._prompts,
-          self._texts.text_buckets,
-          self._rules.max_undecodable,
-        )
+        task = future.result()
       except UserError as error:
-        return error
-
-    tasks = []
-    for video, task in zip(videos, pool.map(make, videos), strict=True):
-      if isinstance(task, UserError):
-        if video.key not in done:
-          self._reject(video, task, journal, progress)
-      elif why := self._rules.why_skipped(task.clip.flags):
-        if video.key not in done:
+        if not is_done:
+          self._reject(video, error, journal, progress)
+        continue
+      if why := self._rules.why_skipped(task.clip.flags):
+        if not is_done:
           self._write_error(video, f'{video.where}: {why}', journal, progress)
-      else:
-        tasks.append(task)
-    return tasks
+        continue
+      self._check_length(task)
+      yield task.shape, None if is_done else task
 
   def _reject(self, video, error: UserError, journal, progress) -> None:
     """Raises the error of an unusable video, or writes it to the journal."""
@@ -306,9 +310,10 @@ class Rater:
 
   def _write_error(self, video, error: str, journal, progress) -> None:
     line = self._line(video, storage.file_signature(video.path))
-    self._write(line | {'error': error}, journal, progress)
+    self._write(line | {'error': error}, journal)
+    progress.skip(1)
 
-  def _write(self, line: dict[str, Any], journal, progress) -> None:
+  def _write(self, line: dict[str, Any], journal) -> None:
     try:
       journal.add(line)
     except OSError as error:
@@ -316,7 +321,6 @@ class Rater:
         f'{journal.path} cannot be written ({error.strerror}); make room and '
         'run the same command again to resume'
       ) from None
-    progress.update(1)
 
   def _read_ahead(
     self, batches: Iterator[WorkBatch[RatingTask]], pool
@@ -331,14 +335,9 @@ class Rater:
       }
       return batch, [futures[task.video.key] for task in batch.items]
 
-    pending = collections.deque()
-    for batch in batches:
-      pending.append(submit(batch))
-      if len(pending) > self._config.read_ahead:
-        yield pending.popleft()
-    yield from pending
+    return ahead(map(submit, batches), self._config.read_ahead)
 
-  def _rate(self, batch, futures, length, journal, progress) -> None:
+  def _rate(self, batch, futures, journal, progress) -> None:
     frames, flagged, new = [], [], []
     for task, is_new, future in zip(
       batch.items, batch.is_new, futures, strict=True
@@ -361,7 +360,7 @@ class Rater:
     if self._scorer is None:
       self._scorer = self._make_scorer()
     start = time.monotonic()
-    prompts = pad_prompts(batch.items, length, self._tokenizer.pad_id)
+    prompts = pad_prompts(batch.items, self._tokenizer.pad_id)
     ratings = self._scorer(
       jax.tree.map(lambda *each: np.stack(each), *frames),
       prompts,
@@ -371,8 +370,9 @@ class Rater:
     for slot, task in enumerate(batch.items):
       if new[slot]:
         line = self._rated(task, ratings, slot, flagged[slot])
-        self._write(line, journal, progress)
-        self.num_rated += 1
+        self._write(line, journal)
+    self.num_rated += sum(new)
+    progress.update(sum(new))
 
   def _line(
     self, video: CaptionedVideo, stamp: storage.FileSignature | None
@@ -398,7 +398,10 @@ class Rater:
         f'{task.video.where}: the probabilities of the critic are not finite; '
         'try model.compute_dtype = float32, or another critic'
       )
-    line = self._line(task.video, task.stamp) | {'flags': list(flags)}
+    line = self._line(task.video, task.stamp) | {
+      'shape': list(task.shape),
+      'flags': list(flags),
+    }
     names = self._labels.values()
     line['probabilities'] = {
       dimension: dict(zip(names, map(float, values_l), strict=True))

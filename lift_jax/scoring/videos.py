@@ -8,6 +8,7 @@ is rated once.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -28,6 +29,7 @@ from lift_jax.data.json_records import (
 from lift_jax.data.questions import find_questions
 from lift_jax.errors import UserError
 from lift_jax.runtime.files import json_sha256
+from lift_jax.runtime.progress import tracked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ class CaptionedVideo:
     """For messages: 'test.json record 3 (videos/x.mp4)'."""
     return f'{location(self.file, self.place)} ({self.video})'
 
-  @property
+  @functools.cached_property
   def key(self) -> str:
     """Identifies clip and caption, see `key_of`."""
     return key_of(self.video, self.caption)
@@ -103,7 +105,7 @@ def read_videos(
     )
     fetch_clips(clips.root, [item for _, item in items])
     found = _find_questions([item for _, item in items])
-    for place, item in items:
+    for place, item in tracked(items, 'record'):
       try:
         for video in _videos(clips, item, questions, found, name, place):
           if category_key in item:

@@ -77,6 +77,7 @@ class ContentsTest(parameterized.TestCase):
     ('metrics.jsonl', 'loss', False),
     ('ratings.jsonl', 'stamp', True),
     ('ratings.jsonl', 'video', False),
+    ('hashes.jsonl', 'signature', True),
     ('manifest.jsonl', 'stamp', False),
   )
   def test_clocks(self, name, key, is_same):

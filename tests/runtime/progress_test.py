@@ -38,6 +38,52 @@ class ProgressTest(parameterized.TestCase):
       ],
     )
 
+  def test_skipped(self):
+    """What took no work is done, but adds nothing to the rate."""
+    times = iter([0.0, 1.0, 40.0, 41.0, 50.0, 80.0])
+    with (
+      mock.patch('time.monotonic', lambda: next(times)),
+      mock.patch('sys.stderr', io.StringIO()),
+      self.assertLogs(_LOGGER, 'INFO') as logs,
+      progress.Progress(100, 'video', logger=_LOGGER) as bar,
+    ):
+      bar.skip(20)
+      bar.update(4)
+      bar.skip(6)
+      bar.update(10)
+      bar.update(10)
+    self.assertEqual(
+      [record.getMessage() for record in logs.records],
+      ['24/100 videos', '50/100 videos, 0.5 videos/s, 100 s left'],
+    )
+
+  def test_rate_of_a_bar_without_skipped(self):
+    with (
+      mock.patch('sys.stderr', _Terminal()),
+      progress.Progress(30, 'video', logger=_LOGGER) as bar,
+    ):
+      bar.skip(5)
+      bar.update(4)
+      bar.skip(2)
+      bar.update(1)
+      shown = bar._bar.format_dict
+    self.assertEqual((shown['n'], shown['initial']), (12, 11))
+
+  @parameterized.parameters((1.5, []), (2.5, ['3/3 records, 1 records/s']))
+  def test_tracked(self, seconds, expected):
+    """Quick work is not worth a word."""
+    times = iter([0.0, seconds - 2, seconds - 1, seconds])
+    with (
+      mock.patch('time.monotonic', lambda: next(times)),
+      mock.patch('sys.stderr', io.StringIO()),
+      mock.patch.object(logging.getLogger('lift'), 'info') as info,
+    ):
+      self.assertEqual(list(progress.tracked('abc', 'record')), list('abc'))
+    lines = [call.args[1] for call in info.call_args_list]
+    self.assertEqual(
+      [line.removesuffix(', 0 s left') for line in lines], expected
+    )
+
   def test_bar(self):
     with mock.patch('sys.stderr', _Terminal()) as stderr:
       with (

@@ -64,7 +64,7 @@ class _JobTest(parameterized.TestCase):
   def _folder(self, tmp_path):
     self.root = tmp_path
     self.workdir = self.new_workdir('run')
-    self.num_written = 0
+    self.progress = []
 
   def new_workdir(self, name) -> pathlib.Path:
     workdir = self.root / name
@@ -83,15 +83,10 @@ class _JobTest(parameterized.TestCase):
   def files(self, kind=VIDEOS) -> list[str]:
     return sorted(path.name for path in (self.workdir / kind).iterdir())
 
-  def count(self) -> None:
-    self.num_written += 1
-
 
 class ClipWriterTest(_JobTest):
   def writer(self, manifest, num_threads=2, limit=4, **changes):
-    return job_lib.ClipWriter(
-      manifest, output(**changes), num_threads, limit, self.count
-    )
+    return job_lib.ClipWriter(manifest, output(**changes), num_threads, limit)
 
   def put(self, writer, clips):
     for seed, clip in enumerate(clips):
@@ -101,7 +96,7 @@ class ClipWriterTest(_JobTest):
     clips = make(9)
     with self.manifest() as manifest, self.writer(manifest) as writer:
       self.put(writer, clips)
-    self.assertEqual(self.num_written, 9)
+    self.assertEqual(writer.num_written, 9)
     self.assertEqual(self.stems(), [f'{n}' for n in range(9)])
     self.assertEqual(self.files(), [f'{n}.mp4' for n in range(9)])
     self.assertEqual(
@@ -173,11 +168,11 @@ class ClipWriterTest(_JobTest):
       thread = threading.Thread(target=put_the_last)
       thread.start()
       self.assertFalse(has_put.wait(0.3))
-      self.assertEqual(self.num_written, 0)
+      self.assertEqual(writer.num_written, 0)
       may_write.set()
       thread.join(30)
       self.assertTrue(has_put.is_set())
-    self.assertEqual(self.num_written, 4)
+    self.assertEqual(writer.num_written, 4)
     self.assertLen(self.stems(), 4)
 
   def test_line_comes_after_both_files(self):
@@ -426,7 +421,7 @@ class _RunTest(_JobTest):
     return generator
 
   def add_progress(self, units):
-    self.num_written += units
+    self.progress.append(units)
 
   def tree(self):
     return {
@@ -442,7 +437,7 @@ class RunTest(_RunTest):
     generator = self.run_job(clips)
     self.assertEqual(self.manifest().finished(clips), {c.stem for c in clips})
     self.assertLen(self.stems(), 11)  # what filled the last batch has no line
-    self.assertEqual(self.num_written, 11)
+    self.assertEqual(sum(self.progress), 11)
     self.assertLen(self.files(), 11)
     for index, clip in enumerate(clips):
       latents = np.load(self.manifest().file(clip, LATENTS))
@@ -575,7 +570,7 @@ class RunTest(_RunTest):
     stopping = self.stopping(stage, number)
     self.run_job(clips, batches_per_round=4, **stopping)
     self.assertCountEqual(self.stems(), [f'{n}' for n in range(num_made)])
-    self.assertEqual(self.num_written, num_made)
+    self.assertEqual(sum(self.progress), num_made)
     self.assertEqual(self.is_done, num_made == len(clips))
     self.assertEqual(jobs.leftovers(self.workdir), [])
     self.assertLen(self.files(), num_made)

@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import json
+import os
 import pathlib
 import random
 
@@ -259,7 +260,7 @@ class GatherTest(_ManifestTest):
     self.assertEqual(self.finished(clips), stems(clips))
     self.assertEqual(self.stems(), [clip.stem for clip in clips])
     files = [path.name for path in self.workdir.iterdir() if path.is_file()]
-    self.assertEqual(files, ['manifest.jsonl'])
+    self.assertCountEqual(files, ['manifest.jsonl', 'hashes.jsonl'])
 
   def test_other_number_of_hosts(self):
     """A clip that another host made again has its line, not the old one."""
@@ -338,6 +339,25 @@ class FinishedTest(_ManifestTest):
     clips = make('a', 'b', 'c')
     self.finish(clips, kinds)
     self.spoil_and_check(clips, kind, kinds)
+
+  def test_looks_unchanged(self):
+    """Size and time of change are the same: only `verify` reads it."""
+    clips = make('a', 'b')
+    self.finish(clips)
+    path = self.open().file(clips[0], VIDEOS)
+    times = path.stat()
+    path.write_bytes(b'X' + path.read_bytes()[1:])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    self.assertEqual(self.finished(clips), stems(clips))
+    self.assertEqual(self.open().finished(clips, verify=True), {'b-0'})
+
+  def test_no_list_of_hashes(self):
+    """As of older versions."""
+    clips = make('a', 'b')
+    self.finish(clips)
+    (self.workdir / 'hashes.jsonl').unlink()
+    self.open().file(clips[0], VIDEOS).write_text('changed')
+    self.assertEqual(self.finished(clips), {'b-0'})
 
   def test_latents_are_wanted_later(self):
     clips = make('a', 'b')

@@ -121,7 +121,7 @@ class _JobTest(parameterized.TestCase):
     caplog.set_level(logging.INFO)
     self.caplog = caplog
     self.scorer = FakeScorer(tokenizer)
-    self.num_done = 0
+    self.num_done, self.num_skipped = 0, 0
     self.is_stopped = types.SimpleNamespace(received=False, name='SIGTERM')
     self.on_bad_record, self.rules = 'error', ClipRules()
 
@@ -171,16 +171,19 @@ class _JobTest(parameterized.TestCase):
     with journal or self.journal() as open_journal:
       self.is_done = rater.run(
         videos,
-        set(done),
+        dict(done) if isinstance(done, dict) else dict.fromkeys(done, ()),
         open_journal,
         self.is_stopped,
-        types.SimpleNamespace(update=self.count),
+        types.SimpleNamespace(update=self.count, skip=self.count_skipped),
         logging.getLogger('job_test'),
       )
     return rater
 
   def count(self, units) -> None:
     self.num_done += units
+
+  def count_skipped(self, units) -> None:
+    self.num_skipped += units
 
   def lines(self, name='ratings') -> list[dict]:
     """In the order of writing."""
@@ -213,6 +216,7 @@ class LineTest(_JobTest):
         'caption': 'caption 0',
         'stamp': list(file_signature(video.path)),
         **SETTINGS,
+        'shape': [16, 176, 48],
         'flags': [],
         'probabilities': {
           dimension: dict(zip(LABELS, map(float, row), strict=True))
@@ -419,7 +423,9 @@ class BadClipTest(_JobTest):
     self.assertIn('test.json record 3 (bad.mp4)', bad['error'])
     for line in by_video.values():
       self.assertLen(line['labels'], 3)
-    self.assertEqual((rater.num_rated, self.num_done), (5, 6))
+    self.assertEqual(
+      (rater.num_rated, self.num_done, self.num_skipped), (5, 5, 1)
+    )
 
   def test_overwritten_meanwhile(self):
     """What was rated is the clip of before: it is rated again."""
@@ -585,6 +591,41 @@ class BatchTest(_JobTest):
     for name, line in again.items():
       self.assertEqual(line, whole[name])
     self.assertEqual({shape[0] for shape in self.shapes()}, {4})
+
+  def opened(self) -> list[str]:
+    """The clips that are opened from now on; use it while they are rated."""
+    opened, probe = [], video_lib.probe
+
+    def count(path, **settings):
+      opened.append(path.name)
+      return probe(path, **settings)
+
+    self.enter_context(mock.patch.object(video_lib, 'probe', count))
+    return opened
+
+  def test_opens_so_far_ahead(self):
+    """The first batch does not wait for clips of later ones."""
+    opened, ahead = self.opened(), []
+    self.scorer.before = lambda: ahead.append(len(opened))
+    self.rate(self.videos(), batch=1, num_readers=2)
+    self.assertLen(opened, 9)
+    # Its own two, two that are decoded, and the next two or three.
+    self.assertLessEqual(ahead[0], 7)
+
+  def test_done_clips_are_not_opened(self):
+    """Their shapes are in the journal; the others keep their slots."""
+    videos = self.videos()
+    self.rate(videos)
+    whole = {line['video']: line for line in self.lines()}
+    done = {
+      video.key: tuple(whole[video.video]['shape'])
+      for video in (videos[0], videos[5])
+    }
+    opened = self.opened()
+    self.rate(videos, done=done, journal=self.journal('again'))
+    self.assertCountEqual(opened, [f'{n}.mp4' for n in (1, 2, 3, 4, 6, 7, 8)])
+    for line in self.lines('again'):
+      self.assertEqual(line, whole[line['video']])
 
   def test_bad_clip_moves_no_other(self):
     """Whether it is there or has been noted already."""
