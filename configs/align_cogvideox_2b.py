@@ -57,6 +57,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'compute_dtype': 'bfloat16',
     'keep_dtype': 'bfloat16',
     'tiling': True,
+    'verify': False,
   }
   config.mesh = {'data': 1, 'fsdp': -1, 'context': 1, 'tensor': 1}
   config.train = {

@@ -55,6 +55,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'compute_dtype': 'float32',
     'keep_dtype': 'float32',
     'tiling': True,
+    'verify': False,
   }
   config.mesh = {'data': 1, 'fsdp': -1, 'context': 1, 'tensor': 1}
   config.train = {

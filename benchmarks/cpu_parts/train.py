@@ -17,7 +17,7 @@ import numpy as np
 
 from lift_jax import partitioning
 from lift_jax.data import global_batch
-from lift_jax.data.cache import Bucket
+from lift_jax.data.cache_lists import Bucket
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.models.cogvideox import flops
 from lift_jax.models.cogvideox.config import TransformerConfig

@@ -1,7 +1,7 @@
 """The clips of one model: what `lift sample` left, checked against a suite."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 import concurrent.futures
 import dataclasses
 import pathlib
@@ -11,8 +11,9 @@ from lift_jax.data import suites, video
 from lift_jax.data.suites import Suite
 from lift_jax.data.video import ClipInfo
 from lift_jax.errors import UserError, listing
-from lift_jax.runtime import storage
-from lift_jax.runtime.journal import differences
+from lift_jax.runtime import distributed, storage
+from lift_jax.runtime.journal import Journal, Line, differences
+from lift_jax.runtime.progress import tracked
 from lift_jax.sampling import manifest
 
 # (name of the prompt, index among its clips).
@@ -20,7 +21,7 @@ Key = tuple[str, int]
 
 _READERS = 16
 # Of a line of the manifest, what belongs to the clip; the rest are settings.
-_OF_CLIP = ('id', 'index', 'name', 'prompt', 'seed', 'initial_noise', 'files')
+OF_CLIP = ('id', 'index', 'name', 'prompt', 'seed', 'initial_noise', 'files')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,7 @@ def read_clips(model: str, folder: pathlib.Path) -> ClipSet:
         seed=(line['seed'], line['initial_noise']),
         video=name,
         path=folder / name,
-        settings={k: v for k, v in line.items() if k not in _OF_CLIP},
+        settings={k: v for k, v in line.items() if k not in OF_CLIP},
       )
     except KeyError as error:
       raise UserError(
@@ -107,20 +108,51 @@ def read_clips(model: str, folder: pathlib.Path) -> ClipSet:
   return ClipSet(model, folder, clips, tuple(doubles), tuple(unlisted))
 
 
-def probe_clips(clips: Iterable[SampledClip]) -> dict[Key, ClipInfo | str]:
-  """Size, frames and rate of each clip, or why it cannot be read."""
+def probe_clips(
+  clips: Collection[SampledClip], kept: Journal | None = None
+) -> dict[Key, ClipInfo | str]:
+  """Size, frames and rate of each clip, or why it cannot be read.
 
-  def probe(clip: SampledClip) -> ClipInfo | str:
+  Args:
+    clips: to open, in threads.
+    kept: of an earlier call, so that only changed clips are opened; gets what
+      this call finds.
+  """
+  lines = kept.read() if kept else {}
+
+  def probe(clip: SampledClip) -> Line:
+    line = {
+      'video': clip.video,
+      'stamp': list(storage.file_signature(clip.path) or ()),
+      'decoder': video.DECODER,
+    }
+    known = lines.get(clip.video)
+    if known and line.items() <= known.items():
+      return known
     try:
       with storage.local_file(clip.path) as path:
-        return video.probe(path, where=clip.video)
+        info = video.probe(path, where=clip.video)
     except UserError as error:
-      return str(error)
+      return line | {'error': str(error)}
+    return line | {'clip': dataclasses.asdict(info)}
 
-  clips = list(clips)
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-    found = pool.map(probe, clips)
-    return {clip.key: info for clip, info in zip(clips, found, strict=True)}
+    probed = pool.map(probe, clips)
+    found = dict(
+      zip((clip.key for clip in tracked(clips, 'clip')), probed, strict=True)
+    )
+  if kept and distributed.is_primary():
+    with kept:
+      for line in found.values():
+        if line != lines.get(line['video']) and 'clip' in line:
+          kept.add(line)
+  return {key: _info(line) for key, line in found.items()}
+
+
+def _info(line: Line) -> ClipInfo | str:
+  if 'error' in line:
+    return line['error']
+  return ClipInfo(**line['clip'] | {'flags': tuple(line['clip']['flags'])})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,7 +74,7 @@ class DistanceMeasurer(FileMeasurer):
     self, num_readers: int, stop: StopSignal | None, progress: Progress
   ) -> bool:
     mine, todo = self._share()
-    progress.update(len(mine) - len(todo))
+    progress.skip(len(mine) - len(todo))
     if stop is not None and stop.received:
       return False
     stamps = [storage.file_signature(self.file(clip)) for clip in todo]

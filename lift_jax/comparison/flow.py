@@ -112,7 +112,7 @@ class FlowMeasurer(FileMeasurer):
     self, num_readers: int, stop: StopSignal | None, progress: Progress
   ) -> bool:
     mine, todo = self._share()
-    progress.update(len(mine) - len(todo))
+    progress.skip(len(mine) - len(todo))
 
     def measure(clip: SampledClip) -> bool:
       if stop is not None and stop.received:

@@ -175,7 +175,7 @@ class ClipMeasurer:
     clips = list(self._found.clips.values())
     mine = clips[jax.process_index() :: jax.process_count()]
     todo = [clip for clip in mine if not self._is_done(clip, lines)]
-    progress.update(len(mine) - len(todo))
+    progress.skip(len(mine) - len(todo))
 
     def measure(clip: SampledClip, device: jax.Device) -> bool:
       if stop is not None and stop.received:

@@ -10,15 +10,15 @@
 A shard is valid once its .json exists; both files are written under a temporary
 name and renamed. So a killed run loses only the shards that it was filling.
 Lists and records have checksums, which every reader compares; the records of a
-list that `drop_damaged` has shortened are not all of its shard. Rewards are not
-stored here but read from the alignment files, so that new scores require no new
-encoding.
+list that `drop_damaged` has shortened are not all of its shard. A list also has
+the signature of its shard, which tells whether that has changed. Rewards are
+not stored here but read from the alignment files, so that new scores require no
+new encoding.
 """
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
-import dataclasses
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -27,6 +27,14 @@ import zlib
 import numpy as np
 import safetensors
 
+from lift_jax.data.cache_lists import (
+  Bucket,
+  CacheEntry,
+  CacheList,
+  DamagedError,
+  read_list,
+  write_list,
+)
 from lift_jax.data.clip_paths import clip_sha256
 from lift_jax.data.splits import Record
 from lift_jax.errors import UserError
@@ -44,40 +52,6 @@ from lift_jax.weights import safetensors_files
 
 FORMAT = 2
 _INDEX = 'index.json'
-
-# Latent frames, height and width: all that a compiled step depends on.
-Bucket = tuple[int, int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class CacheEntry:
-  """Location of one encoded video, and its source.
-
-  Attributes:
-    key: see `record_key`.
-    video: path of the source, for messages.
-    bucket: latent frames, height and width.
-    shard: name of the shard.
-    position: index in the shard.
-    crc32: checksum of the record.
-    video_stamp: file signature of the source.
-    video_sha256: hash of its content.
-    frames_shape: number of frames, height and width that were encoded.
-    flags: what is unusual about the source, see `clip_flags`.
-    motion: mean absolute difference of consecutive frames, in [0, 1].
-  """
-
-  key: str
-  video: str
-  bucket: Bucket
-  shard: str
-  position: int
-  crc32: int
-  video_stamp: FileSignature
-  video_sha256: str
-  frames_shape: tuple[int, int, int]
-  flags: tuple[str, ...]
-  motion: float
 
 
 class EncodedClip(NamedTuple):
@@ -100,20 +74,6 @@ class EncodedClip(NamedTuple):
   frames_shape: tuple[int, int, int]
   flags: tuple[str, ...]
   motion: float
-
-
-class DamagedError(UserError):
-  """A part of a cache that cannot be read as it was written.
-
-  Args:
-    problem: the file, the record, and what is wrong.
-  """
-
-  def __init__(self, problem: str):
-    super().__init__(
-      f'{problem}; run lift prepare with the same flags to make it again'
-    )
-    self.problem = problem
 
 
 class Skipped(NamedTuple):
@@ -150,6 +110,7 @@ class LatentCache:
     self.folder = folder
     self.fingerprint = json.loads(json.dumps({'format': FORMAT, **fingerprint}))
     self.hash = json_sha256(self.fingerprint, sort_keys=True)
+    self._entries: dict[str, CacheEntry] | None = None
     self._check()
 
   def _check(self) -> None:
@@ -201,7 +162,7 @@ class LatentCache:
     """All records in complete shards, by key; reads the list of each shard."""
     entries = {}
     for path in sorted(self._lists()):
-      for entry in _read_entries(path):
+      for entry in read_list(path).entries:
         if entry.key in entries:
           raise UserError(
             f'{path}: {entry.video} is also in {entries[entry.key].shard}; '
@@ -213,7 +174,8 @@ class LatentCache:
   def write_index(self) -> None:
     """Merges the lists of all shards; one host calls it at the end."""
     entries = sorted(self.finished().values(), key=lambda e: e.key)
-    _write_entries(self._index_path, entries, hash=self.hash)
+    write_list(self._index_path, CacheList(entries, hash=self.hash))
+    self.forget()
 
   def write_skipped(self, host: int, skipped: Mapping[str, Skipped]) -> None:
     """Writes the list of records that `host` skipped, by key."""
@@ -247,13 +209,24 @@ class LatentCache:
   def entries(self) -> dict[str, CacheEntry]:
     """All records of the index, by key; {} before a run has finished.
 
+    The index is read once, until `forget` is called.
+
     Raises:
       UserError: the index is damaged, or was made with other settings.
     """
-    if not self._index_path.exists():
-      return {}
-    entries = _read_entries(self._index_path, self.hash)
-    return {entry.key: entry for entry in entries}
+    if self._entries is None and self._index_path.exists():
+      index = read_list(self._index_path)
+      if index.hash != self.hash:
+        raise DamagedError(
+          f'{self._index_path}: was made with other settings than made_by.json '
+          'next to it'
+        )
+      self._entries = {entry.key: entry for entry in index.entries}
+    return self._entries or {}
+
+  def forget(self) -> None:
+    """Has the index read again, which another host may have written."""
+    self._entries = None
 
   @property
   def _index_path(self) -> pathlib.Path:
@@ -291,8 +264,14 @@ class LatentCache:
       for position, (key, clip) in enumerate(zip(keys, clips, strict=True))
     ]
     _write_records(path, [clip.data for clip in clips])
+    self._write_shard_list(name, entries)
+
+  def _write_shard_list(self, name: str, entries: list[CacheEntry]) -> None:
+    """Writes the list of a shard whose file is complete."""
+    path = self.shard_path(name)
+    signature = storage.file_signature(path) or ()
     with _writing(path):
-      _write_entries(path.with_suffix('.json'), entries)
+      write_list(path.with_suffix('.json'), CacheList(entries, '', signature))
 
   def shard_path(self, name: str) -> pathlib.Path:
     return self.folder / 'shards' / f'{name}.array_record'
@@ -324,22 +303,30 @@ class LatentCache:
         raise ValueError('its checksum is another one')
       return data
 
-  def drop_damaged(self, shard: str) -> list[str]:
-    """Reads a shard and drops damaged records; returns what is wrong with them.
+  def drop_damaged(self, shard: str, *, verify: bool) -> list[str]:
+    """Drops the damaged records of a shard; returns what is wrong with them.
 
     Its other records are kept. A shard without any, or without a readable list,
     is deleted.
+
+    Args:
+      shard: its name.
+      verify: whether to read it even if its size and time of change are what
+        they were when all of it was intact.
     """
     from array_record.python.array_record_module import ArrayRecordReader
 
     path = self.shard_path(shard)
     intact, problems = [], []
     try:
-      entries = _read_entries(path.with_suffix('.json'))
+      listed = read_list(path.with_suffix('.json'))
     except DamagedError as error:
-      entries, problems = [], [error.problem]
+      listed, problems = CacheList([]), [error.problem]
+    is_unchanged = listed.signature == storage.file_signature(path)
+    if is_unchanged and not verify:
+      return []
     reader = ArrayRecordReader(str(path))
-    for entry in entries:
+    for entry in listed.entries:
       try:
         self.read_record(entry, lambda position: reader.read([position])[0])
       except DamagedError as error:
@@ -352,12 +339,12 @@ class LatentCache:
       # A disk that fails raises OSError here; that is no damage of the file.
       with contextlib.suppress(FileNotFoundError):
         file_sha256(path)
+    if intact and (problems or not is_unchanged):
+      self._write_shard_list(shard, intact)
+    elif problems:
       with _writing(path):
-        if intact:
-          _write_entries(path.with_suffix('.json'), intact)
-        else:
-          path.with_suffix('.json').unlink()
-          path.unlink(missing_ok=True)
+        path.with_suffix('.json').unlink()
+        path.unlink(missing_ok=True)
     return problems
 
   def drop_damaged_rest(self) -> list[str]:
@@ -379,6 +366,7 @@ class LatentCache:
         self.null_text_path.unlink(missing_ok=True)
     if not is_current:
       self._index_path.unlink(missing_ok=True)
+      self.forget()
     return problems
 
   @property
@@ -437,50 +425,10 @@ def _write_records(path: pathlib.Path, records: Iterable[bytes]) -> None:
     writer.close()
 
 
-def _write_entries(
-  path: pathlib.Path, entries: Sequence[CacheEntry], **more: str
-) -> None:
-  records = [dataclasses.asdict(entry) for entry in entries]
-  sha256 = json_sha256(records)
-  write_json(path, {**more, 'sha256': sha256, 'records': records})
-
-
-def _read_entries(
-  path: pathlib.Path, wanted_hash: str | None = None
-) -> list[CacheEntry]:
-  try:
-    content = parse_json(storage.read_text(path))
-    if content['sha256'] != json_sha256(content['records']):
-      raise ValueError('its checksum is another one')
-    entries = [
-      CacheEntry(
-        **record
-        | {
-          'bucket': tuple(record['bucket']),
-          'video_stamp': tuple(record['video_stamp']),
-          'frames_shape': tuple(record['frames_shape']),
-          'flags': tuple(record['flags']),
-        }
-      )
-      for record in content['records']
-    ]
-  except OSError as error:
-    raise UserError(f'{path}: cannot be read ({error.strerror})') from None
-  except (ValueError, KeyError, TypeError) as error:
-    raise DamagedError(
-      f'{path}: not readable as a list of records ({error})'
-    ) from None
-  if wanted_hash is not None and content.get('hash') != wanted_hash:
-    raise DamagedError(
-      f'{path}: was made with other settings than made_by.json next to it'
-    )
-  return entries
-
-
 def num_clips(folder: pathlib.Path) -> dict[Bucket, int]:
   """Clips of each bucket of a cache, however it was made; {} without one."""
   path = folder / _INDEX
-  entries = _read_entries(path) if path.exists() else []
+  entries = read_list(path).entries if path.exists() else []
   return dict(collections.Counter(entry.bucket for entry in entries))
 
 

@@ -31,7 +31,7 @@ from lift_jax.data.hra import HRARecord
 from lift_jax.errors import UserError
 from lift_jax.runtime import distributed, storage
 from lift_jax.runtime.journal import Journal, Line
-from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.progress import Progress, tracked
 from lift_jax.runtime.shutdown import Stopped, StopSignal
 
 # The metadata of a clip, or why it cannot be used.
@@ -234,7 +234,8 @@ def probe_clips(
       return _without(record.where, error)
 
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-    return dict(zip(first, pool.map(probe, first.values()), strict=True))
+    found = pool.map(probe, first.values())
+    return dict(zip(tracked(first, 'clip'), found, strict=True))
 
 
 def _without(where: str, error: UserError) -> str:

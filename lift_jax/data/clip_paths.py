@@ -64,6 +64,10 @@ class ClipFolder:
   root: pathlib.Path
   follow_links: str
   optional: Collection[str] = ()
+  # Of the folders of clips, with symbolic links resolved.
+  _resolved: dict[pathlib.Path, pathlib.Path] = dataclasses.field(
+    default_factory=dict, init=False, repr=False, compare=False
+  )
 
   @classmethod
   def open(
@@ -109,8 +113,13 @@ class ClipFolder:
     path = self._spelled_as_on_disk(relative)
     try:
       # RuntimeError: a loop of symbolic links, before Python 3.13.
-      path = path.resolve()
-      mode = path.stat().st_mode
+      if path.parent not in self._resolved:
+        self._resolved[path.parent] = path.parent.resolve()
+      path = self._resolved[path.parent] / path.name
+      mode = path.lstat().st_mode
+      if stat.S_ISLNK(mode):
+        path = path.resolve()
+        mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
       mode = None
     except (OSError, RuntimeError) as error:

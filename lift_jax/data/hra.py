@@ -50,6 +50,7 @@ from lift_jax.data.rubric import (
   read_rubric,
 )
 from lift_jax.errors import UserError
+from lift_jax.runtime.progress import tracked
 
 # What these say of a clip does not depend on its caption.
 OF_CLIP = ('motion', 'fidelity')
@@ -159,7 +160,7 @@ def read_hra(
     items = load_list(name, path, 'objects with "video" and "conversations"')
     if require_files:
       fetch_clips(clips.root, [item for _, item in items])
-    for place, item in items:
+    for place, item in tracked(items, 'record'):
       try:
         pairs += _pairs(clips, item, name, place, require_files, labels, bad)
       except RecordError as error:
@@ -170,7 +171,7 @@ def read_hra(
     found = tuple(questions.values())
   dimensions = {text: name for name, text in (questions or {}).items()}
   records, first_by_subject = [], {}
-  for pair in pairs:
+  for pair in tracked(pairs, 'rating'):
     try:
       record = _record(pair, found, dimensions)
       about = '' if record.dimension in OF_CLIP else record.caption

@@ -36,6 +36,7 @@ from lift_jax.data.json_records import (
 )
 from lift_jax.data.splits import normalize_caption
 from lift_jax.errors import UserError
+from lift_jax.runtime.progress import tracked
 
 PREFERENCES = ('first', 'same', 'second')
 
@@ -125,7 +126,7 @@ def read_pairs(
     items = benchmark_pairs.load(str(name), path, f'objects with {_WANTED}')
     if require_files:
       fetch_clips(clips.root, [item for _, item in items])
-    for place, item in items:
+    for place, item in tracked(items, 'record'):
       try:
         record = _record(clips, item, str(name), place, require_files)
         _check_one_vote(record, first_votes)

@@ -104,6 +104,8 @@ class PrepareConfig:
     compute_dtype: of autoencoder and text encoder.
     keep_dtype: of the stored tensors.
     tiling: whether the VAE works in tiles, as the reference does.
+    verify: whether `lift prepare` reads all of a cache that is there, and not
+      only shards whose size or time of change is another one.
   """
 
   batch_per_device: int
@@ -112,6 +114,7 @@ class PrepareConfig:
   compute_dtype: str
   keep_dtype: str
   tiling: bool
+  verify: bool = False
 
   def __post_init__(self):
     for name in ('batch_per_device', 'records_per_shard', 'num_threads'):
@@ -246,11 +249,12 @@ def _is_settled(
 
 
 def drop_damaged(
-  cache: cache_lib.LatentCache, num_threads: int, logger: logging.Logger
+  cache: cache_lib.LatentCache, config: PrepareConfig, logger: logging.Logger
 ) -> None:
-  """Reads all of a cache and deletes what is damaged, for `run` to make again.
+  """Deletes what is damaged in a cache, for `run` to make again.
 
-  Every host must call it, and reads its share of the shards.
+  Every host must call it, and reads its share of the shards: those that have
+  changed since they were written or read, or all with `prepare.verify`.
   """
   shards = cache.shards()[jax.process_index() :: jax.process_count()]
   distributed.barrier('every host has listed the shards')
@@ -262,10 +266,11 @@ def drop_damaged(
   )
   with (
     distributed.independent_work('every host has read its shards'),
-    concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
+    concurrent.futures.ThreadPoolExecutor(config.num_threads) as pool,
     progress,
   ):
-    for problems in pool.map(cache.drop_damaged, shards):
+    drop = functools.partial(cache.drop_damaged, verify=config.verify)
+    for problems in pool.map(drop, shards):
       for problem in problems:
         logger.warning('%s: made again', problem)
       progress.update(1)
@@ -273,6 +278,7 @@ def drop_damaged(
     for problem in cache.drop_damaged_rest():
       logger.warning('%s: made again', problem)
   distributed.barrier('the cache is intact')
+  cache.forget()
 
 
 def run(
@@ -341,6 +347,7 @@ def run(
   if distributed.is_primary():
     cache.write_index()
   distributed.barrier('index is written')
+  cache.forget()
 
 
 def _encode_all(
@@ -409,13 +416,13 @@ def _encode_all(
           skipped[key] = cache_lib.Skipped(
             str(clip), storage.file_signature(record.path), ()
           )
-          progress.update(1)
+          progress.skip(1)
           continue
         if why := data.why_skipped(clip.flags):
           skipped[key] = cache_lib.Skipped(
             f'{record.where}: {why}', clip.signature, clip.flags
           )
-          progress.update(1)
+          progress.skip(1)
           continue
         shape = clip.frames.shape[:3]
         pending[shape][numbers[shape] % batch_size] = clip

@@ -33,6 +33,7 @@ from lift_jax.data.json_records import (
   text_field,
 )
 from lift_jax.errors import UserError
+from lift_jax.runtime.progress import tracked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ def read_alignment(
     items = load_list(name, path, 'objects with "video", "caption" and "score"')
     if require_files:
       fetch_clips(clips.root, [item for _, item in items])
-    for place, item in items:
+    for place, item in tracked(items, 'record'):
       try:
         record = _record(clips, item, is_real, name, place, require_files)
         key = (record.path, record.caption)

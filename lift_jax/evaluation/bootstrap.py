@@ -14,8 +14,11 @@ import dataclasses
 
 import numpy as np
 
-# Most elements of one array of a metric.
-_CHUNK = 4_000_000
+from lift_jax.runtime.progress import tracked
+
+# Most elements of one array of a metric, so that a few stay in the cache of a
+# core.
+_CHUNK = 400_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +90,7 @@ def _weights(
   """
   step = max(1, _CHUNK // width)
   rng = np.random.default_rng(config.seed)
-  for first in range(0, config.draws, step):
+  for first in tracked(range(0, config.draws, step), 'resample group'):
     num = min(step, config.draws - first)
     drawn_dv = rng.integers(num_videos, size=(num, num_videos))
     drawn_dv += num_videos * np.arange(num)[:, None]

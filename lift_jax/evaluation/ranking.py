@@ -17,7 +17,7 @@ The benchmark uses the epsilon that is best on the evaluated pairs, here
 `with_ties_fitted_here`; `with_ties` fits it on other clips. `benchmarks` has
 its rule to the letter.
 
-D resamples, V videos, N clips, P pairs.
+D resamples, V videos, N clips, P pairs, K distinct values.
 """
 
 import dataclasses
@@ -77,9 +77,11 @@ class _Order:
 
   def __init__(self, values_n: np.ndarray):
     self.order_n = np.argsort(values_n, kind='stable')
-    sorted_n = values_n[self.order_n]
-    self._start_n = np.searchsorted(sorted_n, sorted_n, side='left')
-    self._end_n = np.searchsorted(sorted_n, sorted_n, side='right')
+    # Of each distinct value, where it begins in sorted order, and how often it
+    # occurs.
+    _, self._start_k, self._count_k = np.unique(
+      values_n[self.order_n], return_index=True, return_counts=True
+    )
 
   def below_and_equal(
     self, weights_dn: np.ndarray
@@ -88,10 +90,12 @@ class _Order:
 
     Arguments and results are in sorted order.
     """
-    sums_dn = np.cumsum(weights_dn, axis=1)
-    sums_dn = np.pad(sums_dn, ((0, 0), (1, 0)))
-    below_dn = sums_dn[:, self._start_n]
-    return below_dn, sums_dn[:, self._end_n] - below_dn
+    equal_dk = np.add.reduceat(weights_dn, self._start_k, axis=1)
+    below_dk = np.cumsum(equal_dk, axis=1) - equal_dk
+    return (
+      np.repeat(below_dk, self._count_k, axis=1),
+      np.repeat(equal_dk, self._count_k, axis=1),
+    )
 
 
 def spearman(
@@ -273,17 +277,24 @@ def correlations(
 ) -> dict[str, Estimate]:
   """Spearman's and Kendall's rank correlation of reward and human rating."""
 
+  # Clips of equal values are one, whose weight is their sum.
+  (reward_k, human_k), group_n, count_k = np.unique(
+    np.stack([ranked.reward_n, ranked.human_n]),
+    axis=1,
+    return_inverse=True,
+    return_counts=True,
+  )
+  video_n = ranked.video_n[np.argsort(group_n.ravel(), kind='stable')]
+  start_k = np.cumsum(count_k) - count_k
+
   def metrics(weights_dv: np.ndarray) -> dict[str, np.ndarray]:
-    weights_dn = weights_dv[:, ranked.video_n]
-    values = ranked.reward_n, ranked.human_n
+    weights_dk = np.add.reduceat(weights_dv[:, video_n], start_k, axis=1)
     return {
-      'spearman': spearman(*values, weights_dn),
-      'kendall': kendall(*values, weights_dn),
+      'spearman': spearman(reward_k, human_k, weights_dk),
+      'kendall': kendall(reward_k, human_k, weights_dk),
     }
 
-  return bootstrap.estimates(
-    metrics, ranked.num_videos, len(ranked.video_n), config
-  )
+  return bootstrap.estimates(metrics, ranked.num_videos, len(video_n), config)
 
 
 def pairwise(

@@ -36,6 +36,7 @@ from lift_jax.data.rubric import LIFT, Scale
 from lift_jax.errors import UserError, listing
 from lift_jax.rewards.answers import split_answer
 from lift_jax.rewards.uncertainty import Distributions
+from lift_jax.runtime.progress import tracked
 from lift_jax.scoring.output import answer_key
 
 # Of LiFT. A class is an index into the labels in ascending order.
@@ -153,7 +154,8 @@ def read_scores(
   records, first_by_key = [], {}
   paths = find_files(pathlib.Path(), files)
   for name, path in zip(names, paths, strict=True):
-    for place, item in load_list(name, path, f'objects like {_WANTED}'):
+    items = load_list(name, path, f'objects like {_WANTED}')
+    for place, item in tracked(items, 'record'):
       try:
         record = _record(clips, item, name, place, scale)
         key = (record.path, record.caption)

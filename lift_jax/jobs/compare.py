@@ -102,7 +102,7 @@ def compare(
   is_synthetic = bool(config.toy_prompts and not config.models.folders)
   if is_synthetic:
     config = _with_toy_models(config, workdir, logger)
-  given = read_given(config)
+  given = read_given(config, workdir)
   if config.vbench.submission and distributed.is_primary():
     _write_submissions(config, workdir, given)
   job_flags.write_config(call, 'compare')

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 import dataclasses
+import pathlib
 
 from lift_jax.comparison import metrics
 from lift_jax.comparison.clip_sets import (
@@ -41,6 +42,8 @@ from lift_jax.jobs.compare_config import (
   ModelsConfig,
 )
 from lift_jax.runtime import storage
+from lift_jax.runtime.journal import Journal
+from lift_jax.sampling.clips import safe_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +70,13 @@ class Given:
   missing: list[dict[str, str]]
 
 
-def read_given(config: CompareConfig) -> Given:
-  """Reads and checks everything, before anything is measured."""
+def read_given(config: CompareConfig, workdir: pathlib.Path) -> Given:
+  """Reads and checks everything, before anything is measured.
+
+  Args:
+    config: of the job.
+    workdir: gets `clips_MODEL.jsonl`, so that no clip is opened twice.
+  """
   if not config.models.folders:
     raise UserError(
       'models.folders is empty: give workdirs of lift sample, as '
@@ -100,7 +108,7 @@ def read_given(config: CompareConfig) -> Given:
     measured,
     files[0].decisive if files else '',
     _people(config, sets),
-    _check_sets(sets, suite, allow_missing),
+    _check_sets(sets, suite, allow_missing, workdir),
   )
 
 
@@ -212,12 +220,18 @@ def _people(
 
 
 def _check_sets(
-  sets: Sequence[ClipSet], suite: Suite, allow_missing: bool
+  sets: Sequence[ClipSet],
+  suite: Suite,
+  allow_missing: bool,
+  workdir: pathlib.Path,
 ) -> list[dict[str, str]]:
   """What is missing; a UserError for anything else that is wrong."""
   missing = []
   for found in sets:
-    faults = check_clips(found, suite, probe_clips(found.clips.values()))
+    name = f'clips_{safe_name(found.model, 100)}.jsonl'
+    kept = Journal(workdir / name, lambda line: line['video'])
+    infos = probe_clips(found.clips.values(), kept)
+    faults = check_clips(found, suite, infos)
     if refused := refused_faults(faults, allow_missing):
       more = f' (and {len(refused) - 1} more faults)' if refused[1:] else ''
       remedy = (

@@ -6,10 +6,11 @@ usage: lift prepare --config=FILE.py[:variant] --workdir=DIR [--multihost]
 Reads the alignment files of the config, decodes the videos, encodes them with
 the model's autoencoder and their captions with its text encoder, and writes the
 cache (DIR/cache, or data.cache if set). The same command again resumes: it
-reads the whole cache and encodes only what is missing or damaged. On SIGTERM
-the job keeps encoded clips and exits with status 143. If data.on_bad_record is
-'skip', DIR/skipped.json lists the skipped records; DIR/flagged.json lists clips
-that are unusual.
+encodes what is missing or damaged, and for that reads the parts of the cache
+that have changed, or all with prepare.verify. On SIGTERM the job keeps encoded
+clips and exits with status 143. If data.on_bad_record is 'skip',
+DIR/skipped.json lists the skipped records; DIR/flagged.json lists clips that
+are unusual.
 
 example: lift prepare --config=configs/align_sample.py:smoke --workdir=runs/lift
 """
@@ -22,7 +23,8 @@ import pathlib
 
 from lift_jax.cli import job_flags
 from lift_jax.data import prepare as prepare_lib
-from lift_jax.data.cache import CacheEntry, LatentCache, record_key
+from lift_jax.data.cache import LatentCache, record_key
+from lift_jax.data.cache_lists import CacheEntry
 from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.json_records import ReadResult
 from lift_jax.data.pair_records import PairRecord, read_pairs, settle
@@ -51,7 +53,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   model, records = open_inputs(call.config, call.workdir)
   job_flags.write_config(call, 'prepare')
   cache = ensure_prepared(
-    call.config, call.workdir, model, records, logger, verify=True
+    call.config, call.workdir, model, records, logger, repair=True
   )
   entries = cache.entries().values()
   buckets = sorted({entry.bucket for entry in entries})
@@ -135,13 +137,13 @@ def ensure_prepared(
   found: AlignRecords,
   logger: logging.Logger,
   *,
-  verify: bool = False,
+  repair: bool = False,
 ) -> LatentCache:
   """The cache with every record in it; encodes only missing ones.
 
   Args:
-    verify: whether to read what is there, and to encode damaged records again.
-      Otherwise the reader of a damaged record raises an error.
+    repair: whether to encode damaged records again. Otherwise the reader of a
+      damaged record raises an error.
 
   Raises:
     UserError: a bad clip, one that has changed since it was encoded, or a
@@ -161,9 +163,9 @@ def ensure_prepared(
   )
   # Jobs with workdirs of their own may share a cache.
   locked = functools.partial(lock.locked, cache.folder / lock.NAME)
-  if verify:
+  if repair:
     with locked():
-      prepare_lib.drop_damaged(cache, config.prepare.num_threads, logger)
+      prepare_lib.drop_damaged(cache, config.prepare, logger)
   missing = prepare_lib.missing_from(cache, found.clips, data)
   if missing:
     hub.fetch(hub.data_folder(data.root), [r.video for r in missing])

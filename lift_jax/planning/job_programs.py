@@ -21,7 +21,7 @@ import numpy as np
 from lift_jax import partitioning
 from lift_jax.data import cache
 from lift_jax.data.batch_sizes import CLIPS, BucketSteps, mean_batch
-from lift_jax.data.cache import Bucket
+from lift_jax.data.cache_lists import Bucket
 from lift_jax.data.frame_choice import choose_frames
 from lift_jax.data.rubric import LIFT, Scale, read_rubric
 from lift_jax.data.video import ClipInfo

@@ -11,7 +11,7 @@ import optax
 
 from lift_jax.data import batch_sizes
 from lift_jax.data.batch_sizes import BucketSteps
-from lift_jax.data.cache import Bucket
+from lift_jax.data.cache_lists import Bucket
 from lift_jax.data.pipeline import Unit
 from lift_jax.errors import UserError
 from lift_jax.models import lora

@@ -1,6 +1,7 @@
 """Sets of clips: what is read, and what is found to be wrong."""
 
 import json
+from unittest import mock
 
 from absl.testing import parameterized
 import pytest
@@ -13,9 +14,11 @@ from lift_jax.comparison.clip_sets import (
   read_clips,
   share_of_same_noise,
 )
+from lift_jax.data import video
 from lift_jax.data.suites import Suite, SuitePrompt
 from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
+from lift_jax.runtime.journal import Journal
 from tests.comparison import sets
 
 pytestmark = pytest.mark.fast
@@ -68,6 +71,24 @@ class CheckTest(parameterized.TestCase):
   def test_complete(self):
     folder = sets.write_model(self.folder / 'x', num_clips=2)
     self.assertEqual(self.faults(folder, self.suite({'a': 2, 'b': 2})), {})
+
+  def test_opened_once(self):
+    """Again only if a clip has changed, or could not be read."""
+    folder = sets.write_model(self.folder / 'x', num_clips=2)
+    (folder / 'videos' / 'b-1.mp4').write_text('no clip')
+    clips = read_clips('X', folder).clips.values()
+    kept = Journal(self.folder / 'clips_x.jsonl', lambda line: line['video'])
+    first, opened = probe_clips(clips, kept), []
+    probe = video.probe
+
+    def count(path, **settings):
+      opened.append(path.name)
+      return probe(path, **settings)
+
+    (folder / 'videos' / 'a-1.mp4').touch()
+    with mock.patch.object(video, 'probe', count):
+      self.assertEqual(probe_clips(clips, kept), first)
+    self.assertCountEqual(opened, ['a-1.mp4', 'b-1.mp4'])
 
   def test_missing_and_extra(self):
     folder = sets.write_model(self.folder / 'x', num_clips=2)

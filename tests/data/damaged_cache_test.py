@@ -2,10 +2,13 @@
 
 import collections
 from collections.abc import Callable
+import dataclasses
 import json
 import logging
+import os
 import pathlib
 import shutil
+from unittest import mock
 
 from absl.testing import parameterized
 from array_record.python.array_record_module import (
@@ -58,8 +61,11 @@ class Cache:
   def open(self) -> cache_lib.LatentCache:
     return cache_lib.LatentCache(self.folder, {})
 
-  def prepare(self) -> tuple[int, int]:
+  def prepare(self, verify: bool = False) -> tuple[int, int]:
     """What `lift prepare` does.
+
+    Args:
+      verify: see `PrepareConfig`.
 
     Returns:
       How many clips, and empty captions, it has encoded.
@@ -70,7 +76,8 @@ class Cache:
       fps=None, resize='crop', follow_links='hub',
     )  # fmt: skip
     cache = self.open()
-    prepare.drop_damaged(cache, 2, _LOGGER)
+    config = dataclasses.replace(_CONFIG, verify=verify)
+    prepare.drop_damaged(cache, config, _LOGGER)
     kept, had_null_text = cache.finished(), cache.null_text_path.exists()
     if prepare.missing_from(cache, self.records, data):
       prepare.run(cache, self.records, _SlotEncoder, data, _CONFIG, _LOGGER)
@@ -316,6 +323,43 @@ class DamageTest(_DamageTest):
       self.cache.prepare()
     (line,) = logs.output
     self.assertRegex(line, rf'{path}: record 1 \(1.mp4\) is .*: made again$')
+
+
+class UnchangedTest(_DamageTest):
+  """Shards of the same size and time of change are not read."""
+
+  def test_looks_unchanged(self):
+    path = self.cache.shard()
+    times = path.stat()
+    _flip(path, _offset_of(path, 1))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    self.assertEqual(self.cache.prepare(), (0, 0))
+    self.assertEqual(self.cache.prepare(verify=True), (1, 0))
+    self.assertEqual(self.cache.read(), self.intact.read())
+
+  @parameterized.parameters('copied', 'older')
+  def test_read_once(self, kind):
+    """Not again and again after a copy, nor after an older version."""
+    if kind == 'copied':
+      for path in (self.cache.folder / 'shards').glob('*.array_record'):
+        path.touch()
+    else:
+      for path in (self.cache.folder / 'shards').glob('*.json'):
+        content = json.loads(path.read_text())
+        del content['signature']
+        path.write_text(json.dumps(content))
+    read, read_record = [], cache_lib.LatentCache.read_record
+
+    def count(cache, entry, *args):
+      if cache.folder == self.cache.folder:  # threads of other tests read, too
+        read.append(entry.video)
+      return read_record(cache, entry, *args)
+
+    with mock.patch.object(cache_lib.LatentCache, 'read_record', count):
+      self.assertEqual(self.cache.prepare(), (0, 0))
+      self.assertCountEqual(read, [f'{number}.mp4' for number in range(_COUNT)])
+      self.assertEqual(self.cache.prepare(), (0, 0))
+      self.assertLen(read, _COUNT)
 
 
 class WithoutVideosTest(_DamageTest):
