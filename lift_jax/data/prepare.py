@@ -29,7 +29,7 @@ from lift_jax.data.json_records import ON_BAD_RECORD
 from lift_jax.data.splits import Record
 from lift_jax.errors import UserError, listing
 from lift_jax.runtime import distributed, storage
-from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.progress import Progress, tracked
 from lift_jax.runtime.shutdown import Stopped, StopSignal
 
 
@@ -227,7 +227,7 @@ def missing_from(
   """
   entries, skipped = cache.entries(), cache.skipped()
   missing = []
-  for record in records:
+  for record in tracked(records, 'clip'):
     key = cache_lib.record_key(record)
     if key in entries:
       cache_lib.check_unchanged(cache, record, entries[key])

@@ -36,7 +36,7 @@ from lift_jax.runtime import distributed, hub, storage
 from lift_jax.runtime.batching import Shape
 from lift_jax.runtime.files import write_json
 from lift_jax.runtime.journal import Journal, differences
-from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.progress import Progress, tracked
 from lift_jax.runtime.shutdown import Stopped, stop_signal
 from lift_jax.scoring import config as config_of
 from lift_jax.scoring.output import scored_record
@@ -254,7 +254,7 @@ def _rated(
     UserError: the ratings are those of another critic, or of other prompts.
   """
   lines, done = journal.read(), {}
-  for video in videos:
+  for video in tracked(videos, 'video'):
     line = lines.get(video.key)
     if line is None:
       continue
@@ -312,7 +312,10 @@ def _write_scores(
   """Writes all ratings in published format, in the order of the videos."""
   lines = journal.read()
   rated = [lines[video.key] for video in videos if video.key in lines]
-  records = [scored_record(line, config.reward, scale) for line in rated]
+  records = [
+    scored_record(line, config.reward, scale)
+    for line in tracked(rated, 'video')
+  ]
   path = workdir / _SCORES
   write_json(path, records)
   errors = [record for record in records if 'error' in record]
