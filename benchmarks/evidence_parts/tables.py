@@ -29,7 +29,8 @@ def markdown(
     accuracies: of the critic that labels clips, by seed and dimension.
     config: of the intervals.
   """
-  lines, seeds = [], {}
+  lines: list[str] = []
+  seeds: dict[int | str, Measured] = {}
   for seed, by_arm in found.items():
     measured = {name: v for name, v in by_arm.items() if v is not None}
     if BASE not in measured:
@@ -47,6 +48,7 @@ def markdown(
     pooled = _pool(list(seeds.values()))
     lines += ['', '## All seeds', '', *_goods(pooled, config)]
     lines += ['', *_others(pooled)]
+    seeds['all'] = pooled
   return [*lines, '', '## Aims', '', *_aims(seeds, config)]
 
 
@@ -118,9 +120,9 @@ def _others(measured: Measured) -> list[str]:
 
 
 def _aims(
-  measured: Mapping[int, Measured], config: BootstrapConfig
+  measured: Mapping[int | str, Measured], config: BootstrapConfig
 ) -> list[str]:
-  """The differences that decide the aims, by seed."""
+  """The differences that decide the aims, by seed and over all."""
   rows = []
   for seed, values in measured.items():
     for title, one, other in _comparisons():

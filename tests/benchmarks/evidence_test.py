@@ -205,6 +205,18 @@ class TablesTest(parameterized.TestCase):
     # Not every seed ran it.
     self.assertFalse(any('kto-critic' in line for line in pooled))
 
+  def test_aims_over_all_seeds(self):
+    seeds = {
+      seed: {'sft': _values(0.2), 'base': _values(0.1)}
+      | {'weighted-checkers': _values(share)}
+      for seed, share in ((0, 0.3), (1, 0.5))
+    }
+    lines = tables.markdown(seeds, {0: None, 1: None}, _BOOTSTRAP)
+    gains = [
+      line.split(' | ')[-1][:5] for line in lines if '5: weighted' in line
+    ]
+    self.assertEqual(gains, ['+10.0', '+30.0', '+20.0'])
+
 
 class _Study:
   """A study that trains nothing."""
