@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+from lift_jax.runtime import hashes
 from tests.jobs import jobs
 
 CONFIG = jobs.REPOSITORY / 'configs' / 'sample.py'
@@ -34,11 +35,11 @@ def lines_of(workdir: pathlib.Path) -> list[dict]:
 
 
 def files_of(workdir: pathlib.Path) -> dict[str, bytes]:
-  """Everything that a job leaves but its config and its model."""
+  """Everything that a job leaves but its config, its model, and times."""
   return {
     str(path.relative_to(workdir)): path.read_bytes()
     for path in sorted(workdir.rglob('*'))
-    if path.is_file() and path.name != 'sample_config.json'
+    if path.is_file() and path.name not in ('sample_config.json', hashes.NAME)
   }
 
 
