@@ -51,11 +51,14 @@ def test_rated_but_left_out(tmp_path):
         'stamp': [status.st_size, status.st_mtime_ns],
         'flags': ['HDR: PQ'],
         'probabilities': {},
+        'shape': [8, 16],
       }
     )
-  assert score._rated(journal, [video], {}, ClipRules()) == {video.key}
+  assert score._rated(journal, [video], {}, ClipRules()) == {
+    video.key: (8, 16)
+  }
   rules = ClipRules(skip_flagged=('HDR',))
-  assert score._rated(journal, [video], {}, rules) == set()
+  assert score._rated(journal, [video], {}, rules) == {}
 
 
 def lists_in(folder):
