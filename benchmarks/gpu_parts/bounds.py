@@ -5,7 +5,7 @@ from typing import Any
 
 from lift_jax import chips
 from lift_jax.planning import report
-from lift_jax.planning.job_programs import Program
+from lift_jax.planning.report import Program
 from lift_jax.planning.topology import Topology
 
 # Best and worst of 'mfu' and 'seconds_per_video', or the 'reason' why they are

@@ -12,6 +12,7 @@ from lift_jax.cli import job_flags
 from lift_jax.models import tiny as tiny_sizes
 from lift_jax.models.qwen3vl.config import RandomQwen3VLConfig
 from lift_jax.planning import job_programs
+from lift_jax.planning.report import Program
 
 _CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
 
@@ -74,7 +75,7 @@ def _read(job: str, file: str, tiny: bool, *settings: str) -> Any:
   return config
 
 
-def programs(job: str, config: Any) -> dict[str, job_programs.Program]:
+def programs(job: str, config: Any) -> dict[str, Program]:
   """The programs that a job runs on one device, by name."""
   _, make = job_programs.JOBS[job]
   return {program.name: program for program in make(config, jax.devices()[:1])}

@@ -28,9 +28,9 @@ from lift_jax.models import critic_config
 from lift_jax.models.critics import Critic
 from lift_jax.models.qwen3vl.config import Qwen3VLConfig
 from lift_jax.models.vila.tokenizer import IMAGE_TOKEN
-from lift_jax.planning import job_programs
-from lift_jax.planning.job_programs import Program
+from lift_jax.planning import arguments
 from lift_jax.planning.memory import Memory
+from lift_jax.planning.report import Program
 from lift_jax.training.step import LatentBatch
 from lift_jax.weights import param_paths
 
@@ -206,7 +206,7 @@ def score(tiny: bool, **settings: Any) -> dict[str, Any]:
 
 def _frames(critic: Critic, batch: int) -> Any:
   """Frames of a batch, of the clip that `lift plan` assumes, with noise."""
-  clip = job_programs.CLIP
+  clip = arguments.CLIP
   selection = critic.frames.select(clip)
   shape = (len(selection.indices), clip.height, clip.width, 3)
   noise_thw3 = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

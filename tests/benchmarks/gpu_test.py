@@ -32,7 +32,7 @@ from gpu_parts import (  # noqa: E402
 
 from lift_jax import chips  # noqa: E402
 from lift_jax.models import critic_config  # noqa: E402
-from lift_jax.planning.job_programs import Program  # noqa: E402
+from lift_jax.planning.report import Program  # noqa: E402
 
 # Writes what stands in its first argument to the file of the second.
 _WRITE = 'import sys; open(sys.argv[2], "w").write(sys.argv[1])'

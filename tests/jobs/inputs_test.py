@@ -54,9 +54,7 @@ def test_rated_but_left_out(tmp_path):
         'shape': [8, 16],
       }
     )
-  assert score._rated(journal, [video], {}, ClipRules()) == {
-    video.key: (8, 16)
-  }
+  assert score._rated(journal, [video], {}, ClipRules()) == {video.key: (8, 16)}
   rules = ClipRules(skip_flagged=('HDR',))
   assert score._rated(journal, [video], {}, rules) == {}
 

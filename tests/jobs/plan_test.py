@@ -14,7 +14,7 @@ from lift_jax import chips
 from lift_jax.cli import job_flags
 from lift_jax.jobs.score import ScoreConfig
 from lift_jax.models import critic_config
-from lift_jax.planning import job_programs, report
+from lift_jax.planning import inference_programs, report
 from lift_jax.training import loop
 from tests.jobs import jobs
 
@@ -187,7 +187,7 @@ class OutputTest(parameterized.TestCase):
       config, _ = job_flags.read_config(
         f'{jobs.REPOSITORY}/configs/score.py:smoke', settings, ScoreConfig
       )
-      (program,) = job_programs.score(config, jax.devices()[:1])
+      (program,) = inference_programs.score(config, jax.devices()[:1])
       found.append(program.model_flops)
     critic = critic_config.declare_chosen(config.model)
     of_four = 4 * program.num_videos * critic.decoder_flops(64, 1)
