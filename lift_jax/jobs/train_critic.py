@@ -39,11 +39,10 @@ from lift_jax.data.critic_prompts import write_prompts
 from lift_jax.data.critic_records import CriticRecords, read_critic_records
 from lift_jax.data.critic_units import Shape, Unit
 from lift_jax.data.example_reader import ExampleReader
-from lift_jax.data.hra import HRARecord, conversation
 from lift_jax.data.json_records import ReadResult
 from lift_jax.data.rubric import LIFT, Scale
 from lift_jax.errors import UserError
-from lift_jax.jobs import inputs
+from lift_jax.jobs import inputs, train_critic_reports
 from lift_jax.models import adapters
 from lift_jax.models.critic_config import CriticModelConfig, open_chosen
 from lift_jax.models.critic_protocols import Tokenizer
@@ -51,7 +50,6 @@ from lift_jax.models.critic_tokens import label_ids
 from lift_jax.models.lora import CriticLoRAConfig
 from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed
-from lift_jax.runtime.files import write_json
 from lift_jax.toyworld import feedback
 from lift_jax.training import critic as critic_lib
 from lift_jax.training import critic_parts
@@ -168,7 +166,7 @@ class CriticTraining(training_main.Task):
     if config.validation.every_steps and self._records.splits['validation']:
       used.append('validation')
     found = self._make_examples(used)
-    _report_skipped(
+    train_critic_reports.report_skipped(
       call.workdir, self._records, found, self._checks.failures, logger
     )
     examples = [example for part in found for example in part.records]
@@ -183,9 +181,9 @@ class CriticTraining(training_main.Task):
     self._labels = scale.labels if config.losses.needs_ratings else None
     units = self._make_units('train', self._examples)
     _check_pairs(config.losses, units)
-    _describe(self._records, self._examples, units, logger)
+    train_critic_reports.describe(self._records, self._examples, units, logger)
     self.num_examples = sum(len(unit.members) for unit in units)
-    buckets = self._make_buckets(units, batch_size, mesh, scale)
+    buckets = self._make_buckets(units, batch_size, mesh)
     self.buckets = buckets.values()
     self._scale = _label_scale(
       config.losses, self._tokenizer, scale, self._records, self._examples
@@ -216,11 +214,7 @@ class CriticTraining(training_main.Task):
     )
 
   def _make_buckets(
-    self,
-    units: list[Unit],
-    batch_size: int,
-    mesh: jax.sharding.Mesh,
-    scale: Scale,
+    self, units: list[Unit], batch_size: int, mesh: jax.sharding.Mesh
   ) -> dict[Shape, BucketSteps]:
     """The steps on the units of each shape."""
     config, examples = self._call.config, self._examples
@@ -246,7 +240,7 @@ class CriticTraining(training_main.Task):
       self._max_targets,
       batch_size,
       partitioning.batch_shards(mesh),
-      config.losses.unit_size(len(scale.dimensions)),
+      config.losses.unit_size(len(self._records.questions)),
     )
 
   def _make_examples(self, used: list[str]) -> list[ReadResult[Example]]:
@@ -311,7 +305,7 @@ class CriticTraining(training_main.Task):
 
   def on_start(self):
     job_flags.write_config(self._call, 'train_critic')
-    _write_splits(self._call.workdir, self._records)
+    train_critic_reports.write_splits(self._call.workdir, self._records)
 
   def make_validations(self) -> list[tuple[int, training_main.Validate]]:
     examples = self._validation_examples
@@ -465,71 +459,3 @@ def _read_records(
     questions = str(feedback.questions_path())
     data = dataclasses.replace(data, root=str(clips), questions=questions)
   return read_critic_records(data, optional, config.losses.overall > 0)
-
-
-def _report_skipped(workdir, records, results, failures, logger) -> None:
-  """Reports records that could not be read or made into examples.
-
-  Those whose clips have failed since the run began are listed after them.
-  """
-  skipped = [*records.skipped]
-  num_left = sum(map(len, records.splits.values()))
-  for examples in results:
-    skipped += examples.skipped
-    num_left -= len(examples.skipped)
-  reasons = [f'{where}: {reason}' for where, reason in skipped]
-  inputs.report_skipped(workdir, reasons, num_left, logger)
-  if distributed.is_primary():
-    for failure in failures:
-      inputs.add_skipped(workdir, failure)
-
-
-def _write_splits(workdir: pathlib.Path, records: CriticRecords) -> None:
-  """Writes each split in published format, for `lift score` and others."""
-  if not distributed.is_primary():
-    return
-  folder = workdir / 'splits'
-  folder.mkdir(exist_ok=True)
-  for name, split in records.splits.items():
-    entries = [
-      conversation(
-        r.video, r.caption, r.question, r.label, r.rationale, r.votes
-      )
-      for r in split
-    ]
-    write_json(folder / f'{name}.json', entries)
-
-
-def _describe(
-  records: CriticRecords,
-  examples: list[Example],
-  units: list[Unit],
-  logger: logging.Logger,
-) -> None:
-  parts = [
-    f'{name} {len(split)} answers on {_num_videos(split)} videos'
-    for name, split in records.splits.items()
-  ]
-  logger.info('train_critic: %s', ', '.join(parts))
-  for length in sorted({example.length for example in examples}):
-    count = sum(example.length == length for example in examples)
-    logger.info('train_critic: %d sequences of %d tokens', count, length)
-  logger.info(
-    'train_critic: %.1f%% of the tokens are padding',
-    100 * critic_units.padding_share(units, examples),
-  )
-  num_pairs = sum(len(unit.pairs) for unit in units)
-  num_overall = sum(any(unit.overall) for unit in units)
-  if num_overall:
-    logger.info('train_critic: %d pairs compared overall', num_overall)
-  if num_pairs:
-    num_members = sum(len(unit.members) for unit in units)
-    logger.info(
-      'train_critic: %d pairs, %d examples in none of them',
-      num_pairs,
-      num_members - 2 * num_pairs,
-    )
-
-
-def _num_videos(records: list[HRARecord]) -> int:
-  return len({record.video for record in records})
