@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import resource
 import sqlite3
 import threading
 
@@ -23,6 +22,7 @@ from lift_jax.annotation.tables import ConflictError, NotFoundError
 from lift_jax.data.rubric import Rubric
 from lift_jax.errors import UserError
 from tests.annotation import stores
+from tests.jobs import jobs
 
 pytestmark = pytest.mark.fast
 
@@ -396,16 +396,11 @@ class TestFile:
     tasks = stores.add_clips(store, tmp_path, 2)
     (ann, _), _ = stores.add_people(store)
     log = tmp_path / f'{NAME}-wal'
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-      resource.RLIMIT_FSIZE, (log.stat().st_size + 100, before[1])
-    )
-    try:
+    with jobs.full_disk() as fill:
+      fill(log.stat().st_size + 100)
       with pytest.raises(StorageError, match='nothing was saved'):
         stores.rate(store, ann, tasks[0])
       assert store.recent_answers(ann) == []
-    finally:
-      resource.setrlimit(resource.RLIMIT_FSIZE, before)
     stores.rate(store, ann, tasks[0])
     assert len(store.recent_answers(ann)) == 1
 

@@ -6,9 +6,9 @@ import random
 import shutil
 import sqlite3
 
+import annotate
 import pytest
 
-from benchmarks import annotate
 from lift_jax.annotation.store import NAME, Store
 from tests.annotation.web import projects
 

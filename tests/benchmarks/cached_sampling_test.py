@@ -1,9 +1,9 @@
 """The benchmark of step caches, at a size that says nothing about speed."""
 
+import cached_sampling
 import numpy as np
 import pytest
 
-from benchmarks import cached_sampling
 from lift_jax.sampling.programs import StepChanges
 
 STEPS = cached_sampling.NUM_STEPS

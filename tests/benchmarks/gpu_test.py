@@ -17,7 +17,6 @@ import pytest
 pytest.importorskip('torch')  # the benchmark imports both sides
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / 'benchmarks'
-sys.path.insert(0, str(BENCHMARKS))  # as Python does for a script there
 
 import gpu  # noqa: E402
 from gpu_parts import (  # noqa: E402

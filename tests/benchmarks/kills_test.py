@@ -5,9 +5,8 @@ import json
 import sys
 
 from absl.testing import parameterized
+import kills
 import pytest
-
-from benchmarks import kills
 
 # A job that ends well at first. Run again, it does not do what a job should:
 # it leaves what was half written, and writes other files.

@@ -7,9 +7,9 @@ import sys
 from unittest import mock
 
 from absl.testing import parameterized
+import pods
 import pytest
 
-from benchmarks import pods
 from lift_jax.cli import job_flags
 from lift_jax.planning import job_programs, topology
 

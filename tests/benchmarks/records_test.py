@@ -5,8 +5,8 @@ import shutil
 from absl.testing import parameterized
 import numpy as np
 import pytest
+import records
 
-from benchmarks import records
 from lift_jax.comparison.clip_sets import read_clips
 from lift_jax.data import cache as cache_lib
 from lift_jax.data.hra import read_hra, read_questions

@@ -238,12 +238,15 @@ def full_disk():
   """A disk that a test may fill: `fill(num_bytes)` limits every later file.
 
   The limit is the whole process's, so meanwhile nothing is put into the cache
-  of compiled programs: a cut entry there would spoil the tests that follow.
+  of compiled programs, and no bytecode is written: a cut file there would spoil
+  the tests that follow.
   """
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  writes_bytecode = not sys.dont_write_bytecode
   least_seconds = 'jax_persistent_cache_min_compile_time_secs'
   before = getattr(jax.config, least_seconds)
   jax.config.update(least_seconds, 1e9)
+  sys.dont_write_bytecode = True
   try:
     yield lambda num_bytes: resource.setrlimit(
       resource.RLIMIT_FSIZE, (num_bytes, limits[1])
@@ -251,6 +254,7 @@ def full_disk():
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     jax.config.update(least_seconds, before)
+    sys.dont_write_bytecode = not writes_bytecode
 
 
 def steps_of(workdir: pathlib.Path) -> list[int]:
