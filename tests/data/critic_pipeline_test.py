@@ -300,7 +300,7 @@ class PairTest(critic_clips.PipelineTest):
         self.examples,
         critic_clips.Tokenizer(),
         self.reader(),
-        critic_clips.BATCH,
+        critic_clips.UNIFORM,
         jax.sharding.SingleDeviceSharding(jax.devices()[0]),
         0,
         self.config(),
