@@ -10,6 +10,7 @@ import pytest
 
 from lift_jax.runtime import hashes
 from lift_jax.runtime.files import file_sha256
+from tests.jobs import jobs
 
 pytestmark = pytest.mark.fast
 
@@ -62,8 +63,10 @@ class FileHashesTest(parameterized.TestCase):
     self.assertEqual(self.sha256(), file_sha256(self.path))
 
   def test_full_disk(self):
-    (self.root / hashes.NAME).symlink_to('/dev/full')
-    self.assertEqual(self.sha256(), file_sha256(self.path))
+    with jobs.full_disk() as fill:
+      fill(0)
+      self.assertEqual(self.sha256(), file_sha256(self.path))
+    self.assertEqual((self.root / hashes.NAME).read_text(), '')
 
   def test_missing(self):
     with self.assertRaises(FileNotFoundError):
