@@ -90,9 +90,11 @@ class World:
       length = shared_prefix(whole)
       rest = [ids[length:] for ids in whole]
       tasks.append(
-        RatingTask(None, None, None, None, whole[0][:length], rest, prefix)
+        RatingTask(
+          None, None, None, None, whole[0][:length], rest, prefix, question
+        )
       )
-    return pad_prompts(tasks, question, self.tokenizer.pad_id)
+    return pad_prompts(tasks, self.tokenizer.pad_id)
 
   def rate(self, rows=range(8), answer=0, **mesh: int) -> Ratings:
     return self.scorer(**(mesh or ONE))(
