@@ -283,8 +283,12 @@ def _finish_sample(folder: pathlib.Path) -> None:
   """The first clip, for every prompt; and halves of them as two models."""
   workdir = folder / 'sample'
   line, *_ = manifest.read_lines(workdir).values()
-  few = folder / 'few' / 'sampled.mp4'
-  shutil.copy(workdir / next(iter(line['files'])), few)
+  sampled = workdir / next(iter(line['files']))
+  # A file has at most 65,000 links on ext4, so each folder has one of its own.
+  few = {
+    target: shutil.copy(sampled, folder / 'few' / f'{target}.mp4')
+    for target in ('sample', 'base', 'other')
+  }
   fingerprint = {k: v for k, v in line.items() if k not in OF_CLIP}
   clips = _clips(folder)
   half = len(clips) // 2
@@ -297,7 +301,7 @@ def _finish_sample(folder: pathlib.Path) -> None:
     (target / manifest.VIDEOS).mkdir(parents=True)
     with Manifest(target, fingerprint) as written:
       for clip in some:
-        os.link(few, written.file(clip, manifest.VIDEOS))
+        os.link(few[target.name], written.file(clip, manifest.VIDEOS))
         written.add(clip)
 
 
