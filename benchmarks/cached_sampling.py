@@ -304,7 +304,7 @@ def judgements(
   for setting in settings:
     files = [clip_file(setting, index) for index in range(len(captions))]
     checked = [
-      judge.judge_clip((caption, 0), caption, folder / file, file)
+      judge.judge_clip((caption, 0), caption, file, folder / file, file)
       for file, caption in zip(files, captions, strict=True)
     ]
     judged.append(
