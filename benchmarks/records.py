@@ -23,6 +23,9 @@ writers of the package: shards of the cache, lines of a manifest or a journal,
 and hard links to clips. Only `align` is really finished: it trains for one
 step. A comparison is of two models with half of the clips each.
 
+Jobs read what others left: to measure `align`, name `prepare` too, and for
+`compare`, `sample`.
+
 Prints a table. Seconds are those of computing, in all threads: on one core, as
 with `taskset -c 0`, that is the time that a job takes where nothing else runs.
 """

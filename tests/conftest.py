@@ -1,6 +1,7 @@
 """Eight simulated devices, strict promotion, a cache of compiled programs."""
 
 import gc
+import logging
 import os
 import pathlib
 import sys
@@ -52,6 +53,15 @@ def _forget_programs():
   """
   yield
   jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logger():
+  """A handler writes to the stdout of the test that made it, so it goes too."""
+  yield
+  logger = logging.getLogger('lift')
+  logger.handlers.clear()
+  logger.propagate = True
 
 
 def pytest_collection_finish():

@@ -1,7 +1,6 @@
 """`lift convert` on folders as diffusers writes them, and on runs."""
 
 import json
-import logging
 import shutil
 
 import jax
@@ -20,12 +19,6 @@ STEMS = {
   'vae': 'diffusion_pytorch_model',
   'text_encoder': 'model',
 }
-
-
-@pytest.fixture(autouse=True)
-def _fresh_logger():
-  """A handler writes to the stdout of the test that made it."""
-  logging.getLogger('lift').handlers.clear()
 
 
 def convert(source, target, *flags):
