@@ -16,8 +16,8 @@ default all are run, the most wanted first; --only takes names, and
 --only=tables prints what was measured so far.
 
 --search chooses the settings of each method instead, by prompts and seeds that
-are not reported (--seeds is then 100, and --only takes methods). It writes the
-file of --choices, which the arms read.
+are not reported (--seeds is then 100, and --only takes methods). It varies one
+setting at a time and writes the file of --choices, which the arms read.
 
 --processes runs seeds and arms side by side, as the networks are too small for
 one of them to fill a GPU.

@@ -64,6 +64,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     'rules': {
       'held_out_falls': True,
       'max_motion_loss': 0.1,
+      'max_motion_rise': 0.15,
       'max_static_rise': 0.1,
       'max_diversity_loss': 0.5,
       'max_anchor_distance': 0.03,

@@ -7,7 +7,6 @@ too.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import itertools
 from typing import Any
 
 from lift_jax.errors import UserError, listing
@@ -24,12 +23,14 @@ class Method:
 
   Attributes:
     settings: of `lift align`.
-    grid: values to choose from, by setting; none for a method that takes the
-      choice of another.
+    grid: values to try, by setting, the most likely first; none for a method
+      that takes the choice of another.
     like: name of that other method.
     with_real: further settings where there are real clips.
     needs_real: whether it is nothing without them.
     is_labelled: whether it depends on labels.
+    needs_critic: whether it is nothing without soft rewards, which checkers do
+      not give.
     score: field of the critic's records that is the reward: 'score', from its
       labels, or 'soft_reward', which differs more often within a prompt.
   """
@@ -42,29 +43,35 @@ class Method:
   with_real: Settings = dataclasses.field(default_factory=dict)
   needs_real: bool = False
   is_labelled: bool = True
+  needs_critic: bool = False
   score: str = 'score'
 
   def candidates(self) -> list[dict[str, float]]:
-    """Every combination of the values in the grid."""
-    combinations = itertools.product(*self.grid.values())
-    return [dict(zip(self.grid, one, strict=True)) for one in combinations]
+    """The first values of all settings, then each other value by itself."""
+    first = {name: values[0] for name, values in self.grid.items()}
+    others = [
+      first | {name: value}
+      for name, values in self.grid.items()
+      for value in values[1:]
+    ]
+    return [first, *others]
 
 
-_RATES = {'optimizer.learning_rate': (1e-4, 3e-4, 1e-3)}
-_BETAS = (200.0, 500.0, 2000.0)
+_RATES = {'optimizer.learning_rate': (3e-4, 1e-4, 1e-3)}
+_BETAS = (500.0, 200.0, 2000.0)
 
 
 def _likelihood(objective: str, **options) -> Method:
   return Method({'objective.name': objective}, _RATES, **options)
 
 
-def _dpo(every_dimension: bool) -> Method:
+def _dpo(every_dimension: bool, **options) -> Method:
   return Method(
     {'objective.name': 'dpo', 'pairs.every_dimension': every_dimension},
-    {**_RATES, 'objective.dpo.beta': _BETAS},
     # The gradient of a pair is about beta / 4 at the start.
     with_real={'objective.dpo.real_weight': 50.0},
     score='soft_reward',
+    **options,
   )
 
 
@@ -79,10 +86,15 @@ METHODS = {
   'rejection': _likelihood('rejection'),
   'weighted': _likelihood('reward_weighted'),
   'weighted_soft': Method(
-    {'objective.name': 'reward_weighted'}, like='weighted', score='soft_reward'
+    {'objective.name': 'reward_weighted'},
+    like='weighted',
+    needs_critic=True,
+    score='soft_reward',
   ),
-  'dpo': _dpo(every_dimension=False),
-  'dpo_mpo': _dpo(every_dimension=True),
+  'dpo_mpo': _dpo(
+    every_dimension=True, grid={**_RATES, 'objective.dpo.beta': _BETAS}
+  ),
+  'dpo': _dpo(every_dimension=False, like='dpo_mpo'),
   'dual_ipo': Method(
     {'objective.name': 'dpo', 'pairs.every_dimension': True},
     {
@@ -151,8 +163,7 @@ def _arms() -> list[Arm]:
   """All arms, the most wanted first."""
   labelled = [n for n, m in METHODS.items() if m.is_labelled]
   without_real = [n for n in labelled if not METHODS[n].needs_real]
-  # Checkers have no soft rewards.
-  hard = [name for name in labelled if not METHODS[name].like]
+  hard = [name for name in labelled if not METHODS[name].needs_critic]
   return [
     Arm('sft'),
     *(Arm(n, CHECKERS) for n in hard if not METHODS[n].needs_real),

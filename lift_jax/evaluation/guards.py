@@ -43,6 +43,7 @@ class StopRules:
       falls, its interval below zero, while that of the training critic rises;
       both since the last good round.
     max_motion_loss: of the mean frame difference, relative to base.
+    max_motion_rise: likewise; clips that flicker or jump please a critic, too.
     max_static_rise: of the share of static clips, since base.
     max_diversity_loss: of the distance of clips of a prompt, relative to base.
     max_anchor_distance: mean squared distance of velocities to those of base.
@@ -55,6 +56,7 @@ class StopRules:
 
   held_out_falls: bool
   max_motion_loss: float | None
+  max_motion_rise: float | None
   max_static_rise: float | None
   max_diversity_loss: float | None
   max_anchor_distance: float | None
@@ -107,14 +109,16 @@ class Guard:
     name: of the number.
     value: with its interval, where it has one.
     since: what it is compared with: 'base', 'last good round' or ''.
-    limit: what it may be at most, or None.
+    lowest: what it may be at least, or None.
+    highest: what it may be at most, or None.
     broken: why the round has failed, in a sentence; '' if it has not.
   """
 
   name: str
   value: Estimate
   since: str
-  limit: float | None
+  lowest: float | None
+  highest: float | None
   broken: str
 
 
@@ -135,23 +139,39 @@ def check(
     rules: when a guard is broken.
   """
   config = rules.bootstrap
-  guards = _rewards(good, now, rules)
-  guards += [
-    _loss(DIFFERENCE, base, now, rules.max_motion_loss, config),
-    _rise(STATIC, base, now, rules.max_static_rise, config),
-    _loss(DIVERSITY, base, now, rules.max_diversity_loss, config),
-  ]
+  motion = _change(DIFFERENCE, base, now, config, relative=True)
+  static = _change(STATIC, base, now, config)
+  diversity = _change(DIVERSITY, base, now, config, relative=True)
   # Base is at distance 0 from itself.
   origin = {ANCHOR: dict.fromkeys(now.get(ANCHOR, {}), 0.0)}
   distance = _change(ANCHOR, origin, now, config)
-  guards.append(
-    _limited(ANCHOR, distance, 'base', rules.max_anchor_distance, '.2g')
-  )
   accuracy = Estimate(training.implicit_accuracy, None, None)
-  guards.append(
-    _limited(ACCURACY, accuracy, '', rules.max_implicit_accuracy, '.3f')
-  )
-  guards.append(_winners(training.winner_change, rules))
+  guards = [
+    *_rewards(good, now, rules),
+    _bounded(
+      DIFFERENCE,
+      motion,
+      'base',
+      '+.1%',
+      lowest=_negative(rules.max_motion_loss),
+      highest=rules.max_motion_rise,
+    ),
+    _bounded(STATIC, static, 'base', '+.3f', highest=rules.max_static_rise),
+    _bounded(
+      DIVERSITY,
+      diversity,
+      'base',
+      '+.1%',
+      lowest=_negative(rules.max_diversity_loss),
+    ),
+    _bounded(
+      ANCHOR, distance, 'base', '.2g', highest=rules.max_anchor_distance
+    ),
+    _bounded(
+      ACCURACY, accuracy, '', '.3f', highest=rules.max_implicit_accuracy
+    ),
+    _winners(training.winner_change, rules),
+  ]
   return [guard for guard in guards if guard.value.value is not None]
 
 
@@ -172,64 +192,40 @@ def _rewards(good: Measured, now: Measured, rules: StopRules) -> list[Guard]:
       f'{_text(own, "+.3f")}'
     )
   return [
-    Guard(REWARD, own, since, None, ''),
-    Guard(HELD_OUT, other, since, None, broken),
+    Guard(REWARD, own, since, None, None, ''),
+    Guard(HELD_OUT, other, since, None, None, broken),
   ]
 
 
-def _loss(
+def _bounded(
   name: str,
-  base: Measured,
-  now: Measured,
-  limit: float | None,
-  config: BootstrapConfig,
+  value: Estimate,
+  since: str,
+  form: str,
+  lowest: float | None = None,
+  highest: float | None = None,
 ) -> Guard:
-  """A number that may fall by no more than a share of that of base."""
-  change = _change(name, base, now, config, relative=True)
-  broken = ''
-  if (
-    limit is not None
-    and change.value is not None
-    and change.value < -limit
-    and _is_below_zero(change)
-  ):
-    broken = (
-      f'{name} changed by {_text(change, "+.1%")} since base, more than '
-      f'-{limit:.1%}'
-    )
-  return Guard(name, change, 'base', limit, broken)
+  """A number that is broken beyond a limit, if its interval excludes zero.
 
-
-def _rise(
-  name: str,
-  base: Measured,
-  now: Measured,
-  limit: float | None,
-  config: BootstrapConfig,
-) -> Guard:
-  """A share that may rise by no more than the limit."""
-  change = _change(name, base, now, config)
-  broken = ''
-  if (
-    limit is not None
-    and change.value is not None
-    and change.low is not None
-    and change.low > 0
-    and change.value > limit
-  ):
-    broken = (
-      f'{name} rose by {_text(change, "+.3f")} since base, more than {limit:g}'
-    )
-  return Guard(name, change, 'base', limit, broken)
-
-
-def _limited(
-  name: str, value: Estimate, since: str, limit: float | None, form: str
-) -> Guard:
-  broken = ''
-  if limit is not None and value.value is not None and value.value > limit:
-    broken = f'{name} is {_text(value, form)}, above {limit:g}'
-  return Guard(name, value, since, limit, broken)
+  Args:
+    name: of the number.
+    value: the number.
+    since: what it is compared with.
+    form: of the number in a sentence; with a sign if it is a change.
+    lowest: limit below, or None.
+    highest: limit above, or None.
+  """
+  x, broken = value.value, ''
+  if x is not None and not _reaches_zero(value):
+    verb, after = 'is', ''
+    if form.startswith('+'):
+      verb, after = 'changed by', f' since {since}'
+    found = f'{name} {verb} {_text(value, form)}{after}'
+    if lowest is not None and x < lowest:
+      broken = f'{found}, below {lowest:{form}}'
+    elif highest is not None and x > highest:
+      broken = f'{found}, above {highest:{form}}'
+  return Guard(name, value, since, lowest, highest, broken)
 
 
 def _winners(changes: Sequence[float], rules: StopRules) -> Guard:
@@ -244,7 +240,7 @@ def _winners(changes: Sequence[float], rules: StopRules) -> Guard:
       f'reference in the last {window} logged values, by {mean.value:.2g} on '
       'average'
     )
-  return Guard(WINNER, mean, '', limit, broken)
+  return Guard(WINNER, mean, '', None, limit, broken)
 
 
 def _change(
@@ -271,8 +267,19 @@ def _change(
   return bootstrap_lib.estimates(metrics, len(prompts), 1, config)[name]
 
 
+def _negative(limit: float | None) -> float | None:
+  return None if limit is None else -limit
+
+
 def _is_below_zero(change: Estimate) -> bool:
   return change.high is not None and change.high < 0
+
+
+def _reaches_zero(change: Estimate) -> bool:
+  """Whether there is an interval, and it contains zero."""
+  if change.low is None or change.high is None:
+    return False
+  return change.low <= 0 <= change.high
 
 
 def _text(value: Estimate, form: str) -> str:

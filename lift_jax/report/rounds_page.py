@@ -87,7 +87,7 @@ def _guard(name: str, one: Tree) -> Tree | None:
 
 @styled
 def _curve(name: str, rounds: Sequence[Tree]) -> Figure:
-  """A guard over rounds, with intervals and its limit; broken ones in red."""
+  """A guard over rounds, with intervals and limits; broken ones in red."""
   axes = new_axes((186, 88), (16, 18, 28, 42))
   axes.set_title(_TITLES[name])
   axes.set_xlabel('round', loc='left')
@@ -106,9 +106,7 @@ def _curve(name: str, rounds: Sequence[Tree]) -> Figure:
       axes.plot((x, x), (value['low'], value['high']), c=colour, lw=1.6)
     (dot,) = axes.plot(x, value['value'], 'o', c=colour, ms=5)
     set_hover(dot, guard['broken'] or f'round {x}: {short(value["value"])}')
-    if guard['limit'] is not None:
-      # A loss is limited from below.
-      sign = -1 if name in ('frame_difference', 'diversity') else 1
-      limit = sign * guard['limit']
-      axes.plot((x - 0.4, x + 0.4), (limit, limit), c=MUTED, ls=(0, (4, 3)))
+    for limit in (guard['lowest'], guard['highest']):
+      if limit is not None:
+        axes.plot((x - 0.4, x + 0.4), (limit, limit), c=MUTED, ls=(0, (4, 3)))
   return axes.figure

@@ -50,12 +50,12 @@ class ArmsTest(parameterized.TestCase):
         )
         config_lib.resolve(changed, AlignConfig)
         names.add(search.candidate_name(name, candidate))
-    self.assertLen(names, 57)
+    self.assertLen(names, 31)
 
   def test_names(self):
     self.assertEqual(
       list(arms.ARMS)[:4],
-      ['sft', 'rejection-checkers', 'weighted-checkers', 'dpo-checkers'],
+      ['sft', 'rejection-checkers', 'weighted-checkers', 'dpo_mpo-checkers'],
     )
     for name in ('real', 'sft-real', 'dual_ipo-critic-real', 'kto-critic'):
       self.assertIn(name, arms.ARMS)
@@ -281,8 +281,8 @@ class CommandTest(parameterized.TestCase):
   def test_search_then_arms(self):
     calls = self.run_command('--search', '--only=sft,dpo_mpo')
     self.assertEqual(calls[0], ('start', 100))
-    self.assertEqual(calls[1][0], 'sft-learning_rate=0.0001')
-    self.assertLen(calls, 1 + 3 + 9)
+    self.assertEqual(calls[1][0], 'sft-learning_rate=0.0003')
+    self.assertLen(calls, 1 + 3 + 5)
     chosen = json.loads(self.choices.read_text())
     self.assertEqual(chosen['conditions'], {'steps': 1})
     calls = self.run_command('--seeds=7', '--only=sft,dpo_mpo-checkers-rounds')
@@ -291,7 +291,7 @@ class CommandTest(parameterized.TestCase):
       [
         ('start', 7),
         ('sft', 'sft', 1e-3),
-        ('dpo_mpo-checkers-rounds', 'dpo_mpo-checkers', 1e-4),
+        ('dpo_mpo-checkers-rounds', 'dpo_mpo-checkers', 3e-4),
       ],
     )
     self.assertIn('## Seed 7', self.capsys.readouterr().out)

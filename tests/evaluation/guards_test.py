@@ -15,6 +15,7 @@ pytestmark = pytest.mark.fast
 _RULES = guards.StopRules(
   held_out_falls=True,
   max_motion_loss=0.1,
+  max_motion_rise=0.2,
   max_static_rise=0.1,
   max_diversity_loss=0.1,
   max_anchor_distance=1e-3,
@@ -62,6 +63,7 @@ def test_nothing_broken():
   [
     ({'reward': 0.6, 'held_out_reward': 0.45}, 'held_out_reward'),
     ({'frame_difference': 0.034}, 'frame_difference'),
+    ({'frame_difference': 0.049}, 'frame_difference'),
     ({'static_share': 0.2}, 'static_share'),
     ({'diversity': 0.17}, 'diversity'),
     ({'anchor_distance': 2e-3}, 'anchor_distance'),
@@ -82,7 +84,7 @@ def test_broken(means, name):
     {'reward': 0.45, 'held_out_reward': 0.45},  # both fall: not a hack
     {'reward': 0.6, 'held_out_reward': 0.5},
     {'frame_difference': 0.037},
-    {'frame_difference': 0.06},
+    {'frame_difference': 0.047},
     {'static_share': 0.05},
     {'diversity': 0.185},
   ],
@@ -100,12 +102,12 @@ def test_uncertain():
 def test_since():
   """Rewards are compared with the last good round, motion with base."""
   good = measured(reward=0.7, held_out_reward=0.7, frame_difference=0.06)
-  now = measured(reward=0.8, held_out_reward=0.6, frame_difference=0.05)
+  now = measured(reward=0.8, held_out_reward=0.6, frame_difference=0.045)
   assert broken(now) == set()
   assert broken(now, good) == {'held_out_reward'}
   found = check(now, good)
   assert found['held_out_reward'].value.value == pytest.approx(-0.1)
-  assert found['frame_difference'].value.value == pytest.approx(0.25)
+  assert found['frame_difference'].value.value == pytest.approx(0.125)
 
 
 def test_paired():
@@ -198,6 +200,14 @@ class TestDefaults:
       before, now = (self.of_row(row, critic) for row in (base, cells))
       found = guards.check(before, before, now, _TRAINING, rules)
       assert [guard.broken for guard in found if guard.broken] == [], arm
+
+  def test_poor_critic(self, rules):
+    """An arm whose critic liked clips that move more than they should."""
+    before, now = measured(), measured(reward=0.6, frame_difference=0.048)
+    found = guards.check(before, before, now, _TRAINING, rules)
+    (reason,) = [guard.broken for guard in found if guard.broken]
+    assert reason.startswith('frame_difference changed by +20.0%')
+    assert reason.endswith('since base, above +15.0%')
 
   def of_row(self, cells: list[str], critic: int):
     *rewards, motion, static, diversity = map(float, cells)

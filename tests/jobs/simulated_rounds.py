@@ -30,6 +30,8 @@ _SETTINGS = {
   'budget.clips': 64,
   'guards.prompts': 8,
   'guards.clips_per_prompt': 3,
+  # Clips of the first model that stand still make way for those that move.
+  'guards.rules.max_motion_rise': None,
 }
 
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.fast
 
 def guard(name, value, low=None, high=None, **others):
   estimate = {'value': value, 'low': low, 'high': high}
-  common = {'since': 'base', 'limit': None, 'broken': ''}
+  common = {'since': 'base', 'lowest': None, 'highest': None, 'broken': ''}
   return {'name': name, 'value': estimate} | common | others
 
 
