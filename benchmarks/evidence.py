@@ -146,7 +146,7 @@ def _runner(processes: int) -> Iterator[_Run]:
 def _search(
   studies: _Studies, only: str, path: pathlib.Path, run: _Run
 ) -> None:
-  """Tries every candidate of the methods, and writes the choices."""
+  """Tries every candidate of the methods; writes and prints the choices."""
   methods = arms.choose(
     only, [n for n, method in METHODS.items() if method.grid]
   )
@@ -169,7 +169,8 @@ def _search(
     study = studies.open(seed)
     for name in tried:
       shares[name][seed] = measures.mean(study.values(name), measures.ALL)
-  search.write_choices(path, shares, study.conditions())
+  found = search.write_choices(path, shares, study.conditions())
+  print('\n'.join(tables.tried(found)))
 
 
 def _compare(

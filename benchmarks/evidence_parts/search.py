@@ -41,7 +41,7 @@ def write_choices(
   path: pathlib.Path,
   shares: Mapping[str, Mapping[int, float]],
   conditions: Mapping[str, Any],
-) -> None:
+) -> dict[str, Any]:
   """Chooses and writes the settings of every method.
 
   Methods of the file that were not searched this time are kept.
@@ -51,6 +51,9 @@ def write_choices(
     shares: by candidate and seed, the share of clips that are Good in every
       dimension.
     conditions: of the search, for the reader.
+
+  Returns:
+    All methods of the file: what was chosen, and what was tried.
   """
   found = read_json(path)['methods'] if path.is_file() else {}
   for name, method in METHODS.items():
@@ -65,6 +68,7 @@ def write_choices(
     if tried:
       found[name] = {'chosen': best(tried), 'tried': tried}
   write_json(path, {'conditions': dict(conditions), 'methods': found})
+  return found
 
 
 def best(tried: Sequence[Mapping[str, Any]]) -> Settings:

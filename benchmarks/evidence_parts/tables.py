@@ -1,6 +1,7 @@
 """The tables of docs/evidence.md, in Markdown."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from evidence_parts import measures
 from evidence_parts.arms import CHECKERS, CRITIC, IN_ROUNDS
@@ -67,6 +68,28 @@ def _pool(seeds: Sequence[Measured]) -> dict[str, Values]:
     for arm in first
     if all(arm in measured for measured in others)
   }
+
+
+def tried(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+  """What a search tried, and chose.
+
+  Args:
+    methods: of the file of choices.
+  """
+  rows = []
+  for name, method in methods.items():
+    for one in method['tried']:
+      values = [f'{key}={x:g}' for key, x in one['settings'].items()]
+      shares = list(one['all'].values())
+      rows.append(
+        [
+          name,
+          ', '.join(value.split('.', 1)[1] for value in values),
+          ', '.join(_percent(share) for share in shares),
+          'chosen' if one['settings'] == method['chosen'] else '',
+        ]
+      )
+  return _table(('method', 'settings', 'all three Good, %', ''), rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

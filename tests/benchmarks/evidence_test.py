@@ -285,6 +285,9 @@ class CommandTest(parameterized.TestCase):
     self.assertLen(calls, 1 + 3 + 5)
     chosen = json.loads(self.choices.read_text())
     self.assertEqual(chosen['conditions'], {'steps': 1})
+    printed = self.capsys.readouterr().out
+    self.assertIn('| sft | learning_rate=0.001 | 30.0 | chosen |', printed)
+    self.assertIn('| sft | learning_rate=0.0003 | 10.0 |  |', printed)
     calls = self.run_command('--seeds=7', '--only=sft,dpo_mpo-checkers-rounds')
     self.assertEqual(
       calls,
