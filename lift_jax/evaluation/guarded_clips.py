@@ -72,17 +72,16 @@ def anchor_distances(
     folder: workdir of a `lift sample` job with latents.
     base: the model that sampled them.
     model: to compare with it.
-    config: see `velocity_distance.distances`, as for the others.
+    config: see `velocity_distance.VelocityDistance`, as for the others.
     mesh: likewise.
     draws: likewise.
     batch_per_shard: likewise.
   """
   clips = manifest.read(folder)
-  distances = velocity_distance.distances(
-    base,
-    model,
-    config,
-    mesh,
+  distance = velocity_distance.VelocityDistance(
+    base, model, config, mesh, draws=draws, batch_per_shard=batch_per_shard
+  )
+  distances = distance(
     [
       velocity_distance.NoisyClip(
         read_latents(folder / manifest.LATENTS / f'{clip.path.stem}.npy'),
@@ -90,9 +89,7 @@ def anchor_distances(
         clip.seed,
       )
       for clip in clips
-    ],
-    draws=draws,
-    batch_per_shard=batch_per_shard,
+    ]
   )
   names = [clip.video for clip in clips]
   return _by_prompt(clips, dict(zip(names, distances, strict=True)))

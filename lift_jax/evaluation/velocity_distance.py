@@ -44,41 +44,108 @@ class NoisyClip:
   seed: int
 
 
-def distances(
-  base: VideoModel,
-  other: VideoModel,
-  config: ModelConfig,
-  mesh: jax.sharding.Mesh,
-  clips: Sequence[NoisyClip],
-  *,
-  draws: int,
-  batch_per_shard: int,
-) -> list[float]:
-  """The distance of two models on each clip.
+class VelocityDistance:
+  """The distance of two models on clips.
 
-  The networks are in memory one after the other.
+  The networks are on the devices one after the other, and else in host memory,
+  with the latents of a call and `draws` velocities of each of its clips.
 
   Args:
     base: a model of the same sizes as `other`; its text encoder is used.
     other: the model to compare with it.
     config: dtype of the computation, and attention.
     mesh: of devices of this host.
-    clips: of one size.
     draws: timesteps and noises of each clip.
     batch_per_shard: clips at a time, per shard of a batch.
   """
-  batch_size = batch_per_shard * partitioning.batch_shards(mesh)
-  text_nsd = _embed(base, config, mesh, [clip.caption for clip in clips])
-  run = functools.partial(
-    _velocities, config, mesh, clips, text_nsd, draws, batch_size
-  )
-  first = list(run(base))
-  totals = np.zeros(len(clips))
-  for before, after in zip(first, run(other), strict=True):
-    indices, velocity_b = after
-    squares_b = np.square(velocity_b - before[1], dtype=np.float64)
-    totals[indices] += squares_b.mean(axis=tuple(range(1, squares_b.ndim)))
-  return (totals / draws).tolist()
+
+  def __init__(
+    self,
+    base: VideoModel,
+    other: VideoModel,
+    config: ModelConfig,
+    mesh: jax.sharding.Mesh,
+    *,
+    draws: int,
+    batch_per_shard: int,
+  ):
+    self._mesh, self._draws = mesh, draws
+    self._batch_size = batch_per_shard * partitioning.batch_shards(mesh)
+    self._tokenize = base.load_tokenizer()
+    self._text_encoder = OffloadedNetwork(
+      base, 'text_encoder', mesh, config.compute_dtype, offload=True
+    )
+    self._schedules = (base.schedule, other.schedule)
+    self._transformers = [
+      OffloadedNetwork(
+        model,
+        'transformer',
+        mesh,
+        config.compute_dtype,
+        offload=True,
+        attention_backend=config.attention,
+      )
+      for model in (base, other)
+    ]
+
+  def __call__(self, clips: Sequence[NoisyClip]) -> list[float]:
+    """The distance on each of the clips, which have one size."""
+    text_nsd = self._embed([clip.caption for clip in clips])
+    before, after = (
+      self._velocities(network, schedule, clips, text_nsd)
+      for network, schedule in zip(
+        self._transformers, self._schedules, strict=True
+      )
+    )
+    first = list(before)
+    totals = np.zeros(len(clips))
+    for (_, base_b), (indices, velocity_b) in zip(first, after, strict=True):
+      squares_b = np.square(velocity_b - base_b, dtype=np.float64)
+      totals[indices] += squares_b.mean(axis=tuple(range(1, squares_b.ndim)))
+    return (totals / self._draws).tolist()
+
+  def _embed(self, captions: Sequence[str]) -> np.ndarray:
+    """Text embeddings [N, S, D]."""
+    sharding = NamedSharding(self._mesh, partitioning.BATCH)
+    size = partitioning.batch_shards(self._mesh)
+    embedded = []
+    with jax.set_mesh(self._mesh), self._text_encoder.params() as params:
+      for _, texts in _batches(list(captions), size):
+        tokens_bs, _ = self._tokenize(texts)
+        tokens_bs = jax.device_put(tokens_bs, sharding)
+        embedded.append(
+          np.asarray(
+            programs.embed(self._text_encoder.network, params, tokens_bs)
+          )
+        )
+    return np.concatenate(embedded)[: len(captions)]
+
+  def _velocities(
+    self,
+    network: OffloadedNetwork,
+    schedule: Schedule,
+    clips: Sequence[NoisyClip],
+    text_nsd: np.ndarray,
+  ) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yields indices of clips and the velocities for them, draw by draw."""
+    put = functools.partial(
+      jax.device_put, device=NamedSharding(self._mesh, partitioning.BATCH)
+    )
+    with jax.set_mesh(self._mesh), network.params() as params:
+      for draw in range(self._draws):
+        for indices, batch in _batches(
+          list(range(len(clips))), self._batch_size
+        ):
+          velocity_b = _velocity(
+            network.network,
+            params,
+            schedule,
+            put(np.stack([clips[index].latents for index in batch])),
+            put(text_nsd[batch]),
+            put(clip_keys([clips[index].seed for index in batch])),
+            draw,
+          )
+          yield indices, np.asarray(velocity_b, np.float32)[: len(indices)]
 
 
 class DistanceToBase:
@@ -136,66 +203,6 @@ def _mean_squares(one_bfhwc: jax.Array, other_bfhwc: jax.Array) -> jax.Array:
   """Mean squared differences [B]."""
   difference = one_bfhwc.astype(jnp.float32) - other_bfhwc
   return jnp.square(difference).mean(axis=range(1, difference.ndim))
-
-
-def _embed(
-  model: VideoModel,
-  config: ModelConfig,
-  mesh: jax.sharding.Mesh,
-  captions: Sequence[str],
-) -> np.ndarray:
-  """Text embeddings [N, S, D]."""
-  network = OffloadedNetwork(
-    model, 'text_encoder', mesh, config.compute_dtype, offload=False
-  )
-  tokenize = model.load_tokenizer()
-  sharding = NamedSharding(mesh, partitioning.BATCH)
-  size = partitioning.batch_shards(mesh)
-  embedded = []
-  with jax.set_mesh(mesh), network.params() as params:
-    for _, texts in _batches(list(captions), size):
-      tokens_bs, _ = tokenize(texts)
-      tokens_bs = jax.device_put(tokens_bs, sharding)
-      embedded.append(
-        np.asarray(programs.embed(network.network, params, tokens_bs))
-      )
-  return np.concatenate(embedded)[: len(captions)]
-
-
-def _velocities(
-  config: ModelConfig,
-  mesh: jax.sharding.Mesh,
-  clips: Sequence[NoisyClip],
-  text_nsd: np.ndarray,
-  draws: int,
-  batch_size: int,
-  model: VideoModel,
-) -> Iterator[tuple[list[int], np.ndarray]]:
-  """Yields indices of clips and the velocities for them, draw by draw."""
-  network = OffloadedNetwork(
-    model,
-    'transformer',
-    mesh,
-    config.compute_dtype,
-    offload=False,
-    attention_backend=config.attention,
-  )
-  put = functools.partial(
-    jax.device_put, device=NamedSharding(mesh, partitioning.BATCH)
-  )
-  with jax.set_mesh(mesh), network.params() as params:
-    for draw in range(draws):
-      for indices, batch in _batches(list(range(len(clips))), batch_size):
-        velocity_b = _velocity(
-          network.network,
-          params,
-          model.schedule,
-          put(np.stack([clips[index].latents for index in batch])),
-          put(text_nsd[batch]),
-          put(clip_keys([clips[index].seed for index in batch])),
-          draw,
-        )
-        yield indices, np.asarray(velocity_b, np.float32)[: len(indices)]
 
 
 def _batches(items: list, size: int) -> Iterator[tuple[list, list]]:

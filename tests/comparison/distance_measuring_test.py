@@ -1,13 +1,15 @@
 """Distance to base by files of latents; the networks are faked."""
 
 import logging
+import signal
 import types
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
 import pytest
 
-from lift_jax.comparison import measuring
+from lift_jax.comparison import distance_measuring, measuring
 from lift_jax.comparison.clip_sets import read_clips
 from lift_jax.comparison.distance_measuring import (
   DistanceMeasurer,
@@ -16,6 +18,7 @@ from lift_jax.comparison.distance_measuring import (
 from lift_jax.errors import UserError
 from lift_jax.evaluation import velocity_distance
 from lift_jax.runtime.progress import Progress
+from lift_jax.runtime.shutdown import StopSignal
 from tests import threaded_hosts
 from tests.comparison import sets
 
@@ -40,13 +43,16 @@ class DistanceTest(parameterized.TestCase):
       # [F, C, h, w], as lift sample writes them.
       latents_fchw = np.full((2, 3, 4, 5), number, np.float32)
       np.save(self.base / 'latents' / f'{name}.npy', latents_fchw)
-    self.calls = []
-    monkeypatch.setattr(velocity_distance, 'distances', self.distances)
+    self.calls, self.at_call = [], lambda: None
+    monkeypatch.setattr(
+      velocity_distance, 'VelocityDistance', lambda *_, **__: self.distances
+    )
 
-  def distances(self, base, other, config, mesh, clips, **settings):
+  def distances(self, clips):
     for clip in clips:
       assert clip.latents.shape == (2, 4, 5, 3)
     self.calls.append([clip.caption for clip in clips])
+    self.at_call()
     return [float(clip.latents.mean()) / 8 for clip in clips]
 
   def measurer(self, model='y', **changes):
@@ -63,8 +69,10 @@ class DistanceTest(parameterized.TestCase):
     )
 
   def run_all(self, *measurers):
-    progress = Progress(4, 'clip', logger=logging.getLogger('x'))
-    return measuring.measure_all(measurers, 2, progress)
+    return measuring.measure_all(measurers, 2, self.progress())
+
+  def progress(self):
+    return Progress(4, 'clip', logger=logging.getLogger('x'))
 
   def test_values(self):
     measurers = self.measurer('y'), self.measurer('z')
@@ -83,6 +91,19 @@ class DistanceTest(parameterized.TestCase):
     self.assertEqual(self.calls, [])
     self.run_all(self.measurer(draws=3))
     self.assertLen(self.calls, 1)
+
+  def test_some_at_a_time(self):
+    """A stop leaves what was measured, and the rest is measured later."""
+    with mock.patch.object(distance_measuring, 'AT_A_TIME', 3):
+      with StopSignal(together=False) as stop:
+        self.at_call = lambda: stop._handle(signal.SIGTERM, None)
+        measurer = self.measurer()
+        self.assertFalse(measurer.run(2, stop, self.progress()))
+      self.assertEqual(self.calls, [['a', 'a', 'b']])
+      self.assertTrue(self.run_all(measurer := self.measurer()))
+    self.assertEqual(self.calls, [['a', 'a', 'b'], ['b']])
+    (found,) = distance_measured([measurer])
+    self.assertEqual(list(found.values[1].values()), [0, 0.125, 0.25, 0.375])
 
   def test_hosts(self):
     def work(host):

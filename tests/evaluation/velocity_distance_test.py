@@ -34,9 +34,9 @@ class _Network:
 def _networks(monkeypatch):
   monkeypatch.setattr(velocity_distance, 'OffloadedNetwork', _Network)
   monkeypatch.setattr(
-    velocity_distance,
+    velocity_distance.VelocityDistance,
     '_embed',
-    lambda model, config, mesh, captions: np.zeros((len(captions), 2, 3)),
+    lambda self, captions: np.zeros((len(captions), 2, 3)),
   )
 
 
@@ -46,16 +46,17 @@ def distances(first, second, seeds=(1, 2, 3), batch_per_shard=1, draws=2):
     for seed in seeds
   ]
   models = [
-    types.SimpleNamespace(schedule=ScheduleConfig(), scale=scale)
+    types.SimpleNamespace(
+      schedule=ScheduleConfig(), scale=scale, load_tokenizer=lambda: None
+    )
     for scale in (first, second)
   ]
   config = types.SimpleNamespace(compute_dtype='float32', attention='auto')
   mesh = partitioning.make_mesh(partitioning.MeshConfig(1, -1, 1, 1))
-  return np.array(
-    velocity_distance.distances(
-      *models, config, mesh, clips, draws=draws, batch_per_shard=batch_per_shard
-    )
+  distance = velocity_distance.VelocityDistance(
+    *models, config, mesh, draws=draws, batch_per_shard=batch_per_shard
   )
+  return np.array(distance(clips))
 
 
 @pytest.mark.fast

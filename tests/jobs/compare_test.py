@@ -390,13 +390,16 @@ class CompareTest(parameterized.TestCase):
     for number, name in enumerate(('a-0', 'b-0')):
       np.save(latents / f'{name}.npy', np.full((2, 3, 4, 5), number))
 
-    def distances(base, other, config, mesh, clips, **settings):
+    def distance(base, other, config, mesh, **settings):
       self.assertEqual((base.path, config.compute_dtype), (T2V, 'float32'))
       self.assertEqual(settings, {'draws': 4, 'batch_per_shard': 1})
+      return distances
+
+    def distances(clips):
       self.assertEqual([clip.caption for clip in clips], ['a', 'b'])
       return [float(clip.latents.mean()) for clip in clips]
 
-    with mock.patch.object(velocity_distance, 'distances', distances):
+    with mock.patch.object(velocity_distance, 'VelocityDistance', distance):
       outcome, result = self.compare(
         *folders, distance__models=(str(T2V), str(T2V)),
         distance__compute_dtype='float32',
