@@ -164,12 +164,13 @@ def _search(
       studies.call(seed, 'run', name, arm, settings) for seed in studies.seeds
     ]
   run(calls)
-  shares: dict[str, dict[int, float]] = {name: {} for name in tried}
+  values: dict[str, dict[int, measures.Values]] = {name: {} for name in tried}
   for seed in studies.seeds:
     study = studies.open(seed)
     for name in tried:
-      shares[name][seed] = measures.mean(study.values(name), measures.ALL)
-  found = search.write_choices(path, shares, study.conditions())
+      values[name][seed] = study.values(name)
+  config = study.config.bootstrap
+  found = search.write_choices(path, values, study.conditions(), config)
   print('\n'.join(tables.tried(found)))
 
 

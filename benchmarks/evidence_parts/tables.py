@@ -9,7 +9,7 @@ from evidence_parts.measures import ALL, Values
 from evidence_parts.study import BASE
 
 from lift_jax.data.hra import DIMENSIONS
-from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate
+from lift_jax.evaluation.bootstrap import BootstrapConfig
 
 PLAIN = 'sft'
 WEIGHTED = f'weighted-{CHECKERS}'
@@ -80,16 +80,17 @@ def tried(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
   for name, method in methods.items():
     for one in method['tried']:
       values = [f'{key}={x:g}' for key, x in one['settings'].items()]
-      shares = list(one['all'].values())
       rows.append(
         [
           name,
           ', '.join(value.split('.', 1)[1] for value in values),
-          ', '.join(_percent(share) for share in shares),
+          ', '.join(_percent(share) for share in one['all'].values()),
+          '' if one is method['tried'][0] else _points(*one['gain']),
           'chosen' if one['settings'] == method['chosen'] else '',
         ]
       )
-  return _table(('method', 'settings', 'all three Good, %', ''), rows)
+  header = ('method', 'settings', 'all three Good, %', 'against the first', '')
+  return _table(header, rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -169,15 +170,13 @@ def _comparisons() -> Iterator[tuple[str, str, str]]:
 
 
 def _gain(values: Values, other: Values, config: BootstrapConfig) -> str:
-  estimate = measures.difference(values[ALL], other[ALL], config)
-  return _points(estimate)
+  gain = measures.difference(values[ALL], other[ALL], config)
+  return _points(gain.value, gain.low, gain.high)
 
 
-def _points(estimate: Estimate) -> str:
+def _points(*shares: float) -> str:
   """A difference of shares with its interval, in points."""
-  value, low, high = (
-    f'{100 * x:+.1f}' for x in (estimate.value, estimate.low, estimate.high)
-  )
+  value, low, high = (f'{100 * x:+.1f}' for x in shares)
   return f'{value} [{low}, {high}]'
 
 

@@ -83,29 +83,37 @@ class SearchTest(parameterized.TestCase):
     self.path = tmp_path / 'choices.json'
 
   def test_choice(self):
-    rates = (1e-4, 3e-4, 1e-3)
+    rates = (3e-4, 1e-4, 1e-3)
     names = [
       search.candidate_name('sft', {'optimizer.learning_rate': rate})
       for rate in rates
     ]
-    self.assertEqual(names[0], 'sft-learning_rate=0.0001')
-    shares = {names[0]: {100: 0.2}, names[1]: {100: 0.3}, names[2]: {100: 0.3}}
-    search.write_choices(self.path, shares, {'steps': 3})
+    self.assertEqual(names[0], 'sft-learning_rate=0.0003')
+    found = {
+      name: {100: {'all': [0.1] * 8}, 101: {'all': [share] * 8}}
+      for name, share in zip(names, (0.2, 0.3, 0.4), strict=True)
+    }
+    methods = search.write_choices(self.path, found, {'steps': 3}, _BOOTSTRAP)
     self.assertEqual(
-      search.read_choices(self.path), {'sft': {'optimizer.learning_rate': 3e-4}}
+      search.read_choices(self.path), {'sft': {'optimizer.learning_rate': 1e-3}}
     )
+    rows = methods['sft']['tried']
+    self.assertEqual(rows[1]['all'], {'100': 0.1, '101': 0.3})
+    self.assertEqual(rows[0]['gain'], [0.0, 0.0, 0.0])
+    value, low, high = rows[1]['gain']
+    self.assertEqual(value, 0.05)
+    self.assertTrue(0 < low < value < high)
     # A later search of another method keeps this one.
-    search.write_choices(
-      self.path, {'rejection-learning_rate=0.001': {100: 0.5}}, {}
-    )
+    later = {'rejection-learning_rate=0.001': {100: {'all': [0.5]}}}
+    search.write_choices(self.path, later, {}, _BOOTSTRAP)
     self.assertEqual(list(search.read_choices(self.path)), ['sft', 'rejection'])
 
-  def test_only_complete_candidates_are_compared(self):
-    tried = [
-      {'settings': {'a': 1}, 'all': {'100': 0.1, '101': 0.2}},
-      {'settings': {'a': 2}, 'all': {'100': 0.9}},
-    ]
-    self.assertEqual(search.best(tried), {'a': 1})
+  def test_best_beyond_chance(self):
+    first = {'settings': {'a': 1}, 'gain': [0.0, 0.0, 0.0]}
+    by_chance = {'settings': {'a': 2}, 'gain': [0.05, -0.01, 0.1]}
+    better = {'settings': {'a': 3}, 'gain': [0.02, 0.01, 0.03]}
+    self.assertEqual(search.best([first, by_chance]), {'a': 1})
+    self.assertEqual(search.best([first, by_chance, better]), {'a': 3})
 
   def test_no_file(self):
     with self.assertRaisesRegex(UserError, '--search'):
@@ -286,8 +294,11 @@ class CommandTest(parameterized.TestCase):
     chosen = json.loads(self.choices.read_text())
     self.assertEqual(chosen['conditions'], {'steps': 1})
     printed = self.capsys.readouterr().out
-    self.assertIn('| sft | learning_rate=0.001 | 30.0 | chosen |', printed)
-    self.assertIn('| sft | learning_rate=0.0003 | 10.0 |  |', printed)
+    self.assertIn(
+      '| sft | learning_rate=0.001 | 30.0 | +20.0 [+20.0, +20.0] | chosen |',
+      printed,
+    )
+    self.assertIn('| sft | learning_rate=0.0003 | 10.0 |  |  |', printed)
     calls = self.run_command('--seeds=7', '--only=sft,dpo_mpo-checkers-rounds')
     self.assertEqual(
       calls,
