@@ -450,11 +450,6 @@ class Store:
         for task in found[offset : offset + limit]
       ]
 
-  def count_disagreements(self) -> int:
-    """Number of tasks whose votes differ and that no lead has settled."""
-    with self.database.reading() as db:
-      return len(settling.disputed(db, tables.get_settings(db).rubric, False))
-
   def disagreement(self, task: str) -> Disagreement:
     """A task with all its votes, whether they differ or not.
 
