@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 import concurrent.futures
 import contextlib
 import json
+import os
 import pathlib
 import threading
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from lift_jax.runtime import storage
 from lift_jax.runtime.files import parse_json, write_text
@@ -22,6 +23,18 @@ from lift_jax.runtime.files import parse_json, write_text
 _READERS = 16
 
 Line = dict[str, Any]
+
+
+class _Content(NamedTuple):
+  """What a file contains.
+
+  Attributes:
+    lines: by key.
+    is_merged: whether its text is just these lines.
+  """
+
+  lines: dict[str, Line]
+  is_merged: bool
 
 
 class Journal:
@@ -44,17 +57,29 @@ class Journal:
       self._part = path.with_name(f'.{path.stem}-{host}.jsonl')
     self._host = host
     self._lock = threading.Lock()
+    # What `path` contained in a state of the file.
+    self._state: tuple[int, ...] | None = None
+    self._kept = _Content({}, is_merged=False)
 
   def read(self) -> dict[str, Line]:
-    """The lines of the file by key; the last one of each key counts."""
-    return self._read(self.path)
+    """The lines of the file by key; the last one of each key counts.
 
-  def _read(self, path: pathlib.Path) -> dict[str, Line]:
+    An unchanged file is not read again, so the lines must not be changed.
+    """
+    return dict(self._content().lines)
+
+  def _content(self) -> _Content:
+    state = _state(self.path)
+    if state is None or state != self._state:
+      self._state, self._kept = state, self._read(self.path)
+    return self._kept
+
+  def _read(self, path: pathlib.Path) -> _Content:
     lines = {}
     try:
       text = storage.read_text(path, errors='replace')
     except FileNotFoundError:
-      return {}
+      return _Content({}, is_merged=False)
     # Not splitlines: texts may contain Unicode line separators.
     for json_text in text.split('\n'):
       try:
@@ -63,7 +88,8 @@ class Journal:
       except (ValueError, KeyError, TypeError, AttributeError):
         continue
       lines[key] = line
-    return lines
+    is_merged = text.endswith('\n') and text.count('\n') == len(lines)
+    return _Content(lines, is_merged)
 
   def gather(self, keys: Sequence[str]) -> None:
     """Merges the files of all hosts into one, in the order of `keys`.
@@ -72,13 +98,18 @@ class Journal:
     runs that are not among `keys` are kept, at the end.
     """
     parts = sorted(self.path.parent.glob(f'.{self.path.stem}-*.jsonl'))
-    lines = {}
+    content = self._content()
+    lines = dict(content.lines)
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-      for found in pool.map(self._read, (self.path, *parts)):
-        lines |= found
+      for found in pool.map(self._read, parts):
+        lines |= found.lines
     order = [key for key in keys if key in lines]
     order += sorted(lines.keys() - set(order))
-    write_text(self.path, ''.join(_dump(lines[key]) for key in order))
+    if content.is_merged and not parts and order == list(lines):
+      return
+    lines = {key: lines[key] for key in order}
+    write_text(self.path, ''.join(map(_dump, lines.values())))
+    self._state, self._kept = _state(self.path), _Content(lines, True)
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
       list(pool.map(lambda path: path.unlink(), parts))
 
@@ -106,6 +137,22 @@ class Journal:
     # `add` flushes every line, and has already raised if the disk is full.
     with contextlib.suppress(OSError):
       self._file.close()
+
+
+def _state(path: pathlib.Path) -> tuple[int, ...] | None:
+  """Another one once a file has changed; None in a bucket or without a file.
+
+  A file system on the network shows an opened file as it is now, but may report
+  an earlier size and time of one that is not opened.
+  """
+  if storage.is_remote(path):
+    return None
+  try:
+    with path.open('rb') as file:
+      status = os.fstat(file.fileno())
+  except FileNotFoundError:
+    return None
+  return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _dump(line: Mapping[str, Any]) -> str:

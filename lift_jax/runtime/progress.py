@@ -11,7 +11,10 @@ import tqdm
 from lift_jax.runtime import distributed
 
 _SECONDS_BETWEEN_LINES = 30.0
-_DELAY = 2.0  # seconds without a word, at most
+# Seconds until something is shown of work that is usually quick. A bar comes
+# early, as several such loops may follow each other, and is erased at the end.
+_BRIEF_BAR = 0.2
+_BRIEF_LINE = 2.0
 
 T = TypeVar('T')
 
@@ -29,7 +32,8 @@ class Progress:
     done: number of units that an earlier run has done.
     logger: for the plain lines.
     enabled: False shows nothing; only the primary host should report.
-    delay: seconds before anything is shown.
+    is_brief: whether the work is usually quick: then nothing is shown at first,
+      and nothing stays on a terminal.
   """
 
   def __init__(
@@ -40,18 +44,27 @@ class Progress:
     done: int = 0,
     logger: logging.Logger,
     enabled: bool = True,
-    delay: float = 0.0,
+    is_brief: bool = False,
   ):
     self._total, self._unit, self._logger = total, unit, logger
     self._done = done
     # Units and time at the end of the first update.
     self._first: tuple[int, float] | None = None
     self._last_line = time.monotonic()
+    is_terminal = sys.stderr.isatty()
+    delay = (_BRIEF_BAR if is_terminal else _BRIEF_LINE) if is_brief else 0.0
     self._shown_from = self._last_line + delay
-    self._lines = enabled and not sys.stderr.isatty()
+    self._lines = enabled and not is_terminal
     self._bar = (
-      tqdm.tqdm(total=total, initial=done, unit=unit, smoothing=0, delay=delay)
-      if enabled and sys.stderr.isatty()
+      tqdm.tqdm(
+        total=total,
+        initial=done,
+        unit=unit,
+        smoothing=0,
+        delay=delay,
+        leave=not is_brief,
+      )
+      if enabled and is_terminal
       else None
     )
 
@@ -118,7 +131,7 @@ def tracked(items: Collection[T], unit: str) -> Iterator[T]:
     unit,
     logger=logging.getLogger('lift'),
     enabled=distributed.is_primary(),
-    delay=_DELAY,
+    is_brief=True,
   ) as progress:
     for item in items:
       yield item

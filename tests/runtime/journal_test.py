@@ -8,6 +8,7 @@ from unittest import mock
 from absl.testing import parameterized
 import pytest
 
+from lift_jax.runtime import storage
 from lift_jax.runtime.journal import Journal, differences
 
 pytestmark = pytest.mark.fast
@@ -55,6 +56,18 @@ class LinesTest(_JournalTest):
         'b': {'name': 'b', 'host': 0, 'number': 1.5},
       },
     )
+
+  def test_parsed_once(self):
+    """Until the file changes, by this journal or another one."""
+    self.add('a')
+    journal = self.open()
+    for name in ('b', 'c'):
+      journal.gather(['c', 'b', 'a'])
+      with mock.patch.object(storage, 'read_text', side_effect=AssertionError):
+        first = journal.read()
+        self.assertEqual(journal.read(), first)
+      self.add(name)
+      self.assertEqual(list(journal.read()), [*first, name])
 
   def test_readable_at_once(self):
     with self.open() as journal:
@@ -146,6 +159,14 @@ class GatherTest(_JournalTest):
     self.add('z', 'c', 'y', 'a', 'b')
     self.open().gather(['b', 'nothing', 'a', 'c'])
     self.assertEqual(self.names(), ['b', 'a', 'c', 'y', 'z'])
+
+  def test_merged_already(self):
+    """Such a file is not written again."""
+    self.add('a', 'b')
+    with mock.patch('os.replace', side_effect=AssertionError):
+      self.open().gather(['a', 'x', 'b'])
+    self.open().gather(['b', 'a'])
+    self.assertEqual(self.names(), ['b', 'a'])
 
   def test_hosts(self):
     """Each has a file of its own, until the primary host merges them."""

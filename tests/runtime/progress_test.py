@@ -84,6 +84,18 @@ class ProgressTest(parameterized.TestCase):
       [line.removesuffix(', 0 s left') for line in lines], expected
     )
 
+  @parameterized.parameters((0.0, False), (1.0, True))
+  def test_brief_bar(self, seconds, is_shown):
+    """It is shown early, and erased in the end."""
+    with mock.patch('sys.stderr', _Terminal()) as stderr:
+      with progress.Progress(3, 'record', logger=_LOGGER, is_brief=True) as bar:
+        bar.update(1)
+        bar._bar.start_t -= seconds
+        bar._bar.last_print_t -= seconds
+        bar.update(1)
+      self.assertEqual('2/3' in stderr.getvalue(), is_shown)
+      self.assertEqual(stderr.getvalue().endswith(' \r'), is_shown)
+
   def test_bar(self):
     with mock.patch('sys.stderr', _Terminal()) as stderr:
       with (
