@@ -11,8 +11,8 @@ from lift_jax.data import suites, video
 from lift_jax.data.suites import Suite
 from lift_jax.data.video import ClipInfo
 from lift_jax.errors import UserError, listing
-from lift_jax.runtime import distributed, storage
-from lift_jax.runtime.journal import Journal, Line, differences
+from lift_jax.runtime import storage
+from lift_jax.runtime.journal import differences
 from lift_jax.runtime.progress import tracked
 from lift_jax.sampling import manifest
 
@@ -60,13 +60,15 @@ class ClipSet:
     clips: by key.
     doubles: files of further clips with the same key.
     unlisted: mp4 files that the manifest does not list.
+    absent: files that it lists, but that are not there.
   """
 
   model: str
   folder: pathlib.Path
   clips: Mapping[Key, SampledClip]
-  doubles: tuple[str, ...]
-  unlisted: tuple[str, ...]
+  doubles: tuple[str, ...] = ()
+  unlisted: tuple[str, ...] = ()
+  absent: tuple[str, ...] = ()
 
 
 def read_clips(model: str, folder: pathlib.Path) -> ClipSet:
@@ -99,60 +101,41 @@ def read_clips(model: str, folder: pathlib.Path) -> ClipSet:
   if not clips:
     raise UserError(f'{path}: lists no clip; give the workdir of lift sample')
   videos = folder / manifest.VIDEOS
-  present = storage.children(videos) if videos.is_dir() else []
-  unlisted = sorted(
+  present = {
     f'{manifest.VIDEOS}/{file.name}'
-    for file in present
-    if file.suffix == '.mp4' and f'{manifest.VIDEOS}/{file.name}' not in lines
+    for file in (storage.children(videos) if videos.is_dir() else ())
+    if file.suffix == '.mp4'
+  }
+  return ClipSet(
+    model,
+    folder,
+    clips,
+    tuple(doubles),
+    unlisted=tuple(sorted(present - lines.keys())),
+    absent=tuple(
+      name
+      for name in lines
+      if name not in present and not (folder / name).is_file()
+    ),
   )
-  return ClipSet(model, folder, clips, tuple(doubles), tuple(unlisted))
 
 
-def probe_clips(
-  clips: Collection[SampledClip], kept: Journal | None = None
-) -> dict[Key, ClipInfo | str]:
-  """Size, frames and rate of each clip, or why it cannot be read.
+def probe_clip(clip: SampledClip) -> ClipInfo | str:
+  """Size, frames and rate of a clip, or why it cannot be read."""
+  try:
+    with storage.local_file(clip.path) as path:
+      return video.probe(path, where=clip.video)
+  except UserError as error:
+    return str(error)
 
-  Args:
-    clips: to open, in threads.
-    kept: of an earlier call, so that only changed clips are opened; gets what
-      this call finds.
-  """
-  lines = kept.read() if kept else {}
 
-  def probe(clip: SampledClip) -> Line:
-    line = {
-      'video': clip.video,
-      'stamp': list(storage.file_signature(clip.path) or ()),
-      'decoder': video.DECODER,
-    }
-    known = lines.get(clip.video)
-    if known and line.items() <= known.items():
-      return known
-    try:
-      with storage.local_file(clip.path) as path:
-        info = video.probe(path, where=clip.video)
-    except UserError as error:
-      return line | {'error': str(error)}
-    return line | {'clip': dataclasses.asdict(info)}
-
+def probe_clips(clips: Collection[SampledClip]) -> dict[Key, ClipInfo | str]:
+  """The same of all clips, in threads."""
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-    probed = pool.map(probe, clips)
-    found = dict(
-      zip((clip.key for clip in tracked(clips, 'clip')), probed, strict=True)
+    infos = pool.map(probe_clip, clips)
+    return dict(
+      zip((clip.key for clip in tracked(clips, 'clip')), infos, strict=True)
     )
-  if kept and distributed.is_primary():
-    with kept:
-      for line in found.values():
-        if line != lines.get(line['video']) and 'clip' in line:
-          kept.add(line)
-  return {key: _info(line) for key, line in found.items()}
-
-
-def _info(line: Line) -> ClipInfo | str:
-  if 'error' in line:
-    return line['error']
-  return ClipInfo(**line['clip'] | {'flags': tuple(line['clip']['flags'])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,15 +161,12 @@ class Fault:
 MISSING = 'missing'
 
 
-def check_clips(
-  found: ClipSet, suite: Suite, infos: Mapping[Key, ClipInfo | str]
-) -> list[Fault]:
-  """What is wrong with a set; empty if it is complete and all of one kind.
+def check_listed(found: ClipSet, suite: Suite) -> list[Fault]:
+  """What is wrong with a set, as far as one can tell without opening a clip.
 
   Args:
     found: the clips of a model.
     suite: the clips that there should be.
-    infos: of every clip, see `probe_clips`.
   """
   wanted = dict.fromkeys(suite.keys)
   texts = {prompt.name: prompt.text for prompt in suite.prompts}
@@ -195,6 +175,7 @@ def check_clips(
     Fault('extra', _names(key for key in found.clips if key not in wanted)),
     Fault('double', found.doubles, 'one clip of a prompt and index is enough'),
     Fault('not in the manifest', found.unlisted),
+    Fault('without a file', found.absent, 'run lift sample again'),
     Fault(
       'from another text',
       tuple(
@@ -205,27 +186,43 @@ def check_clips(
       'than the suite states',
     ),
     *_unlike(found),
-    *_picture_faults(found, infos),
   ]
   if suite.name in suites.VBENCH_SUITES:
-    faults += _vbench_faults(found, suite, infos)
+    misnamed = [
+      key
+      for key, clip in found.clips.items()
+      if clip.path.name != f'{key[0]}-{key[1]}.mp4'
+    ]
+    faults.append(
+      Fault(
+        'that VBench does not find',
+        _videos(found, misnamed),
+        'it looks for NAME-INDEX.mp4; sample with output.name={prompt}-{index}',
+      )
+    )
   return [fault for fault in faults if fault.clips]
 
 
-def _vbench_faults(
+def check_opened(
   found: ClipSet, suite: Suite, infos: Mapping[Key, ClipInfo | str]
 ) -> list[Fault]:
-  """Clips that VBench would not find, or that the other of the two scores."""
-  misnamed = [
-    key
-    for key, clip in found.clips.items()
-    if clip.path.name != f'{key[0]}-{key[1]}.mp4'
-  ]
-  unseen = Fault(
-    'that VBench does not find',
-    _videos(found, misnamed),
-    'it looks for NAME-INDEX.mp4; sample with output.name={prompt}-{index}',
-  )
+  """What is wrong with clips of a set: cut, or not all of one kind.
+
+  Args:
+    found: the clips of a model.
+    suite: the clips that there should be.
+    infos: of some clips, see `probe_clip`.
+  """
+  faults = _picture_faults(found, infos)
+  if suite.name in suites.VBENCH_SUITES:
+    faults.append(_length_fault(found, suite, infos))
+  return [fault for fault in faults if fault.clips]
+
+
+def _length_fault(
+  found: ClipSet, suite: Suite, infos: Mapping[Key, ClipInfo | str]
+) -> Fault:
+  """Clips that the other of the two evaluators of VBench scores."""
   is_long = {
     key: info.num_frames / info.fps >= suites.LONG_SECONDS
     for key, info in infos.items()
@@ -240,7 +237,7 @@ def _vbench_faults(
   )
   wrong = [key for key, yes in is_long.items() if yes != wants_long]
   detail = f'{other} scores those; make the suite with --suite={name}'
-  return [unseen, Fault(kind, _videos(found, wrong), detail)]
+  return Fault(kind, _videos(found, wrong), detail)
 
 
 def _names(keys: Iterable[Key]) -> tuple[str, ...]:
@@ -299,6 +296,20 @@ def refused_faults(faults: Sequence[Fault], allow_missing: bool) -> list[Fault]:
   return [
     fault for fault in faults if fault.kind != MISSING or not allow_missing
   ]
+
+
+def refuse(
+  found: ClipSet, faults: Sequence[Fault], *, allow_missing: bool = False
+) -> None:
+  """Raises UserError if a set has faults that it may not have."""
+  if refused := refused_faults(faults, allow_missing):
+    more = f' (and {len(refused) - 1} more faults)' if refused[1:] else ''
+    remedy = (
+      '; sample them, or set suite.allow_missing'
+      if refused[0].kind == MISSING
+      else '; lift compare check lists all'
+    )
+    raise UserError(f'{found.folder}: {refused[0]}{more}{remedy}')
 
 
 def check_same_prompts(sets: Sequence[ClipSet]) -> None:

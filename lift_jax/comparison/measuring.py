@@ -1,5 +1,6 @@
 """Measures the clips of a folder, in threads, and keeps what it measured."""
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 import concurrent.futures
 import dataclasses
@@ -11,15 +12,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from lift_jax.comparison.clip_sets import ClipSet, Key, SampledClip
+from lift_jax.comparison.clip_sets import (
+  ClipSet,
+  Key,
+  SampledClip,
+  check_opened,
+  probe_clip,
+  refuse,
+)
 from lift_jax.comparison.file_measuring import FileMeasurer
 from lift_jax.comparison.metrics import ClipMeasure
 from lift_jax.data import video
-from lift_jax.data.suites import SuitePrompt
+from lift_jax.data.suites import Suite, SuitePrompt
+from lift_jax.data.video import ClipInfo
 from lift_jax.errors import UserError, listing
 from lift_jax.evaluation import diversity
 from lift_jax.runtime import distributed, shutdown, storage
-from lift_jax.runtime.journal import Journal
+from lift_jax.runtime.journal import Journal, Line
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
 from lift_jax.sampling.clips import safe_name
@@ -115,12 +124,14 @@ class ClipMeasurer:
   """Measures the clips of one model; results are kept in a journal.
 
   A clip is measured again once its file, the decoder, the set of metrics, their
-  weights or texts have changed. Each host measures its share.
+  weights or texts have changed. Each host measures its share. With a suite,
+  each clip is checked when it is measured: it must be like the first one.
 
   Args:
     workdir: gets `metrics_MODEL.jsonl`.
     found: the clips.
     measures: what to measure.
+    suite: the clips that there should be.
   """
 
   def __init__(
@@ -128,8 +139,10 @@ class ClipMeasurer:
     workdir: pathlib.Path,
     found: ClipSet,
     measures: Sequence[OpenedMeasure],
+    suite: Suite | None = None,
   ):
-    self._found, self._measures = found, measures
+    self._found, self._measures, self._suite = found, measures, suite
+    self._first: dict[Key, ClipInfo | str] = {}
     name = f'metrics_{safe_name(found.model, 100)}.jsonl'
     self._journal = Journal(
       workdir / name, lambda line: line['video'], jax.process_index()
@@ -160,6 +173,23 @@ class ClipMeasurer:
     clips = self._found.clips.values()
     self._journal.gather([clip.video for clip in clips])
 
+  def check_first(self) -> None:
+    """Checks the first clip, which is opened unless it is measured.
+
+    Raises:
+      UserError: it is cut, or its length does not suit the suite.
+    """
+    clip, *_ = self._found.clips.values()
+    info = self._measured(clip, self._journal.read()) or probe_clip(clip)
+    self._first = {clip.key: info}
+    self._check({})
+
+  def _check(self, infos: Mapping[Key, ClipInfo | str]) -> None:
+    """Raises UserError if clips are cut, or unlike the first."""
+    if self._suite is not None:
+      infos = {**self._first, **infos}
+      refuse(self._found, check_opened(self._found, self._suite, infos))
+
   def run(
     self, num_readers: int, stop: StopSignal | None, progress: Progress
   ) -> bool:
@@ -169,13 +199,20 @@ class ClipMeasurer:
       Whether all of it is done.
 
     Raises:
-      UserError: a clip that cannot be decoded, or has one frame.
+      UserError: a clip that cannot be decoded, has one frame, or is not as the
+        others are.
     """
     lines = self._journal.read()
     clips = list(self._found.clips.values())
     mine = clips[jax.process_index() :: jax.process_count()]
-    todo = [clip for clip in mine if not self._is_done(clip, lines)]
-    progress.skip(len(mine) - len(todo))
+    todo, measured = [], {}
+    for clip in mine:
+      if info := self._measured(clip, lines):
+        measured[clip.key] = info
+        progress.skip(1)
+      else:
+        todo.append(clip)
+    self._check(measured)
 
     def measure(clip: SampledClip, device: jax.Device) -> bool:
       if stop is not None and stop.received:
@@ -199,21 +236,35 @@ class ClipMeasurer:
         raise
     return True
 
-  def _is_done(self, clip: SampledClip, lines: Mapping[str, Any]) -> bool:
+  def _measured(
+    self, clip: SampledClip, lines: Mapping[str, Line]
+  ) -> ClipInfo | None:
+    """Size, frames and rate of a clip; None if it is to be measured."""
     line = lines.get(clip.video)
-    return (
-      line is not None
-      and line['made_by'] == self._made_by(clip)
-      and tuple(line['stamp']) == storage.file_signature(clip.path)
-    )
+    if (
+      line is None
+      or 'clip' not in line  # as in files of earlier versions
+      or line['made_by'] != self._made_by(clip)
+      or tuple(line['stamp']) != storage.file_signature(clip.path)
+    ):
+      return None
+    return ClipInfo(**line['clip'] | {'flags': tuple(line['clip']['flags'])})
 
-  def _measure(self, clip: SampledClip) -> dict[str, Any]:
+  def _measure(self, clip: SampledClip) -> Line:
     stamp = storage.file_signature(clip.path)
     with storage.local_file(clip.path) as path:
-      # All frames, as VBench reads them.
-      frames = video.decode(
-        path, where=clip.video, choose=lambda count, _: range(count)
-      ).frames
+      try:
+        # All frames, as VBench reads them.
+        decoded = video.decode(
+          path, where=clip.video, choose=lambda count, _: range(count)
+        )
+      except UserError as error:
+        self._check({clip.key: str(error)})
+        raise
+    frames = decoded.frames
+    height, width = frames.shape[1:3]
+    info = ClipInfo(len(frames), decoded.fps, height, width, decoded.flags)
+    self._check({clip.key: info})
     if len(frames) < 2:
       raise UserError(
         f'{clip.where}: has one frame, so no motion; sample it again'
@@ -231,8 +282,9 @@ class ClipMeasurer:
       'video': clip.video,
       'stamp': list(stamp or ()),
       'made_by': self._made_by(clip),
+      'clip': dataclasses.asdict(info),
       'values': values,
-      'features': np.rint(features_d * _LEVELS).astype(int).tolist(),
+      'features': _to_text(features_d),
     }
 
   def results(
@@ -248,8 +300,19 @@ class ClipMeasurer:
       line = lines[clip.video]
       for name, value in line['values'].items():
         values[name][key] = value
-      features[key] = np.array(line['features']) / _LEVELS
+      features[key] = _from_text(line['features'])
     return values, features
+
+
+def _to_text(features_d: np.ndarray) -> str:
+  """Features in [0, 1], in a byte each: lists of numbers are slow to read."""
+  levels_d = np.rint(features_d * _LEVELS).astype(np.uint8)
+  return base64.b64encode(levels_d.tobytes()).decode()
+
+
+def _from_text(text: str) -> np.ndarray:
+  levels_d = np.frombuffer(base64.b64decode(text), np.uint8)
+  return levels_d / _LEVELS
 
 
 def _evenly_spaced(num_frames: int, count: int) -> np.ndarray:

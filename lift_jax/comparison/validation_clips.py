@@ -118,4 +118,4 @@ class BaseComparison:
       key, video = (name, 0), f'{name}.mp4'
       path = folder / video
       clips[key] = SampledClip(key, prompt, (0, None), video, path, {})
-    return ClipSet('clips', folder, clips, (), ())
+    return ClipSet('clips', folder, clips)

@@ -102,7 +102,7 @@ def compare(
   is_synthetic = bool(config.toy_prompts and not config.models.folders)
   if is_synthetic:
     config = _with_toy_models(config, workdir, logger)
-  given = read_given(config, workdir)
+  given = read_given(config)
   if config.vbench.submission and distributed.is_primary():
     _write_submissions(config, workdir, given)
   job_flags.write_config(call, 'compare')
@@ -222,7 +222,11 @@ def _measure(
   weights = config.metrics.folders()
   registered = metrics.measures()
   opened = measuring.open_measures(registered, weights, suite.prompts)
-  measurers = [measuring.ClipMeasurer(workdir, found, opened) for found in sets]
+  measurers = [
+    measuring.ClipMeasurer(workdir, found, opened, suite) for found in sets
+  ]
+  for measurer in measurers:
+    measurer.check_first()
   flows = [
     FlowMeasurer(workdir, found, storage.to_path(folder), suite)
     for found, folder in zip(

@@ -3,17 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 
 from lift_jax.comparison import metrics
 from lift_jax.comparison.clip_sets import (
-  MISSING,
   ClipSet,
-  check_clips,
+  check_listed,
   check_same_prompts,
-  probe_clips,
   read_clips,
-  refused_faults,
+  refuse,
 )
 from lift_jax.comparison.metric_files import read_metric_files
 from lift_jax.comparison.model_comparison import (
@@ -42,8 +39,6 @@ from lift_jax.jobs.compare_config import (
   ModelsConfig,
 )
 from lift_jax.runtime import storage
-from lift_jax.runtime.journal import Journal
-from lift_jax.sampling.clips import safe_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +65,8 @@ class Given:
   missing: list[dict[str, str]]
 
 
-def read_given(config: CompareConfig, workdir: pathlib.Path) -> Given:
-  """Reads and checks everything, before anything is measured.
-
-  Args:
-    config: of the job.
-    workdir: gets `clips_MODEL.jsonl`, so that no clip is opened twice.
-  """
+def read_given(config: CompareConfig) -> Given:
+  """Reads and checks everything but the clips themselves."""
   if not config.models.folders:
     raise UserError(
       'models.folders is empty: give workdirs of lift sample, as '
@@ -108,7 +98,7 @@ def read_given(config: CompareConfig, workdir: pathlib.Path) -> Given:
     measured,
     files[0].decisive if files else '',
     _people(config, sets),
-    _check_sets(sets, suite, allow_missing, workdir),
+    _check_sets(sets, suite, allow_missing),
   )
 
 
@@ -220,25 +210,12 @@ def _people(
 
 
 def _check_sets(
-  sets: Sequence[ClipSet],
-  suite: Suite,
-  allow_missing: bool,
-  workdir: pathlib.Path,
+  sets: Sequence[ClipSet], suite: Suite, allow_missing: bool
 ) -> list[dict[str, str]]:
   """What is missing; a UserError for anything else that is wrong."""
   missing = []
   for found in sets:
-    name = f'clips_{safe_name(found.model, 100)}.jsonl'
-    kept = Journal(workdir / name, lambda line: line['video'])
-    infos = probe_clips(found.clips.values(), kept)
-    faults = check_clips(found, suite, infos)
-    if refused := refused_faults(faults, allow_missing):
-      more = f' (and {len(refused) - 1} more faults)' if refused[1:] else ''
-      remedy = (
-        '; sample them, or set suite.allow_missing'
-        if refused[0].kind == MISSING
-        else '; lift compare check lists all'
-      )
-      raise UserError(f'{found.folder}: {refused[0]}{more}{remedy}')
+    faults = check_listed(found, suite)
+    refuse(found, faults, allow_missing=allow_missing)
     missing += [{'model': found.model, 'text': str(one)} for one in faults]
   return missing

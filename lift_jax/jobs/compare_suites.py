@@ -6,7 +6,8 @@ from absl import flags
 
 from lift_jax.cli import job_flags
 from lift_jax.comparison.clip_sets import (
-  check_clips,
+  check_listed,
+  check_opened,
   probe_clips,
   read_clips,
   refused_faults,
@@ -65,7 +66,13 @@ def check(argv: list[str]) -> int:
   suite = suites.read_suite(storage.to_path(values.suite))
   folder = storage.to_path(values.clips)
   found = read_clips(folder.name, folder)
-  faults = check_clips(found, suite, probe_clips(found.clips.values()))
+  present = [
+    clip for clip in found.clips.values() if clip.video not in found.absent
+  ]
+  faults = [
+    *check_listed(found, suite),
+    *check_opened(found, suite, probe_clips(present)),
+  ]
   logger.info(
     '%d clips in %s, %d in the suite %s',
     len(found.clips),

@@ -1,24 +1,22 @@
 """Sets of clips: what is read, and what is found to be wrong."""
 
 import json
-from unittest import mock
 
 from absl.testing import parameterized
 import pytest
 
 from lift_jax.comparison import clip_sets
 from lift_jax.comparison.clip_sets import (
-  check_clips,
+  check_listed,
+  check_opened,
   check_same_prompts,
   probe_clips,
   read_clips,
   share_of_same_noise,
 )
-from lift_jax.data import video
 from lift_jax.data.suites import Suite, SuitePrompt
 from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
-from lift_jax.runtime.journal import Journal
 from tests.comparison import sets
 
 pytestmark = pytest.mark.fast
@@ -65,30 +63,15 @@ class CheckTest(parameterized.TestCase):
     infos = probe_clips(found.clips.values())
     return {
       fault.kind: (fault.clips, fault.detail)
-      for fault in check_clips(found, suite, infos)
+      for fault in (
+        *check_listed(found, suite),
+        *check_opened(found, suite, infos),
+      )
     }
 
   def test_complete(self):
     folder = sets.write_model(self.folder / 'x', num_clips=2)
     self.assertEqual(self.faults(folder, self.suite({'a': 2, 'b': 2})), {})
-
-  def test_opened_once(self):
-    """Again only if a clip has changed, or could not be read."""
-    folder = sets.write_model(self.folder / 'x', num_clips=2)
-    (folder / 'videos' / 'b-1.mp4').write_text('no clip')
-    clips = read_clips('X', folder).clips.values()
-    kept = Journal(self.folder / 'clips_x.jsonl', lambda line: line['video'])
-    first, opened = probe_clips(clips, kept), []
-    probe = video.probe
-
-    def count(path, **settings):
-      opened.append(path.name)
-      return probe(path, **settings)
-
-    (folder / 'videos' / 'a-1.mp4').touch()
-    with mock.patch.object(video, 'probe', count):
-      self.assertEqual(probe_clips(clips, kept), first)
-    self.assertCountEqual(opened, ['a-1.mp4', 'b-1.mp4'])
 
   def test_missing_and_extra(self):
     folder = sets.write_model(self.folder / 'x', num_clips=2)
@@ -113,6 +96,21 @@ class CheckTest(parameterized.TestCase):
     found = self.faults(folder, self.suite({'a': 1, 'b': 1}))
     self.assertEqual(found['double'][0], ('videos/other.mp4',))
     self.assertEqual(found['not in the manifest'][0], ('videos/stray.mp4',))
+
+  def test_without_a_file(self):
+    """Found from the folder alone; other folders than `videos` are possible."""
+    folder = sets.write_model(self.folder / 'x', 'abc')
+    (folder / 'videos' / 'b-0.mp4').unlink()
+    (folder / 'videos' / 'c-0.mp4').rename(folder / 'c-0.mp4')
+    manifest = folder / 'manifest.jsonl'
+    manifest.write_text(manifest.read_text().replace('videos/c', 'c'))
+    found = check_listed(
+      read_clips('X', folder), self.suite(dict.fromkeys('abc', 1))
+    )
+    self.assertEqual(
+      list(map(str, found)),
+      ['1 without a file (videos/b-0.mp4): run lift sample again'],
+    )
 
   def test_pictures(self):
     shapes = {'b': (4, 32), 'c': (5, 16), 'd': (4, 16), 'e': (4, 16)}

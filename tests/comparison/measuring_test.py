@@ -3,6 +3,8 @@
 import dataclasses
 import logging
 import os
+import re
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
@@ -11,6 +13,9 @@ import pytest
 from lift_jax.comparison import measuring
 from lift_jax.comparison.clip_sets import read_clips
 from lift_jax.comparison.measuring import ClipMeasurer, OpenedMeasure
+from lift_jax.data import video
+from lift_jax.data.suites import Suite, SuitePrompt
+from lift_jax.data.video_write import write_mp4
 from lift_jax.errors import UserError
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
@@ -77,6 +82,59 @@ class MeasuringTest(parameterized.TestCase):
     second, _ = measurer.results()
     self.assertEqual(second['mean']['b', 1], first['mean']['a', 0])
     self.assertEqual(second['mean']['b', 0], first['mean']['b', 0])
+
+  def test_opened_once(self):
+    """A clip that is measured is not opened again, nor for its check."""
+    folder = self.sample(num_clips=2)
+    suite = Suite('x', tuple(SuitePrompt(name, name, 2) for name in 'ab'))
+    found = read_clips('x', folder)
+    opened, decode, probe = [], video.decode, video.probe
+
+    def measure():
+      opened.clear()
+      measurer = ClipMeasurer(self.workdir, found, [self.measure()], suite)
+      measurer.check_first()
+      self.run_all(measurer)
+      return sorted(opened)
+
+    def count(of):
+      return lambda path, **kw: opened.append(path.name) or of(path, **kw)
+
+    with (
+      mock.patch.object(video, 'decode', count(decode)),
+      mock.patch.object(video, 'probe', count(probe)),
+    ):
+      names = ['a-0.mp4', 'a-1.mp4', 'b-0.mp4', 'b-1.mp4']
+      self.assertEqual(measure(), ['a-0.mp4', *names])  # the first one twice
+      self.assertEqual(measure(), [])
+      (folder / 'videos' / 'b-0.mp4').touch()
+      self.assertEqual(measure(), ['b-0.mp4'])
+
+  @parameterized.parameters(
+    ('x', 'b-1.mp4', b'', '1 cut or damaged (videos/b-1.mp4); lift compare'),
+    ('x', 'b-0.mp4', 4, '1 of another number of frames (videos/b-0.mp4): not'),
+    ('x', 'a-0.mp4', b'', '1 cut or damaged (videos/a-0.mp4)'),
+    ('x', 'a-0.mp4', 4, '1 of another number of frames (videos/a-1.mp4): not'),
+    ('vbench_long', '', None, '1 below 5 s (videos/a-0.mp4): VBench scores'),
+  )  # fmt: skip
+  def test_checked(self, suite, name, change, message):
+    """Before it is kept, and again by a run that resumes."""
+    folder = self.sample(num_clips=2)
+    path = folder / 'videos' / name
+    if isinstance(change, int):
+      write_mp4(path, sets.noise(change))
+    elif change is not None:
+      path.write_bytes(change)
+    measurer = ClipMeasurer(
+      self.workdir,
+      read_clips('x', folder),
+      [self.measure()],
+      Suite(suite, tuple(SuitePrompt(name, name, 2) for name in 'ab')),
+    )
+    for _ in range(2):
+      with self.assertRaisesRegex(UserError, re.escape(f'{folder}: {message}')):
+        measurer.check_first()
+        self.run_all(measurer)
 
   def test_another_metric(self):
     self.sample()

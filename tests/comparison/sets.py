@@ -76,7 +76,7 @@ def clip_set(model: str, names: Sequence[str], num_clips: int = 1) -> ClipSet:
     for name in names
     for index in range(num_clips)
   }
-  return ClipSet(model, folder, clips, (), ())
+  return ClipSet(model, folder, clips)
 
 
 def vbench_suite(name: str = 'vbench', num_prompts: int = 3) -> Suite:
