@@ -23,6 +23,7 @@ import numpy as np
 from lift_jax.errors import UserError
 from lift_jax.evaluation import bootstrap as bootstrap_lib
 from lift_jax.evaluation.bootstrap import BootstrapConfig, Estimate
+from lift_jax.runtime.progress import tracked
 
 _POWER = 0.8
 # Most elements of one array of signs.
@@ -199,7 +200,9 @@ def permutation_test(
   rng = np.random.default_rng(config.bootstrap.seed)
   step = max(1, _CHUNK // len(parts_pq))
   extreme_q = np.ones(len(differences))
-  for first in range(0, config.permutations, step):
+  for first in tracked(
+    range(0, config.permutations, step), 'permutation group'
+  ):
     num = min(step, config.permutations - first)
     signs_dp = rng.integers(2, size=(num, len(parts_pq)), dtype=np.int8)
     sums_dq = (2.0 * signs_dp - 1) @ parts_pq

@@ -47,6 +47,7 @@ from lift_jax.runtime.files import (
   remove_partials,
   write_json,
 )
+from lift_jax.runtime.progress import tracked
 from lift_jax.runtime.storage import FileSignature
 from lift_jax.weights import safetensors_files
 
@@ -161,7 +162,7 @@ class LatentCache:
   def finished(self) -> dict[str, CacheEntry]:
     """All records in complete shards, by key; reads the list of each shard."""
     entries = {}
-    for path in sorted(self._lists()):
+    for path in tracked(sorted(self._lists()), 'list'):
       for entry in read_list(path).entries:
         if entry.key in entries:
           raise UserError(

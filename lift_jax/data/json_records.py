@@ -253,11 +253,13 @@ def _invalid(name: str, error: json.JSONDecodeError) -> UserError:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DuplicateKey:
-  item = {}
-  for key, value in pairs:
-    if key in item:
-      return DuplicateKey(key)
-    item[key] = value
+  item = dict(pairs)
+  if len(item) < len(pairs):
+    seen = set()
+    for key, _ in pairs:
+      if key in seen:
+        return DuplicateKey(key)
+      seen.add(key)
   return item
 
 
@@ -353,4 +355,7 @@ def _clip_names(item: Any) -> Iterator[str]:
 
 def is_printable(text: str) -> bool:
   """Whether the text is fit for a file name and a one-line message."""
-  return not any(unicodedata.category(char) in _UNPRINTABLE for char in text)
+  # The first is quick, but too strict: it is false for spaces such as U+3000.
+  return text.isprintable() or not any(
+    unicodedata.category(char) in _UNPRINTABLE for char in text
+  )

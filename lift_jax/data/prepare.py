@@ -277,8 +277,9 @@ def drop_damaged(
   if distributed.is_primary():
     for problem in cache.drop_damaged_rest():
       logger.warning('%s: made again', problem)
+  else:
+    cache.forget()  # the primary host may delete the index
   distributed.barrier('the cache is intact')
-  cache.forget()
 
 
 def run(

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from lift_jax.data.clip_paths import clip_sha256
 from lift_jax.errors import UserError
+from lift_jax.runtime.progress import tracked
 
 # What records may share: ('caption' | 'video' | 'content', value).
 _Key = tuple[str, str]
@@ -152,7 +153,7 @@ def _keys(
       keys.append(('content', digests[record.path]))
     return keys
 
-  return [keys_of(record) for record in records]
+  return [keys_of(record) for record in tracked(records, 'record')]
 
 
 def _groups(keys: Sequence[Sequence[_Key]]) -> dict[_Key, _Key]:

@@ -17,6 +17,7 @@ from lift_jax.data.rubric import LIFT, Scale
 from lift_jax.data.splits import normalize_caption
 from lift_jax.errors import UserError
 from lift_jax.evaluation.scores import Answer, ScoredRecord
+from lift_jax.runtime.progress import tracked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ def join(
     subject = (record.video, record.dimension, about)
     by_subject.setdefault(subject, []).append(record)
   ratings, unmatched, used = [], [], set()
-  for records in by_subject.values():
+  for records in tracked(by_subject.values(), 'rating'):
     match = _find_scored(records, by_video)
     first = records[0]
     if match is None:

@@ -44,7 +44,7 @@ from lift_jax.sampling.config import (
 )
 from lift_jax.sampling.fingerprints import clip_fingerprint
 from lift_jax.sampling.generator import Generator
-from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest
+from lift_jax.sampling.manifest import LATENTS, VIDEOS, Manifest, file_name
 
 _TOKENIZED_TOGETHER = 1000  # prompts
 
@@ -104,7 +104,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   is_done = distributed.true_everywhere(is_done)
   if distributed.is_primary():
     manifest.gather(clips)
-    _write_sheet(config, workdir, manifest, clips, logger)
+    _write_sheet(config, workdir, clips, logger)
   if not is_done:
     raise Stopped
 
@@ -250,18 +250,17 @@ def _make(
 def _write_sheet(
   config: SampleConfig,
   workdir: pathlib.Path,
-  manifest: Manifest,
   clips: Sequence[Clip],
   logger: logging.Logger,
 ) -> None:
   """Writes the contact sheet."""
   if not config.output.sheet_clips:
     return
-  written = {path.name for path in storage.children(workdir / VIDEOS)}
+  written = {path.name: path for path in storage.children(workdir / VIDEOS)}
   shown = [
     SheetClip(path, path.name, clip.prompt.text)
     for clip in clips
-    if (path := manifest.file(clip, VIDEOS)).name in written
+    if (path := written.get(file_name(clip, VIDEOS)))
   ]
   path = workdir / 'contact_sheet.png'
   write_contact_sheet(path, shown, max_clips=config.output.sheet_clips)

@@ -143,9 +143,17 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON value atomically; creates the folder if it is missing."""
+  """Writes a JSON value atomically; creates the folder if it is missing.
+
+  Each item of a list gets a line: `json` is slow where it indents, and the list
+  may have tens of thousands of records.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(value, indent=2, ensure_ascii=False) + '\n'
+  if isinstance(value, list):
+    lines = [json.dumps(item, ensure_ascii=False) for item in value]
+    text = '[' + ','.join(f'\n{line}' for line in lines) + '\n]\n'
+  else:
+    text = json.dumps(value, indent=2, ensure_ascii=False) + '\n'
   with atomic_path(path) as partial:
     # A lone surrogate cannot be UTF-8; its Python escape is valid JSON.
     partial.write_text(text, encoding='utf-8', errors='backslashreplace')

@@ -64,12 +64,14 @@ def safe_name(text: str, max_bytes: int) -> str:
   is truncated. If the text was changed, the name ends with '~' and eight hex
   digits of the hash of the text, so that different texts have different names.
   """
-  name = ''.join(
-    '_'
-    if char in _FORBIDDEN or unicodedata.category(char) in _UNPRINTABLE
-    else char
-    for char in text
-  )
+  name = text
+  if not (text.isprintable() and _FORBIDDEN.isdisjoint(text)):
+    name = ''.join(
+      '_'
+      if char in _FORBIDDEN or unicodedata.category(char) in _UNPRINTABLE
+      else char
+      for char in text
+    )
   if name.startswith('.'):
     name = '_' + name[1:]
   if name == text and len(name.encode()) <= max_bytes:
@@ -141,14 +143,11 @@ def make_clips(
   clips, skipped, by_stem = [], [], {}
   for prompt, count in zip(prompts, counts, strict=True):
     seed = base_seed if prompt.seed is None else prompt.seed
-    stems = [
-      pattern.format(
-        id=safe_name(prompt.id, max_bytes),
-        prompt=safe_name(prompt.name, max_bytes),
-        index=index,
-      )
-      for index in range(count)
-    ]
+    names = {
+      'id': safe_name(prompt.id, max_bytes),
+      'prompt': safe_name(prompt.name, max_bytes),
+    }
+    stems = [pattern.format(**names, index=index) for index in range(count)]
     # Any of them: without a separator, 'a' + '10' equals 'a1' + '0'.
     taken = [stem for stem in stems if stem in by_stem]
     if not taken:

@@ -16,6 +16,7 @@ import pathlib
 from typing import Any, Self
 
 from lift_jax.errors import UserError
+from lift_jax.runtime.batching import ahead
 from lift_jax.runtime.hashes import FileHashes
 from lift_jax.runtime.journal import Journal, differences
 from lift_jax.runtime.progress import tracked
@@ -61,6 +62,11 @@ def read(workdir: pathlib.Path) -> list[ListedClip]:
   ]
 
 
+def file_name(clip: Clip, kind: str) -> str:
+  """The name of a file of a clip, in the folder of its kind."""
+  return f'{clip.stem}{_SUFFIXES[kind]}'
+
+
 class Manifest:
   """The manifest of one job; use it as a context manager while clips are added.
 
@@ -92,7 +98,7 @@ class Manifest:
 
   def file(self, clip: Clip, kind: str) -> pathlib.Path:
     """The path of a file of a clip."""
-    return self._workdir / kind / f'{clip.stem}{_SUFFIXES[kind]}'
+    return self._workdir / kind / file_name(clip, kind)
 
   def gather(self, clips: Sequence[Clip]) -> None:
     """Merges the lines of all hosts into one file, in the order of `clips`.
@@ -123,13 +129,15 @@ class Manifest:
       self._hashes,
       concurrent.futures.ThreadPoolExecutor(_READERS) as pool,
     ):
-      is_intact = pool.map(
-        lambda clip: self._is_intact(lines[clip.stem], clip, verify), known
+      futures = (
+        pool.submit(self._is_intact, lines[clip.stem], clip, verify)
+        for clip in known
       )
+      is_intact = ahead(futures, 2 * _READERS)
       return {
         clip.stem
-        for clip, yes in zip(tracked(known, 'clip'), is_intact, strict=True)
-        if yes
+        for clip, future in zip(tracked(known, 'clip'), is_intact, strict=True)
+        if future.result()
       }
 
   def _line(self, clip: Clip) -> dict[str, Any]:

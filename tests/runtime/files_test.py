@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 
 import pytest
@@ -25,6 +26,15 @@ class TestJson:
     assert read_json(path) == value
     assert list(read_json(path)) == ['b', 'a']
     assert '中' in path.read_text(encoding='utf-8')
+
+  @pytest.mark.parametrize('number', [0, 1, 3])
+  def test_list(self, tmp_path, number):
+    """An item a line, and the brackets on theirs."""
+    path, value = tmp_path / 'list.json', [{'a': [1, '中\n']}] * number
+    write_json(path, value)
+    text = path.read_text(encoding='utf-8')
+    assert json.loads(text) == value
+    assert text.count('\n') == number + 2
 
   def test_byte_order_mark(self, tmp_path):
     (tmp_path / 'x.json').write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
