@@ -45,6 +45,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from typing import Any
 
@@ -341,6 +342,7 @@ def measure(
 ) -> Measured:
   """Runs a job, until its first batch has ended or to its end."""
   terminal, own = pty.openpty()
+  termios.tcsetwinsize(own, (24, 80))  # bars of 0 columns are not shown
   start = time.monotonic()
   process = subprocess.Popen(
     job.command,
@@ -348,7 +350,6 @@ def measure(
     stdin=subprocess.DEVNULL,
     stdout=own,
     stderr=own,
-    env={**os.environ, 'COLUMNS': '80'},
   )
   os.close(own)
   printed, silence, last = b'', 0.0, None

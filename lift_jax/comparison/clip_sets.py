@@ -211,7 +211,8 @@ def check_opened(
   Args:
     found: the clips of a model.
     suite: the clips that there should be.
-    infos: of some clips, see `probe_clip`.
+    infos: of some clips, see `probe_clip`. Others should be as most of them,
+      or as the first where there is no majority.
   """
   faults = _picture_faults(found, infos)
   if suite.name in suites.VBENCH_SUITES:

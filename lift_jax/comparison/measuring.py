@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import itertools
 import pathlib
@@ -142,7 +143,6 @@ class ClipMeasurer:
     suite: Suite | None = None,
   ):
     self._found, self._measures, self._suite = found, measures, suite
-    self._first: dict[Key, ClipInfo | str] = {}
     name = f'metrics_{safe_name(found.model, 100)}.jsonl'
     self._journal = Journal(
       workdir / name, lambda line: line['video'], jax.process_index()
@@ -179,13 +179,17 @@ class ClipMeasurer:
     Raises:
       UserError: it is cut, or its length does not suit the suite.
     """
-    clip, *_ = self._found.clips.values()
-    info = self._measured(clip, self._journal.read()) or probe_clip(clip)
-    self._first = {clip.key: info}
     self._check({})
 
+  @functools.cached_property
+  def _first(self) -> dict[Key, ClipInfo | str]:
+    """The first clip, which the others are compared with."""
+    clip, *_ = self._found.clips.values()
+    info = self._measured(clip, self._journal.read())
+    return {clip.key: info or probe_clip(clip)}
+
   def _check(self, infos: Mapping[Key, ClipInfo | str]) -> None:
-    """Raises UserError if clips are cut, or unlike the first."""
+    """Raises UserError if these clips or the first are cut, or differ."""
     if self._suite is not None:
       infos = {**self._first, **infos}
       refuse(self._found, check_opened(self._found, self._suite, infos))

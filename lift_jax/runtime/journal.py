@@ -8,7 +8,7 @@ cut by a kill, and takes over the files of hosts that were killed. In a bucket
 every host writes many such files, .NAME-HOST-*.jsonl; see `storage.Segments`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import concurrent.futures
 import contextlib
 import json
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Self
 
 from lift_jax.runtime import storage
 from lift_jax.runtime.files import parse_json, write_text
+from lift_jax.runtime.progress import tracked
 
 _READERS = 16
 
@@ -71,25 +72,23 @@ class Journal:
   def _content(self) -> _Content:
     state = _state(self.path)
     if state is None or state != self._state:
-      self._state, self._kept = state, self._read(self.path)
+      texts = _split(self.path)
+      lines = self._parse(tracked(texts, 'line'))
+      # The text after the last line break is no line.
+      is_merged = texts[-1:] == [''] and len(texts) == len(lines) + 1
+      self._state, self._kept = state, _Content(lines, is_merged)
     return self._kept
 
-  def _read(self, path: pathlib.Path) -> _Content:
+  def _parse(self, texts: Iterable[str]) -> dict[str, Line]:
     lines = {}
-    try:
-      text = storage.read_text(path, errors='replace')
-    except FileNotFoundError:
-      return _Content({}, is_merged=False)
-    # Not splitlines: texts may contain Unicode line separators.
-    for json_text in text.split('\n'):
+    for text in texts:
       try:
-        line = parse_json(json_text)
+        line = parse_json(text)
         key = self._key_of(line)
       except (ValueError, KeyError, TypeError, AttributeError):
         continue
       lines[key] = line
-    is_merged = text.endswith('\n') and text.count('\n') == len(lines)
-    return _Content(lines, is_merged)
+    return lines
 
   def gather(self, keys: Sequence[str]) -> None:
     """Merges the files of all hosts into one, in the order of `keys`.
@@ -101,8 +100,8 @@ class Journal:
     content = self._content()
     lines = dict(content.lines)
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-      for found in pool.map(self._read, parts):
-        lines |= found.lines
+      for found in pool.map(lambda part: self._parse(_split(part)), parts):
+        lines |= found
     order = [key for key in keys if key in lines]
     order += sorted(lines.keys() - set(order))
     if content.is_merged and not parts and order == list(lines):
@@ -137,6 +136,15 @@ class Journal:
     # `add` flushes every line, and has already raised if the disk is full.
     with contextlib.suppress(OSError):
       self._file.close()
+
+
+def _split(path: pathlib.Path) -> list[str]:
+  """What is between the line breaks of a file; nothing if there is none."""
+  try:
+    # Not splitlines: texts may contain Unicode line separators.
+    return storage.read_text(path, errors='replace').split('\n')
+  except FileNotFoundError:
+    return []
 
 
 def _state(path: pathlib.Path) -> tuple[int, ...] | None:
