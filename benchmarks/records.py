@@ -352,11 +352,12 @@ def measure(
     stderr=own,
   )
   os.close(own)
-  printed, silence, last = b'', 0.0, None
+  printed, silence, memory, last = b'', 0.0, 0.0, None
   found = None
   while True:
     is_ready, _, _ = select.select([terminal], [], [], _POLL)
     seconds, cpu = time.monotonic() - start, _cpu_seconds(process.pid)
+    memory = max(memory, _peak_memory(process.pid))
     if last is not None and found is None:
       silence = max(silence, cpu - last)
     if is_ready:
@@ -365,7 +366,7 @@ def measure(
       except OSError:  # the process has ended
         break
     if until_start and found is None and job.is_started(folder, printed):
-      found = Measured(seconds, cpu, _peak_memory(process.pid), silence)
+      found = Measured(seconds, cpu, memory, silence)
       if job.name != 'align':
         process.send_signal(signal.SIGTERM)
     if seconds > _LIMIT:
@@ -383,7 +384,7 @@ def measure(
   return Measured(
     time.monotonic() - start,
     usage.ru_utime + usage.ru_stime,
-    1024.0 * usage.ru_maxrss,
+    memory,  # usage.ru_maxrss includes what this process had when it forked
     silence,
   )
 
@@ -396,10 +397,10 @@ def _cpu_seconds(process: int) -> float:
 
 
 def _peak_memory(process: int) -> float:
-  """Largest resident set of a process so far, in bytes."""
+  """Largest resident set of a process so far, in bytes; 0 once it has ended."""
   text = pathlib.Path(f'/proc/{process}/status').read_text(encoding='utf-8')
-  (kib,) = re.findall(r'VmHWM:\s+(\d+) kB', text)
-  return 1024.0 * int(kib)
+  found = re.search(r'VmHWM:\s+(\d+) kB', text)
+  return 1024.0 * int(found[1]) if found else 0.0
 
 
 def table(results: Mapping[tuple[str, str], Mapping[int, Measured]]) -> str:
