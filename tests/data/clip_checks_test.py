@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import time
 from unittest import mock
 
 from absl.testing import parameterized
@@ -98,6 +99,11 @@ class DecodeTest(_ChecksTest):
 
     def decode(path, *args):
       if path.stem == 'e':
+        # Threads are ahead of the journal.
+        deadline = time.monotonic() + 60
+        while 'videos/b.mp4' not in self.lines():
+          assert time.monotonic() < deadline
+          time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
       return critic_examples.decode_selected(path, *args)
 
