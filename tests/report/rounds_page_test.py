@@ -38,7 +38,9 @@ def test_page():
       [guard('reward', 0.05, 0.04, 0.06), guard('anchor_distance', 1e-3)],
       [
         guard('reward', 0.1, 0.08, 0.12),
-        guard('static_share', 0.3, 0.2, 0.4, limit=0.1, broken='<clips> stop'),
+        guard(
+          'static_share', 0.3, 0.2, 0.4, highest=0.1, broken='<clips> stop'
+        ),
       ],
     )
   )
@@ -52,6 +54,18 @@ def test_page():
   # A number that a round does not have.
   (row,) = re.findall(r'<tr>.*share of static clips.*', page)
   assert '<td>-</td>' in page[page.index(row) :].split('</tr>')[0]
+
+
+def test_limits():
+  """A dashed line for each."""
+
+  def dashes(**limits):
+    one = guard('frame_difference', 0.05, 0.01, 0.09, **limits)
+    return rounds_page(results([one])).count('stroke-dasharray')
+
+  none = dashes()
+  assert dashes(lowest=-0.1) == none + 1
+  assert dashes(lowest=-0.1, highest=0.15) == none + 2
 
 
 def test_nothing_yet():
