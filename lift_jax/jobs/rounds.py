@@ -127,8 +127,9 @@ def _lines(outcome: Round) -> list[str]:
   lines = [f'round {outcome.number}, begun with {outcome.began_with}']
   for guard in outcome.guards:
     since = f' since {guard.since}' if guard.since else ''
-    limits = [x for x in (guard.lowest, guard.highest) if x is not None]
-    limit = f', limit {" and ".join(f"{x:g}" for x in limits)}' * bool(limits)
+    bounds = (guard.lowest, guard.highest)
+    limits = ' and '.join(f'{x:g}' for x in bounds if x is not None)
+    limit = f', limit {limits}' if limits else ''
     mark = ', broken' if guard.broken else ''
     lines.append(f'  {guard.name:18}{_text(guard.value)}{since}{limit}{mark}')
   lines += [f'  rolled back: {reason}' for reason in outcome.broken]
