@@ -17,7 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from lift_jax.errors import UserError
-from lift_jax.runtime import distributed
+from lift_jax.runtime import distributed, storage
 from lift_jax.weights import param_paths
 
 _FINGERPRINT = 'belongs_to'  # name of the fingerprint in a checkpoint
@@ -279,6 +279,9 @@ class TrainCheckpoints:
       'move it away, or give another --workdir',
     ):
       folder.mkdir(parents=True, exist_ok=True)  # raises if it is a file
+      # Here, as Orbax would do it in a thread that outlives the manager.
+      if distributed.is_primary():
+        self._remove_partial()
       self._manager = ocp.CheckpointManager(
         folder,
         options=ocp.CheckpointManagerOptions(
@@ -286,7 +289,6 @@ class TrainCheckpoints:
           enable_async_checkpointing=True,
           async_options=_ASYNC,
           create=True,
-          cleanup_tmp_directories=True,  # left over from a killed run
         ),
       )
 
@@ -411,18 +413,23 @@ class TrainCheckpoints:
       if kind is None:  # otherwise the error being raised says more
         raise
     finally:
-      if distributed.is_primary():
+      # To make room on a full disk; in a bucket the next start has time for it.
+      if distributed.is_primary() and not storage.is_remote(self.folder):
         self._remove_partial()
 
   def _remove_partial(self) -> None:
-    """Removes what a failed save has written, as on a full disk.
+    """Removes what a killed run or a failed save has written.
 
     Writes that are under way may create files meanwhile, so it tries again.
     """
     for _ in range(20):
-      found = list(self.folder.glob(f'*{ocp.utils.TMP_DIR_SUFFIX}*'))
-      if not found:
+      paths = storage.children(self.folder) if self.folder.is_dir() else []
+      partials = [path for path in paths if ocp.utils.is_tmp_checkpoint(path)]
+      if not partials:
         return
-      for partial in found:
-        shutil.rmtree(partial, ignore_errors=True)
+      for partial in partials:
+        if storage.is_remote(partial):
+          storage.remove_folder(partial)
+        else:
+          shutil.rmtree(partial, ignore_errors=True)
       time.sleep(0.1)

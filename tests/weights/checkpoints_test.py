@@ -107,6 +107,15 @@ class TrainCheckpointsTest(parameterized.TestCase):
     self.save(4)
     self.assertTrue(checkpoints.has_checkpoint(self.folder))
 
+  def test_killed(self):
+    """What a killed save left is removed before anything else happens."""
+    self.save(4)
+    left = self.folder / '6.orbax-checkpoint-tmp-0'
+    (left / 'state').mkdir(parents=True)
+    with self.open() as saved:
+      self.assertFalse(left.exists())
+      self.assertEqual(saved.latest_step(), 4)
+
   @parameterized.parameters(
     ({'seed': 1}, 'seed is 0 there and 1 here'),
     ({'extra': 'x'}, "extra is None there and 'x' here"),
