@@ -120,9 +120,9 @@ def test_paired():
 
 def test_training():
   now = measured()
-  memorised = guards.Training(0.97, [])
-  assert broken(now, training=memorised) == {'implicit_accuracy'}
-  assert broken(now, training=memorised, max_implicit_accuracy=None) == set()
+  separated = guards.Training(0.97, [])
+  assert broken(now, training=separated) == {'implicit_accuracy'}
+  assert broken(now, training=separated, max_implicit_accuracy=None) == set()
   winners = guards.Training(None, [-0.1, 0.1, 0.1, 0.1])
   assert broken(now, training=winners) == {'winner_change'}
   assert broken(now, training=winners, winner_window=4) == set()
