@@ -46,6 +46,8 @@ _STEPS = 8
 _RESUMED = re.compile(
   r'resumed at step \d+|\d+ of \d+ (?:videos|clips)(?= are (?:in|rated))'
 )
+# A stage of a job that has stages, and whether it was done before the kill.
+_STAGE = re.compile(r': stage \d+ of \d+, ([^\s:]+)(: already done)?$', re.M)
 # Names of what is half written.
 _PARTIAL = re.compile(r'\.partial|orbax-checkpoint-tmp')
 _CLOCKS = (
@@ -212,7 +214,7 @@ class Runs:
       # It was faster than before, when programs had to be compiled.
       self._seconds[stage.folder] = time.monotonic() - start
       shutil.rmtree(chain / stage.folder)
-    resumed = _RESUMED.findall(self._finish(stage, chain))
+    resumed = where_resumed(self._finish(stage, chain))
     num_same, different = compare(
       contents(self._folder / 'undisturbed' / stage.folder),
       contents(chain / stage.folder),
@@ -221,7 +223,7 @@ class Runs:
       stage.folder,
       share * seconds,
       seconds,
-      resumed[-1] if resumed else 'from the start',
+      resumed,
       num_same,
       different,
     )
@@ -240,6 +242,15 @@ class Runs:
         stderr=subprocess.STDOUT,
       )
     return process, log
+
+
+def where_resumed(log: str) -> str:
+  """What the log of a job's second run says of the work of the first."""
+  if stages := _STAGE.findall(log):
+    todo = [name for name, done in stages if not done]
+    return f'at {todo[0]}' if todo else 'after the last stage'
+  found = _RESUMED.findall(log)
+  return found[-1] if found else 'from the start'
 
 
 def compare(

@@ -66,6 +66,29 @@ class RunsTest(parameterized.TestCase):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize(
+  ('log', 'expected'),
+  [
+    ('sample: 3 of 8 videos are in clips\n', '3 of 8 videos'),
+    ('align: resumed at step 4\n', 'resumed at step 4'),
+    ('sample: done\n', 'from the start'),
+    (
+      'rounds: stage 1 of 2, base/measure: already done\n'
+      'rounds: stage 2 of 2, round_1/align\n'
+      'align: resumed at step 4\n',
+      'at round_1/align',
+    ),
+    (
+      'rounds: stage 1 of 1, base/measure: already done\n',
+      'after the last stage',
+    ),
+  ],
+)
+def test_where_resumed(log, expected):
+  assert kills.where_resumed(log) == expected
+
+
+@pytest.mark.fast
 class ContentsTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
   def _folder(self, tmp_path):
