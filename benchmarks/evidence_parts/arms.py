@@ -83,7 +83,11 @@ METHODS = {
     needs_real=True,
     is_labelled=False,
   ),
-  'rejection': _likelihood('rejection'),
+  'rejection': Method(
+    {'objective.name': 'rejection'},
+    # 1e-3 is better than 3e-4, so the next one is tried too.
+    {'optimizer.learning_rate': (3e-4, 1e-4, 1e-3, 3e-3)},
+  ),
   'weighted': _likelihood('reward_weighted'),
   'weighted_soft': Method(
     {'objective.name': 'reward_weighted'},
