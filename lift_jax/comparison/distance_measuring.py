@@ -7,16 +7,13 @@ noisy latents; see `evaluation.velocity_distance`.
 from collections.abc import Sequence
 import pathlib
 
-import jax
-
 from lift_jax.comparison.clip_sets import ClipSet, SampledClip
 from lift_jax.comparison.file_measuring import FileMeasurer
 from lift_jax.comparison.metrics import NEITHER, Metric
 from lift_jax.comparison.model_comparison import MetricValues
 from lift_jax.errors import UserError
-from lift_jax.evaluation import guarded_clips, velocity_distance
-from lift_jax.models.generator_config import ModelConfig
-from lift_jax.models.generators import VideoModel
+from lift_jax.evaluation import guarded_clips
+from lift_jax.evaluation.velocity_distance import NoisyClip, VelocityDistance
 from lift_jax.runtime import storage
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
@@ -40,12 +37,7 @@ class DistanceMeasurer(FileMeasurer):
     workdir: see `FileMeasurer`.
     found: clips of base, sampled with latents.
     model: name of the other model.
-    base: the network that sampled them.
-    other: the one to compare with it.
-    config: dtype of the computation, and attention.
-    mesh: of devices of this host.
-    draws: noises and timesteps of each clip.
-    batch_per_shard: clips at a time, per shard of a batch.
+    distance: of that model to the one that sampled them.
   """
 
   def __init__(
@@ -53,23 +45,12 @@ class DistanceMeasurer(FileMeasurer):
     workdir: pathlib.Path,
     found: ClipSet,
     model: str,
-    base: VideoModel,
-    other: VideoModel,
-    config: ModelConfig,
-    mesh: jax.sharding.Mesh,
-    *,
-    draws: int,
-    batch_per_shard: int,
+    distance: VelocityDistance,
   ):
-    made_by = {
-      'base': base.fingerprint('transformer'),
-      'model': other.fingerprint('transformer'),
-      'compute_dtype': config.compute_dtype,
-      'draws': draws,
-    }
-    super().__init__(workdir, f'distance_{model}', found, made_by)
-    self._models, self._config, self._mesh = (base, other), config, mesh
-    self._draws, self._batch_per_shard = draws, batch_per_shard
+    super().__init__(
+      workdir, f'distance_{model}', found, distance.fingerprint()
+    )
+    self._distance = distance
 
   def file(self, clip: SampledClip) -> pathlib.Path:
     return self._found.folder / manifest.LATENTS / f'{clip.path.stem}.npy'
@@ -86,20 +67,14 @@ class DistanceMeasurer(FileMeasurer):
           f'{self.file(clip)}: no such file; sample the base with '
           'output.keep_latents = True'
         )
-    if not todo:
-      return True
-    distance = velocity_distance.VelocityDistance(
-      *self._models,
-      self._config,
-      self._mesh,
-      draws=self._draws,
-      batch_per_shard=self._batch_per_shard,
-    )
     for first in range(0, len(todo), AT_A_TIME):
       if stop is not None and stop.received:
         return False
       part = slice(first, first + AT_A_TIME)
-      found = distance([self._noisy(clip) for clip in todo[part]])
+      found = self._distance(
+        [self._noisy(clip) for clip in todo[part]],
+        keep=part.stop < len(todo),
+      )
       with self._journal:
         for clip, stamp, value in zip(
           todo[part], stamps[part], found, strict=True
@@ -108,8 +83,8 @@ class DistanceMeasurer(FileMeasurer):
           progress.update(1)
     return True
 
-  def _noisy(self, clip: SampledClip) -> velocity_distance.NoisyClip:
-    return velocity_distance.NoisyClip(
+  def _noisy(self, clip: SampledClip) -> NoisyClip:
+    return NoisyClip(
       guarded_clips.read_latents(self.file(clip)), clip.prompt, clip.seed[0]
     )
 

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 
 from lift_jax.data import video
-from lift_jax.evaluation import diversity, guards, motion, velocity_distance
-from lift_jax.models.generator_config import ModelConfig
-from lift_jax.models.generators import VideoModel
+from lift_jax.evaluation import diversity, guards, motion
+from lift_jax.evaluation.velocity_distance import NoisyClip, VelocityDistance
 from lift_jax.runtime import storage
 from lift_jax.sampling import manifest
 from lift_jax.sampling.manifest import ListedClip
@@ -57,33 +55,18 @@ def measure(
 
 
 def anchor_distances(
-  folder: pathlib.Path,
-  base: VideoModel,
-  model: VideoModel,
-  config: ModelConfig,
-  mesh: jax.sharding.Mesh,
-  *,
-  draws: int,
-  batch_per_shard: int,
+  folder: pathlib.Path, distance: VelocityDistance
 ) -> dict[str, float]:
   """Distance of the velocities of a model to those of base, by prompt.
 
   Args:
     folder: workdir of a `lift sample` job with latents.
-    base: the model that sampled them.
-    model: to compare with it.
-    config: see `velocity_distance.VelocityDistance`, as for the others.
-    mesh: likewise.
-    draws: likewise.
-    batch_per_shard: likewise.
+    distance: of the model to the one that sampled them.
   """
   clips = manifest.read(folder)
-  distance = velocity_distance.VelocityDistance(
-    base, model, config, mesh, draws=draws, batch_per_shard=batch_per_shard
-  )
   distances = distance(
     [
-      velocity_distance.NoisyClip(
+      NoisyClip(
         read_latents(folder / manifest.LATENTS / f'{clip.path.stem}.npy'),
         clip.caption,
         clip.seed,

@@ -12,6 +12,7 @@ latents  S text tokens  D width of their embeddings
 from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +48,9 @@ class NoisyClip:
 class VelocityDistance:
   """The distance of two models on clips.
 
-  The networks are on the devices one after the other, and else in host memory,
-  with the latents of a call and `draws` velocities of each of its clips.
+  The networks are on the devices one after the other, and between calls in host
+  memory, with the latents of a call and `draws` velocities of each of its
+  clips.
 
   Args:
     base: a model of the same sizes as `other`; its text encoder is used.
@@ -69,33 +71,49 @@ class VelocityDistance:
     draws: int,
     batch_per_shard: int,
   ):
-    self._mesh, self._draws = mesh, draws
+    self._models, self._mesh, self._draws = (base, other), mesh, draws
+    self._dtype = config.compute_dtype
     self._batch_size = batch_per_shard * partitioning.batch_shards(mesh)
     self._tokenize = base.load_tokenizer()
     self._text_encoder = OffloadedNetwork(
-      base, 'text_encoder', mesh, config.compute_dtype, offload=True
+      base, 'text_encoder', mesh, self._dtype, offload=True
     )
-    self._schedules = (base.schedule, other.schedule)
     self._transformers = [
       OffloadedNetwork(
         model,
         'transformer',
         mesh,
-        config.compute_dtype,
+        self._dtype,
         offload=True,
         attention_backend=config.attention,
       )
-      for model in (base, other)
+      for model in self._models
     ]
 
-  def __call__(self, clips: Sequence[NoisyClip]) -> list[float]:
-    """The distance on each of the clips, which have one size."""
-    text_nsd = self._embed([clip.caption for clip in clips])
+  def fingerprint(self) -> dict[str, Any]:
+    """What determines the distance, besides the clips."""
+    base, other = self._models
+    return {
+      'base': base.fingerprint('transformer'),
+      'model': other.fingerprint('transformer'),
+      'compute_dtype': self._dtype,
+      'draws': self._draws,
+    }
+
+  def __call__(
+    self, clips: Sequence[NoisyClip], *, keep: bool = False
+  ) -> list[float]:
+    """The distance on each of the clips, which have one size.
+
+    Args:
+      clips: to measure.
+      keep: whether there are more clips to come. Otherwise the networks are
+        dropped after use, and another call reads them from their files again.
+    """
+    text_nsd = self._embed([clip.caption for clip in clips], keep)
     before, after = (
-      self._velocities(network, schedule, clips, text_nsd)
-      for network, schedule in zip(
-        self._transformers, self._schedules, strict=True
-      )
+      self._velocities(network, model.schedule, clips, text_nsd, keep)
+      for network, model in zip(self._transformers, self._models, strict=True)
     )
     first = list(before)
     totals = np.zeros(len(clips))
@@ -104,19 +122,18 @@ class VelocityDistance:
       totals[indices] += squares_b.mean(axis=tuple(range(1, squares_b.ndim)))
     return (totals / self._draws).tolist()
 
-  def _embed(self, captions: Sequence[str]) -> np.ndarray:
+  def _embed(self, captions: Sequence[str], keep: bool) -> np.ndarray:
     """Text embeddings [N, S, D]."""
     sharding = NamedSharding(self._mesh, partitioning.BATCH)
     size = partitioning.batch_shards(self._mesh)
     embedded = []
-    with jax.set_mesh(self._mesh), self._text_encoder.params() as params:
+    text_encoder = self._text_encoder
+    with jax.set_mesh(self._mesh), text_encoder.params(keep=keep) as params:
       for _, texts in _batches(list(captions), size):
         tokens_bs, _ = self._tokenize(texts)
         tokens_bs = jax.device_put(tokens_bs, sharding)
         embedded.append(
-          np.asarray(
-            programs.embed(self._text_encoder.network, params, tokens_bs)
-          )
+          np.asarray(programs.embed(text_encoder.network, params, tokens_bs))
         )
     return np.concatenate(embedded)[: len(captions)]
 
@@ -126,12 +143,13 @@ class VelocityDistance:
     schedule: Schedule,
     clips: Sequence[NoisyClip],
     text_nsd: np.ndarray,
+    keep: bool,
   ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Yields indices of clips and the velocities for them, draw by draw."""
     put = functools.partial(
       jax.device_put, device=NamedSharding(self._mesh, partitioning.BATCH)
     )
-    with jax.set_mesh(self._mesh), network.params() as params:
+    with jax.set_mesh(self._mesh), network.params(keep=keep) as params:
       for draw in range(self._draws):
         for indices, batch in _batches(
           list(range(len(clips))), self._batch_size

@@ -69,14 +69,14 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   ]
   job_flags.write_config(call, 'calibrate')
   texts = generator.embed(
-    [clip.prompt.text for clip in batch] for batch in batches
+    ([clip.prompt.text for clip in batch] for batch in batches), keep=False
   )
   seeds = [[clip.seed for clip in batch] for batch in batches]
   measured = []
   total = batch_size * len(batches)
   with Progress(total, 'video', logger=logger) as progress:
     for changes in generator.measure_steps(
-      zip(list(texts), seeds, strict=True)
+      zip(list(texts), seeds, strict=True), keep=False
     ):
       measured.append(changes)
       progress.update(batch_size)

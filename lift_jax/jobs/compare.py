@@ -56,6 +56,7 @@ from lift_jax.comparison.pair_choice import choose_pairs, is_of_clips
 from lift_jax.comparison.vbench_results import VBenchResults, write_submission
 from lift_jax.data.suites import Suite
 from lift_jax.data.vbench_dimensions import DIMENSIONS, PUBLISHED
+from lift_jax.evaluation.velocity_distance import VelocityDistance
 from lift_jax.jobs import compare_suites
 from lift_jax.jobs.compare_config import (
   CompareConfig,
@@ -274,17 +275,20 @@ def _distance_measurers(
   base, *others = (
     generator_config.open_chosen(one, workdir) for one in configs
   )
+  mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
   return [
     DistanceMeasurer(
       workdir,
       sets[0],
       found.model,
-      base,
-      other,
-      base_config,
-      partitioning.make_mesh(config.mesh, jax.local_devices()),
-      draws=config.draws,
-      batch_per_shard=config.batch_per_shard,
+      VelocityDistance(
+        base,
+        other,
+        base_config,
+        mesh,
+        draws=config.draws,
+        batch_per_shard=config.batch_per_shard,
+      ),
     )
     for found, other in zip(sets[1:], others, strict=True)
   ]

@@ -33,6 +33,7 @@ from lift_jax.data import critic_prompts
 from lift_jax.data.prompts import Prompt
 from lift_jax.errors import UserError
 from lift_jax.evaluation import guarded_clips, guards
+from lift_jax.evaluation.velocity_distance import VelocityDistance
 from lift_jax.jobs import align, inputs, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.rounds_config import RoundsConfig
@@ -463,14 +464,16 @@ class Rounds(StagedJob):
     """Distance to base by prompt, on the clips of base."""
     config = self.config.sample
     folder = storage.to_path(state.model.path)
-    return guarded_clips.anchor_distances(
-      self.workdir / BASE / 'guard_sample',
+    distance = VelocityDistance(
       self._model,
       generators.open_model(folder, state.model.adapters),
       config.model,
       partitioning.make_mesh(config.mesh, jax.local_devices()),
       draws=self.config.guards.draws,
       batch_per_shard=config.run.batch_per_shard,
+    )
+    return guarded_clips.anchor_distances(
+      self.workdir / BASE / 'guard_sample', distance
     )
 
   def _write(self, path: pathlib.Path, value: Any) -> None:

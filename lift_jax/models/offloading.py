@@ -53,8 +53,12 @@ class OffloadedNetwork:
     self._on_devices: Params | None = None
 
   @contextlib.contextmanager
-  def params(self) -> Iterator[Params]:
+  def params(self, *, keep: bool = True) -> Iterator[Params]:
     """Parameters on the devices; do not use them after the context.
+
+    Args:
+      keep: whether they are needed again. Otherwise they are dropped, neither
+        left on the devices nor moved to host memory.
 
     Raises:
       UserError: the weights do not match the config.
@@ -62,10 +66,12 @@ class OffloadedNetwork:
     if self._on_devices is None:
       self._on_devices = self._to_devices()
     yield self._on_devices
-    if self._offload:
+    # Computations in flight keep their own references.
+    if not keep:
+      self._on_devices = self._on_host = None
+    elif self._offload:
       if self._on_host is None:
         self._on_host = jax.tree.map(_to_host, self._on_devices)
-      # Computations in flight keep their own references.
       self._on_devices = None
 
   def _to_devices(self) -> Params:

@@ -106,9 +106,16 @@ class Generator:
     """Most tokens of a text that the model reads."""
     return self._model.text_shape[0]
 
-  def embed(self, batches: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
-    """Embeddings [B, S, D] of batches of B texts."""
-    with self._text_encoder.params() as params:
+  def embed(
+    self, batches: Iterable[Sequence[str]], *, keep: bool = True
+  ) -> Iterator[np.ndarray]:
+    """Embeddings [B, S, D] of batches of B texts.
+
+    Args:
+      batches: of texts.
+      keep: whether the network is needed again, here and below.
+    """
+    with self._text_encoder.params(keep=keep) as params:
 
       def run(texts):
         tokens_bs, _ = self._tokenize(texts)
@@ -125,15 +132,19 @@ class Generator:
       yield from self._one_ahead(run, batches)
 
   def denoise(
-    self, batches: Iterable[tuple[np.ndarray, Sequence[int], np.ndarray | None]]
+    self,
+    batches: Iterable[tuple[np.ndarray, Sequence[int], np.ndarray | None]],
+    *,
+    keep: bool = True,
   ) -> Iterator[np.ndarray]:
     """Scaled latents fp32 [B, F, h, w, C] of batches.
 
     Args:
       batches: embeddings [B, S, D], seeds of the B clips, and the initial noise
         [B, F, h, w, C] or None to sample it.
+      keep: see `embed`.
     """
-    with self._transformer.params() as params:
+    with self._transformer.params(keep=keep) as params:
       negative = jax.device_put(self._negative_text, self._replicated)
 
       def run(batch):
@@ -155,10 +166,13 @@ class Generator:
       yield from self._one_ahead(run, batches)
 
   def measure_steps(
-    self, batches: Iterable[tuple[np.ndarray, Sequence[int]]]
+    self,
+    batches: Iterable[tuple[np.ndarray, Sequence[int]]],
+    *,
+    keep: bool = True,
   ) -> Iterator[programs.StepChanges]:
     """What a step cache needs to know of batches: embeddings and seeds."""
-    with self._transformer.params() as params:
+    with self._transformer.params(keep=keep) as params:
       negative = jax.device_put(self._negative_text, self._replicated)
       put = functools.partial(jax.device_put, device=self._batch_sharding)
       for text_bsd, seeds in batches:
@@ -175,9 +189,11 @@ class Generator:
           )
         yield jax.device_get(changes)
 
-  def decode(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+  def decode(
+    self, batches: Iterable[np.ndarray], *, keep: bool = True
+  ) -> Iterator[np.ndarray]:
     """Videos uint8 [B, T, H, W, 3] of batches of scaled latents."""
-    with self._vae.params() as params:
+    with self._vae.params(keep=keep) as params:
 
       def run(latents_bfhwc):
         return programs.decode_latents(

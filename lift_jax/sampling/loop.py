@@ -151,6 +151,7 @@ def run(
     (((), None if clip.stem in finished else clip) for clip in clips),
     batch_size,
   )
+  todo = list(in_rounds(batches, config.batches_per_round))
   rounds = []
   writer = ClipWriter(
     manifest,
@@ -160,12 +161,18 @@ def run(
   )
   num_shown = 0
   with manifest, writer:
-    for batches_of_round in in_rounds(batches, config.batches_per_round):
+    for number, batches_of_round in enumerate(todo, 1):
       if stop.received:
         break
       clock = Clock()
       num_clips = _round(
-        generator, batches_of_round, initial_noise, stop, clock, writer
+        generator,
+        batches_of_round,
+        initial_noise,
+        stop,
+        clock,
+        writer,
+        keep=number < len(todo),
       )
       rounds.append((num_clips, clock.seconds))
       # Clips of a round are finished almost together.
@@ -182,14 +189,15 @@ def run(
   return num_made == sum(clip.stem not in finished for clip in clips)
 
 
-def _round(generator, batches, initial_noise, stop, clock, writer) -> int:
-  """Runs batches through all stages; returns the number of new clips."""
-  texts = list(
-    clock.timed(
-      'text encoder',
-      generator.embed([clip.prompt.text for clip in b.items] for b in batches),
-    )
-  )
+def _round(
+  generator, batches, initial_noise, stop, clock, writer, *, keep: bool
+) -> int:
+  """Runs batches through all stages; returns the number of new clips.
+
+  `keep` tells whether another round needs the networks.
+  """
+  prompts = ([clip.prompt.text for clip in b.items] for b in batches)
+  texts = list(clock.timed('text encoder', generator.embed(prompts, keep=keep)))
   if stop.received:
     return 0
 
@@ -205,14 +213,14 @@ def _round(generator, batches, initial_noise, stop, clock, writer) -> int:
       yield text_bsd, [clip.seed for clip in batch.items], noise
 
   latents = list(
-    clock.timed('transformer', generator.denoise(ready_to_denoise()))
+    clock.timed('transformer', generator.denoise(ready_to_denoise(), keep=keep))
   )
   for batch, latents_bfhwc in zip(batches, latents, strict=False):
     _check_finite(batch, latents_bfhwc)
   num_clips = 0
-  videos = clock.timed('autoencoder', generator.decode(latents))
+  videos = clock.timed('autoencoder', generator.decode(latents, keep=keep))
   # Videos come first in zip, so that their generator runs to its end, where the
-  # network is offloaded.
+  # network leaves the devices.
   for video_bthw3, batch, latents_bfhwc in zip(
     videos, batches, latents, strict=False
   ):

@@ -142,7 +142,7 @@ class Validation:
       with path.open('rb') as file:
         return np.load(file, allow_pickle=False)
     tokens_bs, _ = self._model.load_tokenizer()(texts)
-    with text_encoder.params() as params:
+    with text_encoder.params(keep=False) as params:
       embedded = self._over_batches(
         lambda tokens: programs.embed(
           text_encoder.network, params, self._put(tokens)

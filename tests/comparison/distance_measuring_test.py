@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import types
 from unittest import mock
 
 from absl.testing import parameterized
@@ -16,7 +15,6 @@ from lift_jax.comparison.distance_measuring import (
   distance_measured,
 )
 from lift_jax.errors import UserError
-from lift_jax.evaluation import velocity_distance
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
 from tests import threaded_hosts
@@ -25,17 +23,35 @@ from tests.comparison import sets
 pytestmark = pytest.mark.fast
 
 
-class FakeModel:
-  def __init__(self, name):
-    self._name = name
+class FakeDistance:
+  """Proportional to the mean of the latents.
 
-  def fingerprint(self, component):
-    return f'{self._name} {component}'
+  Args:
+    draws: for the fingerprint.
+    calls: gets the captions of each call.
+    kept: gets whether each call keeps the networks.
+    at_call: is called too.
+  """
+
+  def __init__(self, draws, calls, kept, at_call):
+    self._draws, self._calls, self._kept = draws, calls, kept
+    self._at_call = at_call
+
+  def fingerprint(self):
+    return {'draws': self._draws}
+
+  def __call__(self, clips, *, keep):
+    for clip in clips:
+      assert clip.latents.shape == (2, 4, 5, 3)
+    self._calls.append([clip.caption for clip in clips])
+    self._kept.append(keep)
+    self._at_call()
+    return [float(clip.latents.mean()) / 8 for clip in clips]
 
 
 class DistanceTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
-  def _folder(self, tmp_path, monkeypatch):
+  def _folder(self, tmp_path):
     self.workdir = tmp_path
     self.base = sets.write_model(tmp_path / 'base', num_clips=2)
     (self.base / 'latents').mkdir()
@@ -43,29 +59,14 @@ class DistanceTest(parameterized.TestCase):
       # [F, C, h, w], as lift sample writes them.
       latents_fchw = np.full((2, 3, 4, 5), number, np.float32)
       np.save(self.base / 'latents' / f'{name}.npy', latents_fchw)
-    self.calls, self.at_call = [], lambda: None
-    monkeypatch.setattr(
-      velocity_distance, 'VelocityDistance', lambda *_, **__: self.distances
-    )
+    self.calls, self.kept, self.at_call = [], [], lambda: None
 
-  def distances(self, clips):
-    for clip in clips:
-      assert clip.latents.shape == (2, 4, 5, 3)
-    self.calls.append([clip.caption for clip in clips])
-    self.at_call()
-    return [float(clip.latents.mean()) / 8 for clip in clips]
-
-  def measurer(self, model='y', **changes):
-    settings = {'draws': 2, 'batch_per_shard': 1} | changes
+  def measurer(self, model='y', draws=2):
     return DistanceMeasurer(
       self.workdir,
       read_clips('base', self.base),
       model,
-      FakeModel('base'),
-      FakeModel(model),
-      types.SimpleNamespace(compute_dtype='float32'),
-      None,
-      **settings,
+      FakeDistance(draws, self.calls, self.kept, lambda: self.at_call()),
     )
 
   def run_all(self, *measurers):
@@ -83,6 +84,7 @@ class DistanceTest(parameterized.TestCase):
     self.assertEqual(list(y.values()), [0, 0.125, 0.25, 0.375])
     self.assertEqual(y, z)
     self.assertEqual(self.calls, 2 * [['a', 'a', 'b', 'b']])
+    self.assertEqual(self.kept, [False, False])
 
   def test_resumes(self):
     self.run_all(self.measurer())
@@ -102,6 +104,7 @@ class DistanceTest(parameterized.TestCase):
       self.assertEqual(self.calls, [['a', 'a', 'b']])
       self.assertTrue(self.run_all(measurer := self.measurer()))
     self.assertEqual(self.calls, [['a', 'a', 'b'], ['b']])
+    self.assertEqual(self.kept, [True, False])
     (found,) = distance_measured([measurer])
     self.assertEqual(list(found.values[1].values()), [0, 0.125, 0.25, 0.375])
 

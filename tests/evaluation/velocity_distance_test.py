@@ -24,9 +24,11 @@ class _Network:
 
   def __init__(self, model, name, mesh, dtype, offload, **options):
     self.network, self._scale = _network, model.scale
+    self._kept = model.kept
 
   @contextlib.contextmanager
-  def params(self):
+  def params(self, *, keep):
+    self._kept.append(keep)
     yield np.float32(self._scale)
 
 
@@ -36,7 +38,7 @@ def _networks(monkeypatch):
   monkeypatch.setattr(
     velocity_distance.VelocityDistance,
     '_embed',
-    lambda self, captions: np.zeros((len(captions), 2, 3)),
+    lambda self, captions, keep: np.zeros((len(captions), 2, 3)),
   )
 
 
@@ -45,9 +47,13 @@ def distances(first, second, seeds=(1, 2, 3), batch_per_shard=1, draws=2):
     NoisyClip(np.full((2, 4, 4, 3), 2.0, np.float32), 'A cat.', seed)
     for seed in seeds
   ]
+  kept = []
   models = [
     types.SimpleNamespace(
-      schedule=ScheduleConfig(), scale=scale, load_tokenizer=lambda: None
+      schedule=ScheduleConfig(),
+      scale=scale,
+      kept=kept,
+      load_tokenizer=lambda: None,
     )
     for scale in (first, second)
   ]
@@ -56,7 +62,11 @@ def distances(first, second, seeds=(1, 2, 3), batch_per_shard=1, draws=2):
   distance = velocity_distance.VelocityDistance(
     *models, config, mesh, draws=draws, batch_per_shard=batch_per_shard
   )
-  return np.array(distance(clips))
+  found = np.array(distance(clips))
+  assert kept == [False, False]
+  np.testing.assert_array_equal(distance(clips, keep=True), found)
+  assert kept[2:] == [True, True]
+  return found
 
 
 @pytest.mark.fast

@@ -10,7 +10,7 @@ import pytest
 
 from lift_jax.comparison import metrics, network_metrics
 from lift_jax.data.vbench_dimensions import PUBLISHED
-from lift_jax.evaluation import velocity_distance
+from lift_jax.jobs import compare
 from lift_jax.toyworld.weights import T2V
 from tests import browser
 from tests.comparison import networks, sets
@@ -393,13 +393,14 @@ class CompareTest(parameterized.TestCase):
     def distance(base, other, config, mesh, **settings):
       self.assertEqual((base.path, config.compute_dtype), (T2V, 'float32'))
       self.assertEqual(settings, {'draws': 4, 'batch_per_shard': 1})
-      return distances
+      return mock.Mock(side_effect=distances, fingerprint=lambda: {'draws': 4})
 
-    def distances(clips):
+    def distances(clips, *, keep):
+      self.assertFalse(keep)
       self.assertEqual([clip.caption for clip in clips], ['a', 'b'])
       return [float(clip.latents.mean()) for clip in clips]
 
-    with mock.patch.object(velocity_distance, 'VelocityDistance', distance):
+    with mock.patch.object(compare, 'VelocityDistance', distance):
       outcome, result = self.compare(
         *folders, distance__models=(str(T2V), str(T2V)),
         distance__compute_dtype='float32',

@@ -11,6 +11,7 @@ import pytest
 
 from lift_jax import partitioning
 from lift_jax.errors import UserError
+from lift_jax.models import offloading
 from lift_jax.models.generators import NETWORKS, VideoModel, open_model
 from lift_jax.models.offloading import OffloadedNetwork
 from lift_jax.weights import param_paths
@@ -116,6 +117,24 @@ def test_stays_on_the_devices(model, mesh):
   ):
     for leaf, reference in zip(jax.tree.leaves(params), leaves, strict=True):
       assert leaf is reference()
+
+
+@pytest.mark.parametrize('offload', [True, False])
+def test_dropped(model, mesh, offload):
+  """Nothing is copied to the host, and another use reads the files again."""
+  offloaded = open_network(model, mesh, 'vae', offload=offload)
+  gc.collect()
+  before = len(jax.live_arrays())
+  with (
+    mock.patch.object(offloading, '_to_host', side_effect=AssertionError),
+    offloaded.params(keep=False) as params,
+  ):
+    expected = values(params)
+  del params
+  gc.collect()
+  assert len(jax.live_arrays()) == before
+  with offloaded.params() as params:
+    assert_equal(values(params), expected)
 
 
 def test_computations_in_flight_keep_parameters(model, mesh):
