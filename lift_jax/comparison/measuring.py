@@ -294,7 +294,10 @@ class ClipMeasurer:
   def results(
     self,
   ) -> tuple[dict[str, dict[Key, float]], dict[Key, np.ndarray]]:
-    """The values by metric and clip, and the features of each clip."""
+    """The values by metric and clip, and the features of each clip.
+
+    Features are uint8, in 255ths.
+    """
     lines = self._journal.read()
     values: dict[str, dict[Key, float]] = {
       name: {} for measure in self._measures for name in measure.names
@@ -315,8 +318,8 @@ def _to_text(features_d: np.ndarray) -> str:
 
 
 def _from_text(text: str) -> np.ndarray:
-  levels_d = np.frombuffer(base64.b64decode(text), np.uint8)
-  return levels_d / _LEVELS
+  """Features in 255ths; as floating-point numbers all of them are large."""
+  return np.frombuffer(base64.b64decode(text), np.uint8)
 
 
 def _evenly_spaced(num_frames: int, count: int) -> np.ndarray:
@@ -326,13 +329,17 @@ def _evenly_spaced(num_frames: int, count: int) -> np.ndarray:
 def diversity_by_prompt(
   features: Mapping[Key, np.ndarray],
 ) -> dict[Key, float]:
-  """Mean distance of the clips of each prompt that has several, at index 0."""
+  """Mean distance of the clips of each prompt that has several, at index 0.
+
+  Args:
+    features: of each clip, see `ClipMeasurer.results`.
+  """
   by_prompt: dict[str, list[np.ndarray]] = {}
-  for (name, _), features_d in features.items():
-    by_prompt.setdefault(name, []).append(features_d)
+  for (name, _), levels_d in features.items():
+    by_prompt.setdefault(name, []).append(levels_d)
   distances = {}
   for name, of_prompt in by_prompt.items():
-    distance = diversity.pairwise_distance(np.stack(of_prompt))
+    distance = diversity.pairwise_distance(np.stack(of_prompt) / _LEVELS)
     if distance is not None:
       distances[name, 0] = distance
   return distances

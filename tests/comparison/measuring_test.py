@@ -65,6 +65,7 @@ class MeasuringTest(parameterized.TestCase):
     self.assertLen(set(values['mean'].values()), 4)
     # Four frames, a grid of 8 x 8 cells of RGB.
     self.assertEqual(features['a', 0].shape, (4 * 8 * 8 * 3,))
+    self.assertEqual(features['a', 0].dtype, np.uint8)
 
   def test_resumes(self):
     folder = self.sample(num_clips=2)
@@ -218,9 +219,10 @@ class MeasuringTest(parameterized.TestCase):
 class DiversityTest(parameterized.TestCase):
   def test_by_prompt(self):
     features = {
-      ('a', 0): np.zeros(4), ('a', 1): np.full(4, 0.5),
-      ('b', 0): np.ones(4), ('b', 1): np.ones(4), ('c', 0): np.ones(4),
+      ('a', 0): np.full(4, 51, np.uint8), ('a', 1): np.zeros(4, np.uint8),
+      ('b', 0): np.ones(4, np.uint8), ('b', 1): np.ones(4, np.uint8),
+      ('c', 0): np.ones(4, np.uint8),
     }  # fmt: skip
     self.assertEqual(
-      measuring.diversity_by_prompt(features), {('a', 0): 0.5, ('b', 0): 0.0}
+      measuring.diversity_by_prompt(features), {('a', 0): 0.2, ('b', 0): 0.0}
     )
