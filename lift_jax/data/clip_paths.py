@@ -11,8 +11,9 @@ from collections.abc import Collection
 import dataclasses
 import os
 import pathlib
+import posixpath
 import stat
-from typing import Self
+from typing import NamedTuple, Self
 import unicodedata
 
 from lift_jax.data.json_records import RecordError, is_printable
@@ -50,6 +51,18 @@ def clip_sha256(path: pathlib.Path, where: str) -> str:
     ) from None
 
 
+class _Folder(NamedTuple):
+  """A folder of clips.
+
+  Attributes:
+    name: relative to the root; '' for the root itself.
+    path: with symbolic links resolved.
+  """
+
+  name: str
+  path: pathlib.Path
+
+
 @dataclasses.dataclass(frozen=True)
 class ClipFolder:
   """The data root: the folder that paths in records are relative to.
@@ -64,8 +77,8 @@ class ClipFolder:
   root: pathlib.Path
   follow_links: str
   optional: Collection[str] = ()
-  # Of the folders of clips, with symbolic links resolved.
-  _resolved: dict[pathlib.Path, pathlib.Path] = dataclasses.field(
+  # By their paths in records: clips are many, and their folders few.
+  _folders: dict[str, _Folder] = dataclasses.field(
     default_factory=dict, init=False, repr=False, compare=False
   )
 
@@ -92,13 +105,16 @@ class ClipFolder:
       text: the path in the record: relative to the root, or absolute.
       require_file: whether the clip must exist, unless it is optional.
     """
-    relative = self._relative(text)
-    name = unicodedata.normalize('NFC', str(relative))
+    folder_text, base = posixpath.split(self._normalized(text))
+    if folder_text not in self._folders:
+      self._folders[folder_text] = self._open_folder(text, folder_text)
+    folder = self._folders[folder_text]
+    name = unicodedata.normalize('NFC', posixpath.join(folder.name, base))
     if storage.is_remote(self.root):  # which has no links
-      path = self.root / str(relative)
+      path = folder.path / base
       is_missing = storage.file_signature(path) is None
     else:
-      path, is_missing = self._resolve(text, relative)
+      path, is_missing = self._resolve(text, folder.path, base)
     if require_file and is_missing and name not in self.optional:
       raise RecordError(
         f'no video file {text!r} below the data root; put it there or delete '
@@ -107,15 +123,12 @@ class ClipFolder:
     return name, path
 
   def _resolve(
-    self, text: str, relative: pathlib.PurePosixPath
+    self, text: str, folder: pathlib.Path, base: str
   ) -> tuple[pathlib.Path, bool]:
     """The resolved path of a clip on disk, and whether it is missing."""
-    path = self._spelled_as_on_disk(relative)
+    path = folder / _spelled_as_on_disk(folder, base)
     try:
       # RuntimeError: a loop of symbolic links, before Python 3.13.
-      if path.parent not in self._resolved:
-        self._resolved[path.parent] = path.parent.resolve()
-      path = self._resolved[path.parent] / path.name
       mode = path.lstat().st_mode
       if stat.S_ISLNK(mode):
         path = path.resolve()
@@ -123,10 +136,7 @@ class ClipFolder:
     except (FileNotFoundError, NotADirectoryError):
       mode = None
     except (OSError, RuntimeError) as error:
-      reason = getattr(error, 'strerror', None) or 'a loop of symbolic links'
-      raise RecordError(
-        f'video {text!r} cannot be accessed ({reason}); {_REMEDY}'
-      ) from None
+      raise _no_access(text, error) from None
     if not path.is_relative_to(self.root):
       self._check_link(text, path)
     if mode is not None and not stat.S_ISREG(mode):
@@ -135,8 +145,8 @@ class ClipFolder:
       )
     return path, mode is None
 
-  def _relative(self, text: str) -> pathlib.PurePosixPath:
-    """The path in a record, relative to the root."""
+  def _normalized(self, text: str) -> str:
+    """A path in a record without '.' and '//'."""
     if not is_printable(text):
       raise RecordError(
         f'video {text!r} contains an unprintable character; {_REMEDY}'
@@ -145,43 +155,36 @@ class ClipFolder:
       raise RecordError(
         f'video {text!r} contains a backslash; separate folders by "/"'
       )
+    if '..' in text.split('/'):
+      raise RecordError(f'video {text!r} contains ".."; {_REMEDY}')
     if storage.is_remote(self.root):
       text = text.removeprefix(f'{self.root}/')
-    path = pathlib.PurePosixPath(text)
-    if '..' in path.parts:
-      raise RecordError(f'video {text!r} contains ".."; {_REMEDY}')
-    if not path.is_absolute():
-      return path
-    for parent in path.parents:
-      if os.path.realpath(parent) == str(self.root):
-        return path.relative_to(parent)
-    raise RecordError(
-      f'video {text!r} is an absolute path, but not in the data root '
-      f'{self.root}; {_REMEDY}'
-    )
+    return posixpath.normpath(text)
 
-  def _spelled_as_on_disk(
-    self, relative: pathlib.PurePosixPath
-  ) -> pathlib.Path:
-    """The path of a file whose name may have another Unicode form on disk.
-
-    Macs write NFD, other systems what they are given, usually NFC.
-    """
+  def _open_folder(self, text: str, folder_text: str) -> _Folder:
+    """The folder of the clip `text`."""
+    relative = pathlib.PurePosixPath(folder_text)
+    if relative.is_absolute():
+      for parent in (relative, *relative.parents):
+        if os.path.realpath(parent) == str(self.root):
+          relative = relative.relative_to(parent)
+          break
+      else:
+        raise RecordError(
+          f'video {text!r} is an absolute path, but not in the data root '
+          f'{self.root}; {_REMEDY}'
+        )
     path = self.root
-    for part in relative.parts:
-      if not part.isascii():
-        forms = (part, *(unicodedata.normalize(f, part) for f in _FORMS))
-        names = [
-          name for name in dict.fromkeys(forms) if os.path.lexists(path / name)
-        ]
-        if len({os.lstat(path / name).st_ino for name in names}) > 1:
-          raise RecordError(
-            f'{path} has two files named {part!r}, in different Unicode forms; '
-            'rename one of them'
-          )
-        part = names[0] if names else part
-      path /= part
-    return path
+    if storage.is_remote(path):
+      path /= str(relative)
+    else:
+      for part in relative.parts:
+        path /= _spelled_as_on_disk(path, part)
+      try:
+        path = path.resolve()
+      except (OSError, RuntimeError) as error:
+        raise _no_access(text, error) from None
+    return _Folder('/'.join(relative.parts), path)
 
   def _check_link(self, text: str, path: pathlib.Path) -> None:
     """Raises RecordError unless a link to `path` may be followed."""
@@ -202,3 +205,27 @@ class ClipFolder:
       and path.parent == snapshot.parent.parent / 'blobs'
       for snapshot in (self.root, *self.root.parents)
     )
+
+
+def _no_access(text: str, error: Exception) -> RecordError:
+  reason = getattr(error, 'strerror', None) or 'a loop of symbolic links'
+  return RecordError(f'video {text!r} cannot be accessed ({reason}); {_REMEDY}')
+
+
+def _spelled_as_on_disk(folder: pathlib.Path, name: str) -> str:
+  """The name of a file, which may have another Unicode form on disk.
+
+  Macs write NFD, other systems what they are given, usually NFC.
+  """
+  if name.isascii():
+    return name
+  forms = (name, *(unicodedata.normalize(form, name) for form in _FORMS))
+  names = [
+    form for form in dict.fromkeys(forms) if os.path.lexists(folder / form)
+  ]
+  if len({os.lstat(folder / form).st_ino for form in names}) > 1:
+    raise RecordError(
+      f'{folder} has two files named {name!r}, in different Unicode forms; '
+      'rename one of them'
+    )
+  return names[0] if names else name

@@ -159,6 +159,33 @@ class AbsoluteTest(_FolderTest):
     self.assert_refused(self.root / 'x.mp4', 'link to outside')
 
 
+class SpellingTest(_FolderTest):
+  @parameterized.parameters(
+    'videos/./a.mp4', './videos//a.mp4', 'videos/a.mp4/', 'videos/a.mp4/.'
+  )
+  def test_one_name(self, text):
+    path = write(self.root / 'videos/a.mp4')
+    for found in (text, f'{self.root}/{text}'):
+      self.assertEqual(self.find(found), ('videos/a.mp4', path))
+
+  @parameterized.parameters('', '.', 'videos')
+  def test_no_file(self, text):
+    (self.root / 'videos').mkdir()
+    self.assert_refused(text, 'not a regular file')
+
+  def test_folders_of_a_name(self):
+    """Each is one of its own, below the root or above it."""
+    first = write(self.root / 'a/x.mp4')
+    second = write(self.root / 'b/a/x.mp4')
+    folder = ClipFolder.open(self.root, 'none')
+    for text, path in (('a/x.mp4', first), ('b/a/x.mp4', second)):
+      for _ in range(2):
+        self.assertEqual(folder.find(text, True), (text, path))
+        self.assertEqual(folder.find(str(path), True), (text, path))
+    with self.assertRaisesRegex(RecordError, 'an absolute path'):
+      folder.find('/a/x.mp4', True)
+
+
 class UnicodeTest(_FolderTest):
   @parameterized.product(on_disk=(NFC, NFD), in_json=(NFC, NFD))
   def test_forms(self, on_disk, in_json):
