@@ -11,7 +11,7 @@ from typing import Any
 import uuid
 
 from lift_jax.errors import UserError
-from lift_jax.runtime import distributed, storage
+from lift_jax.runtime import storage
 
 # In a folder of a bucket while it is written: a reader must not use it.
 _INCOMPLETE = '.incomplete'
@@ -84,6 +84,9 @@ def atomic_folder(
   Raises:
     UserError: a file cannot be written.
   """
+  # It loads JAX, which much of what imports this module can do without.
+  from lift_jax.runtime import distributed
+
   is_owner = distributed.is_primary() or not all_hosts
 
   def barrier(name: str) -> None:

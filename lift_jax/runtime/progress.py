@@ -8,8 +8,6 @@ from typing import Self, TypeVar
 
 import tqdm
 
-from lift_jax.runtime import distributed
-
 _SECONDS_BETWEEN_LINES = 30.0
 # Seconds until something is shown of work that is usually quick. A bar comes
 # early, as several such loops may follow each other, and is erased at the end.
@@ -126,6 +124,9 @@ def tracked(items: Collection[T], unit: str) -> Iterator[T]:
 
   For work that is usually quick, such as checking the records of a file.
   """
+  # It loads JAX, which much of what imports this module can do without.
+  from lift_jax.runtime import distributed
+
   with Progress(
     len(items),
     unit,

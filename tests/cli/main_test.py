@@ -33,6 +33,8 @@ assert main.main(['--help']) == 0
 heavy = {'jax', 'numpy', 'flax', 'absl', 'av', 'torch', 'huggingface_hub'}
 heavy &= set(sys.modules)
 assert not heavy, heavy
+import lift_jax.annotation.store
+assert 'jax' not in sys.modules
 """
 
 
