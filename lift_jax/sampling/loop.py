@@ -36,9 +36,6 @@ class ClipWriter:
     output: which files to write.
     num_threads: clips that are encoded at a time.
     limit: clips that may be pending before `put` blocks.
-
-  Attributes:
-    num_written: clips that are complete.
   """
 
   def __init__(
@@ -49,7 +46,7 @@ class ClipWriter:
     limit: int,
   ):
     self._manifest, self._output = manifest, output
-    self._limit, self.num_written = limit, 0
+    self._limit, self._num_new = limit, 0
     self._pool = concurrent.futures.ThreadPoolExecutor(num_threads)
     self._pending = collections.deque()
 
@@ -72,7 +69,12 @@ class ClipWriter:
 
   def _finish_one(self) -> None:
     self._pending.popleft().result()
-    self.num_written += 1
+    self._num_new += 1
+
+  def take_count(self) -> int:
+    """The number of clips that were completed since the last call."""
+    count, self._num_new = self._num_new, 0
+    return count
 
   def _write(self, clip, frames_thw3, latents_fhwc) -> None:
     video = self._manifest.file(clip, VIDEOS)
@@ -159,7 +161,6 @@ def run(
     config.num_writers,
     limit=2 * batch_size + config.num_writers,
   )
-  num_shown = 0
   with manifest, writer:
     for number, batches_of_round in enumerate(todo, 1):
       if stop.received:
@@ -176,10 +177,9 @@ def run(
       )
       rounds.append((num_clips, clock.seconds))
       # Clips of a round are finished almost together.
-      progress.update(writer.num_written - num_shown)
-      num_shown = writer.num_written
-  if writer.num_written > num_shown:
-    progress.update(writer.num_written - num_shown)
+      progress.update(writer.take_count())
+  if num_last := writer.take_count():
+    progress.update(num_last)
   if stop.received:
     logger.warning(
       '%s: pending clips are written; run again to resume', stop.name

@@ -97,7 +97,7 @@ class ClipWriterTest(_JobTest):
     clips = make(9)
     with self.manifest() as manifest, self.writer(manifest) as writer:
       self.put(writer, clips)
-    self.assertEqual(writer.num_written, 9)
+    self.assertEqual(writer.take_count(), 9)
     self.assertEqual(self.stems(), [f'{n}' for n in range(9)])
     self.assertEqual(self.files(), [f'{n}.mp4' for n in range(9)])
     self.assertEqual(
@@ -169,11 +169,11 @@ class ClipWriterTest(_JobTest):
       thread = threading.Thread(target=put_the_last)
       thread.start()
       self.assertFalse(has_put.wait(0.3))
-      self.assertEqual(writer.num_written, 0)
+      self.assertEqual(writer.take_count(), 0)
       may_write.set()
       thread.join(30)
       self.assertTrue(has_put.is_set())
-    self.assertEqual(writer.num_written, 4)
+    self.assertEqual(writer.take_count(), 4)
     self.assertLen(self.stems(), 4)
 
   def test_line_comes_after_both_files(self):
