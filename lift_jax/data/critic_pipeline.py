@@ -89,12 +89,15 @@ def _streams(
   return streams
 
 
-def drawn_shares(
+def units_by_shape(
   units: Sequence[Unit], examples: Sequence[Example], real_share: float | None
-) -> dict[Shape, float]:
-  """The share of each shape among all sampled units."""
+) -> dict[Shape, tuple[list[Unit], float]]:
+  """The units of each shape, and their share among all sampled units."""
   return {
-    shape: sum(stream.share for stream in streams)
+    shape: (
+      [units[index] for stream in streams for index in stream.indices],
+      sum(stream.share for stream in streams),
+    )
     for shape, streams in _streams(units, examples, real_share).items()
   }
 

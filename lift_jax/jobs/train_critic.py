@@ -15,7 +15,6 @@ SIGTERM saves a checkpoint and exits with status 143.
 example: lift train_critic --config=configs/critic_tiny.py:smoke --workdir=DIR
 """
 
-import collections
 from collections.abc import Collection
 import dataclasses
 import functools
@@ -218,24 +217,21 @@ class CriticTraining(training_main.Task):
   ) -> dict[Shape, BucketSteps]:
     """The steps on the units of each shape."""
     config, examples = self._call.config, self._examples
-    shares = critic_pipeline.drawn_shares(
+    by_shape = critic_pipeline.units_by_shape(
       units, examples, config.data.real_share
     )
-    by_shape = collections.defaultdict(list)
-    for unit in units:
-      by_shape[critic_units.shape_of(unit, examples)].append(unit)
     return critic_lib.make_buckets(
       self._critic,
       config.train,
       config.trained,
       {
         shape: critic_lib.Sequences(
-          examples[by_shape[shape][0].members[0]].selection,
+          examples[own[0].members[0]].selection,
           shape[-1],
           share * self.num_examples,
-          critic_units.padding_share(by_shape[shape], examples),
+          critic_units.padding_share(own, examples),
         )
-        for shape, share in shares.items()
+        for shape, (own, share) in by_shape.items()
       },
       self._max_targets,
       batch_size,

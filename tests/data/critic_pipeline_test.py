@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from lift_jax.data import critic_pipeline, global_batch
-from lift_jax.data.critic_units import Unit, pair_units, single_units
+from lift_jax.data.critic_units import Unit, pair_units, shape_of, single_units
 from lift_jax.data.pair_records import PairRecord
 from lift_jax.data.rubric import LABELS
 from tests.data import clips, critic_clips
@@ -147,7 +147,11 @@ class BatchSizesTest(critic_clips.PipelineTest):
   def test_shares(self, real_share):
     """Examples are drawn as often as in batches of one size."""
     units = single_units(self.examples)
-    shares = critic_pipeline.drawn_shares(units, self.examples, real_share)
+    found = critic_pipeline.units_by_shape(units, self.examples, real_share)
+    self.assertCountEqual(sum((own for own, _ in found.values()), []), units)
+    for shape, (own, _) in found.items():
+      self.assertEqual({shape_of(unit, self.examples) for unit in own}, {shape})
+    shares = {shape: share for shape, (_, share) in found.items()}
     self.assertAlmostEqual(sum(shares.values()), 1)
     drawn = collections.Counter()
     for batch in self.take(16, batch_sizes=self.sizes, real_share=real_share):
