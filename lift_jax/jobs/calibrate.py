@@ -60,8 +60,11 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   )
   settings = cache_curve.measured_for(model, config.video, sampler)
   batch_size = config.run.batch_per_shard * generator.num_shards
-  clips = read_clips(config, logger)
-  clips = clips[: batch_size * config.run.batches_per_round]
+  every_clip = read_clips(config, logger)
+  clips = every_clip[: batch_size * config.run.batches_per_round]
+  logger.info(
+    'calibrate: the first %d of %d videos', len(clips), len(every_clip)
+  )
   # The last batch is filled with the first clips.
   batches = [
     [clips[index % len(clips)] for index in range(start, start + batch_size)]

@@ -14,6 +14,7 @@ example: lift sample --config=configs/sample.py:smoke --workdir=runs/sample
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import logging
 import pathlib
 
@@ -32,6 +33,7 @@ from lift_jax.partitioning import MeshConfig
 from lift_jax.runtime import distributed, hub, storage
 from lift_jax.runtime.batching import in_rounds
 from lift_jax.runtime.files import remove_partials
+from lift_jax.runtime.hashes import FileHashes
 from lift_jax.runtime.progress import Progress, tracked
 from lift_jax.runtime.shutdown import Stopped, StopSignal
 from lift_jax.sampling import loop, noise
@@ -74,6 +76,8 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   model = open_chosen(config.model, workdir)
   inputs.log_adapters(model.adapters, logger)
   clips = read_clips(config, logger)
+  num_prompts = len({clip.prompt.id for clip in clips})
+  logger.info('sample: %d prompts, %d videos', num_prompts, len(clips))
   mesh = partitioning.make_mesh(config.mesh, jax.local_devices())
   logger.info('sample: %s', partitioning.describe(mesh))
   generator = Generator(
@@ -87,11 +91,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
   )
   _warn(config, generator, clips, logger)
   if config.prompts.initial_noise:
-    clips = noise.with_initial_noise(
-      clips,
-      storage.to_path(config.prompts.initial_noise),
-      generator.latent_shape,
-    )
+    clips = _with_initial_noise(config, workdir, clips, generator.latent_shape)
   manifest = _open_manifest(config, workdir, model, clips)
   mine = clips[jax.process_index() :: jax.process_count()]
   finished = manifest.finished(mine, verify=config.run.verify)
@@ -110,7 +110,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
 
 
 def read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
-  """All clips of the config, of all hosts."""
+  """All clips of the config, of all hosts; warns of prompts without any."""
   root = hub.data_folder(config.prompts.root, (config.prompts.file,))
   prompts, num_duplicates = read_prompts(
     storage.join(storage.to_path(root), config.prompts.file),
@@ -124,9 +124,8 @@ def read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
     config.output.name,
     config.prompts.same_name,
   )
-  logger.info('sample: %d prompts, %d videos', len(prompts), len(clips))
   if num_duplicates:
-    logger.info('sample: %d duplicate prompts are ignored', num_duplicates)
+    logger.info('%d duplicate prompts are ignored', num_duplicates)
   if skipped:
     logger.warning(
       '%d prompts are skipped, as their files would be named like those of '
@@ -134,6 +133,25 @@ def read_clips(config: SampleConfig, logger: logging.Logger) -> list[Clip]:
       len(skipped),
       listing(prompt.where for prompt in skipped),
     )
+  return clips
+
+
+def _with_initial_noise(
+  config: SampleConfig,
+  workdir: pathlib.Path,
+  clips: Sequence[Clip],
+  shape: noise.Shape,
+) -> list[Clip]:
+  """The clips with the hashes of their noise, each read once."""
+  with FileHashes(workdir, jax.process_index()) as hashes:
+    clips = noise.with_initial_noise(
+      clips,
+      storage.to_path(config.prompts.initial_noise),
+      shape,
+      functools.partial(hashes.sha256, read=config.run.verify),
+    )
+  # Next, the lists of all hosts are merged.
+  distributed.barrier('the initial noise is hashed')
   return clips
 
 

@@ -1,4 +1,4 @@
-"""Hashes of the files of a folder, which are read again once they have changed.
+"""Hashes of the files of a job, which are read again once they have changed.
 
   DIR/hashes.jsonl   hash of each file, and its signature at that time
 
@@ -8,6 +8,7 @@ the time to make it again.
 
 from collections.abc import Mapping
 import contextlib
+import os
 import pathlib
 from typing import Any, Self
 
@@ -19,10 +20,10 @@ NAME = 'hashes.jsonl'
 
 
 class FileHashes:
-  """The hashes of one folder; `sha256` works inside of its context.
+  """The hashes of one job; `sha256` works inside of its context.
 
   Args:
-    folder: of the files, which may be in subfolders, and of the list.
+    folder: of the list; the files in it are listed by their relative paths.
     host: index of this process.
   """
 
@@ -45,7 +46,7 @@ class FileHashes:
     Raises:
       OSError: the file cannot be read.
     """
-    name = path.relative_to(self._folder).as_posix()
+    name = self._name(path)
     signature = storage.file_signature(path)
     known = self._known.get(name)
     if known and not read and known['signature'] == list(signature or ()):
@@ -56,6 +57,11 @@ class FileHashes:
       with contextlib.suppress(OSError):  # a full disk: it is read again
         self._journal.add(line)
     return digest
+
+  def _name(self, path: pathlib.Path) -> str:
+    if path.is_relative_to(self._folder):
+      return path.relative_to(self._folder).as_posix()
+    return str(path) if storage.is_remote(path) else os.path.abspath(path)
 
   def __enter__(self) -> Self:
     self._known = self._journal.read()

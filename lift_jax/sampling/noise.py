@@ -4,7 +4,7 @@ The layout is that of diffusers' pipelines, [F, C, h, w]: F latent frames, C
 channels, h and w height and width in latents. A leading axis of 1 is allowed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import pathlib
 
@@ -50,9 +50,18 @@ def _open(path: pathlib.Path, shape: Shape) -> np.ndarray:
 
 
 def with_initial_noise(
-  clips: Sequence[Clip], folder: pathlib.Path, shape: Shape
+  clips: Sequence[Clip],
+  folder: pathlib.Path,
+  shape: Shape,
+  sha256: Callable[[pathlib.Path], str] = file_sha256,
 ) -> list[Clip]:
   """The clips, each with the hash of its file in `folder`.
+
+  Args:
+    clips: all of them.
+    folder: of the files.
+    shape: of the noise of a clip.
+    sha256: hashes a file.
 
   Raises:
     UserError: a file is missing, or its array has another shape or dtype.
@@ -61,7 +70,7 @@ def with_initial_noise(
   for clip in clips:
     path = folder / f'{clip.stem}.npy'
     _open(path, shape)
-    started.append(dataclasses.replace(clip, initial_noise=file_sha256(path)))
+    started.append(dataclasses.replace(clip, initial_noise=sha256(path)))
   return started
 
 

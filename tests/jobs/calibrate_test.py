@@ -26,6 +26,8 @@ def calibrated(world, tmp_path_factory):
     'calibrate', workdir, world.workdir / 'model', run__batches_per_round=2
   )
   assert (outcome.status, outcome.stderr) == (0, '')
+  assert outcome.has_logged('calibrate: the first 4 of 7 videos')
+  assert not outcome.has_logged('sample: ')
   return workdir
 
 

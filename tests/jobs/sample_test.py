@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lift_jax.data import video as video_lib
+from lift_jax.runtime import hashes
 from lift_jax.runtime.files import file_sha256
 from lift_jax.sampling import loop
 from tests.jobs import jobs, runs, sample_jobs
@@ -464,6 +465,10 @@ class PipelineTest(_SampleTest):
       self.assertLess(scaled_error(ours, expected.numpy()), 1e-5)
     digest = file_sha256(noise / f'{prompts[0]}.npy')
     self.assertEqual(lines_of(self.workdir)[0]['initial_noise'], digest)
+    listed = hashes.FileHashes(self.workdir)
+    with listed, mock.patch.object(hashes, 'file_sha256') as read:
+      found = listed.sha256(noise / f'{prompts[0]}.npy')
+    self.assertEqual((found, read.called), (digest, False))
 
 
 class RefuseTest(_SampleTest):

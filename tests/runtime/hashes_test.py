@@ -50,6 +50,15 @@ class FileHashesTest(parameterized.TestCase):
       os.utime(self.path, ns=(number, number))
       self.assertEqual(self.sha256(), file_sha256(self.path))
 
+  def test_outside_of_the_folder(self):
+    """However its path is given."""
+    path = self.root.parent / 'noise.npy'
+    path.write_bytes(b'noise')
+    first = self.sha256(path)
+    relative = pathlib.Path(os.path.relpath(path))
+    self.assertEqual((self.sha256(relative), self.sha256(path)), (first, first))
+    self.assertEqual(self.read, [path])
+
   def test_of_all_hosts(self):
     with hashes.FileHashes(self.root, host=1) as found:
       found.sha256(self.path)

@@ -114,6 +114,13 @@ class HashTest(_NoiseTest):
     self.assertEqual(after[0], first)
     self.assertNotEqual(after[1], first)
 
+  def test_given_hashes(self):
+    self.write('a', noise_of(0, ON_DISK))
+    (clip,) = noise_lib.with_initial_noise(
+      make('a'), self.folder, SHAPE, lambda path: path.name
+    )
+    self.assertEqual(clip.initial_noise, 'a.npy')
+
 
 def _saved(array, **options):
   buffer = io.BytesIO()
