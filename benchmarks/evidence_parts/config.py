@@ -1,13 +1,17 @@
 """Config of the evidence: that of `lift demo`, with every objective."""
 
 import dataclasses
+import pathlib
 
 from ml_collections import config_dict
 
+from lift_jax import config_lib
 from lift_jax.evaluation.bootstrap import BootstrapConfig
 from lift_jax.jobs import demo_config, sample, score, train_critic
 from lift_jax.jobs.align_config import AlignConfig
 
+# Has every objective.
+_RECIPE = pathlib.Path(__file__).parents[2] / 'configs' / 'align_sample.py'
 _SHARED = ('sample', 'train_critic', 'score', 'align')
 
 
@@ -89,35 +93,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
   align.train.steps = 3 if is_smoke else 160
   # Runs are short; they resume from the start.
   align.checkpoint.every_steps = align.train.steps
-  align.objective = {
-    'name': 'reward_weighted',
-    'anchor_weight': 0.0,
-    'sft': {},
-    # Good in every dimension: LiFT's reward of Good is 0.9.
-    'rejection': {'min_reward': 0.89},
-    'reward_weighted': {'real_weight': 1.0},
-    'dpo': {
-      'beta': 500.0,
-      'convention': 'half',
-      'form': 'sigmoid',
-      'sft_weight': 0.0,
-      'real_weight': 0.0,
-    },
-    'kto': {
-      'beta': 500.0,
-      # Two of three Good and none Bad.
-      'min_reward': 0.6,
-      'desirable_weight': 1.0,
-      'undesirable_weight': 1.0,
-      'real_weight': 0.0,
-    },
-    'nft': {'beta': 0.1, 'scale': 5.0},
-  }
-  align.pairs = {
-    'every_dimension': True,
-    'min_gap': 0.01,
-    'drop_share': 0.0,
-    'min_motion': 0.001,
-    'per_prompt': 1,
-  }
+  recipe = config_lib.load_module(_RECIPE).get_config()
+  align.objective, align.pairs = recipe.objective, recipe.pairs
+  # Good in every dimension: LiFT's reward of Good is 0.9.
+  align.objective.rejection.min_reward = 0.89
   return config
