@@ -4,7 +4,7 @@
 
 Runs `lift plan --json` for every row that REGEX matches, one after the other,
 and keeps what it says in DIR; rows that are there are not planned again. Then
-prints the table of all that is there; --table only prints. A row takes minutes
+prints the tables of all that is there; --table only prints. A row takes minutes
 of one core, up to ten, and some GiB of memory. TPUs need libtpu and GPUs JAX's
 CUDA plugin, see `lift plan --help`; nothing here needs the devices.
 
@@ -23,6 +23,7 @@ import sys
 import time
 from typing import Any
 
+from lift_jax.planning import topology as topology_lib
 from lift_jax.runtime.files import write_json
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
@@ -106,6 +107,8 @@ LARGE = (
   *('v6e:8x16', 'v6e:16x16'),
 )
 MESH_OF_LARGE = ('--config.mesh.fsdp=64', '--config.mesh.data=-1')
+# The parameters are cut into 64 parts on all of them.
+SCALED = ('align 2B', 'v5p', ('4x4x4', '8x8x8', '8x8x16'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +153,7 @@ def main() -> int:
     for row in rows():
       if re.search(flags.only, row.key) and not _read(flags.workdir, row):
         failed |= not plan(flags.workdir, row)
-  print('\n'.join(table(flags.workdir)))
+  print('\n'.join(table(flags.workdir) + weak_scaling(flags.workdir)))
   return int(failed)
 
 
@@ -243,6 +246,45 @@ def _line(row: Row, planned: dict[str, Any]) -> str:
     f'{100 * slow["mfu"]:.0f}–{100 * fast["mfu"]:.0f}',
   ]
   return f'| {" | ".join(cells)} |'
+
+
+def weak_scaling(workdir: pathlib.Path) -> list[str]:
+  """Markdown: what a job does on more and more chips; [] unless it is there."""
+  name, chip, slices = SCALED
+  found = {
+    row.topology: _main_program(planned['programs'])
+    for row in rows()
+    if row.name == name and (planned := _read(workdir, row))
+  }
+  programs = {
+    size: found[topology]
+    for size in slices
+    if (topology := f'{chip}:{size}') in found and found[topology]['fits']
+  }
+  if len(programs) < 2:
+    return []
+  lines = [
+    *('', '## Weak scaling', ''),
+    f'| {chip} | chips | videos a step | seconds | videos/s, at least | '
+    'of linear, at least |',
+    '|---|---|---|---|---|---|',
+  ]
+  first = None
+  for size, program in programs.items():
+    chips = topology_lib.parse(f'{chip}:{size}').num_devices
+    fast, slow = (program['estimate'][k] for k in ('overlapped', 'in_turn'))
+    rate = slow['videos_per_second_per_chip']
+    cells = [
+      size,
+      f'{chips:,}',
+      f'{round(rate * slow["seconds"]) * chips:,}',
+      f'{fast["seconds"]:.3g}–{slow["seconds"]:.3g}',
+      f'{rate * chips:.3g}',
+      f'{rate / first:.0%}' if first else '',
+    ]
+    first = first or rate
+    lines.append(f'| {" | ".join(cells)} |')
+  return lines
 
 
 def _main_program(programs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from lift_jax.cli import job_flags
 from lift_jax.planning import job_programs, topology
+from lift_jax.runtime.files import write_json
 
 _FILE = pathlib.Path(pods.__file__)
 
@@ -122,6 +123,33 @@ class PodsTest(parameterized.TestCase):
     self.assertLen(calls, 2)
     self.assertIn('10.0 of 20.0: does not fit |', output)
     self.assertNotIn('v5p:2x2x1', output)
+
+  def test_weak_scaling(self):
+    """The table in the document follows from the rows above it."""
+    document = (_FILE.parents[1] / 'docs' / 'pods.md').read_text('utf-8')
+    _, planned = document.split('### align 2B\n')
+    rows = {row.topology: row for row in pods.rows() if row.name == 'align 2B'}
+    self.workdir.mkdir()
+    for line in planned.partition('###')[0].splitlines():
+      cells = line[2:-2].split(' | ')
+      if row := rows.get(cells[0]):
+        seconds, _, rates, _ = cells[-4:]
+        program = _program('training step', 0)
+        fast, slow = map(float, seconds.split('–'))
+        program['estimate']['overlapped']['seconds'] = fast
+        program['estimate']['in_turn'] |= {
+          'seconds': slow,
+          'videos_per_second_per_chip': float(rates.split('–')[0]),
+        }
+        write_json(
+          pods._path(self.workdir, row),
+          {'settings': row.settings, 'plan': _plan(program)},
+        )
+    _, _, output = self.main('--table')
+    heading, table = output[output.index('## Weak') :].split('\n\n')
+    self.assertLen(table.splitlines(), 5)
+    _, scaling = document.split(heading)
+    self.assertIn(f'\n\n{table}\n', scaling)
 
   def test_main_program(self):
     """The slowest, unless one does not fit."""
