@@ -47,7 +47,7 @@ from lift_jax.training.step import (
   draw,
   make_train_step,
 )
-from lift_jax.weights import conversion, safetensors_files
+from lift_jax.weights import published_tensors, safetensors_files
 
 # LiFT's, as in configs/align_cogvideox_2b.py, but for the warm-up: the first
 # step would have a learning rate of 0.
@@ -195,7 +195,7 @@ def _write_weights(
     lambda x: x + 0.02 * rng.standard_normal(x.shape, np.float32),
     jax.device_get(jax.jit(setup.model.init)(jax.random.key(0))),
   )
-  conversion.save(TRANSFORMER_TABLE, params, folder, _STEM)
+  published_tensors.save(TRANSFORMER_TABLE, params, folder, _STEM)
   write_json(folder / 'config.json', config.to_json())
 
 
@@ -217,7 +217,7 @@ class Ours:
       read_json(folder / 'transformer' / 'config.json')
     )
     self._setup = setup = _make_setup(config, settings['dtype'])
-    params = conversion.load(
+    params = published_tensors.load(
       TRANSFORMER_TABLE,
       setup.model.abstract_params,
       safetensors_files.open_tensors(folder / 'transformer', _STEM),

@@ -23,7 +23,7 @@ from lift_jax.data.suites import STYLE, SuitePrompt
 from lift_jax.errors import UserError
 from lift_jax.models.clip.config import L14, ClipConfig
 from lift_jax.models.dino.config import DinoConfig
-from lift_jax.weights import conversion, safetensors_files
+from lift_jax.weights import conversion, published_tensors, safetensors_files
 
 # Names of the folders in `metrics.weights`.
 DINO, CLIP_B32, CLIP_L14 = 'dino_b16', 'clip_b32', 'clip_l14'
@@ -117,7 +117,7 @@ def load_head(path: pathlib.Path, width: int) -> AestheticHead:
     'kernel': jax.ShapeDtypeStruct((width, 1), jnp.float32),
     'bias': jax.ShapeDtypeStruct((1,), jnp.float32),
   }
-  head = conversion.load(
+  head = published_tensors.load(
     _HEAD_TABLE,
     shapes,
     safetensors_files.open_tensors(path, 'model'),

@@ -32,7 +32,7 @@ from lift_jax.models.dino.config import DinoConfig
 from lift_jax.models.dino.convert import DINO_TABLE
 from lift_jax.models.functional import FunctionalModel, Params, functional
 from lift_jax.runtime.files import read_json
-from lift_jax.weights import conversion, safetensors_files
+from lift_jax.weights import conversion, published_tensors, safetensors_files
 
 # Frames that a device gets at a time.
 _FRAMES = 64
@@ -189,7 +189,7 @@ def _load(
   shardings: Params,
 ) -> Params:
   """The weights in fp32; raises UserError for those of another network."""
-  return conversion.load(
+  return published_tensors.load(
     table,
     model.abstract_params,
     safetensors_files.open_tensors(folder, 'model'),

@@ -21,7 +21,12 @@ from lift_jax.models import adapter_names, lora
 from lift_jax.models.functional import Params
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import json_sha256, write_json
-from lift_jax.weights import conversion, param_paths, safetensors_files
+from lift_jax.weights import (
+  conversion,
+  param_paths,
+  published_tensors,
+  safetensors_files,
+)
 from lift_jax.weights.safetensors_files import LazyTensor
 
 
@@ -157,7 +162,7 @@ def _stacked(
         matrix[: found.shape[0], : found.shape[1]] = found
     return values
 
-  return conversion.placed(shape, sharding, part)
+  return published_tensors.placed(shape, sharding, part)
 
 
 def _span(values: Sequence[float]) -> str:
@@ -282,7 +287,7 @@ def write_peft(
     table: `lora.adapter_table` of the network, with PEFT's prefix.
     dtype: of the written weights.
   """
-  conversion.save(
+  published_tensors.save(
     table, adapters, folder, 'adapter_model', dtype=jnp.dtype(dtype)
   )
   # Full names, as vision towers have a 'q_proj', too.

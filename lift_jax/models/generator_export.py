@@ -18,7 +18,7 @@ from lift_jax.models.generators import VideoModel
 from lift_jax.models.lora import LoRAConfig, adapter_table, shardings
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import atomic_folder
-from lift_jax.weights import conversion, param_paths
+from lift_jax.weights import param_paths, published_tensors
 
 
 def write(
@@ -72,7 +72,7 @@ def _write_adapters(
   )
   mesh = jax.tree.leaves(adapters)[0].sharding.mesh
   earlier = (_scaled(model, adapter, mesh) for adapter in model.adapters)
-  conversion.save(
+  published_tensors.save(
     adapter_table(model.networks['transformer'].table, DIFFUSERS_PREFIX),
     functools.reduce(_concatenated, (*earlier, trained)),
     target,

@@ -41,7 +41,7 @@ from lift_jax.runtime.files import (
   write_json,
   write_text,
 )
-from lift_jax.weights import checkpoints, conversion
+from lift_jax.weights import checkpoints, published_tensors
 
 # In the index of a random model; diffusers ignores such keys.
 RANDOM_SEED = '_random_seed'
@@ -194,6 +194,6 @@ def save_network(
   """Writes weights in the published format; every host must call it."""
   published = model.networks[network]
   dtype = None if dtype is None else jnp.dtype(dtype)
-  conversion.save(
+  published_tensors.save(
     published.table, params, folder / network, published.stem, dtype=dtype
   )

@@ -35,7 +35,12 @@ from lift_jax.runtime.files import (
   json_sha256,
   read_json,
 )
-from lift_jax.weights import checkpoints, conversion, safetensors_files
+from lift_jax.weights import (
+  checkpoints,
+  conversion,
+  published_tensors,
+  safetensors_files,
+)
 
 # The networks of a model, and the config file of each part.
 NETWORKS = ('transformer', 'vae', 'text_encoder')
@@ -335,7 +340,7 @@ class VideoModel(abc.ABC):
         folder / PARAMS, model.abstract_params, shardings, dtype, update
       )
     published = self.networks[network]
-    return conversion.load(
+    return published_tensors.load(
       published.table,
       model.abstract_params,
       self.tensors(network),

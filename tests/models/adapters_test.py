@@ -21,6 +21,7 @@ from lift_jax.weights import (
   checkpoints,
   conversion,
   param_paths,
+  published_tensors,
   safetensors_files,
 )
 from tests.models.adapted_network import (
@@ -84,7 +85,7 @@ def stored(request, tmp_path_factory):
     lambda leaf: jnp.asarray(leaf, request.param),
     random_like(PLAIN.abstract_params, 1),
   )
-  conversion.save(TABLE, params, path / 'published', 'model')
+  published_tensors.save(TABLE, params, path / 'published', 'model')
   checkpoints.save_params(path / 'ours', params)
   return SimpleNamespace(path=path, params=param_paths.flatten(params))
 
@@ -98,7 +99,7 @@ def load(stored, is_orbax, opened, dtype, **axes):
       stored.path / 'ours', PLAIN.abstract_params, shardings, update=update
     )
   else:
-    params = conversion.load(
+    params = published_tensors.load(
       TABLE,
       PLAIN.abstract_params,
       safetensors_files.open_tensors(stored.path / 'published', 'model'),

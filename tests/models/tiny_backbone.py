@@ -29,7 +29,7 @@ from lift_jax.models.adapter_names import PEFT_PREFIX
 from lift_jax.models.critic_config import RandomCriticConfig
 from lift_jax.models.linear import Linear
 from lift_jax.runtime.files import folder_sha256, read_json, write_json
-from lift_jax.weights import conversion, safetensors_files
+from lift_jax.weights import conversion, published_tensors, safetensors_files
 
 NUM_FRAMES, SIDE = 3, 8
 PAD, STOP, SQUARE, UNKNOWN = range(4)
@@ -236,7 +236,7 @@ class TinyCritic(critics.Critic):
     return '+'.join(parts)
 
   def load_weights(self, model, shardings, dtype, update):
-    return conversion.load(
+    return published_tensors.load(
       TABLE,
       model.abstract_params,
       safetensors_files.open_tensors(self.path, 'model'),
@@ -247,7 +247,7 @@ class TinyCritic(critics.Critic):
     )
 
   def save_weights(self, target, params, dtype):
-    conversion.save(TABLE, params, target, 'model', dtype=dtype)
+    published_tensors.save(TABLE, params, target, 'model', dtype=dtype)
 
   def copy_configs(self, target, dtype):
     del dtype  # in no file

@@ -56,7 +56,7 @@ TRANSFORMER_ADAPTER_ALIASES: Mapping[str, tuple[str, ...]] = {
 
 
 def computed_tensors(config: TransformerConfig) -> Computed:
-  """The position table, which some files contain; see `conversion.load`."""
+  """The position table, as for `published_tensors.load`; some files have it."""
   if config.use_rotary:
     return {}
   table = functools.partial(_position_table, config)

@@ -25,7 +25,7 @@ INTERNVIT_TABLE = (
 
 
 def internvit_ignored(config: InternViTConfig) -> tuple[str, ...]:
-  """Published layers after the feature layer, for `conversion.load`."""
+  """Published layers after the feature layer, for `published_tensors.load`."""
   return tuple(
     rf'encoder\.layers\.{layer}\..+'
     for layer in range(config.num_run_layers, config.num_layers)

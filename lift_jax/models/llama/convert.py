@@ -36,6 +36,6 @@ HEAD_TABLE = conversion.linear('lm_head', 'head', bias=False)
 
 LLAMA_TABLE = (*decoder_table('model.'), *HEAD_TABLE)
 
-# `ignored` of `conversion.load`: the rates of the rotary embedding, which
+# `ignored` of `published_tensors.load`: rates of the rotary embedding, which
 # follow from the config; saved before transformers 4.32.
 LLAMA_IGNORED = (r'model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq',)

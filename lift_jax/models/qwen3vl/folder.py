@@ -22,7 +22,7 @@ from lift_jax.models.qwen3vl.config import Qwen3VLConfig, QwenVideoConfig
 from lift_jax.models.qwen3vl.tokenizer import TOKENIZER_FILES
 from lift_jax.runtime import storage
 from lift_jax.runtime.files import read_json, write_json
-from lift_jax.weights import conversion, safetensors_files
+from lift_jax.weights import conversion, published_tensors, safetensors_files
 
 _CONFIG = 'config.json'
 _VIDEO = 'video_preprocessor_config.json'
@@ -71,7 +71,7 @@ def load_weights(
   update: Callable[[str, jax.Array], jax.Array] | None,
 ) -> Params:
   """Loads the weights; see `Critic.load_weights`."""
-  return conversion.load(
+  return published_tensors.load(
     _table(config),
     model.abstract_params,
     safetensors_files.open_tensors(path, _STEM),
@@ -87,7 +87,7 @@ def save_weights(
   target: pathlib.Path, config: Qwen3VLConfig, params: Params, dtype: str | None
 ) -> None:
   """Writes the weights; see `Critic.save_weights`."""
-  conversion.save(
+  published_tensors.save(
     _table(config),
     params,
     target,

@@ -30,7 +30,7 @@ SIGLIP_TABLE = (
 
 
 def siglip_ignored(config: SiglipConfig) -> tuple[str, ...]:
-  """Published tensors that the tower does not need, for `conversion.load`.
+  """Tensors that the tower does not need, for `published_tensors.load`.
 
   They are the layers after the feature layer, the final norm and the pooling
   head; and, in the weights of a complete SiglipModel, its text model.

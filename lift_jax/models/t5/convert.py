@@ -42,5 +42,5 @@ T5_TABLE = (
 # name, or under both.
 T5_ALIASES = (('encoder.embed_tokens.weight', 'shared.weight'),)
 
-# `ignored` of `conversion.load`: the rest of a complete T5.
+# `ignored` of `published_tensors.load`: the rest of a complete T5.
 T5_IGNORED = (r'decoder\..+', r'lm_head\.weight')

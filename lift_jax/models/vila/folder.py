@@ -38,7 +38,7 @@ from lift_jax.models.vila.projector import PROJECTOR_TABLE, ProjectorConfig
 from lift_jax.models.vila.tokenizer import TOKENIZER_FILES
 from lift_jax.runtime import storage
 from lift_jax.runtime.files import read_json, write_json
-from lift_jax.weights import conversion, safetensors_files
+from lift_jax.weights import conversion, published_tensors, safetensors_files
 
 LLM, VISION, PROJECTOR = 'llm', 'vision_tower', 'mm_projector'
 
@@ -146,7 +146,7 @@ def load_weights(
     tensors = _tensors(path, name)
     if table is SIGLIP_TABLE:
       tensors = with_prefix(tensors)
-    params[part] = conversion.load(
+    params[part] = published_tensors.load(
       table,
       model.abstract_params[part],
       tensors,
@@ -164,7 +164,7 @@ def save_weights(
 ) -> None:
   """Writes the weights of each part; see `Critic.save_weights`."""
   for name, part in PARTS.items():
-    conversion.save(
+    published_tensors.save(
       _table(name, config)[0],
       params[part],
       target / name,

@@ -14,7 +14,7 @@ from lift_jax.models.clip import model as clip
 from lift_jax.models.clip.config import L14, ClipConfig
 from lift_jax.models.clip.convert import CLIP_IGNORED, CLIP_TABLE
 from lift_jax.models.functional import functional
-from lift_jax.weights import conversion, safetensors_files
+from lift_jax.weights import conversion, published_tensors, safetensors_files
 from tests.models.clip.tiny_clip import TINY
 from tests.optional import safetensors_torch, torch, transformers
 from tests.torch_weights import scaled_error
@@ -55,7 +55,7 @@ def _load(tensors, ignored=CLIP_IGNORED):
   """Parameters through a file and the shipped table."""
   with tempfile.TemporaryDirectory() as folder:
     safetensors_torch.save_file(tensors, f'{folder}/model.safetensors')
-    return conversion.load(
+    return published_tensors.load(
       CLIP_TABLE,
       _model().abstract_params,
       safetensors_files.open_tensors(folder, 'model'),

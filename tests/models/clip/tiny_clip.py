@@ -11,7 +11,7 @@ from lift_jax.models.clip.config import (
 from lift_jax.models.clip.convert import CLIP_TABLE
 from lift_jax.models.clip.model import Clip
 from lift_jax.models.functional import functional
-from lift_jax.weights import conversion
+from lift_jax.weights import published_tensors
 from tests.random_weights import random_params
 
 # Sizes that other sizes do not suggest, a rest of 2 pixels at the edges, and
@@ -79,7 +79,7 @@ def write_clip(
   """Writes random weights, their config and a tokenizer; returns the folder."""
   model = functional(lambda rngs: Clip(config, rngs=rngs))
   params = random_params(model.abstract_params, seed)
-  conversion.save(CLIP_TABLE, params, folder, 'model')
+  published_tensors.save(CLIP_TABLE, params, folder, 'model')
   (folder / 'config.json').write_text(json.dumps(config.to_json()))
   write_tokenizer(folder)
   return folder

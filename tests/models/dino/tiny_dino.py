@@ -7,7 +7,7 @@ from lift_jax.models.dino.config import DinoConfig
 from lift_jax.models.dino.convert import DINO_TABLE
 from lift_jax.models.dino.tower import Tower
 from lift_jax.models.functional import functional
-from lift_jax.weights import conversion
+from lift_jax.weights import published_tensors
 from tests.random_weights import random_params
 
 # Sizes that other sizes do not suggest, a rest of 2 pixels at the edges, and a
@@ -29,6 +29,6 @@ def write_dino(
   """Writes random weights and their config; returns the folder."""
   model = functional(lambda rngs: Tower(config, rngs=rngs))
   params = random_params(model.abstract_params, seed)
-  conversion.save(DINO_TABLE, params, folder, 'model')
+  published_tensors.save(DINO_TABLE, params, folder, 'model')
   (folder / 'config.json').write_text(json.dumps(config.to_json()))
   return folder

@@ -14,7 +14,7 @@ from lift_jax.models.dino import tower
 from lift_jax.models.dino.config import DinoConfig
 from lift_jax.models.dino.convert import DINO_TABLE
 from lift_jax.models.functional import functional
-from lift_jax.weights import conversion, safetensors_files
+from lift_jax.weights import conversion, published_tensors, safetensors_files
 from tests.models.dino.tiny_dino import TINY
 from tests.optional import safetensors_torch, torch, transformers
 from tests.torch_weights import scaled_error
@@ -57,7 +57,7 @@ def _load(tensors):
   """Parameters through a file and the shipped table."""
   with tempfile.TemporaryDirectory() as folder:
     safetensors_torch.save_file(tensors, f'{folder}/model.safetensors')
-    return conversion.load(
+    return published_tensors.load(
       DINO_TABLE,
       _model().abstract_params,
       safetensors_files.open_tensors(folder, 'model'),

@@ -17,7 +17,12 @@ from lift_jax.models.functional import functional
 from lift_jax.models.llama import config as config_lib
 from lift_jax.models.llama import convert
 from lift_jax.models.llama.decoder import Decoder
-from lift_jax.weights import conversion, param_paths, safetensors_files
+from lift_jax.weights import (
+  conversion,
+  param_paths,
+  published_tensors,
+  safetensors_files,
+)
 from tests.models.llama.sizes import VILA_3B
 from tests.optional import peft, safetensors_torch, torch, transformers
 from tests.torch_weights import (
@@ -432,7 +437,7 @@ class ConversionTest(parameterized.TestCase):
     folder = self.enterContext(tempfile.TemporaryDirectory())
     safetensors_torch.save_file(tensors, f'{folder}/model.safetensors')
     load = functools.partial(
-      conversion.load,
+      published_tensors.load,
       convert.LLAMA_TABLE,
       model.abstract_params,
       safetensors_files.open_tensors(folder, 'model'),
@@ -448,7 +453,7 @@ class ConversionTest(parameterized.TestCase):
   def test_reference_reads_what_we_write(self):
     _, params, reference = _pair('grouped')
     folder = self.enterContext(tempfile.TemporaryDirectory())
-    conversion.save(convert.LLAMA_TABLE, params, folder, 'model')
+    published_tensors.save(convert.LLAMA_TABLE, params, folder, 'model')
     with open(f'{folder}/config.json', 'w') as file:
       json.dump(GROUPED.to_json(), file)
     loaded, report = transformers.LlamaForCausalLM.from_pretrained(

@@ -12,7 +12,7 @@ from lift_jax import errors
 from lift_jax.models.functional import functional
 from lift_jax.models.siglip import convert, tower
 from lift_jax.models.siglip.config import SiglipConfig
-from lift_jax.weights import conversion, param_paths, safetensors_files
+from lift_jax.weights import param_paths, published_tensors, safetensors_files
 from tests.optional import safetensors_torch, torch, transformers
 from tests.torch_weights import scaled_error
 
@@ -80,7 +80,7 @@ def _load(config, tensors, ignored=None):
   """Parameters through a file, the shipped table and its exceptions."""
   with tempfile.TemporaryDirectory() as folder:
     safetensors_torch.save_file(tensors, f'{folder}/model.safetensors')
-    return conversion.load(
+    return published_tensors.load(
       convert.SIGLIP_TABLE,
       _model(config).abstract_params,
       safetensors_files.open_tensors(folder, 'model'),

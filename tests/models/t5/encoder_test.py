@@ -11,7 +11,12 @@ import numpy as np
 from lift_jax.models import functional
 from lift_jax.models.t5 import config as config_lib
 from lift_jax.models.t5 import convert, encoder
-from lift_jax.weights import conversion, param_paths, safetensors_files
+from lift_jax.weights import (
+  conversion,
+  param_paths,
+  published_tensors,
+  safetensors_files,
+)
 from tests.optional import Package, safetensors_torch, torch, transformers
 
 modeling_t5 = Package('transformers.models.t5.modeling_t5')
@@ -37,7 +42,7 @@ def _model(config, dtype=jnp.float32):
 
 
 def _load(model, folder):
-  return conversion.load(
+  return published_tensors.load(
     convert.T5_TABLE,
     model.abstract_params,
     safetensors_files.open_tensors(folder, 'model'),
@@ -109,7 +114,7 @@ class EncoderTest(parameterized.TestCase):
 
   def test_reference_reads_what_we_write(self):
     folder = self.enterContext(tempfile.TemporaryDirectory())
-    conversion.save(convert.T5_TABLE, self.params, folder, 'model')
+    published_tensors.save(convert.T5_TABLE, self.params, folder, 'model')
     with open(f'{folder}/config.json', 'w') as file:
       json.dump(TINY.to_json(), file)
     loaded, report = transformers.T5EncoderModel.from_pretrained(

@@ -1,6 +1,6 @@
-"""One of the two processes of `conversion_test.py`: load, then save.
+"""One of the two processes of `published_tensors_test.py`: load, then save.
 
-usage: conversion_worker.py PORT INDEX FOLDER
+usage: published_tensors_worker.py PORT INDEX FOLDER
 """
 
 import os
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from lift_jax import partitioning
-from lift_jax.weights import conversion, safetensors_files
+from lift_jax.weights import conversion, published_tensors, safetensors_files
 
 TABLE = (
   *conversion.linear('blocks.{i}.proj', 'blocks/proj'),
@@ -47,7 +47,7 @@ def main(port, index, folder):
     return part
 
   safetensors_files.LazyTensor.__getitem__ = spy
-  params = conversion.load(
+  params = published_tensors.load(
     TABLE,
     abstract,
     tensors,
@@ -63,7 +63,7 @@ def main(port, index, folder):
     os.replace = lambda *paths: (time.sleep(0.5), replace(*paths))
   # The second process cannot write there: it must not try.
   target = folder if index == 0 else '/dev/null/nowhere'
-  conversion.save(TABLE, params, target, 'net')
+  published_tensors.save(TABLE, params, target, 'net')
   safetensors_files.open_tensors(folder, 'net')
 
 
