@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from lift_jax.models.cogvideox.vae import VAE
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.functional import functional
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.sampling.programs import decode_latents
 
 LATENTS = (1, 13, 60, 90, 16)

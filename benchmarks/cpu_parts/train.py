@@ -29,7 +29,7 @@ from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.functional import functional
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.runtime import distributed
 from lift_jax.runtime.files import read_json, write_json
 from lift_jax.training import loop

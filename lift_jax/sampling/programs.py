@@ -22,7 +22,7 @@ from lift_jax.diffusion import guidance, sampler
 from lift_jax.diffusion.sampler import SamplerConfig, Steps
 from lift_jax.diffusion.schedule import Schedule
 from lift_jax.models.functional import FunctionalModel, Params
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.partitioning import AXES, BATCH, BATCH_AXES, constrain
 
 

@@ -17,7 +17,7 @@ import optax
 from lift_jax.diffusion.schedule import Schedule
 from lift_jax.models import lora
 from lift_jax.models.functional import FunctionalModel, Params
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.partitioning import constrain
 from lift_jax.training.batches import (
   batch_spec,

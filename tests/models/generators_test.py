@@ -1,19 +1,16 @@
 """The registry of model families, and that only `models` imports one."""
 
 import ast
-import dataclasses
 import json
 import re
 
 from absl.testing import parameterized
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.models import generators
-from lift_jax.models.generators import Flops, LatentScale, RandomModelConfig
+from lift_jax.models.generators import Flops, RandomModelConfig
 from tests.jobs.jobs import REPOSITORY
 from tests.models.tiny_family import (  # noqa: F401
   Tiny,
@@ -83,19 +80,6 @@ def test_folder_of_no_family(tmp_path, name):
   message = re.escape(f'_class_name is {name!r}; give')
   with pytest.raises(UserError, match=message):
     generators.open_model(tmp_path)
-
-
-class LatentScaleTest(parameterized.TestCase):
-  @parameterized.parameters(
-    (LatentScale(0.5), [0.5, -1.0]),
-    (LatentScale((2.0, 3.0), (0.5, -1.0)), [1.0, -3.0]),
-  )
-  def test_round_trip(self, scale, expected):
-    z = jnp.array([[1.0, -2.0]])
-    x = scale.normalize(z)
-    np.testing.assert_allclose(x, [expected], rtol=1e-6)
-    np.testing.assert_allclose(scale.denormalize(x), z, rtol=1e-6)
-    hash(dataclasses.replace(scale))  # a static argument of programs
 
 
 def test_flops():

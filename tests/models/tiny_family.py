@@ -24,12 +24,8 @@ from lift_jax.errors import UserError
 from lift_jax.models import generators
 from lift_jax.models.attention import attention
 from lift_jax.models.functional import stack
-from lift_jax.models.generators import (
-  Flops,
-  LatentGrid,
-  LatentScale,
-  NetworkSpec,
-)
+from lift_jax.models.generators import Flops, NetworkSpec
+from lift_jax.models.latents import LatentGrid, LatentScale
 from lift_jax.models.linear import Linear
 from lift_jax.models.remat import scan_layers
 from lift_jax.partitioning import BATCH_AXES, constrain

@@ -23,7 +23,7 @@ from lift_jax.models.cogvideox.vae import VAE
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.cogvideox.vae_convert import VAE_TABLE
 from lift_jax.models.functional import functional
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.partitioning import BATCH
 from lift_jax.sampling.programs import decode_latents, denoise, measure_steps
 from tests.models.cogvideox.reference import reference

@@ -15,7 +15,7 @@ from lift_jax.models.cogvideox.config import COGVIDEOX_2B
 from lift_jax.models.cogvideox.model import CogVideoX
 from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.generator_config import ModelConfig
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.models.lora import LoRAConfig
 from lift_jax.models.t5.config import T5Config
 from lift_jax.training import alignment

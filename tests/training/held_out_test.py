@@ -5,7 +5,7 @@ import numpy as np
 
 from lift_jax import partitioning
 from lift_jax.diffusion.schedule import ScheduleConfig
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.training import step as step_lib
 from lift_jax.training.held_out import HeldOutMetrics
 from lift_jax.training.objectives.dpo import DPO

@@ -17,7 +17,7 @@ from lift_jax.models.cogvideox.convert import TRANSFORMER_TABLE
 from lift_jax.models.cogvideox.sharding import TRANSFORMER_RULES
 from lift_jax.models.cogvideox.transformer import Transformer
 from lift_jax.models.functional import functional
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.training import step as step_lib
 from lift_jax.training.objectives.reward_weighted import RewardWeighted
 from lift_jax.training.optimizer import OptimizerConfig, make_optimizer

@@ -23,12 +23,11 @@ from lift_jax.models.cogvideox.vae_config import VAEConfig
 from lift_jax.models.cogvideox.vae_convert import VAE_TABLE
 from lift_jax.models.generators import (
   Flops,
-  LatentGrid,
-  LatentScale,
   NetworkSpec,
   RandomModelConfig,
   VideoModel,
 )
+from lift_jax.models.latents import LatentGrid, LatentScale
 from lift_jax.models.t5 import flops as t5_flops
 from lift_jax.models.t5.config import T5Config
 from lift_jax.models.t5.convert import T5_ALIASES, T5_IGNORED, T5_TABLE

@@ -16,7 +16,7 @@ import pytest
 from lift_jax import partitioning
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.training import step as step_lib
 from lift_jax.training.objectives import ObjectiveConfig, nft
 from lift_jax.training.objectives.anchored import Anchored

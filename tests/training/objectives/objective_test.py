@@ -12,7 +12,7 @@ from lift_jax import partitioning
 from lift_jax.data.pipeline import ScoredEntry
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.errors import UserError
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.training import alignment, alignment_data
 from lift_jax.training import step as step_lib
 from lift_jax.training.batches import merge_micro_batches, micro_batches

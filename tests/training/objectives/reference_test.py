@@ -7,7 +7,7 @@ import numpy as np
 from lift_jax.diffusion.schedule import ScheduleConfig
 from lift_jax.models import lora
 from lift_jax.models.functional import functional, stack
-from lift_jax.models.generators import LatentScale
+from lift_jax.models.latents import LatentScale
 from lift_jax.training import alignment
 from lift_jax.training import step as step_lib
 from lift_jax.training.objectives.likelihood import SFT
