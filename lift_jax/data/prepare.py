@@ -359,7 +359,7 @@ def _encode_all(
   Returns:
     The records that were skipped, by key.
   """
-  skipped, truncated = {}, []
+  skipped = {}
   batch_size = config.batch_per_device * jax.local_device_count()
   keys = [cache_lib.record_key(record) for record in records]
   todo = [
@@ -367,7 +367,7 @@ def _encode_all(
   ]
   numbers = collections.Counter()  # frames, height, width: clips so far
   pending = collections.defaultdict(dict)  # the same: clips to encode, by slot
-  encoded = collections.defaultdict(list)  # bucket: packed records
+  shards = _ShardEncoder(cache, make_encoder, config.records_per_shard)
   progress = Progress(
     len(todo),
     'video',
@@ -376,29 +376,7 @@ def _encode_all(
   )
 
   def encode(by_slot: dict[int, _Clip]) -> None:
-    encoder = make_encoder()
-    filler = by_slot[max(by_slot)]
-    clips = [by_slot.get(slot, filler) for slot in range(max(by_slot) + 1)]
-    mean, logvar = encoder.videos(np.stack([clip.frames for clip in clips]))
-    captions = [clip.record.caption for clip in clips]
-    text, is_cut = encoder.captions(captions)
-    for slot, clip in by_slot.items():
-      if is_cut[slot]:
-        truncated.append(clip.record.where)
-      bucket = mean[slot].shape[:3]
-      encoded[bucket].append(
-        cache_lib.EncodedClip(
-          clip.record,
-          cache_lib.pack(mean=mean[slot], logvar=logvar[slot], text=text[slot]),
-          clip.signature,
-          clip.sha256,
-          clip.frames.shape[:3],
-          clip.flags,
-          frame_difference(clip.frames),
-        )
-      )
-      if len(encoded[bucket]) == config.records_per_shard:
-        cache.write_shard(bucket, encoded.pop(bucket))
+    shards.encode(by_slot)
     progress.update(len(by_slot))
 
   decoded = _decoded(todo, data, config.num_threads)
@@ -410,19 +388,9 @@ def _encode_all(
       if key in finished:
         shape = finished[key].frames_shape
       else:
-        clip = next(decoded)
-        if isinstance(clip, UserError):
-          if data.on_bad_record == 'error':
-            raise clip
-          skipped[key] = cache_lib.Skipped(
-            str(clip), storage.file_signature(record.path), ()
-          )
-          progress.skip(1)
-          continue
-        if why := data.why_skipped(clip.flags):
-          skipped[key] = cache_lib.Skipped(
-            f'{record.where}: {why}', clip.signature, clip.flags
-          )
+        clip = _usable(record, next(decoded), data)
+        if isinstance(clip, cache_lib.Skipped):
+          skipped[key] = clip
           progress.skip(1)
           continue
         shape = clip.frames.shape[:3]
@@ -432,12 +400,86 @@ def _encode_all(
         encode(pending.pop(shape))
     for by_slot in pending.values():
       encode(by_slot)
-    for bucket, items in encoded.items():
-      cache.write_shard(bucket, items)
-  if truncated:
+    shards.write_rest()
+  if shards.truncated:
     logger.warning(
       '%d captions are longer than the model reads and were truncated: %s',
-      len(truncated),
-      listing(truncated),
+      len(shards.truncated),
+      listing(shards.truncated),
     )
   return skipped
+
+
+def _usable(
+  record: Record, clip: _Clip | UserError, data: DataConfig
+) -> _Clip | cache_lib.Skipped:
+  """The clip of a record, or why it is skipped.
+
+  Raises:
+    UserError: the clip is unusable, and such records are not to be skipped.
+  """
+  if isinstance(clip, UserError):
+    if data.on_bad_record == 'error':
+      raise clip
+    signature = storage.file_signature(record.path)
+    return cache_lib.Skipped(str(clip), signature, ())
+  if why := data.why_skipped(clip.flags):
+    reason = f'{record.where}: {why}'
+    return cache_lib.Skipped(reason, clip.signature, clip.flags)
+  return clip
+
+
+class _ShardEncoder:
+  """Encodes batches of clips and writes the shards that are full.
+
+  Args:
+    cache: the target.
+    make_encoder: called for each batch.
+    records_per_shard: clips of a full shard.
+
+  Attributes:
+    truncated: where the captions are that are longer than the model reads.
+  """
+
+  def __init__(
+    self,
+    cache: cache_lib.LatentCache,
+    make_encoder: Callable[[], ClipTensorEncoder],
+    records_per_shard: int,
+  ):
+    self._cache, self._make_encoder = cache, make_encoder
+    self._records_per_shard = records_per_shard
+    self._encoded = collections.defaultdict(list)  # by bucket
+    self.truncated: list[str] = []
+
+  def encode(self, by_slot: dict[int, _Clip]) -> None:
+    """Encodes the clips of one size in some slots of a batch."""
+    encoder = self._make_encoder()
+    filler = by_slot[max(by_slot)]
+    clips = [by_slot.get(slot, filler) for slot in range(max(by_slot) + 1)]
+    mean, logvar = encoder.videos(np.stack([clip.frames for clip in clips]))
+    captions = [clip.record.caption for clip in clips]
+    text, is_cut = encoder.captions(captions)
+    for slot, clip in by_slot.items():
+      if is_cut[slot]:
+        self.truncated.append(clip.record.where)
+      bucket = mean[slot].shape[:3]
+      encoded = self._encoded[bucket]
+      encoded.append(
+        cache_lib.EncodedClip(
+          clip.record,
+          cache_lib.pack(mean=mean[slot], logvar=logvar[slot], text=text[slot]),
+          clip.signature,
+          clip.sha256,
+          clip.frames.shape[:3],
+          clip.flags,
+          frame_difference(clip.frames),
+        )
+      )
+      if len(encoded) == self._records_per_shard:
+        self._cache.write_shard(bucket, self._encoded.pop(bucket))
+
+  def write_rest(self) -> None:
+    """Writes the shards that are not full."""
+    for bucket, encoded in self._encoded.items():
+      self._cache.write_shard(bucket, encoded)
