@@ -17,6 +17,7 @@ import dataclasses
 import logging
 import pathlib
 import time
+from typing import Any
 
 import jax
 import ml_collections
@@ -107,20 +108,8 @@ def run(
 
   fingerprint = {
     'critic': checkpoint,
-    'made_by': {
-      'compute_dtype': config.model.compute_dtype,
-      'template': template,
-      'questions': dict(prompts.questions),
-      'space_before_caption': prompts.space_before_caption,
-      'max_answer_tokens': config.prompts.max_answer_tokens,
-    },
+    'made_by': _made_by(config, template, prompts),
   }
-  if prompts.labels != LABELS:
-    fingerprint['made_by']['labels'] = list(prompts.labels)
-  if config.frames.given:
-    fingerprint['made_by']['frames'] = config.frames.given
-  if config.run.quantize != quantization.NONE:
-    fingerprint['made_by']['quantize'] = config.run.quantize
   journal = Journal(workdir / 'ratings.jsonl', _key, jax.process_index())
   keys = [video.key for video in found.records]
   if distributed.is_primary():
@@ -157,7 +146,6 @@ def run(
     critic.frames,
     config.prompts,
     config.run,
-    config.videos.on_bad_record,
     config.videos,
   )
   with distributed.independent_work('every host has rated its videos'):
@@ -169,6 +157,27 @@ def run(
   if not is_done:
     raise Stopped
   return scale
+
+
+def _made_by(
+  config: ScoreConfig, template: str, prompts: critic_prompts.CriticPrompts
+) -> dict[str, Any]:
+  """What determines a rating, besides the critic's weights."""
+  made_by: dict[str, Any] = {
+    'compute_dtype': config.model.compute_dtype,
+    'template': template,
+    'questions': dict(prompts.questions),
+    'space_before_caption': prompts.space_before_caption,
+    'max_answer_tokens': config.prompts.max_answer_tokens,
+  }
+  # What is new has no entry at its default, so that older ratings remain.
+  if prompts.labels != LABELS:
+    made_by['labels'] = list(prompts.labels)
+  if config.frames.given:
+    made_by['frames'] = config.frames.given
+  if config.run.quantize != quantization.NONE:
+    made_by['quantize'] = config.run.quantize
+  return made_by
 
 
 def rate_listed(

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from lift_jax.data import video as video_lib
-from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_examples import decode_selected
 from lift_jax.data.critic_prompts import CriticPrompts
 from lift_jax.errors import UserError
@@ -31,7 +30,11 @@ from lift_jax.runtime.batching import Shape, WorkBatch, ahead, fill_batches
 from lift_jax.runtime.journal import Journal
 from lift_jax.runtime.progress import Progress
 from lift_jax.runtime.shutdown import StopSignal
-from lift_jax.scoring.config import ScoringPromptsConfig, ScoringRunConfig
+from lift_jax.scoring.config import (
+  ScoringPromptsConfig,
+  ScoringRunConfig,
+  VideosConfig,
+)
 from lift_jax.scoring.scorer import Prompts, Ratings, Scorer
 from lift_jax.scoring.videos import CaptionedVideo
 
@@ -184,9 +187,7 @@ class Rater:
     frames: of the critic.
     texts: lengths of prompts and answers.
     config: how the work is divided.
-    on_bad_record: 'error' stops at an unusable video; 'skip' writes a line with
-      the error.
-    rules: which unusual clips get such a line in either case.
+    rules: which clips are skipped, with a line that has the error.
   """
 
   def __init__(
@@ -200,8 +201,7 @@ class Rater:
     frames: FrameProcessor,
     texts: ScoringPromptsConfig,
     config: ScoringRunConfig,
-    on_bad_record: str,
-    rules: ClipRules,
+    rules: VideosConfig,
   ):
     self._make_scorer = make_scorer
     self._scorer: Scorer | None = None
@@ -210,7 +210,7 @@ class Rater:
     self._labels = {token: label for label, token in label_ids.items()}
     self._fingerprint, self._frames = dict(fingerprint), frames
     self._texts, self._config = texts, config
-    self._raises, self._rules = on_bad_record == 'error', rules
+    self._rules = rules
     self.seconds = 0.0  # spent waiting for the devices
     self.num_rated = 0
 
@@ -304,7 +304,7 @@ class Rater:
 
   def _reject(self, video, error: UserError, journal, progress) -> None:
     """Raises the error of an unusable video, or writes it to the journal."""
-    if self._raises:
+    if self._rules.on_bad_record == 'error':
       raise error
     self._write_error(video, str(error), journal, progress)
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from lift_jax.data import video as video_lib
-from lift_jax.data.clip_flags import ClipRules
 from lift_jax.data.critic_prompts import CriticPrompts
 from lift_jax.data.hra import DIMENSIONS, LABELS
 from lift_jax.data.video_write import write_mp4
@@ -29,7 +28,11 @@ from lift_jax.models.vila.tokenizer import IMAGE_TOKEN, PromptTokenizer
 from lift_jax.runtime.journal import Journal
 from lift_jax.runtime.storage import file_signature
 from lift_jax.scoring import rater as job_lib
-from lift_jax.scoring.config import ScoringPromptsConfig, ScoringRunConfig
+from lift_jax.scoring.config import (
+  ScoringPromptsConfig,
+  ScoringRunConfig,
+  VideosConfig,
+)
 from lift_jax.scoring.rater import Rater
 from lift_jax.scoring.scorer import Ratings
 from lift_jax.scoring.videos import CaptionedVideo, key_of
@@ -123,7 +126,7 @@ class _JobTest(parameterized.TestCase):
     self.scorer = FakeScorer(tokenizer)
     self.num_done, self.num_skipped = 0, 0
     self.is_stopped = types.SimpleNamespace(received=False, name='SIGTERM')
-    self.on_bad_record, self.rules = 'error', ClipRules()
+    self.on_bad_record, self.skip_flagged = 'error', ()
 
   def videos(self, count=9) -> list[CaptionedVideo]:
     return [
@@ -165,8 +168,13 @@ class _JobTest(parameterized.TestCase):
       VilaFrames(8, SIZE, TOKENS_PER_FRAME),
       ScoringPromptsConfig('', buckets, answer),
       ScoringRunConfig(batch, num_readers, read_ahead),
-      self.on_bad_record,
-      self.rules,
+      VideosConfig(
+        root='',
+        files=(),
+        on_bad_record=self.on_bad_record,
+        follow_links='none',
+        skip_flagged=self.skip_flagged,
+      ),
     )
     with journal or self.journal() as open_journal:
       self.is_done = rater.run(
@@ -467,7 +475,7 @@ class BadClipTest(_JobTest):
     self.assertEqual(
       flags, {'0.mp4': [], '1.mp4': [], 'bad.mp4': ['interlaced']}
     )
-    self.rules = ClipRules(skip_flagged=('interlaced',))
+    self.skip_flagged = ('interlaced',)
     journal = self.journal('skipping')
     self.rate(videos, journal=journal)
     lines = {line['video']: line for line in journal.read().values()}
