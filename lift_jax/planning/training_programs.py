@@ -20,6 +20,7 @@ from lift_jax.data.rubric import LIFT, Scale, read_rubric
 from lift_jax.jobs.align_config import AlignConfig
 from lift_jax.jobs.train_critic import TrainCriticConfig, check_units
 from lift_jax.models import critic_config, generator_config
+from lift_jax.models.critic_protocols import Frames
 from lift_jax.models.generators import VideoModel
 from lift_jax.planning.arguments import CLIP, array, arrays, frames_of, lowering
 from lift_jax.planning.report import Program
@@ -177,7 +178,6 @@ def train_critic(
     shards,
     config.losses.unit_size(len(scale.dimensions)),
   )
-  rows = functools.partial(array, sharding=setup.batch_sharding)
   tx = make_optimizer(
     config.optimizer,
     _NUM_STEPS,
@@ -210,22 +210,12 @@ def train_critic(
   def program(length: int, steps: BucketSteps) -> Program:
     size = steps.batch_size
     frames = frames_of(critic, selection, size, setup.batch_sharding)
-    batch = CriticBatch(
-      frames=frames,
-      tokens=rows((size, length), jnp.int32),
-      is_target=rows((size, length), jnp.bool_),
-      segment_ids=rows((size, length), jnp.int32),
-      weight=rows((size,), jnp.float32),
+    batch = _sequences(
+      frames,
+      (size, length),
+      len(scale.labels) if config.losses.needs_ratings else None,
+      setup.batch_sharding,
     )
-    if config.losses.needs_ratings:
-      batch = batch._replace(
-        ratings=Ratings(
-          position=rows((size,), jnp.int32),
-          shares=rows((size, len(scale.labels)), jnp.float32),
-          preference=rows((size, 3), jnp.float32),
-          overall=rows((size, 3), jnp.float32),
-        )
-      )
     vision_kernels = critic.vision_attention_flops(frames)
     if config.trained.vision_tower.training != critic_parts.FROZEN:
       vision_kernels = _kernel_flops(vision_kernels, remat)
@@ -240,6 +230,33 @@ def train_critic(
     )
 
   return [program(*bucket) for bucket in buckets.items()]
+
+
+def _sequences(
+  frames: Frames,
+  shape: tuple[int, int],
+  num_labels: int | None,
+  sharding: jax.sharding.Sharding,
+) -> CriticBatch:
+  """A batch of sequences; `num_labels` of their ratings, None without."""
+  rows = functools.partial(array, sharding=sharding)
+  size, _ = shape
+  batch = CriticBatch(
+    frames=frames,
+    tokens=rows(shape, jnp.int32),
+    is_target=rows(shape, jnp.bool_),
+    segment_ids=rows(shape, jnp.int32),
+    weight=rows((size,), jnp.float32),
+  )
+  if num_labels is None:
+    return batch
+  ratings = Ratings(
+    position=rows((size,), jnp.int32),
+    shares=rows((size, num_labels), jnp.float32),
+    preference=rows((size, 3), jnp.float32),
+    overall=rows((size, 3), jnp.float32),
+  )
+  return batch._replace(ratings=ratings)
 
 
 def _scale(config: TrainCriticConfig) -> Scale:
