@@ -144,11 +144,13 @@ def settings_of(changes: programs.StepChanges) -> list[Setting]:
     settings.append(Setting(name, schedule))
   for saved in TEACACHE_SAVED:
     for threshold in np.geomspace(1e-3, 1e3, 241):
+      # A little less may skip fewer steps, so it is the one that is shown.
+      threshold = float(f'{threshold:.2g}')
       schedule = step_cache.teacache_steps(
         changes.time_n, curve['coefficients'], threshold
       )
       if NUM_STEPS / schedule.sum() >= saved:
-        settings.append(Setting(f'teacache {threshold:.2g}', schedule))
+        settings.append(Setting(f'teacache {threshold:g}', schedule))
         break
   return settings
 

@@ -89,6 +89,13 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> None:
     negative=config.prompts.negative,
     offload=config.run.offload,
   )
+  if generator.is_computed is not None:
+    num_computed = int(generator.is_computed.sum())
+    logger.info(
+      'steps of the sampler: %d computed, %d skipped',
+      num_computed,
+      len(generator.is_computed) - num_computed,
+    )
   _warn(config, generator, clips, logger)
   if config.prompts.initial_noise:
     clips = _with_initial_noise(config, workdir, clips, generator.latent_shape)

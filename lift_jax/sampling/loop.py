@@ -262,13 +262,6 @@ def _summarize(
     sum(seconds.values()),
     ', '.join(f'{stage} {spent:.1f} s' for stage, spent in seconds.items()),
   )
-  if generator.is_computed is not None:
-    num_computed = int(generator.is_computed.sum())
-    logger.info(
-      'steps of the sampler: %d computed, %d skipped',
-      num_computed,
-      len(generator.is_computed) - num_computed,
-    )
   num_clips, seconds = _total(rounds[1:])
   if not num_clips:
     return

@@ -4,6 +4,8 @@ import cached_sampling
 import numpy as np
 import pytest
 
+from lift_jax.diffusion import step_cache
+from lift_jax.sampling import cache_curve
 from lift_jax.sampling.programs import StepChanges
 
 STEPS = cached_sampling.NUM_STEPS
@@ -13,14 +15,27 @@ STEPS = cached_sampling.NUM_STEPS
 def test_settings():
   """From nothing to more than three times saved, by both methods."""
   changes_n = np.linspace(0.1, 1, STEPS) / 10
-  settings = cached_sampling.settings_of(
-    StepChanges(np.full((1, STEPS), 0.96), changes_n, changes_n)
-  )
+  changes = StepChanges(np.full((1, STEPS), 0.96), changes_n, changes_n)
+  settings = cached_sampling.settings_of(changes)
   assert settings[0].num_computed == STEPS
   for kind in ('magcache', 'teacache'):
     computed = [s.num_computed for s in settings if s.name.startswith(kind)]
     assert computed == sorted(computed, reverse=True)
     assert computed[-1] <= STEPS / 3 < computed[0]
+
+
+@pytest.mark.fast
+def test_threshold_is_shown():
+  """A little above or below, other steps are skipped."""
+  changes_n = np.linspace(0.0127, 0.127, STEPS)
+  changes = StepChanges(np.full((1, STEPS), 0.96), changes_n, changes_n)
+  settings = cached_sampling.settings_of(changes)
+  curve = cache_curve.make({}, 0, *changes)
+  for setting in settings[-3:]:
+    schedule = step_cache.teacache_steps(
+      changes_n, curve['coefficients'], float(setting.name.split()[1])
+    )
+    np.testing.assert_array_equal(schedule, setting.is_computed)
 
 
 @pytest.mark.fast

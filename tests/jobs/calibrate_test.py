@@ -69,7 +69,9 @@ def test_curve(calibrated):
 def test_sampling_with_it(cached):
   workdir, outcome = cached
   assert (outcome.status, outcome.stderr) == (0, '')
-  assert outcome.has_logged('steps of the sampler: 2 computed, 2 skipped')
+  # Before anything is made.
+  shown = outcome.log.index('steps of the sampler: 2 computed, 2 skipped')
+  assert shown < outcome.log.index(f'sample: 0 of 7 videos are in {workdir}')
   lines = sample_jobs.lines_of(workdir)
   assert len(lines) == len(sample_jobs.PROMPTS)
   sampler = lines[0]['sampler']

@@ -325,7 +325,6 @@ class FakeGenerator:
   num_shards = 2
   latent_shape = SHAPE
   mesh = types.SimpleNamespace(size=4)
-  is_computed = None
 
   def __init__(self, after: Callable[[str], None] = lambda stage: None):
     self.log = []
@@ -655,12 +654,6 @@ class SummaryTest(_RunTest):
         'autoencoder 103.0 s, including compilation'
       ],
     )
-
-  def test_steps_of_a_cache(self):
-    steps = np.array([1, 0, 0, 1, 0], bool)
-    with mock.patch.object(FakeGenerator, 'is_computed', steps):
-      (_, line) = self.summary(3)
-    self.assertEqual(line, 'steps of the sampler: 2 computed, 3 skipped')
 
   def test_only_what_was_made_counts(self):
     finished = {f'{number}' for number in range(20)} - {'3', '7', '11'}
