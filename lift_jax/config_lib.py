@@ -47,7 +47,9 @@ def resolve(
   if isinstance(section, ml_collections.ConfigDict):
     section = section.to_dict()
   if not isinstance(section, Mapping):
-    raise UserError(f'{where} is {section!r}, not a section')
+    raise UserError(
+      f'{where} is {section!r}, not a section; write its fields as a dict'
+    )
   if hasattr(cls, 'choose_class'):
     cls = cls.choose_class(section, where)
   types_of = typing.get_type_hints(cls)
@@ -65,7 +67,9 @@ def resolve(
     and field.default_factory is dataclasses.MISSING
   ]
   if missing:
-    raise UserError(f'{where}: missing {", ".join(missing)}')
+    raise UserError(
+      f'{where}: missing {", ".join(missing)}; add what is missing'
+    )
   values = {
     key: _convert(value, types_of[key], f'{where}.{key}')
     for key, value in section.items()

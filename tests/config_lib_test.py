@@ -103,7 +103,10 @@ class ResolveTest(parameterized.TestCase):
     ({'count': '1'}, "config.count is '1'; it must be of type int"),
     ({'flag': 1}, 'config.flag is 1; it must be of type bool'),
     ({'fps': True}, 'config.fps is True; it must be of type float'),
-    ({'inner': 3}, 'config.inner is 3, not a section'),
+    (
+      {'inner': 3},
+      'config.inner is 3, not a section; write its fields as a dict',
+    ),
     ({'inner': {'size': [1, 2]}}, 'config.inner: missing names'),
     (
       {'inner': {'size': [1], 'names': []}},
@@ -126,7 +129,7 @@ class ResolveTest(parameterized.TestCase):
   def test_missing(self):
     section = _section()
     del section['count'], section['flag']
-    with self.assertRaisesRegex(UserError, 'config: missing count, flag'):
+    with self.assertRaisesRegex(UserError, 'config: missing count, flag; add '):
       config_lib.resolve(section, _Outer)
 
 

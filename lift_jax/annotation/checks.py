@@ -44,7 +44,9 @@ def check_answer(task: Task, answer: Answer, part: bool = False) -> None:
   check_labels(task, answer.labels, part)
   for dimension, reason in answer.reasons.items():
     if dimension not in answer.labels:
-      raise UserError(f'a reason for {dimension[:40]!r}, which is not rated')
+      raise UserError(
+        f'a reason for {dimension[:40]!r}, which is not rated; rate it too'
+      )
     check_text(reason, f'the reason for {dimension}', MAX_REASON)
 
 

@@ -107,9 +107,13 @@ def _prepare_workdir(workdir: pathlib.Path) -> None:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise UserError(f'--workdir={workdir}: {error.strerror}') from error
+    raise UserError(
+      f'--workdir={workdir}: {error.strerror}; give another folder'
+    ) from error
   if not os.access(workdir, os.W_OK):
-    raise UserError(f'--workdir={workdir}: this folder is not writable')
+    raise UserError(
+      f'--workdir={workdir}: this folder is not writable; give another one'
+    )
 
 
 @contextlib.contextmanager
@@ -272,7 +276,9 @@ def _find(
   *sections, field = name.split('.')[1:]
   for key in (*sections, field):
     if not isinstance(section, ml_collections.ConfigDict):
-      raise UserError(f'--{name}: {path} is a value and has no fields')
+      raise UserError(
+        f'--{name}: {path} is a value and has no fields; give --{path}=VALUE'
+      )
     if key not in section:
       near = difflib.get_close_matches(key, section.keys(), 1)
       hint = f'did you mean {near[0]}?' if near else f'it has {list(section)}'

@@ -138,7 +138,9 @@ def _read(file: pathlib.Path) -> Any:
   try:
     return parse_json(storage.read_text(file, 'utf-8-sig'))
   except (OSError, ValueError) as error:
-    raise UserError(f'{file}: not readable as JSON ({error})') from None
+    raise UserError(
+      f'{file}: not readable as JSON ({error}); evaluate with VBench again'
+    ) from None
 
 
 def _listed(file: pathlib.Path) -> set[Key] | None:

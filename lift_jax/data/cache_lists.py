@@ -114,7 +114,9 @@ def read_list(path: pathlib.Path) -> CacheList:
     signature = tuple(content.get('signature', ()))
     return CacheList(entries, content.get('hash', ''), signature)
   except OSError as error:
-    raise UserError(f'{path}: cannot be read ({error.strerror})') from None
+    raise UserError(
+      f'{path}: cannot be read ({error.strerror}); make it readable'
+    ) from None
   except (ValueError, KeyError, TypeError) as error:
     raise DamagedError(
       f'{path}: not readable as a list of records ({error})'

@@ -244,10 +244,11 @@ def _checked(
   found: ReadResult[Example], source: CriticRecords
 ) -> ReadResult[Example]:
   if not found.records:
-    first = (
-      f'; the first: {": ".join(found.skipped[0])}' if found.skipped else ''
+    first = f': {": ".join(found.skipped[0])}' if found.skipped else ''
+    raise UserError(
+      f'{source.root}: no record is left to train on; add some, or fix those '
+      f'that are skipped{first}'
     )
-    raise UserError(f'{source.root}: no record is left to train on{first}')
   return found
 
 

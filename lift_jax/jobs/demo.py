@@ -139,7 +139,7 @@ def run(call: job_flags.Invocation, logger: logging.Logger) -> dict[str, Any]:
       'align_plain': _curves(call.workdir / 'align_plain'),
       'align': _curves(call.workdir / 'align'),
     },
-    _configs(call, stages),
+    _configs(call),
   )
   write_text(call.workdir / 'report.html', demo_page(content))
   for line in _table(results):
@@ -244,9 +244,7 @@ def _curves(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
   return curves
 
 
-def _configs(
-  call: job_flags.Invocation, stages: Sequence[str]
-) -> dict[str, Any]:
+def _configs(call: job_flags.Invocation) -> dict[str, Any]:
   """The resolved config of each job."""
   files = {
     'demo': call.workdir / 'demo_config.json',

@@ -144,7 +144,7 @@ def _number(value: Any, key: str, kind: type, where: str) -> Any:
     return None
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   if not is_number or not math.isfinite(value):
-    raise UserError(f'{where}: {key} is {value!r}, not a number')
+    raise UserError(f'{where}: {key} is {value!r}, not a number; correct it')
   if kind is int and (value != int(value) or value < 1):
     raise UserError(f'{where}: {key} is {value!r}; give a positive integer')
   return kind(value)
@@ -162,7 +162,8 @@ def _pattern(value: Any, key: str, kind: type, where: str) -> dict[str, Any]:
       re.compile(pattern)
     except re.error as error:
       raise UserError(
-        f'{where}: {key}: {pattern!r} is not a regular expression ({error})'
+        f'{where}: {key}: {pattern!r} is not a regular expression ({error}); '
+        'correct it'
       ) from None
   return {
     pattern: _number(number, f'{key}[{pattern!r}]', kind, where)

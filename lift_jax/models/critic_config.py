@@ -34,7 +34,9 @@ class RandomCriticConfig:
   def choose_class(cls, section: Mapping[str, Any], where: str) -> type:
     """The config class of the backbone that a config section names."""
     if 'backbone' not in section:
-      raise UserError(f'{where} lacks backbone')
+      raise UserError(
+        f'{where} lacks backbone; name one of {list(critics.backbones())}'
+      )
     name = section['backbone']
     return critics.find_backbone(name, f'{where}.backbone').random_config
 

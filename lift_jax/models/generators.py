@@ -83,9 +83,9 @@ class RandomModelConfig:
     cls, section: Mapping[str, Any], where: str
   ) -> 'type[RandomModelConfig]':
     """The config class of the family that a config section names."""
-    if 'family' not in section:
-      raise UserError(f'{where} lacks family')
     by_name = {family.family: family for family in families()}
+    if 'family' not in section:
+      raise UserError(f'{where} lacks family; name one of {list(by_name)}')
     config_lib.check_choice(f'{where}.family', section['family'], by_name)
     return by_name[section['family']].random_config
 

@@ -57,7 +57,8 @@ class LoRAConfig:
         re.compile(target)
       except re.error as error:
         raise UserError(
-          f'lora.targets: {target!r} is not a regular expression ({error})'
+          f'lora.targets: {target!r} is not a regular expression ({error}); '
+          'correct it'
         ) from None
 
   @property

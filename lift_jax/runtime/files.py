@@ -183,9 +183,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
       f'{path}: no such file; give the folder that contains it'
     ) from None
   except (OSError, ValueError) as error:
-    raise UserError(f'{path}: not readable as JSON ({error})') from None
+    raise UserError(
+      f'{path}: not readable as JSON ({error}); correct or restore the file'
+    ) from None
   if not isinstance(value, dict):
-    raise UserError(f'{path}: not a JSON object')
+    raise UserError(f'{path}: not a JSON object; correct or restore the file')
   return value
 
 

@@ -42,7 +42,7 @@ def _open(path: pathlib.Path, shape: Shape) -> np.ndarray:
   if array.shape not in (wanted, (1, *wanted)):
     raise UserError(
       f'{path}: shape {array.shape}, but these videos need {wanted}: latent '
-      'frames, channels, height, width'
+      'frames, channels, height, width; write it in that shape'
     )
   if not np.issubdtype(array.dtype, np.floating):
     raise UserError(f'{path}: dtype {array.dtype}; write floating-point noise')

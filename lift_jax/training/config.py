@@ -98,7 +98,8 @@ class TrainConfig:
     if size % parts:
       raise UserError(
         f'a batch of {size} videos does not divide into {parts} parts: data x '
-        f'fsdp = {batch_shards} devices, train.grad_accum = {self.grad_accum}'
+        f'fsdp = {batch_shards} devices, train.grad_accum = {self.grad_accum}; '
+        'change train.batch_size or train.grad_accum'
       )
     return size
 

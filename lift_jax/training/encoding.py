@@ -113,7 +113,7 @@ def check_sizes(model: VideoModel, sizes: Sequence[tuple[int, int]]) -> None:
     if height % multiple or width % multiple:
       raise UserError(
         f'data.sizes: {height} x {width} is not a multiple of {multiple} '
-        'pixels, which this model requires'
+        'pixels, which this model requires; choose another size'
       )
 
 

@@ -251,7 +251,8 @@ def _check_same(path: pathlib.Path, stored: Any, wanted: Any) -> None:
     name = differ[0]
     raise UserError(
       f'{path} is of another model: {name} has shape {shapes[0].get(name)} '
-      f'there, {shapes[1].get(name)} here ({len(differ)} parameters differ)'
+      f'there, {shapes[1].get(name)} here ({len(differ)} parameters differ); '
+      'give the config of that model, or another folder'
     )
 
 

@@ -128,7 +128,9 @@ class TestFormats:
 
   def test_weights_of_another_model(self, ours):
     network = ours.declare('vae')
-    with pytest.raises(UserError, match='is of another model: .* differ'):
+    with pytest.raises(
+      UserError, match='is of another model: .* differ.; give'
+    ):
       checkpoints.load_params(
         ours.path / 'transformer' / generators.PARAMS,
         network.abstract_params,

@@ -61,7 +61,7 @@ class FamiliesTest(parameterized.TestCase):
       config_lib.resolve(section, RandomModelConfig, 'model.random')
 
   @parameterized.parameters(
-    ({}, 'model.random lacks family'),
+    ({}, 'model.random lacks family; name one of '),
     ({'family': 'tinny'}, "model.random.family is 'tinny'; choose one of"),
   )
   def test_unknown_family(self, section, message):

@@ -138,7 +138,7 @@ class LoRATest(parameterized.TestCase):
   @parameterized.parameters(
     ({'rank': 0}, 'rank is 0'),
     ({'targets': ()}, 'targets is empty'),
-    ({'targets': ('(',)}, 'not a regular expression'),
+    ({'targets': ('(',)}, 'not a regular expression .*; correct it'),
   )
   def test_bad_config(self, fields, message):
     with pytest.raises(UserError, match=message):

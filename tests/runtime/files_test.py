@@ -49,7 +49,7 @@ class TestJson:
   @pytest.mark.parametrize(
     ('content', 'message'),
     [
-      (b'{"a": 1,}', 'not readable as JSON'),
+      (b'{"a": 1,}', 'not readable as JSON .*; correct or restore'),
       (b'', 'not readable as JSON'),
       (b'{"a": "\xff"}', 'not readable as JSON'),
       (b'[1]', 'not a JSON object'),

@@ -42,10 +42,13 @@ class TransformerConfig:
 
   def __post_init__(self):
     if self.width % 4:
-      raise UserError(f'transformer width {self.width} is not divisible by 4')
+      raise UserError(
+        f'transformer width {self.width} is not divisible by 4; change '
+        'num_heads or head_dim'
+      )
     if self.use_rotary and self.head_dim % 16:
       raise UserError(
-        f'rotary embeddings need a head_dim divisible by 16: {self.head_dim}'
+        f'head_dim is {self.head_dim}; rotary embeddings need a multiple of 16'
       )
 
   @property
