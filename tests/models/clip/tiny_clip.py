@@ -80,6 +80,9 @@ def write_clip(
   model = functional(lambda rngs: Clip(config, rngs=rngs))
   params = random_params(model.abstract_params, seed)
   published_tensors.save(CLIP_TABLE, params, folder, 'model')
-  (folder / 'config.json').write_text(json.dumps(config.to_json()))
+  values = config.to_json()
+  # The default is beyond a small vocabulary, of which transformers warns.
+  values['text_config']['bos_token_id'] = 0
+  (folder / 'config.json').write_text(json.dumps(values))
   write_tokenizer(folder)
   return folder
