@@ -371,20 +371,6 @@ class Store:
       ).fetchall()
       return [tables.given_answer(db, settings, person, *row) for row in rows]
 
-  def answer_of(self, person: int, task: str) -> GivenAnswer | None:
-    """A person's current answer to a task; None without one."""
-    with self.database.reading() as db:
-      row = db.execute(
-        'SELECT id, task, skip, seconds, time FROM answers '
-        'WHERE person = ? AND task = ? AND is_current',
-        (person, task),
-      ).fetchone()
-      return (
-        tables.given_answer(db, tables.get_settings(db), person, *row)
-        if row
-        else None
-      )
-
   def pace(self, person: int) -> Pace:
     """How far a person is."""
     with self.database.reading() as db:
@@ -404,7 +390,7 @@ class Store:
     return Pace(answered, left, median)
 
   def suggest_reasons(
-    self, dimension: str, label: str, text: str = '', limit: int = 8
+    self, dimension: str, label: str, limit: int
   ) -> list[str]:
     """Reasons that people gave for a label, the most frequent first.
 
@@ -412,7 +398,6 @@ class Store:
       dimension: of the label.
       label: of a clip; for one of a pair, reasons for the opposite label are
         among them, as others see the clips in the other order.
-      text: that the reasons contain, ignoring the case of ASCII letters.
       limit: most reasons.
     """
     is_pair = label in PAIR_LABELS
@@ -421,10 +406,9 @@ class Store:
       rows = db.execute(
         'SELECT reason FROM votes JOIN answers ON answer = id '
         "WHERE dimension = ? AND label IN (?, ?) AND reason != '' "
-        'AND is_current '
-        'AND instr(lower(reason), lower(?)) AND length(reason) <= 200 '
+        'AND is_current AND length(reason) <= 200 '
         'GROUP BY reason ORDER BY count(*) DESC, max(time) DESC LIMIT ?',
-        (dimension, label, opposite, text, limit),
+        (dimension, label, opposite, limit),
       )
       return [reason for (reason,) in rows]
 

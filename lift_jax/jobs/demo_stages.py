@@ -191,27 +191,14 @@ class Demo(StagedJob):
       'annotate', self._settings('clips') | self._fingerprints('sample'), work
     )
 
-  def train_critic(
-    self,
-    critic: pathlib.Path,
-    variant: str = '',
-    settings: Mapping[str, Any] | None = None,
-  ) -> None:
-    """Trains a critic on the ratings.
-
-    Args:
-      critic: to start from.
-      variant: suffix of stage and folder, here and in `score` and
-        `evaluate_critic`.
-      settings: overrides of the config, by dotted name.
-    """
-    settings = dict(settings or {})
+  def train_critic(self, critic: pathlib.Path) -> None:
+    """Trains a critic on the ratings, from the given one."""
 
     def work():
       call = self._call(
         'train_critic',
         train_critic.TrainCriticConfig,
-        self.workdir / f'critic{variant}',
+        self.workdir / 'critic',
         {
           'model.path': str(critic),
           'data.root': str(self.clips),
@@ -219,30 +206,29 @@ class Demo(StagedJob):
           'data.questions': str(feedback.questions_path()),
           'data.split.seed': self.config.seed,
           'train.seed': self.config.seed,
-          **settings,
         },
       )
       train_critic.run(call, self._logger)
 
     opened = critics.open_critic(critic)
     self.stage(
-      f'train_critic{variant}',
+      'train_critic',
       self._settings('train_critic')
       | self._fingerprints('annotate')
-      | {'critic': opened.fingerprint, 'settings': settings},
+      | {'critic': opened.fingerprint},
       work,
     )
 
-  def score(self, variant: str = '') -> None:
+  def score(self) -> None:
     """Scores every clip with the critic, including those of the feedback."""
 
     def work():
       call = self._call(
         'score',
         score.ScoreConfig,
-        self.workdir / f'scores{variant}',
+        self.workdir / 'scores',
         {
-          'model.path': str(self.workdir / f'critic{variant}' / 'export'),
+          'model.path': str(self.workdir / 'critic' / 'export'),
           'videos.root': str(self.clips),
           'videos.files': ('manifest.jsonl',),
         },
@@ -250,28 +236,22 @@ class Demo(StagedJob):
       score.run(call, self._logger)
 
     self.stage(
-      f'score{variant}',
-      self._settings('score') | self._fingerprints(f'train_critic{variant}'),
+      'score',
+      self._settings('score') | self._fingerprints('train_critic'),
       work,
     )
 
-  def evaluate_critic(self, variant: str = '') -> pathlib.Path:
-    """Evaluates the critic on clips that it was not trained on.
-
-    Returns:
-      The folder of the evaluation.
-    """
-    folder = self.workdir / f'evaluation{variant}'
-    scores = self.workdir / f'scores{variant}' / 'scores.json'
+  def evaluate_critic(self) -> None:
+    """Evaluates the critic on clips that it was not trained on."""
 
     def work():
       labels = self.workdir / 'ratings'
       call = self._call(
         'evaluate',
         evaluate.EvaluateConfig,
-        folder,
+        self.workdir / 'evaluation',
         {
-          'scores.files': (str(scores),),
+          'scores.files': (str(self.workdir / 'scores' / 'scores.json'),),
           'labels.root': str(self.clips),
           'labels.files': (str(labels / 'held_out.json'),),
           'labels.questions': str(feedback.questions_path()),
@@ -281,11 +261,10 @@ class Demo(StagedJob):
       evaluate.run(call, self._logger)
 
     self.stage(
-      f'evaluate{variant}',
-      self._settings('evaluate') | self._fingerprints(f'score{variant}'),
+      'evaluate',
+      self._settings('evaluate') | self._fingerprints('score'),
       work,
     )
-    return folder
 
   def _split_clips(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Clips with and without ratings: `video` and `caption` of each."""

@@ -60,7 +60,7 @@ def test_leases(tmp_path, clock):
     assert store.next_tasks(ann) == []
     # Ann returns with an answer: it is kept.
     store.save_answer(ann, stores.answer(store.task(ann, first.id)))
-    assert store.answer_of(ann, first.id)
+    assert stores.answer_of(store, ann, first.id)
 
 
 def test_balance(tmp_path):

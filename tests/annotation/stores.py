@@ -2,7 +2,13 @@
 
 import itertools
 
-from lift_jax.annotation.entities import LEAD, RATER, Answer, Settings
+from lift_jax.annotation.entities import (
+  LEAD,
+  RATER,
+  Answer,
+  GivenAnswer,
+  Settings,
+)
 from lift_jax.annotation.store import Store
 from lift_jax.data.rubric import Rubric
 
@@ -48,6 +54,12 @@ def answer(task, /, labels='Good', reason='', **changes) -> Answer:
     }
     | changes
   )
+
+
+def answer_of(store: Store, person: int, task: str) -> GivenAnswer | None:
+  """A person's current answer to a task; None without one."""
+  given = store.recent_answers(person, limit=1000)
+  return next((one for one in given if one.task.id == task), None)
 
 
 def rate(store: Store, person: int, task: str, labels='Good', reason=''):

@@ -138,9 +138,7 @@ def _rows(store: Store, questions, labels) -> list[dict[str, Any]]:
         {
           'label': label,
           'text': text,
-          'reasons': store.suggest_reasons(
-            dimension, label, limit=_SUGGESTIONS
-          ),
+          'reasons': store.suggest_reasons(dimension, label, _SUGGESTIONS),
         }
         for label, text in labels.items()
       ],
