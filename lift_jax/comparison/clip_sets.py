@@ -82,7 +82,11 @@ def read_clips(model: str, folder: pathlib.Path) -> ClipSet:
   clips: dict[Key, SampledClip] = {}
   doubles = []
   lines = manifest.read_lines(folder)
+  settings: dict[str, Any] = {}
   for name, line in lines.items():
+    own = {k: v for k, v in line.items() if k not in OF_CLIP}
+    # Mostly those of the clip before: one object, as they are large.
+    settings = settings if own == settings else own
     try:
       clip = SampledClip(
         key=(line['name'], line['index']),
@@ -90,7 +94,7 @@ def read_clips(model: str, folder: pathlib.Path) -> ClipSet:
         seed=(line['seed'], line['initial_noise']),
         video=name,
         path=folder / name,
-        settings={k: v for k, v in line.items() if k not in OF_CLIP},
+        settings=settings,
       )
     except KeyError as error:
       raise UserError(

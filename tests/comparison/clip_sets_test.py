@@ -39,6 +39,7 @@ class ReadTest(parameterized.TestCase):
     self.assertEqual((clip.prompt, clip.video), ('an A', 'videos/a-1.mp4'))
     self.assertTrue(clip.path.is_file())
     self.assertEqual(clip.settings, {'model': 'x'})
+    self.assertIs(clip.settings, found.clips['b', 1].settings)
     self.assertEqual((found.doubles, found.unlisted), ((), ()))
 
   @parameterized.parameters('', '{"files": {"a.mp4": 1}}\n')
