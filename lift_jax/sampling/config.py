@@ -80,10 +80,12 @@ class SamplingRunConfig:
     batches_per_round: batches that are embedded, then denoised, then decoded.
       A killed job loses at most one round.
     offload: whether each network is moved to the host while others run. Takes a
-      few seconds per round, and host memory for all weights.
+      few seconds per round, and host memory for all weights; a single round
+      takes neither.
     num_writers: threads that encode mp4 files.
-    verify: whether to read and hash all files of finished clips again, and not
-      only those whose size or time of change is another one.
+    verify: whether to read and hash all files of finished clips and of initial
+      noise again, and not only those whose size or time of change is another
+      one.
   """
 
   batch_per_shard: int
