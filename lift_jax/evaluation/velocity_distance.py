@@ -74,18 +74,27 @@ class VelocityDistance:
     self._models, self._mesh, self._draws = (base, other), mesh, draws
     self._dtype = config.compute_dtype
     self._batch_size = batch_per_shard * partitioning.batch_shards(mesh)
-    self._tokenize = base.load_tokenizer()
-    self._text_encoder = OffloadedNetwork(
-      base, 'text_encoder', mesh, self._dtype, offload=True
+    self._attention = config.attention
+
+  # Networks are declared at their first use: a job that has nothing left to
+  # measure only takes the fingerprint.
+  @functools.cached_property
+  def _text_encoder(self) -> OffloadedNetwork:
+    base, _ = self._models
+    return OffloadedNetwork(
+      base, 'text_encoder', self._mesh, self._dtype, offload=True
     )
-    self._transformers = [
+
+  @functools.cached_property
+  def _transformers(self) -> list[OffloadedNetwork]:
+    return [
       OffloadedNetwork(
         model,
         'transformer',
-        mesh,
+        self._mesh,
         self._dtype,
         offload=True,
-        attention_backend=config.attention,
+        attention_backend=self._attention,
       )
       for model in self._models
     ]
@@ -127,10 +136,11 @@ class VelocityDistance:
     sharding = NamedSharding(self._mesh, partitioning.BATCH)
     size = partitioning.batch_shards(self._mesh)
     embedded = []
-    text_encoder = self._text_encoder
+    base, _ = self._models
+    tokenize, text_encoder = base.load_tokenizer(), self._text_encoder
     with jax.set_mesh(self._mesh), text_encoder.params(keep=keep) as params:
       for _, texts in _batches(list(captions), size):
-        tokens_bs, _ = self._tokenize(texts)
+        tokens_bs, _ = tokenize(texts)
         tokens_bs = jax.device_put(tokens_bs, sharding)
         embedded.append(
           np.asarray(programs.embed(text_encoder.network, params, tokens_bs))
