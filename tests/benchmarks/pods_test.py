@@ -147,7 +147,7 @@ class PodsTest(parameterized.TestCase):
         )
     _, _, output = self.main('--table')
     heading, table = output[output.index('## Weak') :].split('\n\n')
-    self.assertLen(table.splitlines(), 5)
+    self.assertLen(table.splitlines(), 6)
     _, scaling = document.split(heading)
     self.assertIn(f'\n\n{table}\n', scaling)
 
