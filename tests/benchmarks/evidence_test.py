@@ -50,7 +50,7 @@ class ArmsTest(parameterized.TestCase):
         )
         config_lib.resolve(changed, AlignConfig)
         names.add(search.candidate_name(name, candidate))
-    self.assertLen(names, 31)
+    self.assertLen(names, 33)
 
   def test_names(self):
     self.assertEqual(
