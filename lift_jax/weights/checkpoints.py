@@ -140,28 +140,45 @@ def _load_one(path: pathlib.Path, name: str, targets: Any) -> jax.Array:
     ocp.PyTreeCheckpointer() as checkpointer,
   ):
     restored = checkpointer.restore(
-      path,
-      ocp.args.PyTreeRestore(
-        item=item,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-        partial_restore=True,
-      ),
+      path, _restore_args(item, partial_restore=True)
     )
   (array,) = jax.tree.leaves(restored)
   return array
 
 
-def _open_run(folder: pathlib.Path) -> ocp.CheckpointManager:
-  """Opens the checkpoints of a run, which may be in progress, for reading."""
+def _open_manager(
+  folder: pathlib.Path, options: ocp.CheckpointManagerOptions
+) -> ocp.CheckpointManager:
+  # Replicas share the writing of an array, and each slice takes a program of
+  # its own: compiling these takes longer than to write a small array.
+  arrays = ocp.type_handlers.ArrayHandler(
+    min_slice_bytes_for_replica_parallel=2**20
+  )
+  types = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
   return ocp.CheckpointManager(
     folder,
-    options=ocp.CheckpointManagerOptions(create=False),
+    options=options,
     item_handlers={
       # The standard handler could not restore a single field of the state.
-      'state': ocp.PyTreeCheckpointHandler(),
+      'state': ocp.PyTreeCheckpointHandler(type_handler_registry=types),
       'data': ocp.JsonCheckpointHandler(),
       _FINGERPRINT: ocp.JsonCheckpointHandler(),
     },
+  )
+
+
+def _open_run(folder: pathlib.Path) -> ocp.CheckpointManager:
+  """Opens the checkpoints of a run, which may be in progress, for reading."""
+  return _open_manager(folder, ocp.CheckpointManagerOptions(create=False))
+
+
+def _restore_args(
+  item: Any, partial_restore: bool = False
+) -> ocp.args.PyTreeRestore:
+  return ocp.args.PyTreeRestore(
+    item=item,
+    restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+    partial_restore=partial_restore,
   )
 
 
@@ -229,13 +246,7 @@ def load_field(
     item = {field: _targets(abstract_params, shardings)}
     restored = manager.restore(
       step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeRestore(
-          item=item,
-          restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-          partial_restore=True,
-        )
-      ),
+      args=ocp.args.Composite(state=_restore_args(item, partial_restore=True)),
     )
     return restored['state'][field]
 
@@ -283,9 +294,9 @@ class TrainCheckpoints:
       # Here, as Orbax would do it in a thread that outlives the manager.
       if distributed.is_primary():
         self._remove_partial()
-      self._manager = ocp.CheckpointManager(
+      self._manager = _open_manager(
         folder,
-        options=ocp.CheckpointManagerOptions(
+        ocp.CheckpointManagerOptions(
           max_to_keep=config.keep,
           enable_async_checkpointing=True,
           async_options=_ASYNC,
@@ -334,7 +345,7 @@ class TrainCheckpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(fields),
+          state=ocp.args.PyTreeSave(fields),
           data=ocp.args.JsonSave(data_state),
           **{_FINGERPRINT: ocp.args.JsonSave(self.fingerprint)},
         ),
@@ -392,7 +403,7 @@ class TrainCheckpoints:
       restored = self._manager.restore(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(fields), data=ocp.args.JsonRestore()
+          state=_restore_args(fields), data=ocp.args.JsonRestore()
         ),
       )
     return type(abstract_state)(**restored['state']), restored['data']

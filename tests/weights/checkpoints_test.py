@@ -82,6 +82,18 @@ class TrainCheckpointsTest(parameterized.TestCase):
     jax.tree.map(np.testing.assert_array_equal, state, wanted)
     self.assertLen(state.trainable['w'].sharding.device_set, num_devices)
 
+  def test_small_arrays(self):
+    """Nothing is compiled to save arrays that many devices hold alike."""
+    everywhere = NamedSharding(_sharding(8).mesh, PartitionSpec())
+    values = jax.device_put(np.ones((8, 3), np.float32), everywhere)
+    state = TrainState(jnp.zeros((), jnp.int32), {'w': values}, {}, {})
+    with (
+      self.open() as saved,
+      jax.log_compiles(),
+      self.assertNoLogs('jax', 'WARNING'),
+    ):
+      saved.save(2, state, {})
+
   def test_keep(self):
     self.save(2, 4, 6, 8)
     names = sorted(path.name for path in self.folder.iterdir())
