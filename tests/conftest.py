@@ -6,6 +6,8 @@ import os
 import pathlib
 import sys
 
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
 # Before JAX starts: it reads these once.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = ' '.join(
@@ -21,6 +23,13 @@ os.environ['XLA_FLAGS'] = ' '.join(
     '--xla_cpu_collective_call_terminate_timeout_seconds=600',
   ]
 )
+# All workers share a cache: which of them runs a file differs from run to run.
+# JAX does not write an entry in one go; one that is read half written fails its
+# checksum, and is compiled (see the warning that pyproject.toml allows).
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(REPOSITORY / '.cache/jax')
+# Also the hundred small programs that draw a random model and copy arrays:
+# files forget them, and processes that tests start have never seen them.
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 # Else each worker, and each process that a test starts, would compile every
 # module that it imports.
@@ -34,14 +43,7 @@ gc.set_threshold(100_000, 10, 10)
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# All workers share it: which of them runs a file differs from run to run. JAX
-# does not write an entry in one go; one that is read half written fails its
-# checksum, and is compiled (see the warning that pyproject.toml allows).
-jax.config.update('jax_compilation_cache_dir', str(REPOSITORY / '.cache/jax'))
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 
 
 @pytest.fixture(scope='module', autouse=True)

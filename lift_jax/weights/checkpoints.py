@@ -14,6 +14,7 @@ import time
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from lift_jax.errors import UserError
@@ -154,7 +155,9 @@ def _open_manager(
   arrays = ocp.type_handlers.ArrayHandler(
     min_slice_bytes_for_replica_parallel=2**20
   )
-  types = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+  types = ocp.type_handlers.create_type_handler_registry(
+    (jax.Array, arrays), (np.ndarray, ocp.type_handlers.NumpyHandler())
+  )
   return ocp.CheckpointManager(
     folder,
     options=options,

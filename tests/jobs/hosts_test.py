@@ -15,8 +15,8 @@ from lift_jax.data import cache as cache_lib
 from lift_jax.runtime.files import file_sha256
 from tests.jobs import jobs, runs, sample_jobs, score_jobs
 
-# Does a job again and again; each time a host gets a signal, or none. Prints
-# the status and the number of pieces.
+# Does jobs of one kind, or one again and again; each time a host gets a signal,
+# or none. Prints the status and the number of pieces.
 _HOST = """
 import functools, json, os, signal, sys, time
 import jax
@@ -27,13 +27,13 @@ from lift_jax.training.encoding import ClipEncoder
 from lift_jax.sampling.loop import ClipWriter
 from lift_jax.training.loop import TrainCheckpoints
 
-turns, job = map(json.loads, sys.argv[1:])
+turns = json.loads(sys.argv[1])
 owner, method = {
   'align': (TrainCheckpoints, 'is_due'),
   'prepare': (ClipEncoder, 'captions'),
   'sample': (ClipWriter, 'put'),
   'score': (Journal, 'add'),
-}[job[0]]
+}[turns[0][0][0]]
 work = getattr(owner, method)
 
 def work_and_stop(self, *args):
@@ -51,9 +51,9 @@ def work_and_stop(self, *args):
 setattr(owner, method, work_and_stop)
 # JAX waits 100 s otherwise.
 jax.distributed.initialize = functools.partial(
-  jax.distributed.initialize, heartbeat_timeout_seconds=10
+  jax.distributed.initialize, heartbeat_timeout_seconds=6
 )
-for turn, (name, host, number) in enumerate(turns):
+for turn, (job, name, host, number) in enumerate(turns):
   count = 0
   status = main.main([*job, *['--multihost'][turn:]])
   print(json.dumps([status, count]), flush=True)
@@ -67,20 +67,18 @@ class _HostsTest(parameterized.TestCase):
 
   num_devices: int
 
-  def hosts(self, job: list[str], *turns: tuple[str, int, int]):
+  def hosts(self, *turns: tuple[list[str], str, int, int]):
     """(return code, output, errors) of each.
 
     Args:
-      job: name and flags.
-      turns: each time: name of a signal, which host gets it, and the number of
-        the piece of work, from 1.
+      turns: each time: name and flags of a job, name of a signal, which host
+        gets it, and the number of the piece of work, from 1.
     """
-    argv = [json.dumps(turns), json.dumps(job)]
-    return jobs.two_hosts(_HOST, argv, self.num_devices)
+    return jobs.two_hosts(_HOST, [json.dumps(turns)], self.num_devices)
 
   def assert_done(self, job: list[str]) -> str:
     """Both hosts do all there is to do; returns what the first one says."""
-    hosts = self.hosts(job, _UNDISTURBED)
+    hosts = self.hosts((job, *_UNDISTURBED))
     for status, output, errors in hosts:
       self.assertEqual(status, 0, errors)
       self.assertEqual(turns_of(output)[0][0], 0)
@@ -114,10 +112,14 @@ class AlignTest(_HostsTest):
   def test_killed(self):
     """The other one says so and ends; both go on as if nothing had been."""
     whole, workdir = self.folder / 'whole', self.folder / 'run'
-    self.assert_done(self.world.align(whole))
     job = self.world.align(workdir)
-    errors = self.assert_lost(self.hosts(job, ('SIGKILL', 1, 5)), killed=1)
+    hosts = self.hosts(
+      (self.world.align(whole), *_UNDISTURBED), (job, 'SIGKILL', 1, 5)
+    )
+    errors = self.assert_lost(hosts, killed=1)
     self.assertIn('stopped sending heartbeats', errors)
+    for _, output, _ in hosts:
+      self.assertEqual(turns_of(output), [(0, jobs.STEPS)])
     self.assertNotIn(str(jobs.STEPS), jobs.checkpoints_of(workdir))
     # That of step 4 may not have been complete.
     self.assertRegex(self.assert_done(job), 'resumed at step [24]')
@@ -135,7 +137,7 @@ class _ApartTest(_HostsTest):
     Returns:
       What the first host says, and how many pieces each did till SIGTERM.
     """
-    hosts = self.hosts(job, ('SIGTERM', 1, 1), ('SIGKILL', killed, 1))
+    hosts = self.hosts((job, 'SIGTERM', 1, 1), (job, 'SIGKILL', killed, 1))
     self.assertNotIn('Traceback', self.assert_lost(hosts, killed))
     turns = [turns_of(output) for _, output, _ in hosts]
     self.assertEqual([[status for status, _ in t] for t in turns], [[143]] * 2)

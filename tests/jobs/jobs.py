@@ -121,15 +121,7 @@ def start(
   return subprocess.Popen(
     [sys.executable, '-c', code, *argv],
     cwd=REPOSITORY,
-    env=os.environ
-    | {
-      'XLA_FLAGS': xla_flags,
-      'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': str(
-        jax.config.jax_persistent_cache_min_compile_time_secs
-      ),
-    }
-    | environment,
+    env=os.environ | {'XLA_FLAGS': xla_flags} | environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -80,7 +80,7 @@ def _model(is_smoke: bool) -> dict:
     # After the first cycle small squares and crosses are still decoded as
     # circles.
     'autoencoder': {
-      'steps': 2 if is_smoke else 10_000,
+      'steps': 12 if is_smoke else 10_000,
       'batch_size': 4,
       'optimizer': _optimizer(2e-3, 0 if is_smoke else 100)
       | {'cycles': 1 if is_smoke else 2},
@@ -142,8 +142,8 @@ def _critic(is_smoke: bool) -> dict:
       'max_length': 256,
     },
     'vision': {
-      'steps': 2 if is_smoke else 4000,
-      'batch_size': 16 if is_smoke else 32,
+      'steps': 20 if is_smoke else 4000,
+      'batch_size': 8 if is_smoke else 32,
       'optimizer': _optimizer(2e-3, 0 if is_smoke else 100) | {'beta2': 0.98},
     },
     'training': {

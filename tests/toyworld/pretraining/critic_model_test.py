@@ -31,12 +31,16 @@ from tests.models.selections import first_frames
 _LOGGER = logging.getLogger(__name__)
 
 
-def _shipped():
-  """The config of the critic that comes with the package."""
+def _config(is_smoke):
   return config_lib.resolve(
-    pretraining_config.get_config(is_smoke=False)['critic'],
+    pretraining_config.get_config(is_smoke)['critic'],
     critic_model.CriticPretrainConfig,
   )
+
+
+def _shipped():
+  """The config of the critic that comes with the package."""
+  return _config(is_smoke=False)
 
 
 def tiny_config(**changes):
@@ -253,7 +257,7 @@ class MakeCriticTest(parameterized.TestCase):
 
   def test_opens_and_answers(self):
     path = self.folder / 'critic'
-    config = tiny_config()
+    config = _config(is_smoke=True)
     with self.assertLogs(_LOGGER, logging.INFO) as logs:
       critic_model.make_critic(path, config, _LOGGER)
     self.assertIn('motion', logs.output[-1])

@@ -63,9 +63,7 @@ class TrainTest(parameterized.TestCase):
 
   def test_learns(self):
     """The plain and the weighted error of the autoencoder decrease."""
-    config = _config(**{
-      'autoencoder.steps': 12, 'autoencoder.batch_size': 4,
-    })  # fmt: skip
+    config = _config()
     frames_bthw3, _ = video_model.draw_clips(4, 0.5, seed=0)
     model = video_model.empty_model(self.folder, config)
     network = model.declare('vae')

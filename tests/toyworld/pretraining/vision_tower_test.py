@@ -76,10 +76,6 @@ class TrainTest(absltest.TestCase):
       pretraining_config.get_config(is_smoke=True)['critic'],
       critic_model.CriticPretrainConfig,
     )
-    config = dataclasses.replace(
-      config,
-      vision=dataclasses.replace(config.vision, steps=20, batch_size=8),
-    )
     folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
     draft = critic_model.write_draft(folder / 'draft', config)
     model = functional(draft.build())
