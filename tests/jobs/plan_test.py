@@ -33,8 +33,9 @@ def _planned(*flags: str) -> dict:
 
 class SameProgramTest(parameterized.TestCase):
   @pytest.fixture(autouse=True)
-  def _setting(self, tmp_path, monkeypatch):
+  def _setting(self, world, tmp_path, monkeypatch):
     self.folder, self.monkeypatch = tmp_path, monkeypatch
+    self.model = world.workdir / 'model'
 
   @parameterized.parameters(
     {'mesh.fsdp': 8},
@@ -74,6 +75,7 @@ class SameProgramTest(parameterized.TestCase):
       item['caption'] = f'caption {index // 2}'
     (root / 'wide.json').write_text(json.dumps(items))
     overrides = {
+      'model__path': self.model,
       'data__root': root,
       'data__synthetic': ('wide.json',),
       'data__sizes': ((16, 32),),

@@ -90,5 +90,8 @@ def mesh_devices(number: int):
 def local_devices(number: int):
   """As many devices as a host may have; a mesh is made of them all."""
   some = jax.local_devices()[:number]
-  with mock.patch.object(jax, 'local_devices', lambda: some):
+  with (
+    mock.patch.object(jax, 'local_devices', lambda: some),
+    mock.patch.object(jax, 'local_device_count', lambda: number),
+  ):
     yield
