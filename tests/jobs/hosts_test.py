@@ -51,7 +51,7 @@ def work_and_stop(self, *args):
 setattr(owner, method, work_and_stop)
 # JAX waits 100 s otherwise.
 jax.distributed.initialize = functools.partial(
-  jax.distributed.initialize, heartbeat_timeout_seconds=6
+  jax.distributed.initialize, heartbeat_timeout_seconds=10
 )
 for turn, (job, name, host, number) in enumerate(turns):
   count = 0

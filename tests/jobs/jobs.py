@@ -133,7 +133,7 @@ def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
   results = []
   try:
     for process in processes:
-      output, errors = process.communicate(timeout=200)
+      output, errors = process.communicate(timeout=500)
       results.append((process.returncode, output, errors))
   finally:
     for process in processes:
