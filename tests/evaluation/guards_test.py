@@ -157,7 +157,7 @@ def test_not_measured():
   }
 
 
-# Of docs/evidence.md on 2026-11-27: arm, rewards by the checkers, the critic
+# Of the evidence on 2026-11-27 (all at 3e-4): arm, rewards by checkers, the critic
 # and a second critic, motion in percent of base, static clips in percent, and
 # diversity in percent of base. Those below a base were trained from it.
 _ARMS = """
