@@ -157,9 +157,10 @@ def test_not_measured():
   }
 
 
-# Of the evidence on 2026-11-27 (all at 3e-4): arm, rewards by checkers, the critic
-# and a second critic, motion in percent of base, static clips in percent, and
-# diversity in percent of base. Those below a base were trained from it.
+# Of docs/evidence.md on 2026-11-27, learning rate 3e-4: arm, rewards
+# by the checkers, the critic and a second critic, motion in percent of base,
+# static clips in percent, and diversity in percent of base. Those below a base
+# were trained from it.
 _ARMS = """
 base 0.460 0.466 0.451 100.0 0.0 100.0
 sft 0.483 0.480 0.462 100.9 0.0 88.0
