@@ -301,7 +301,10 @@ def copy_folder(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def remove_folder(path: pathlib.Path, keep: str = '') -> None:
-  """Removes all objects of a folder, if any, except that named `keep`."""
+  """Removes a folder, if it is there; in a bucket all of it but `keep`."""
+  if not is_remote(path):
+    shutil.rmtree(path, ignore_errors=True)
+    return
   try:
     found = _objects().find(str(path))
   except FileNotFoundError:

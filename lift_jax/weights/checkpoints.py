@@ -9,7 +9,6 @@ from collections.abc import Callable
 import contextlib
 import dataclasses
 import pathlib
-import shutil
 import time
 from typing import Any, Self
 
@@ -443,8 +442,5 @@ class TrainCheckpoints:
       if not partials:
         return
       for partial in partials:
-        if storage.is_remote(partial):
-          storage.remove_folder(partial)
-        else:
-          shutil.rmtree(partial, ignore_errors=True)
+        storage.remove_folder(partial)
       time.sleep(0.1)
