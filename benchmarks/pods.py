@@ -72,7 +72,6 @@ LAYOUTS = {
     '--config.train.grad_accum=8',
     '--config.train.remat=full',
   ),
-  ('align 2B', 'v6e:2x4'): ('--config.train.grad_accum=8',),
   ('align 5B', 'v5e:2x4'): (
     '--config.train.trainable=lora',
     '--config.train.remat=full',

@@ -289,11 +289,16 @@ def _find(
   return parent, field
 
 
+def config_path(workdir: pathlib.Path, job: str) -> pathlib.Path:
+  """Where a run of the job saves its config."""
+  return workdir / f'{job}_config.json'
+
+
 def write_config(call: Invocation, job: str) -> None:
   """Saves the config of a run with its results, on the primary host."""
   if distributed.is_primary():
     text = call.source.to_json_best_effort(indent=1, sort_keys=True)
-    write_text(call.workdir / f'{job}_config.json', text + '\n')
+    write_text(config_path(call.workdir, job), text + '\n')
 
 
 def use_compilation_cache() -> None:

@@ -152,7 +152,11 @@ def _with_compute_dtype(
   call: job_flags.Invocation, logger: logging.Logger
 ) -> job_flags.Invocation:
   """The invocation with the number format that every stage computes in."""
-  dtype = compute_dtype.choose(call.config.compute_dtype, logger)
+  written = job_flags.config_path(call.workdir, 'demo')
+  earlier = read_json(written) if written.is_file() else {}
+  dtype = compute_dtype.choose(
+    call.config.compute_dtype, earlier.get('compute_dtype'), logger
+  )
   chosen = job_flags.make_call(
     call.source,
     DemoConfig,

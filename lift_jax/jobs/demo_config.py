@@ -105,7 +105,7 @@ class DemoConfig:
   Attributes:
     seed: of everything random, in every stage.
     compute_dtype: of the networks, in place of that of each stage; 'auto' is
-      'bfloat16' where this machine multiplies it fast, and else 'float32'.
+      'bfloat16' where this machine trains faster in it, and else 'float32'.
     shown_prompts: prompts in the report, with a clip of each model.
   """
 

@@ -16,6 +16,7 @@ from flax import nnx
 import jax
 
 from lift_jax.models import vision
+from lift_jax.models.layer_norm import LayerNorm
 from lift_jax.models.linear import Linear
 
 
@@ -85,7 +86,7 @@ class Block(nnx.Module):
     is_causal: bool = False,
   ):
     norm = functools.partial(
-      nnx.LayerNorm,
+      LayerNorm,
       sizes.width,
       epsilon=sizes.norm_eps,
       use_fast_variance=False,

@@ -6,7 +6,6 @@ transposes the gradient of y and uses a slow matrix product. TPUs and GPUs need
 no such help. Its kernel may be quantized (see `quantization`).
 """
 
-import functools
 from typing import Any
 
 from flax import nnx
@@ -16,35 +15,47 @@ from jax import lax
 
 from lift_jax import partitioning
 from lift_jax.models import quantization
+from lift_jax.models.rows import in_rows
 
 
-def _dot_general(x: jax.Array, kernel_df: jax.Array, dimension_numbers, **more):
-  """The `dot_general` of `nnx.Linear`: [..., D] times [D, F]."""
+def matmul(x: jax.Array, kernel_df: jax.Array, **more: Any) -> jax.Array:
+  """[..., D] times [D, F], as a layer computes it.
+
+  Args:
+    x: activations.
+    kernel_df: may be quantized.
+    **more: of `jax.lax.dot_general`.
+  """
+  contracted = ((x.ndim - 1,), (0,)), ((), ())
   if quantization.is_quantized(kernel_df):
-    return quantization.dot_general(x, kernel_df, dimension_numbers, **more)
+    return quantization.dot_general(x, kernel_df, contracted, **more)
   # Batch and tokens cannot be flattened into one axis if both are sharded.
   if partitioning.platform() != 'cpu' or partitioning.splits_tokens():
-    return lax.dot_general(x, kernel_df, dimension_numbers, **more)
+    return lax.dot_general(x, kernel_df, contracted, **more)
   y_nf = lax.dot_general(
     x.reshape(-1, x.shape[-1]), kernel_df, (((1,), (0,)), ((), ())), **more
   )
   return y_nf.reshape(*x.shape[:-1], -1)
 
 
-def matmul(x: jax.Array, kernel_df: jax.Array) -> jax.Array:
-  """[..., D] times [D, F], as a layer computes it."""
-  return _dot_general(x, kernel_df, (((x.ndim - 1,), (0,)), ((), ())))
-
-
-def _promote_dtype(arrays: Any, /, *, dtype: Any = None, **more: Any) -> Any:
-  """The `promote_dtype` of `nnx.Linear`: input, kernel and bias."""
+def _promote_dtype(arrays: Any, dtype: Any) -> Any:
+  """Input, kernel and bias in the type of the computation."""
   x, kernel_df, bias_f = arrays
   if not quantization.is_quantized(kernel_df):
-    return nnx_dtypes.promote_dtype(arrays, dtype=dtype, **more)
-  x, bias_f = nnx_dtypes.promote_dtype((x, bias_f), dtype=dtype, **more)
+    return nnx_dtypes.promote_dtype(arrays, dtype=dtype)
+  x, bias_f = nnx_dtypes.promote_dtype((x, bias_f), dtype=dtype)
   return x, kernel_df.astype(x.dtype), bias_f
 
 
-Linear = functools.partial(
-  nnx.Linear, dot_general=_dot_general, promote_dtype=_promote_dtype
-)
+class Linear(nnx.Linear):
+  """See above; arguments are those of `nnx.Linear`."""
+
+  def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+    bias_f = None if self.bias is None else self.bias[...]
+    x, kernel_df, bias_f = _promote_dtype(
+      (inputs, self.kernel[...], bias_f), dtype=self.dtype
+    )
+    y = matmul(
+      x, kernel_df, precision=self.precision, out_sharding=out_sharding
+    )
+    return y if bias_f is None else y + in_rows(bias_f, y.shape)

@@ -18,6 +18,7 @@ from lift_jax import partitioning
 from lift_jax.errors import UserError
 from lift_jax.models.functional import Params
 from lift_jax.models.linear import matmul
+from lift_jax.models.rows import in_rows
 from lift_jax.weights import conversion, param_paths
 
 # Sharding of adapters in stacked blocks, whose parameters have a leading layer
@@ -136,8 +137,7 @@ class LoRALinear(nnx.Module):
     y = matmul(x, kernel) + self.scale * matmul(matmul(x_kept, a), b)
     if self.bias is None:
       return y
-    bias = jnp.asarray(self.bias[...], self.dtype)
-    return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+    return y + in_rows(jnp.asarray(self.bias[...], self.dtype), y.shape)
 
 
 def adapted(

@@ -261,6 +261,14 @@ class ComputeTypeTest(parameterized.TestCase):
     self.assertTrue(outcome.has_logged(f'compute in {expected}: this machine'))
     self.assertEqual(self.types(), {expected})
 
+  def test_goes_on(self):
+    written = self.workdir / 'demo_config.json'
+    written.write_text('{"compute_dtype": "bfloat16"}')
+    with mock.patch.object(compute_dtype, 'bfloat16_gain', self.fail):
+      outcome = _demo(self.workdir, compute_dtype='auto')
+    self.assertTrue(outcome.has_logged('compute in bfloat16, as before'))
+    self.assertEqual(self.types(), {'bfloat16'})
+
   def test_configured(self):
     with mock.patch.object(compute_dtype, 'bfloat16_gain', self.fail):
       outcome = _demo(self.workdir, compute_dtype='bfloat16')

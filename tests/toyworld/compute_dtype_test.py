@@ -18,12 +18,26 @@ def test_gain():
 @pytest.mark.parametrize(
   ('setting', 'gain', 'expected'),
   [
-    ('auto', 1.49, 'float32'),
-    ('auto', 1.5, 'bfloat16'),
+    ('auto', 1.19, 'float32'),
+    ('auto', 1.2, 'bfloat16'),
     ('float32', 9.0, 'float32'),
     ('bfloat16', 0.1, 'bfloat16'),
   ],
 )
 def test_choose(setting, gain, expected, monkeypatch):
   monkeypatch.setattr(compute_dtype, 'bfloat16_gain', lambda: gain)
-  assert compute_dtype.choose(setting, _LOGGER) == expected
+  assert compute_dtype.choose(setting, None, _LOGGER) == expected
+
+
+@pytest.mark.parametrize(
+  ('setting', 'earlier', 'expected'),
+  [
+    ('auto', 'float32', 'float32'),
+    ('auto', 'bfloat16', 'bfloat16'),
+    ('float32', 'bfloat16', 'float32'),
+  ],
+)
+def test_earlier(setting, earlier, expected, monkeypatch):
+  """A run that goes on does not measure again."""
+  monkeypatch.delattr(compute_dtype, 'bfloat16_gain')
+  assert compute_dtype.choose(setting, earlier, _LOGGER) == expected

@@ -19,8 +19,10 @@ from lift_jax.models.cogvideox import positions
 from lift_jax.models.cogvideox.config import TransformerConfig
 from lift_jax.models.cogvideox.sharding import TOKENS
 from lift_jax.models.functional import stack
+from lift_jax.models.layer_norm import LayerNorm
 from lift_jax.models.linear import Linear
 from lift_jax.models.remat import scan_layers
+from lift_jax.models.rows import where_rows
 from lift_jax.partitioning import BATCH, constrain
 
 QK_NORM_EPS = 1e-6  # not in the published config: fixed in the reference
@@ -42,7 +44,7 @@ class Layers:
       Linear, dtype=dtype, param_dtype=param_dtype, rngs=rngs
     )
     self.norm = functools.partial(
-      nnx.LayerNorm,
+      LayerNorm,
       dtype=dtype,
       param_dtype=param_dtype,
       use_fast_variance=False,
@@ -71,9 +73,8 @@ class AdaptiveNorm(nnx.Module):
     # the split, each part would be resharded.
     modulation = constrain(self.linear(jax.nn.silu(time_bt)), BATCH)
     parts = jnp.split(modulation[:, None, :], 6, axis=-1)
-    is_text = is_text_n[None, :, None]
     shift, scale, gate = (
-      jnp.where(is_text, text, video)
+      where_rows(is_text_n, text, video)
       for video, text in zip(parts[:3], parts[3:], strict=True)
     )
     return self.norm(x_bnd) * (1 + scale) + shift, gate

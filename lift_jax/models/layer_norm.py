@@ -1,0 +1,33 @@
+"""LayerNorm that trains fast in bfloat16 on CPUs too."""
+
+from flax import nnx
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from lift_jax.models import rows
+
+
+class LayerNorm(nnx.LayerNorm):
+  """`nnx.LayerNorm` over the last axis.
+
+  Its values are the same; gradients are summed as `rows` says.
+  """
+
+  def __call__(
+    self, x: jax.Array, *, mask: jax.Array | None = None
+  ) -> jax.Array:
+    scale, bias, dtype = self.scale, self.bias, self.dtype
+    if mask is not None or scale is None or bias is None or dtype is None:
+      return super().__call__(x, mask=mask)
+    if not rows.sums_by_products(dtype):
+      return super().__call__(x)
+    scale_d, bias_d = (
+      rows.in_rows(param[...].astype(dtype), x.shape) for param in (scale, bias)
+    )
+    # Statistics are float32, as those of Flax.
+    wide = x.astype(dtype).astype(jnp.float32)
+    centred = wide - wide.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    y = centred * (lax.rsqrt(variance + self.epsilon) * scale_d) + bias_d
+    return y.astype(dtype)
