@@ -103,8 +103,8 @@ METHODS = {
     {'objective.name': 'dpo', 'pairs.every_dimension': True},
     {
       **_RATES,
-      'objective.dpo.sft_weight': (10.0, 50.0),
-      'objective.dpo.real_weight': (10.0, 50.0),
+      'objective.dpo.sft_weight': (10.0, 50.0, 1.0),
+      'objective.dpo.real_weight': (10.0, 50.0, 1.0),
     },
     needs_real=True,
     score='soft_reward',
