@@ -59,6 +59,8 @@ class Method:
 
 _RATES = {'optimizer.learning_rate': (3e-4, 1e-4, 1e-3)}
 _BETAS = (500.0, 200.0, 2000.0)
+# Of objectives with a reference: what the search chooses for `dual_ipo`.
+_REAL_WEIGHT = 1.0
 
 
 def _likelihood(objective: str, **options) -> Method:
@@ -68,8 +70,7 @@ def _likelihood(objective: str, **options) -> Method:
 def _dpo(every_dimension: bool, **options) -> Method:
   return Method(
     {'objective.name': 'dpo', 'pairs.every_dimension': every_dimension},
-    # The gradient of a pair is about beta / 4 at the start.
-    with_real={'objective.dpo.real_weight': 50.0},
+    with_real={'objective.dpo.real_weight': _REAL_WEIGHT},
     score='soft_reward',
     **options,
   )
@@ -116,8 +117,7 @@ METHODS = {
       'optimizer.learning_rate': (1e-4, 3e-5, 3e-4, 1e-3),
       'objective.kto.beta': _BETAS,
     },
-    # The gradient of a clip is about beta / 4 at the start.
-    with_real={'objective.kto.real_weight': 50.0},
+    with_real={'objective.kto.real_weight': _REAL_WEIGHT},
   ),
   'nft': Method(
     {'objective.name': 'nft'},
