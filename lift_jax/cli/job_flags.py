@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import difflib
+import json
 import logging
 import os
 import pathlib
@@ -18,7 +19,8 @@ from ml_collections.config_flags import config_flags
 from lift_jax import config_lib
 from lift_jax.errors import UserError
 from lift_jax.runtime import distributed, lock, storage
-from lift_jax.runtime.files import remove_partials, write_text
+from lift_jax.runtime.files import read_json, remove_partials, write_text
+from lift_jax.runtime.journal import differences
 
 T = TypeVar('T', bound=config_lib.Dataclass)
 
@@ -295,10 +297,22 @@ def config_path(workdir: pathlib.Path, job: str) -> pathlib.Path:
 
 
 def write_config(call: Invocation, job: str) -> None:
-  """Saves the config of a run with its results, on the primary host."""
-  if distributed.is_primary():
-    text = call.source.to_json_best_effort(indent=1, sort_keys=True)
-    write_text(config_path(call.workdir, job), text + '\n')
+  """Saves the config of a run with its results, on the primary host.
+
+  What another run in the same workdir had otherwise is logged: some settings
+  may change between runs, and a job that resumes then mixes both.
+  """
+  if not distributed.is_primary():
+    return
+  path = config_path(call.workdir, job)
+  text = call.source.to_json_best_effort(indent=1, sort_keys=True)
+  if path.is_file():
+    logger = logging.getLogger('lift')
+    for field, old, new in differences(read_json(path), json.loads(text)):
+      logger.warning(
+        '%s: %s is %r and was %r in the last run here', job, field, new, old
+      )
+  write_text(path, text + '\n')
 
 
 def use_compilation_cache() -> None:
