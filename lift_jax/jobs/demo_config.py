@@ -134,7 +134,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
   # Of prompts, noise and the order of training.
   config.seed = 0
-  config.compute_dtype = 'float32'
+  config.compute_dtype = 'float32' if is_smoke else 'auto'
   config.clips = {
     'rated_prompts': 10 if is_smoke else 32,
     'scored_prompts': 4 if is_smoke else 160,
