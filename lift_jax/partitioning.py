@@ -143,6 +143,14 @@ def splits_tokens() -> bool:
   return not mesh.empty and mesh.shape['context'] > 1
 
 
+def flattens_tokens() -> bool:
+  """Whether layers should see batch and tokens as one axis.
+
+  It helps XLA's CPU backend alone, and two sharded axes do not make one.
+  """
+  return platform() == 'cpu' and not splits_tokens()
+
+
 def batch_shards(mesh: jax.sharding.Mesh) -> int:
   """Number of shards of a batch."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)

@@ -11,17 +11,20 @@ from lift_jax.models import rows
 class LayerNorm(nnx.LayerNorm):
   """`nnx.LayerNorm` over the last axis.
 
-  Its values are the same; gradients are summed as `rows` says.
+  Its values are the same; gradients are summed as `rows` says, if it has scale,
+  bias and a `dtype`, and without `use_fast_variance`.
   """
 
   def __call__(
     self, x: jax.Array, *, mask: jax.Array | None = None
   ) -> jax.Array:
     scale, bias, dtype = self.scale, self.bias, self.dtype
-    if mask is not None or scale is None or bias is None or dtype is None:
+    if (
+      (scale is None or bias is None or dtype is None)
+      or (mask is not None or self.use_fast_variance)
+      or not rows.sums_by_products(dtype)
+    ):
       return super().__call__(x, mask=mask)
-    if not rows.sums_by_products(dtype):
-      return super().__call__(x)
     scale_d, bias_d = (
       rows.in_rows(param[...].astype(dtype), x.shape) for param in (scale, bias)
     )

@@ -29,8 +29,7 @@ def matmul(x: jax.Array, kernel_df: jax.Array, **more: Any) -> jax.Array:
   contracted = ((x.ndim - 1,), (0,)), ((), ())
   if quantization.is_quantized(kernel_df):
     return quantization.dot_general(x, kernel_df, contracted, **more)
-  # Batch and tokens cannot be flattened into one axis if both are sharded.
-  if partitioning.platform() != 'cpu' or partitioning.splits_tokens():
+  if not partitioning.flattens_tokens():
     return lax.dot_general(x, kernel_df, contracted, **more)
   y_nf = lax.dot_general(
     x.reshape(-1, x.shape[-1]), kernel_df, (((1,), (0,)), ((), ())), **more

@@ -19,15 +19,8 @@ from lift_jax import partitioning
 
 
 def sums_by_products(dtype: jax.typing.DTypeLike) -> bool:
-  """Whether gradients of this type are summed by matrix products.
-
-  Batch and tokens cannot be flattened into one axis if both are sharded.
-  """
-  return (
-    jnp.dtype(dtype) == jnp.bfloat16
-    and partitioning.platform() == 'cpu'
-    and not partitioning.splits_tokens()
-  )
+  """Whether gradients of this type are summed by matrix products."""
+  return jnp.dtype(dtype) == jnp.bfloat16 and partitioning.flattens_tokens()
 
 
 def in_rows(row_d: jax.Array, shape: tuple[int, ...]) -> jax.Array:

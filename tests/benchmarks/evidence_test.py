@@ -54,6 +54,13 @@ class ArmsTest(parameterized.TestCase):
     self.assertLen(names, 35)
     self.assertLen(set(names), len(names))
 
+  def test_real_weight(self):
+    """It is that of the choice whose search it comes from."""
+    choices = search.read_choices(search.CHOICES)
+    setting = 'objective.dpo.real_weight'
+    chosen = arms.ARMS['dpo-critic-real'].settings(choices)[setting]
+    self.assertEqual(chosen, choices['dual_ipo'][setting])
+
   def test_names(self):
     self.assertEqual(
       list(arms.ARMS)[:4],

@@ -164,6 +164,15 @@ def test_layers(name):
   assert windows == [True, False]
 
 
+def test_fast_variance_is_left_to_flax():
+  plain, ours = (
+    make(D, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    for make in _MAKERS['norm'][:2]
+  )
+  x = _INPUTS[0]
+  assert str(jax.make_jaxpr(ours)(x)) == str(jax.make_jaxpr(plain)(x))
+
+
 @pytest.mark.parametrize('name', _MAKERS)
 def test_a_mesh(name):
   """Sharded gradients are those of one device."""
