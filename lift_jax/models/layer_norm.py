@@ -12,7 +12,7 @@ class LayerNorm(nnx.LayerNorm):
   """`nnx.LayerNorm` over the last axis.
 
   Its values are the same; gradients are summed as `rows` says, if it has scale,
-  bias and a `dtype`, and without `use_fast_variance`.
+  bias and a `dtype`, and neither `use_fast_variance` nor axes of its own.
   """
 
   def __call__(
@@ -22,6 +22,8 @@ class LayerNorm(nnx.LayerNorm):
     if (
       (scale is None or bias is None or dtype is None)
       or (mask is not None or self.use_fast_variance)
+      or not self.reduction_axes == self.feature_axes == -1
+      or self.axis_name is not None
       or not rows.sums_by_products(dtype)
     ):
       return super().__call__(x, mask=mask)

@@ -37,24 +37,41 @@ def matmul(x: jax.Array, kernel_df: jax.Array, **more: Any) -> jax.Array:
   return y_nf.reshape(*x.shape[:-1], -1)
 
 
-def _promote_dtype(arrays: Any, dtype: Any) -> Any:
-  """Input, kernel and bias in the type of the computation."""
+def _promote_dtype(arrays: Any, /, *, dtype: Any = None, **more: Any) -> Any:
+  """The `promote_dtype` of `nnx.Linear`: input, kernel and bias."""
   x, kernel_df, bias_f = arrays
   if not quantization.is_quantized(kernel_df):
-    return nnx_dtypes.promote_dtype(arrays, dtype=dtype)
-  x, bias_f = nnx_dtypes.promote_dtype((x, bias_f), dtype=dtype)
+    return nnx_dtypes.promote_dtype(arrays, dtype=dtype, **more)
+  x, bias_f = nnx_dtypes.promote_dtype((x, bias_f), dtype=dtype, **more)
   return x, kernel_df.astype(x.dtype), bias_f
 
 
 class Linear(nnx.Linear):
-  """See above; arguments are those of `nnx.Linear`."""
+  """See above.
+
+  Arguments are those of `nnx.Linear`, except `dot_general` and
+  `promote_dtype`, which it has of its own: to give one is a TypeError.
+  """
+
+  def __init__(self, in_features: int, out_features: int, **options: Any):
+    super().__init__(
+      in_features,
+      out_features,
+      dot_general=lax.dot_general,
+      promote_dtype=_promote_dtype,
+      **options,
+    )
 
   def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
     bias_f = None if self.bias is None else self.bias[...]
-    x, kernel_df, bias_f = _promote_dtype(
+    x, kernel_df, bias_f = self.promote_dtype(
       (inputs, self.kernel[...], bias_f), dtype=self.dtype
     )
     y = matmul(
-      x, kernel_df, precision=self.precision, out_sharding=out_sharding
+      x,
+      kernel_df,
+      precision=self.precision,
+      preferred_element_type=self.preferred_element_type,
+      out_sharding=out_sharding,
     )
-    return y if bias_f is None else y + in_rows(bias_f, y.shape)
+    return y if bias_f is None else y + in_rows(bias_f.astype(y.dtype), y.shape)

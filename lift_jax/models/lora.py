@@ -7,6 +7,7 @@ of the network that `with_dropout` builds, for training, and of no other.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import re
 
 from flax import nnx
@@ -121,6 +122,8 @@ class LoRALinear(nnx.Module):
     self.lora_b = nnx.Param(jnp.zeros((*lead, config.rank, outputs)))
     self.scale = config.scale
     self.dtype = base.dtype
+    self.precision = base.precision
+    self.preferred_element_type = base.preferred_element_type
     self.dropout = None
 
   def __call__(self, x):
@@ -134,10 +137,16 @@ class LoRALinear(nnx.Module):
       )
     )
     x_kept = x if self.dropout is None else self.dropout(x)
-    y = matmul(x, kernel) + self.scale * matmul(matmul(x_kept, a), b)
+    narrow = functools.partial(matmul, precision=self.precision)
+    wide = functools.partial(
+      narrow, preferred_element_type=self.preferred_element_type
+    )
+    y = wide(x, kernel) + self.scale * wide(narrow(x_kept, a), b)
     if self.bias is None:
       return y
-    return y + in_rows(jnp.asarray(self.bias[...], self.dtype), y.shape)
+    # Rounded to the layer's type first, as in the layer without an adapter.
+    bias = jnp.asarray(self.bias[...], self.dtype).astype(y.dtype)
+    return y + in_rows(bias, y.shape)
 
 
 def adapted(

@@ -1,5 +1,6 @@
 """Our dense layer against that of Flax."""
 
+import functools
 import math
 from unittest import mock
 
@@ -55,6 +56,27 @@ class LinearTest(parameterized.TestCase):
     np.testing.assert_allclose(
       _layer(linear.Linear)(x), _layer(nnx.Linear)(x), rtol=1e-6, atol=1e-6
     )
+
+  def test_result_type(self):
+    """Products wider than the inputs, bit for bit as Flax has them."""
+    options = {'dtype': jnp.bfloat16, 'preferred_element_type': jnp.float32}
+    results = [
+      _layer(functools.partial(make, **options))(_x())
+      for make in (linear.Linear, nnx.Linear)
+    ]
+    self.assertEqual(results[0].dtype, jnp.float32)
+    np.testing.assert_array_equal(*results)
+    self.assertTrue((results[0] != results[0].astype(jnp.bfloat16)).any())
+
+  def test_precision(self):
+    make = functools.partial(linear.Linear, precision='highest')
+    jaxpr = jax.make_jaxpr(_layer(make))(_x())
+    self.assertIn('HIGHEST', str(jaxpr))
+
+  @parameterized.parameters('dot_general', 'promote_dtype')
+  def test_what_is_its_own(self, option):
+    with self.assertRaisesRegex(TypeError, option):
+      linear.Linear(D, F, rngs=nnx.Rngs(0), **{option: None})
 
   @parameterized.parameters(
     ({'fsdp': 1},),

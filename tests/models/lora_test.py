@@ -10,6 +10,7 @@ import pytest
 from lift_jax.errors import UserError
 from lift_jax.models import lora
 from lift_jax.models.functional import functional
+from lift_jax.models.linear import Linear
 from lift_jax.weights import conversion, param_paths
 from tests.models.adapted_network import (
   CONFIG,
@@ -128,6 +129,32 @@ class LoRATest(parameterized.TestCase):
     params = random_like(model.abstract_params, 3)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
     assert model(params, inputs()).dtype == jnp.bfloat16
+
+  def test_result_type(self):
+    """That of a layer whose products are wider than its inputs."""
+
+    def build(rngs):
+      return Linear(
+        WIDTH,
+        5,
+        dtype=jnp.bfloat16,
+        preferred_element_type=jnp.float32,
+        bias_init=nnx.initializers.normal(1.0),
+        rngs=rngs,
+      )
+
+    config = lora.LoRAConfig(rank=2, alpha=2.0, targets=('',))
+    adapted = functional(lora.adapted(build, config))
+    params = adapted.init(jax.random.key(0))
+    plain = {name: params[name] for name in ('kernel', 'bias')}
+    wanted = functional(build)(plain, inputs())
+    found = adapted(params, inputs())
+    assert found.dtype == jnp.float32
+    # A fresh adapter changes nothing.
+    np.testing.assert_array_equal(found, wanted)
+    params['lora_b'] = jnp.ones_like(params['lora_b'])
+    changed = adapted(params, inputs())
+    assert (changed != changed.astype(jnp.bfloat16)).any()
 
   @parameterized.parameters('blocks/upp', 'blocks', 'up', 'blocks/norm')
   def test_target_that_matches_nothing(self, target):

@@ -164,9 +164,23 @@ def test_layers(name):
   assert windows == [True, False]
 
 
-def test_fast_variance_is_left_to_flax():
+@pytest.mark.parametrize(
+  'options',
+  [
+    {'use_fast_variance': True},
+    {'use_fast_variance': False, 'reduction_axes': (-2, -1)},
+    {
+      'use_fast_variance': False,
+      'feature_axes': -2,
+      'num_features': TOKENS,
+    },
+  ],
+)
+def test_other_norms_are_left_to_flax(options):
   plain, ours = (
-    make(D, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    make(
+      **{'num_features': D, 'dtype': jnp.bfloat16} | options, rngs=nnx.Rngs(0)
+    )
     for make in _MAKERS['norm'][:2]
   )
   x = _INPUTS[0]
