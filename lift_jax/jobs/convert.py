@@ -30,6 +30,7 @@ import pathlib
 from absl import flags
 
 from lift_jax import config_lib, partitioning
+from lift_jax.cli import job_flags
 from lift_jax.errors import UserError
 from lift_jax.jobs import inputs
 from lift_jax.jobs.align_config import AlignConfig
@@ -49,7 +50,6 @@ from lift_jax.training.setup import Setup
 from lift_jax.weights import checkpoints
 
 DTYPES = ('float32', 'bfloat16', 'float16')
-_CONFIG = 'align_config.json'  # written by `lift align` to its workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,8 @@ def _convert(call: _Call, logger: logging.Logger) -> None:
   source = storage.resolved(storage.to_path(fetch_model(call.source)))
   if not source.is_dir():
     raise UserError(f'--from={source}: no such folder; check the path')
-  if (source / _CONFIG).is_file():
+  written = job_flags.config_path(source, 'align')
+  if written.is_file():
     _convert_run(call, source, logger)
   elif (source / 'model_index.json').is_file():
     _convert_model(call, source, logger)
@@ -85,7 +86,7 @@ def _convert(call: _Call, logger: logging.Logger) -> None:
       f'--from={source} is neither a diffusers folder of a model '
       '(model_index.json, transformer, vae, text_encoder), nor one in our '
       'checkpoint format, nor the workdir of a lift align run '
-      f'({_CONFIG}, checkpoints); give one of these'
+      f'({written.name}, checkpoints); give one of these'
     )
 
 
@@ -152,11 +153,8 @@ def _convert_run(
   call: _Call, source: pathlib.Path, logger: logging.Logger
 ) -> None:
   """Converts the latest checkpoint of a training run for diffusers."""
-  config = config_lib.resolve(
-    read_json(source / _CONFIG),
-    AlignConfig,
-    str(source / _CONFIG),
-  )
+  written = job_flags.config_path(source, 'align')
+  config = config_lib.resolve(read_json(written), AlignConfig, str(written))
   model = open_model(
     fetch_model(config.model.path or source / 'model'),
     config.model.all_adapters,
@@ -178,7 +176,7 @@ def _convert_run(
   if trained_from != model.fingerprint('transformer'):
     raise UserError(
       f'{saved}/{step} was trained from another model than {_described(model)}'
-      f', which {_CONFIG} names; restore the original model there'
+      f', which {written.name} names; restore the original model there'
     )
   setup = partitioning.spread(
     lambda mesh: alignment.make_setup(

@@ -249,17 +249,20 @@ def _curves(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def _configs(call: job_flags.Invocation) -> dict[str, Any]:
-  """The resolved config of each job."""
-  files = {
-    'demo': call.workdir / 'demo_config.json',
-    'sample': call.workdir / 'clips' / 'sample_config.json',
-    'train_critic': call.workdir / 'critic' / 'train_critic_config.json',
-    'score': call.workdir / 'scores' / 'score_config.json',
-    'evaluate': call.workdir / 'evaluation' / 'evaluate_config.json',
-    'align_plain': call.workdir / 'align_plain' / 'align_config.json',
-    'align': call.workdir / 'align' / 'align_config.json',
+  """The resolved config of each run: by its name, its job and folder."""
+  runs = {
+    'demo': ('demo', '.'),
+    'sample': ('sample', 'clips'),
+    'train_critic': ('train_critic', 'critic'),
+    'score': ('score', 'scores'),
+    'evaluate': ('evaluate', 'evaluation'),
+    'align_plain': ('align', 'align_plain'),
+    'align': ('align', 'align'),
   }
-  return {name: read_json(path) for name, path in files.items()}
+  return {
+    name: read_json(job_flags.config_path(call.workdir / folder, job))
+    for name, (job, folder) in runs.items()
+  }
 
 
 def _table(results: dict[str, Any]) -> list[str]:
