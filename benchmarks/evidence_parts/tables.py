@@ -1,6 +1,6 @@
 """The tables of docs/evidence.md, in Markdown."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from evidence_parts import measures
@@ -50,7 +50,7 @@ def markdown(
     lines += ['', '## All seeds', '', *_goods(pooled, config)]
     lines += ['', *_others(pooled)]
     seeds['all'] = pooled
-  return [*lines, '', '## Aims', '', *_aims(seeds, config)]
+  return [*lines, '', '## Differences', '', *_differences(seeds, config)]
 
 
 def _pool(seeds: Sequence[Measured]) -> dict[str, Values]:
@@ -143,21 +143,23 @@ def _others(measured: Measured) -> list[str]:
   return _table(('arm', *(title for title, _, _ in _OTHERS)), rows)
 
 
-def _aims(
+def _differences(
   measured: Mapping[int | str, Measured], config: BootstrapConfig
 ) -> list[str]:
-  """The differences that decide the aims, by seed and over all."""
+  """Between arms, by seed and over all; the numbered ones decide the aims."""
   rows = []
   for seed, values in measured.items():
-    for title, one, other in _comparisons():
+    for title, one, other in _comparisons(values):
       if one in values and other in values:
         gain = _gain(values[one], values[other], config)
         rows.append([str(seed), title, one, other, gain])
-  return _table(('seed', 'aim', 'arm', 'against', 'all three Good'), rows)
+  return _table(
+    ('seed', 'difference', 'arm', 'against', 'all three Good'), rows
+  )
 
 
-def _comparisons() -> Iterator[tuple[str, str, str]]:
-  """(title, arm, other arm)."""
+def _comparisons(names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+  """(title, arm, other arm), given the names of those that were run."""
   best, with_critic = IN_ROUNDS
   yield '1: best against base', best, BASE
   yield '2: best against weighted', best, WEIGHTED
@@ -167,6 +169,12 @@ def _comparisons() -> Iterator[tuple[str, str, str]]:
   yield '3: three rounds against one', f'{best}-rounds_3', best
   yield '5: weighted against plain', WEIGHTED, PLAIN
   yield "5: the same, critic's labels", f'weighted-{CRITIC}', PLAIN
+  for name in names:
+    if name.endswith('-real'):
+      yield 'real clips', name, name.removesuffix('-real')
+    stem, _, number = name.rpartition('-rounds_')
+    if stem:
+      yield 'another round', name, f'{stem}-rounds_{int(number) - 1}'
 
 
 def _gain(values: Values, other: Values, config: BootstrapConfig) -> str:

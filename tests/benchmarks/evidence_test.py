@@ -214,7 +214,7 @@ class TablesTest(parameterized.TestCase):
       for name, share in (('base', 0.3), ('sft', 0.6), ('kto-critic', 0.5))
     }
     lines = tables.markdown({0: one, 1: other}, {0: None, 1: None}, _BOOTSTRAP)
-    pooled = lines[lines.index('## All seeds') : lines.index('## Aims')]
+    pooled = lines[lines.index('## All seeds') : lines.index('## Differences')]
     # Two prompts of the first seed and three of the second.
     self.assertIn('| base | 22.0 |  |  |  | 22.0 | 22.0 | 22.0 |', pooled)
     (plain,) = (x for x in pooled if x.startswith('| sft | 44.0 | +22.0 ['))
@@ -233,6 +233,30 @@ class TablesTest(parameterized.TestCase):
       line.split(' | ')[-1][:5] for line in lines if '5: weighted' in line
     ]
     self.assertEqual(gains, ['+10.0', '+30.0', '+20.0'])
+
+  def test_differences_between_arms(self):
+    shares = {
+      'base': 0.1,
+      'real': 0.2,
+      'dpo-critic': 0.3,
+      'dpo-critic-real': 0.2,
+      'nft-critic-real': 0.2,
+      'dpo_mpo-checkers-rounds_1': 0.2,
+      'dpo_mpo-checkers-rounds_2': 0.4,
+    }
+    found = {name: _values(share) for name, share in shares.items()}
+    lines = tables.markdown({3: found}, {3: None}, _BOOTSTRAP)
+    start = lines.index('| --- | --- | --- | --- | --- |') + 1
+    # Neither of an arm without its other, nor of `real` and round 1.
+    self.assertEqual(
+      lines[start:],
+      [
+        '| 3 | real clips | dpo-critic-real | dpo-critic '
+        '| -10.0 [-10.0, -10.0] |',
+        '| 3 | another round | dpo_mpo-checkers-rounds_2 '
+        '| dpo_mpo-checkers-rounds_1 | +20.0 [+20.0, +20.0] |',
+      ],
+    )
 
 
 class _Study:
