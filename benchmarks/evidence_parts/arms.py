@@ -28,6 +28,7 @@ class Method:
     like: name of that other method.
     with_real: further settings where there are real clips.
     needs_real: whether it is nothing without them.
+    takes_real: whether it can train on them.
     is_labelled: whether it depends on labels.
     needs_critic: whether it is nothing without soft rewards, which checkers do
       not give.
@@ -42,6 +43,7 @@ class Method:
   like: str = ''
   with_real: Settings = dataclasses.field(default_factory=dict)
   needs_real: bool = False
+  takes_real: bool = True
   is_labelled: bool = True
   needs_critic: bool = False
   score: str = 'score'
@@ -122,6 +124,7 @@ METHODS = {
   'nft': Method(
     {'objective.name': 'nft'},
     {**_RATES, 'objective.nft.beta': (0.1, 1.0)},
+    takes_real=False,
     score='soft_reward',
   ),
 }
@@ -169,17 +172,23 @@ class Arm:
 
 def _arms() -> list[Arm]:
   """All arms, the most wanted first."""
+
+  def is_hard(name: str) -> bool:
+    return not METHODS[name].needs_critic
+
   labelled = [n for n, m in METHODS.items() if m.is_labelled]
   without_real = [n for n in labelled if not METHODS[n].needs_real]
-  hard = [name for name in labelled if not METHODS[name].needs_critic]
+  with_real = [name for name in labelled if METHODS[name].takes_real]
   return [
     Arm('sft'),
-    *(Arm(n, CHECKERS) for n in hard if not METHODS[n].needs_real),
+    *(Arm(name, CHECKERS) for name in filter(is_hard, without_real)),
     *(Arm(name, CRITIC) for name in without_real),
     Arm('real', has_real=True),
     Arm('sft', has_real=True),
-    *(Arm(name, CRITIC, has_real=True) for name in labelled),
-    *(Arm(name, CHECKERS, has_real=True) for name in hard),
+    *(Arm(name, CRITIC, has_real=True) for name in with_real),
+    *(
+      Arm(name, CHECKERS, has_real=True) for name in filter(is_hard, with_real)
+    ),
   ]
 
 

@@ -216,21 +216,13 @@ def _hash(caption: str) -> float:
 
 
 def _with_optimality(scored: list[ScoredEntry]) -> list[ScoredEntry]:
-  """The clips, with their optimality among the generated ones of a prompt."""
-  generated = [item for item in scored if not item.is_real]
-  values = iter(
-    optimality(
-      [item.reward for item in generated],
-      [item.caption for item in generated],
-    )
-    if generated
-    else ()
+  """The clips, with their optimality among those of their prompt."""
+  values = optimality(
+    [item.reward for item in scored], [item.caption for item in scored]
   )
   return [
-    item
-    if item.is_real
-    else dataclasses.replace(item, optimality=float(next(values)))
-    for item in scored
+    dataclasses.replace(item, optimality=float(value))
+    for item, value in zip(scored, values, strict=True)
   ]
 
 

@@ -240,7 +240,7 @@ class TablesTest(parameterized.TestCase):
       'real': 0.2,
       'dpo-critic': 0.3,
       'dpo-critic-real': 0.2,
-      'nft-critic-real': 0.2,
+      'kto-critic-real': 0.2,
       'dpo_mpo-checkers-rounds_1': 0.2,
       'dpo_mpo-checkers-rounds_2': 0.4,
     }

@@ -51,14 +51,17 @@ class TestMakeData:
     assert data.pairs == []
 
   def test_optimality(self):
-    """Among the clips of a prompt; a real clip is as good as can be."""
+    """Among the clips of a prompt; real clips are left out."""
     config = ObjectiveConfig('nft', nft=NFT(0.1, 5.0))
-    units = alignment_data.make_data(CLIPS, config, None).units
+    data = alignment_data.make_data(CLIPS, config, None)
+    assert data.description == ['4 of 5 clips are used']
+    with pytest.raises(UserError, match='leaves none of 1 clips'):
+      alignment_data.make_data(CLIPS[4:], config, None)
     a = 0.35 / (np.std([0.9, 0.2, 0.4, 0.6]) + 1e-4) / 10
     b = a * 0.1 / 0.35
     np.testing.assert_allclose(
-      [unit[0].optimality for unit in units],
-      [0.5 + a, 0.5 - a, 0.5 - b, 0.5 + b, 1.0],
+      [unit[0].optimality for unit in data.units],
+      [0.5 + a, 0.5 - a, 0.5 - b, 0.5 + b],
     )
 
   def test_rejection(self):

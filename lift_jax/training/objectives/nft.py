@@ -14,6 +14,9 @@ where x0(v) is the clean latent that a velocity predicts, and both the square
 and m are means over a clip's latents. Here the sampling policy is the
 reference: it is constant during a run, so one run is one epoch of the paper.
 
+Real clips, which the policy did not sample, are left out: where v+ reaches v*,
+v has gone 1 / b times as far from u, which for them is far beyond what is real.
+
 B examples
 """
 
@@ -49,6 +52,9 @@ class NFT(Objective):
       raise UserError(
         'objective.nft.beta and objective.nft.scale must be above 0'
       )
+
+  def selects(self, reward, is_real):
+    return not is_real
 
   def values(self, predictions):
     policy, reference, target = (
