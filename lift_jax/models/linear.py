@@ -54,6 +54,7 @@ class Linear(nnx.Linear):
   """
 
   def __init__(self, in_features: int, out_features: int, **options: Any):
+    # Flax's default is given, so that a caller cannot give another one.
     super().__init__(
       in_features,
       out_features,

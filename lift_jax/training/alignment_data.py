@@ -216,7 +216,10 @@ def _hash(caption: str) -> float:
 
 
 def _with_optimality(scored: list[ScoredEntry]) -> list[ScoredEntry]:
-  """The clips, with their optimality among those of their prompt."""
+  """The clips, with their optimality among those of their prompt.
+
+  Real ones count as any other, if the objective selects them.
+  """
   values = optimality(
     [item.reward for item in scored], [item.caption for item in scored]
   )

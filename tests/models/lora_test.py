@@ -156,6 +156,19 @@ class LoRATest(parameterized.TestCase):
     changed = adapted(params, inputs())
     assert (changed != changed.astype(jnp.bfloat16)).any()
 
+  def test_precision(self):
+    """All three products have that of the layer."""
+
+    def build(rngs):
+      return Linear(WIDTH, 5, precision='highest', rngs=rngs)
+
+    config = lora.LoRAConfig(rank=2, alpha=2.0, targets=('',))
+    model = functional(lora.adapted(build, config))
+    params = random_like(model.abstract_params, 3)
+    text = str(jax.make_jaxpr(model)(params, inputs()))
+    assert text.count('dot_general') == 3
+    assert text.count('precision=(Precision.HIGHEST, Precision.HIGHEST)') == 3
+
   @parameterized.parameters('blocks/upp', 'blocks', 'up', 'blocks/norm')
   def test_target_that_matches_nothing(self, target):
     config = lora.LoRAConfig(targets=('blocks/down', target))
