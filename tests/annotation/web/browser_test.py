@@ -78,7 +78,7 @@ class Site:
     """(Person, page) of a new rater, with the first task."""
     person, link = projects.add_rater(self.store, name)
     page = self.open(link, **settings)
-    page.wait_for_selector('#work:not([hidden]) .row input:focus')
+    ready(page)
     return person, page
 
   def answers(self, person):
@@ -112,9 +112,20 @@ def says(page, text: str) -> None:
   page.wait_for_selector(f'#status:has-text("{text}")')
 
 
+def ready(page) -> None:
+  """Waits until the page takes the next answer, or has no task any more.
+
+  What a page says of an answer it says before the next task is there.
+  """
+  idle = 'main[aria-busy=false]'
+  page.wait_for_selector(
+    f'{idle} .row input:focus, {idle} #finished:not([hidden])'
+  )
+
+
 def answered(page, count: int) -> None:
   page.wait_for_selector(f'#pace:has-text("{count} done")')
-  page.wait_for_selector('.row input:focus, #finished:not([hidden])')
+  ready(page)
 
 
 def rate(page, digits: str) -> None:
@@ -141,14 +152,14 @@ def test_whole_project(tmp_path, chromium):
         page.keyboard.press('Tab')
         page.keyboard.type('Half a rea')
         page.reload()
-        page.wait_for_selector('.row input:focus')
+        ready(page)
         page.keyboard.press('ArrowUp')
         page.keyboard.press('r')
         page.keyboard.type('son')
         page.keyboard.press('Escape')
       elif number % 5 == 0:
         page.reload()
-        page.wait_for_selector('.row input:focus')
+        ready(page)
       digits = '3211' if is_pair(page) else str(number % 3 + 1) * 3
       if number == 4:
         digits = '3' + digits[1:]
@@ -181,14 +192,14 @@ def test_whole_project(tmp_path, chromium):
     # Back to the answer before the last one, and a correction of it.
     page.keyboard.press('b')
     page.wait_for_selector('#correcting:not([hidden])')
-    page.wait_for_selector('.row input:focus')
+    ready(page)
     before = saved[-2]
     page.keyboard.press('b')
     page.wait_for_function(
       '(caption) => document.getElementById("caption").textContent == caption',
       arg=site.store.task(ada.id, before.task).caption,
     )
-    page.wait_for_selector('.row input:focus')
+    ready(page)
     page.keyboard.press('2')
     page.keyboard.press('Control+Enter')
     says(page, 'Correction saved.')
@@ -306,10 +317,10 @@ def test_player(site):
     page.focus('.row input')
     rate(page, '111')
     says(page, 'Saved')
-    page.wait_for_selector('.row input:focus')
+    ready(page)
     if reload:
       page.reload()
-      page.wait_for_selector('.row input:focus')
+      ready(page)
     now = page.evaluate(state)
     assert (now['playbackRate'], now['volume']) == (0.5, 0.25)
     assert page.input_value('[data-control=rate]') == '0.5'
@@ -342,7 +353,7 @@ def test_next_clip_is_loaded(site):
   loaded = set()
   page.on('request', lambda request: loaded.add(request.url))
   page.goto(site.url + link)
-  page.wait_for_selector('.row input:focus')
+  ready(page)
   page.wait_for_function(
     '() => document.querySelectorAll(".view video")[1].readyState >= 3'
   )
@@ -359,7 +370,7 @@ def test_pair_in_step(tmp_path, chromium):
     while not is_pair(page):
       rate(page, '222')
       says(page, 'Saved')
-      page.wait_for_selector('.row input:focus')
+      ready(page)
     page.wait_for_function(
       """() => {
         const shown = document.querySelectorAll('.view video:not([hidden])');
@@ -416,7 +427,7 @@ def test_reasons_are_suggested(site):
   )
   assert offered == ['It jumps.']
   page.reload()
-  page.wait_for_selector('.row input:focus')
+  ready(page)
   assert page.evaluate(f'{options}.map((option) => option.value)') == offered
 
 
@@ -524,10 +535,10 @@ def test_double_click(site):
 def test_two_tabs(site):
   person, first = site.rater()
   second = site.page_in(first.context, '/')
-  second.wait_for_selector('.row input:focus')
+  ready(second)
   assert first.inner_text('#caption') == second.inner_text('#caption')
   rate(first, '111')
-  says(first, 'Saved.')
+  answered(first, 1)
   rate(second, '333')
   says(second, 'another window')
   answered(second, 1)
@@ -590,7 +601,7 @@ def test_texts(tmp_path, chromium):
     assert {a.reasons['semantic'] for a in site.answers(person)} == set(TEXTS)
     for _ in range(4):
       page.keyboard.press('b')
-      page.wait_for_timeout(100)
+      ready(page)
     captions = {
       given.task.caption for given in site.store.recent_answers(person.id)
     }
@@ -616,7 +627,7 @@ def test_narrow_and_touch(tmp_path, chromium):
         choice.tap()
       _fits(page)
       page.locator(f'{form} .main').tap()
-      page.wait_for_selector(f'#pace:has-text("{number + 1} done")')
+      answered(page, number + 1)
     assert len(site.answers(person)) == 3
     _, link = projects.add_lead(site.store)
     for path in ('/guideline', link, '/lead/disagreements'):
@@ -642,7 +653,7 @@ def test_accessibility(tmp_path, chromium):
     for _ in range(3):
       page.keyboard.press('b')
       page.wait_for_selector('#correcting:not([hidden])')
-      page.wait_for_selector('.row input:focus')
+      ready(page)
       _has_no_violations(page)
     for key, dialog in (('?', '#keys'),):
       page.keyboard.press(key)

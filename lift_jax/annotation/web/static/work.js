@@ -95,6 +95,7 @@ async function next() {
 }
 
 function lock(locked) {
+  document.querySelector('main').setAttribute('aria-busy', locked);
   for (const each of Object.values(forms)) each.disable(locked);
 }
 
