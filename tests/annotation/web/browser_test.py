@@ -450,6 +450,7 @@ def test_lost_connection(site):
   rate(page, '132')
   says(page, 'Not saved yet: There is no connection')
   assert page.is_disabled('#clip-form .main')
+  assert page.get_attribute('main', 'aria-busy') == 'true'
   says(page, 'Saved.')
   assert len(sent) == 3 and len(set(sent)) == 1
   (answer,) = site.answers(person)
